@@ -1,0 +1,14 @@
+"""config.json -> every weight of the model: path, kind, shape. No torch."""
+
+from vramplan.architecture.model import (
+    Architecture,
+    Attention,
+    Block,
+    Experts,
+    Mlp,
+    Weight,
+    WeightKind,
+)
+from vramplan.architecture.read import read_architecture
+
+__all__ = ["Architecture", "Attention", "Block", "Experts", "Mlp", "Weight", "WeightKind", "read_architecture"]

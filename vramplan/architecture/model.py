@@ -1,0 +1,164 @@
+"""What a model is made of: its weights, and the facts about a layer that decide what a training step allocates."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from math import prod
+
+
+class WeightKind(StrEnum):
+    """What a parameter or buffer is; decides whether it is quantised, upcast or adapted."""
+
+    LINEAR = "linear"  # weight of nn.Linear or transformers' Conv1D
+    EMBEDDING = "embedding"
+    HEAD = "head"  # the output head's own weight (an untied nn.Linear that is never quantised)
+    NORM = "norm"
+    BIAS = "bias"
+    EXPERTS = "experts"  # 3-D parameters of a mixture of experts: not nn.Linear, so never quantised
+    ROUTER = "router"  # the parameter that scores experts, where it is not an nn.Linear
+    OTHER = "other"  # any other parameter (attention sinks, ...)
+    BUFFER = "buffer"  # rotary frequencies and the like; not a parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One parameter or buffer of the transformers model, under its own name."""
+
+    path: str
+    kind: WeightKind
+    shape: tuple[int, ...]
+    module: str = ""
+    """Last name of the module that owns it (`q_proj`): what adapter targets match."""
+    transposed: bool = False
+    """True for Conv1D, whose weight is stored [in, out]."""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def in_out(self) -> tuple[int, int]:
+        """(in_features, out_features) of a linear weight."""
+        rows, columns = self.shape
+        return (rows, columns) if self.transposed else (columns, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Facts about a layer's attention."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    """Size of a query/key head."""
+    value_dim: int
+    """Size of a value head; differs from `head_dim` only in multi-head latent attention."""
+    rotary_dim: int
+    """How much of a head is rotated; 0 without rotary positions."""
+    window: int = 0
+    """Sliding window in tokens; 0 when every earlier token is seen."""
+    softcap: bool = False
+    """Whether scores are soft-capped (Gemma 2)."""
+    qk_norm: str = ""
+    """`head` (norm per head, Qwen3, Gemma 3), `full` (over all heads, OLMo 2), or empty."""
+    sinks: bool = False
+    """Whether each head has a learned sink (gpt-oss)."""
+    latent_q: int = 0
+    """Rank of the compressed query (multi-head latent attention); 0 when the query is projected directly."""
+    latent_kv: int = 0
+    """Rank of the compressed key/value; 0 for ordinary attention."""
+    rope_head: int = 0
+    """Rotated part of a head in multi-head latent attention."""
+    fused_qkv: bool = False
+    """Whether q, k and v come out of one projection."""
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """Facts about a dense feed-forward block."""
+
+    intermediate: int
+    activation: str
+    """transformers' ACT2FN name."""
+    gated: bool
+    fused_gate: bool = False
+    """Whether gate and up come out of one projection (Phi-3)."""
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Facts about a mixture of experts."""
+
+    count: int
+    per_token: int
+    intermediate: int
+    activation: str
+    shared_intermediate: int = 0
+    """Width of the shared experts together; 0 without."""
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """One kind of decoder layer: its weights (paths relative to the layer) and its facts."""
+
+    weights: tuple[Weight, ...]
+    attention: Attention
+    mlp: Mlp | None
+    """None when the layer's feed-forward is a mixture of experts."""
+    experts: Experts | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A whole causal language model.
+
+    `layers[i]` is the index into `blocks` of decoder layer i, so that layers that repeat are described once.
+    """
+
+    name: str
+    family: str
+    """transformers' model_type."""
+    hidden: int
+    vocab: int
+    norm: str
+    """`rms` or `layer`."""
+    tied: bool
+    """Whether the output head shares the embedding's storage."""
+    layer_prefix: str
+    """Path of the layer list: `model.layers`."""
+    blocks: tuple[Block, ...]
+    layers: tuple[int, ...]
+    before: tuple[Weight, ...]
+    """Embeddings and whatever else stands before the first layer."""
+    after: tuple[Weight, ...]
+    """Final norm and, when untied, the output head."""
+    buffers: tuple[Weight, ...] = ()
+    """Buffers that live on the device (rotary frequencies)."""
+    facts: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Further facts of the family that the step needs: `logit_softcap`, `embedding_scale`, `parallel_residual`, ..."""
+
+    def parameters(self) -> Iterator[Weight]:
+        """Every parameter once, under the transformers model's own name, in its order; tied weights once."""
+        yield from self.before
+        for i, block in enumerate(self.layers):
+            for weight in self.blocks[block].weights:
+                path = f"{self.layer_prefix}.{i}.{weight.path}"
+                yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed)
+        yield from self.after
+
+    @cached_property
+    def counted(self) -> tuple[tuple[Weight, int], ...]:
+        """Every distinct weight with how many times it occurs: what sums over the model should use."""
+        outside = [(weight, 1) for weight in (*self.before, *self.after)]
+        inside = [(w, self.layers.count(i)) for i, block in enumerate(self.blocks) for w in block.weights]
+        return tuple(outside + inside)
+
+    @cached_property
+    def numel(self) -> int:
+        """Number of parameters."""
+        return sum(weight.numel * times for weight, times in self.counted)

@@ -1,0 +1,42 @@
+"""What can go wrong, each kind with the exit code that the command line gives it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VramplanError(Exception):
+    """An expected failure: one line what is wrong with the value in it, one line hint that can be acted on."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(VramplanError):
+    """Asked wrongly, or bad input: unknown key, value, unit, name or file."""
+
+
+class UnknownArchitecture(UsageError):
+    """A config.json whose weights cannot be listed."""
+
+
+class CannotRun(VramplanError):
+    """Asked rightly, but this machine cannot: no GPU, a missing extra."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'q_proj'? ` when a known word is close to `word`, else the empty string; made to begin a hint."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'? " if close else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> UsageError:
+    """The error for a word outside a closed list: names it, suggests the nearest, lists what is allowed."""
+    words = list(known)
+    place = f" in {where}" if where else ""
+    return UsageError(f"unknown {what} '{word}'{place}", hint=f"{nearest(word, words)}allowed: {', '.join(words)}")

@@ -1,0 +1,122 @@
+"""The ledger: how many bytes each component holds at each phase's high-water mark, and how we know."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+
+class Phase(StrEnum):
+    """A stretch of a run; its value is the high-water mark reached inside it."""
+
+    LOAD = "load"  # build, quantise, prepare, attach adapters, create the optimizer
+    FORWARD = "forward"  # up to the input of the output head
+    LOSS = "loss"  # output head and loss
+    BACKWARD = "backward"
+    STEP = "step"  # clip, optimizer, zero_grad
+    PREFILL = "prefill"
+    DECODE = "decode"
+    MERGE = "merge"
+    SAVE = "save"
+
+
+TRAINING_PHASES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.STEP)
+
+
+class Component(StrEnum):
+    """What a byte is for. All but `ALLOCATOR` and `CONTEXT` are raw tensor bytes."""
+
+    WEIGHTS = "weights"  # linear layers of the base model, packed or 16-bit
+    QUANT_STATE = "quant-state"  # block constants, their own constants, code tables
+    UNQUANTIZED = "unquantized"  # the rest of the base model: embeddings, head, norms, biases, skipped modules, buffers
+    ADAPTERS = "adapters"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer"
+    ACTIVATIONS = "activations"  # kept for backward
+    LOGITS = "logits"  # logits, their fp32 copies and gradients
+    WORKSPACE = "workspace"  # temporaries: dequantised weights, recomputed layer, library workspaces
+    CACHE = "cache"  # keys and values, inference
+    ALLOCATOR = "allocator"  # 512-byte rounding and unsplit remainders
+    CONTEXT = "context"  # on the device, outside the allocator
+    UNKNOWN = "unknown"  # measured, explained by nobody; never predicted
+
+
+STATIC_COMPONENTS = (
+    Component.WEIGHTS,
+    Component.QUANT_STATE,
+    Component.UNQUANTIZED,
+    Component.ADAPTERS,
+    Component.GRADIENTS,
+    Component.OPTIMIZER,
+)
+
+
+class Basis(StrEnum):
+    """How a number is known."""
+
+    EXACT = "exact"  # shapes x dtypes, must match to the byte
+    MODELLED = "modelled"  # follows from how autograd and the libraries work
+    TRACED = "traced"  # the real libraries on fake tensors
+    CALIBRATED = "calibrated"  # came from a recorded run, named in the note
+    MEASURED = "measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`bytes` of `component` at the high-water mark of `phase`."""
+
+    phase: Phase
+    component: Component
+    bytes: int
+    basis: Basis
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Entries of every phase, and what stays allocated between steps.
+
+    The entries of a phase, `CONTEXT` aside, add up to that phase's allocated bytes.
+    """
+
+    entries: tuple[Entry, ...]
+    steady: int
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that have entries, in the order of the run."""
+        present = {entry.phase for entry in self.entries}
+        return tuple(phase for phase in Phase if phase in present)
+
+    def of(self, phase: Phase) -> tuple[Entry, ...]:
+        """The entries of one phase."""
+        return tuple(entry for entry in self.entries if entry.phase is phase)
+
+    def bytes(self, phase: Phase, component: Component) -> int:
+        """Bytes of one component at one phase's high-water mark; 0 when it holds nothing there."""
+        return sum(e.bytes for e in self.entries if e.phase is phase and e.component is component)
+
+    def allocated(self, phase: Phase) -> int:
+        """Bytes allocated at the high-water mark of `phase` (the context stands outside the allocator)."""
+        return sum(e.bytes for e in self.entries if e.phase is phase and e.component is not Component.CONTEXT)
+
+    @cached_property
+    def peak_phase(self) -> Phase:
+        """The phase with the highest high-water mark, the earliest one if several share it."""
+        return max(self.phases, key=self.allocated)
+
+    @cached_property
+    def peak(self) -> int:
+        """Bytes allocated at the highest high-water mark of the run."""
+        return self.allocated(self.peak_phase)
+
+
+def merge_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """One entry per phase and component, in the order of the enums; bytes added, the first note kept."""
+    merged: dict[tuple[Phase, Component], Entry] = {}
+    for entry in entries:
+        key = (entry.phase, entry.component)
+        old = merged.get(key)
+        merged[key] = entry if old is None else Entry(*key, old.bytes + entry.bytes, old.basis, old.note or entry.note)
+    order = list(Component)
+    return tuple(merged[key] for key in sorted(merged, key=lambda k: (list(Phase).index(k[0]), order.index(k[1]))))

@@ -1,0 +1,163 @@
+"""A scenario: what is trained, how, on what. Resolved, typed and frozen; `scenario_file` reads it from YAML."""
+
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+from vramplan.architecture import Architecture, read_architecture
+from vramplan.stacks import Stack
+
+
+class Method(StrEnum):
+    """What the run does."""
+
+    QLORA = "qlora"
+    LORA = "lora"
+    FULL = "full"
+    INFERENCE = "inference"
+    MERGE = "merge"
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run has training steps."""
+        return self in (Method.QLORA, Method.LORA, Method.FULL)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are attached."""
+        return self in (Method.QLORA, Method.LORA, Method.MERGE)
+
+
+class QuantType(StrEnum):
+    """How the linear layers of the base model are stored."""
+
+    NF4 = "nf4"
+    FP4 = "fp4"
+    INT8 = "int8"
+    NONE = "none"
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether two weights share a byte."""
+        return self in (QuantType.NF4, QuantType.FP4)
+
+
+class DType(StrEnum):
+    """Element types, by torch's names."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes per element."""
+        return 4 if self is DType.FLOAT32 else 2
+
+
+class Checkpointing(StrEnum):
+    """Gradient checkpointing; spelled `true`, `reentrant` and `false` in YAML."""
+
+    NON_REENTRANT = "true"
+    REENTRANT = "reentrant"
+    OFF = "false"
+
+
+class Load(StrEnum):
+    """Where the base weights come from."""
+
+    CHECKPOINT = "checkpoint"  # from_pretrained
+    RANDOM = "random"  # built layer by layer
+
+
+ATTENTION = ("sdpa", "sdpa:flash", "sdpa:efficient", "sdpa:cudnn", "sdpa:math", "eager", "flash_attention_2")
+ALL_LINEAR = "all-linear"
+
+
+class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model: its name for people, its config.json, and where both came from."""
+
+    name: str
+    """Catalogue name, Hugging Face id, or the directory's own name."""
+    config: dict[str, Any]
+    """config.json as read; never changed."""
+    origin: Literal["catalog", "hub", "local", "inline"]
+    path: str = ""
+    """Directory that holds the weights, for a local model; empty otherwise."""
+
+
+class Quant(msgspec.Struct, frozen=True, kw_only=True):
+    """Quantisation of the base model's linear layers."""
+
+    type: QuantType
+    double: bool
+    """Whether the block constants are quantised again."""
+    block_size: int
+    """Weights that share one constant."""
+    storage: str
+    """Element type of the packed tensor: uint8, or a float type (for FSDP)."""
+
+
+class Lora(msgspec.Struct, frozen=True, kw_only=True):
+    """Low-rank adapters."""
+
+    rank: int
+    targets: tuple[str, ...]
+    """Module names that get an adapter, or `('all-linear',)`."""
+    dropout: float
+    dtype: DType
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One run, fully resolved: every default filled in, every name looked up."""
+
+    name: str
+    model: ModelRef
+    method: Method
+    quant: Quant
+    lora: Lora
+    batch: int
+    """Micro-batch per device."""
+    seq: int
+    """Tokens per sample as fed to the model."""
+    grad_accum: int
+    optimizer: str
+    """transformers' OptimizerNames spelling, plus sgd."""
+    dtype: DType
+    """Base weights as loaded."""
+    compute_dtype: DType
+    """bitsandbytes' matmul dtype."""
+    load: Load
+    checkpointing: Checkpointing
+    attention: str
+    stack: Stack
+    gpu: str = ""
+    """Catalogue name of the card; empty when none is meant."""
+    new_tokens: int = 128
+    """Tokens that inference generates after the prompt of `seq` tokens."""
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Every weight of the model."""
+        return read_architecture(self.model.config, name=self.model.name)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.batch * self.seq
+
+    def to_mapping(self) -> dict[str, Any]:
+        """A plain mapping that is itself a valid scenario file: names where they are public, else the configuration."""
+        mapping: dict[str, Any] = msgspec.to_builtins(self)
+        public = self.model.origin in ("catalog", "hub")
+        mapping["model"] = self.model.name if public else {**self.model.config, "_name": self.model.name}
+        mapping["checkpointing"] = {"true": True, "false": False}.get(self.checkpointing, self.checkpointing.value)
+        if self.lora.targets == (ALL_LINEAR,):
+            mapping["lora"]["targets"] = ALL_LINEAR
+        else:
+            mapping["lora"]["targets"] = list(self.lora.targets)
+        if not self.gpu:
+            del mapping["gpu"]
+        return mapping

@@ -1,0 +1,57 @@
+"""Stacks: how a training loop treats memory. The same hyper-parameters differ by about 40 % between stacks."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Upcast(StrEnum):
+    """Which 16-bit base parameters the preparation casts to fp32."""
+
+    ALL = "all"  # peft's prepare_model_for_kbit_training: everything that is not quantised
+    NORMS = "norms"  # TRL casts embeddings and head back, only the norms stay fp32
+    NONE = "none"
+
+
+class Outputs(StrEnum):
+    """How long the loop holds the model's outputs (the logits)."""
+
+    FREED = "freed"  # before backward
+    HELD = "held"  # through backward and step
+    HELD_NEXT = "held-next"  # also through the next forward, as a loop that rebinds the name does
+
+
+class LossKernel(StrEnum):
+    """What computes the loss from the hidden states."""
+
+    TORCH = "torch"  # transformers' ForCausalLMLoss: fp32 logits, cross_entropy
+    LIGER = "liger"  # fused linear cross entropy
+    CHUNKED = "chunked"
+
+
+class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A training loop's habits that change memory, all of them spelled out."""
+
+    base: str
+    """Whose loop runs: `hf-trainer` (transformers' Trainer, TRL's SFTTrainer) or `script` (the articles' loop)."""
+    upcast: Upcast
+    autocast: bool | str
+    """False, or the dtype that autocast computes in: `bfloat16` or `float16`."""
+    outputs: Outputs
+    loss: LossKernel
+    clip: bool
+    """Whether gradients are clipped by their norm before the optimizer steps."""
+
+
+#: What each named stack does. `autocast: True` stands for the scenario's compute dtype until the scenario is resolved.
+STACKS: dict[str, Stack] = {
+    # transformers 5.17 trainer.py: autocast (bf16=True), compute_loss returns the loss alone, max_grad_norm=1.0;
+    # peft's prepare_model_for_kbit_training is called by the recipe (and by TRL for quantised models).
+    "hf-trainer": Stack(
+        base="hf-trainer", upcast=Upcast.ALL, autocast=True, outputs=Outputs.FREED, loss=LossKernel.TORCH, clip=True
+    ),
+    # `outputs = model(**batch); outputs.loss.backward(); optimizer.step()`, as tutorials print it.
+    "script": Stack(
+        base="script", upcast=Upcast.ALL, autocast=False, outputs=Outputs.HELD, loss=LossKernel.TORCH, clip=False
+    ),
+}

@@ -1,0 +1,44 @@
+"""Bytes as people write and read them. Everywhere else bytes are plain `int`."""
+
+import re
+
+from vramplan.errors import UsageError
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+_UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB}
+_AMBIGUOUS = {"k": "KiB", "kb": "KiB", "m": "MiB", "mb": "MiB", "g": "GiB", "gb": "GiB", "t": "TiB", "tb": "TiB"}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(text: str, key: str = "size") -> int:
+    """Bytes of `24GiB`, `512 MiB` or `1073741824`; `24GB` is refused, because it has two meanings 7 % apart."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{key}: '{text}' is not an amount of memory", hint="write a number and a unit, such as 24GiB")
+    number, unit = match.groups()
+    if unit.lower() in _AMBIGUOUS:
+        binary = _AMBIGUOUS[unit.lower()]
+        raise UsageError(
+            f"{key}: '{text}' is ambiguous: {unit} can mean powers of 1000 or of 1024",
+            hint=f"write {number}{binary} (powers of 1024), or the number of bytes",
+        )
+    if unit.lower() not in _UNITS:
+        raise UsageError(f"{key}: unknown unit '{unit}' in '{text}'", hint="units: B, KiB, MiB, GiB, TiB")
+    size = float(number) * _UNITS[unit.lower()]
+    if size >= 2**60:
+        raise UsageError(f"{key}: '{text}' is more than any machine holds", hint="write a size below 1024 PiB")
+    return int(number) * _UNITS[unit.lower()] if "." not in number else int(size)
+
+
+def gib(size: int) -> str:
+    """`12.34`: GiB with two decimals, for table columns whose header names the unit."""
+    return f"{size / GIB:.2f}"
+
+
+def human(size: int) -> str:
+    """`12.34 GiB`, `8.13 MiB`, `512 B`: the unit chosen for a sentence, the sign kept."""
+    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if abs(size) >= factor:
+            return f"{size / factor:.2f} {unit}"
+    return f"{size} B"
