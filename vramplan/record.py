@@ -156,7 +156,9 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
     """The prediction or record that `to_json` wrote; a broken or foreign object is a UsageError naming `source`."""
     try:
         if body["schema"] != SCHEMA:
-            raise UsageError(f"{source}: schema {body['schema']!r} is unknown", hint=f"this version reads schema {SCHEMA}")
+            raise UsageError(
+                f"{source}: schema {body['schema']!r} is unknown", hint=f"this version reads schema {SCHEMA}"
+            )
         common: dict[str, Any] = {
             "engine": body["engine"],
             "device": body["device"],
@@ -190,7 +192,9 @@ def load_result(path: Path) -> Prediction | Record:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="give a record written by `vramplan measure`") from error
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", hint="give a record written by `vramplan measure`"
+        ) from error
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="give a record written by `vramplan measure`") from error
     return result_from_json(body, source=str(path))

@@ -152,12 +152,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """A plain mapping that is itself a valid scenario file: names where they are public, else the configuration."""
         mapping: dict[str, Any] = msgspec.to_builtins(self)
         public = self.model.origin in ("catalog", "hub")
-        mapping["model"] = self.model.name if public else {**self.model.config, "_name": self.model.name}
+        mapping["model"] = self.model.name if public else {**self.model.config, "_name_or_path": self.model.name}
         mapping["checkpointing"] = {"true": True, "false": False}.get(self.checkpointing, self.checkpointing.value)
         if self.lora.targets == (ALL_LINEAR,):
             mapping["lora"]["targets"] = ALL_LINEAR
         else:
             mapping["lora"]["targets"] = list(self.lora.targets)
+        mapping["stack"]["autocast"] = self.stack.autocast
         if not self.gpu:
             del mapping["gpu"]
         return mapping

@@ -36,8 +36,8 @@ class Repeat(NamedTuple):
     """`body` happens `times` times: once per layer.
 
     A block allocated in a repeated body exists once per round. Another `Repeat` with as many rounds may free it: its
-    round i frees the instance of round i, or of round `times - 1 - i` when `reverse` (backward walks layers in reverse).
-    Repeats may nest.
+    round i frees the instance of round i, or of round `times - 1 - i` when `reverse` (backward walks the layers in
+    reverse). Repeats may nest.
     """
 
     body: "tuple[Part, ...]"
@@ -62,8 +62,8 @@ class Timeline:
     def ledger(self, basis: Mapping[Component, Basis], *, granularity: int = 1) -> Ledger:
         """The high-water mark of each phase by component, and what is left at the end (between steps).
 
-        `granularity` is what the allocator rounds a block up to: 512 on CUDA (the rounding is its own component), 1 on CPU.
-        A component without a basis of its own is `modelled`.
+        `granularity` is what the allocator rounds a block up to: 512 on CUDA (the rounding is its own component), 1 on
+        CPU. A component without a basis of its own is `modelled`.
         """
         gauge = _Gauge(granularity)
         gauge.run(self.parts)

@@ -1,0 +1,1 @@
+"""Meters that watch the training code, and the child process that runs it."""

@@ -1,0 +1,1 @@
+"""The real training step: one code for fake tensors, the CPU and CUDA."""

@@ -14,12 +14,17 @@ class Meter(Protocol):
         """From now on the high-water mark belongs to `phase`."""
 
     def name(self, tensor: Tensor, component: Component, label: str) -> None:
-        """Say what the tensor's storage is for; the last name wins, storages without a name are attributed by lifetime."""
+        """Say what the tensor's storage is for; the last name wins.
+
+        A storage that nobody names is attributed by its lifetime.
+        """
 
 
 class NoMeter:
     """Watches nothing: the bare loop."""
 
-    def enter(self, phase: Phase) -> None: ...
+    def enter(self, phase: Phase) -> None:
+        """Do nothing."""
 
-    def name(self, tensor: Tensor, component: Component, label: str) -> None: ...
+    def name(self, tensor: Tensor, component: Component, label: str) -> None:
+        """Do nothing."""

@@ -1,0 +1,1 @@
+"""Facts that ship with the package: model configurations, GPUs, calibrated constants, each with its source."""

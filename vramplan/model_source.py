@@ -1,0 +1,82 @@
+"""From the `model:` of a scenario to its config.json: catalogue, directory, file, the mapping itself, or the hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
+from vramplan.errors import UsageError, nearest
+from vramplan.scenario import ModelRef
+
+#: The key that config.json itself uses for a model's name.
+NAME_KEY = "_name_or_path"
+
+
+def resolve_model(spec: object, *, base: Path) -> ModelRef:
+    """The model that `spec` names; relative paths start at `base`. Local names and files never touch the network."""
+    if isinstance(spec, Mapping):
+        return ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline")
+    if not isinstance(spec, str) or not spec:
+        raise UsageError(
+            f"model: {spec!r} is not a model",
+            hint="give a catalogue name, a Hugging Face id, a directory with config.json, or the configuration itself",
+        )
+    if spec in catalog_names():
+        return ModelRef(name=spec, config=catalog_config(spec), origin="catalog")
+    path = base / Path(spec).expanduser()
+    if path.exists():
+        return _local(path)
+    if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):
+        return _hub(spec)
+    hint = f"{nearest(spec, catalog_names())}`vramplan list models` shows the catalogue"
+    raise UsageError(f"model: unknown model '{spec}'", hint=hint)
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the name that somebody's disk gave it."""
+    return {key: value for key, value in config.items() if key != NAME_KEY}
+
+
+def _inline_name(config: Mapping[str, Any]) -> str:
+    name = config.get(NAME_KEY) or config.get("model_type")
+    return Path(name).name if isinstance(name, str) else "inline"
+
+
+def _local(path: Path) -> ModelRef:
+    """A directory that holds config.json (and perhaps the weights), or the file itself."""
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"model: {file} is not JSON: {error}", hint="config.json holds one JSON object") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"model: {file} holds a {type(config).__name__}, not an object", hint="give a config.json")
+    directory = file.parent.resolve()
+    return ModelRef(name=directory.name or "model", config=_facts(config), origin="local", path=str(directory))
+
+
+def _hub(repo: str) -> ModelRef:
+    """A Hugging Face id: from the catalogue when it is there, else config.json from the hub or its local cache."""
+    known = by_hub_id(repo)
+    if known is not None:
+        return ModelRef(name=known, config=catalog_config(known), origin="catalog")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        file = Path(hf_hub_download(repo, "config.json"))
+    except ImportError as error:
+        raise UsageError(
+            f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
+            hint="pip install huggingface_hub, or give a directory with its config.json",
+        ) from error
+    except Exception as error:  # the hub client raises many kinds: offline, gated, not found
+        reason = (str(error).splitlines() or [""])[0]
+        raise UsageError(
+            f"model: cannot fetch config.json of '{repo}': {type(error).__name__}: {reason}",
+            hint=f"{nearest(repo.split('/')[1], catalog_names())}or give a directory with its config.json",
+        ) from error
+    ref = _local(file)
+    return ModelRef(name=repo, config=ref.config, origin="hub", path="")

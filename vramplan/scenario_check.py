@@ -1,0 +1,84 @@
+"""Errors of a scenario file in the words of the file: which key, which value, what is allowed, what was probably meant."""
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from vramplan.errors import UsageError, nearest
+from vramplan.scenario_schema import LoraKeys, QuantKeys, ScenarioKeys, StackKeys
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
+
+#: Keys of other tools that ask for more than one GPU, or for a way of sharing one model between several.
+_SEVERAL_GPUS = frozenset(
+    "devices num_gpus n_gpu gpus world_size num_processes nproc_per_node nodes tensor_parallel pipeline_parallel "
+    "tensor_parallel_size data_parallel deepspeed fsdp zero zero_stage context_parallel sequence_parallel".split()
+)
+
+
+def check_keys(mapping: Mapping[str, Any], where: str) -> None:
+    """Refuse unknown keys and values outside a closed list, each with the nearest allowed word."""
+    _check_level(mapping, ScenarioKeys, "", where)
+    for section, struct in _SECTIONS.items():
+        part = mapping.get(section)
+        if isinstance(part, Mapping):
+            _check_level(part, struct, f"{section}.", where)
+    if "model" not in mapping:
+        raise UsageError(
+            f"{where}: no model", hint="add 'model: llama-2-7b' (`vramplan list models` shows the catalogue)"
+        )
+
+
+def _check_level(mapping: Mapping[str, Any], struct: type[msgspec.Struct], prefix: str, where: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in mapping.items():
+        if key in _SEVERAL_GPUS:
+            raise UsageError(
+                f"{where}: '{prefix}{key}: {value}' asks for several GPUs; vramplan plans for one",
+                hint=f"remove '{key}', and give the scenario of one device",
+            )
+        if key not in fields:
+            allowed = ", ".join(prefix + name for name in fields)
+            hint = f"{nearest(str(key), fields)}allowed: {allowed}"
+            raise UsageError(f"{where}: unknown key '{prefix}{key}'", hint=hint)
+        words = _words(fields[key])
+        if words and isinstance(value, str) and value not in words and not _takes_any_string(fields[key]):
+            raise UsageError(
+                f"{where}: {prefix}{key}: unknown value '{value}'",
+                hint=f"{nearest(value, words)}allowed: {', '.join(words)}",
+            )
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words of a closed list in a type: members of an enum, strings of a Literal."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [str(member.value) for member in annotation]
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    parts = [word for part in get_args(annotation) for word in _words(part)]
+    return [*parts, "true", "false"] if parts and bool in get_args(annotation) else parts
+
+
+def _takes_any_string(annotation: Any) -> bool:
+    return annotation is str or str in get_args(annotation)
+
+
+def convert(mapping: Mapping[str, Any], where: str) -> ScenarioKeys:
+    """The typed keys of a scenario whose keys are known; wrong types and ranges are refused with the value named."""
+    try:
+        return msgspec.convert(dict(mapping), ScenarioKeys)
+    except msgspec.ValidationError as error:
+        raise _translated(error, mapping, where) from error
+
+
+def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], where: str) -> UsageError:
+    text, _, path = str(error).partition(" - at `$")
+    keys = re.findall(r"\.([A-Za-z_]+)", path)
+    value: Any = mapping
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else value
+    wanted = text[:1].lower() + text[1:]
+    return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {value!r} does not do", hint=wanted)

@@ -1,0 +1,253 @@
+"""From YAML to scenarios: read, override, expand the matrix, resolve every default and name; refuse what is unknown."""
+
+import itertools
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from msgspec import UNSET
+
+from vramplan.catalog.gpus import check_gpu
+from vramplan.errors import UsageError, nearest, unknown
+from vramplan.model_source import resolve_model
+from vramplan.optimizers import check_optimizer
+from vramplan.scenario import (
+    ALL_LINEAR,
+    ATTENTION,
+    Checkpointing,
+    DType,
+    Load,
+    Lora,
+    Method,
+    Quant,
+    QuantType,
+    Scenario,
+)
+from vramplan.scenario_check import check_keys, convert
+from vramplan.scenario_schema import BLOCK_SIZES, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.stacks import STACKS, Stack, Upcast
+
+LARGEST_MATRIX = 100_000
+
+
+def read_scenarios(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Scenario, ...]:
+    """The scenarios of a YAML file: one, or as many as its `matrix:` spells out.
+
+    `overrides` maps dotted keys (`quant.double`) to values that replace the file's.
+    """
+    mapping = read_yaml(path)
+    return scenarios_from_mapping({"name": path.stem, **mapping}, overrides, base=path.parent, where=str(path))
+
+
+def scenarios_from_mapping(
+    mapping: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    base: Path | None = None,
+    where: str = "scenario",
+) -> tuple[Scenario, ...]:
+    """The scenarios that a mapping with the file's keys describes; relative paths start at `base`."""
+    cells = expand_matrix(override(mapping, overrides or {}), where)
+    return tuple(_resolve(cell, base or Path(), where) for cell in cells)
+
+
+def scenario_from_mapping(mapping: Mapping[str, Any], *, where: str = "scenario") -> Scenario:
+    """The one scenario of a mapping without a matrix, such as a prediction prints."""
+    if "matrix" in mapping:
+        raise UsageError(f"{where}: one scenario is needed here, and this one has a matrix", hint="remove 'matrix'")
+    return scenarios_from_mapping(mapping, where=where)[0]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, except that a key written twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping of `node`."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is written twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {path}", hint="`vramplan list scenarios` shows the shipped ones") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", hint="give a scenario file in YAML") from error
+    try:
+        content = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not YAML: {reason}", hint="check the indentation and the quotes") from error
+    if not isinstance(content, dict):
+        raise UsageError(
+            f"{path} holds {type(content).__name__}, not a scenario", hint="begin with 'model: llama-2-7b'"
+        )
+    return content
+
+
+def override(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`mapping` with dotted keys replaced; a name such as `stack: script` becomes its mapping when a part is set."""
+    result = dict(mapping)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        place = result
+        for key in parents:
+            child = place.get(key, {})
+            if key == "stack" and isinstance(child, str):
+                child = {"base": child}
+            if not isinstance(child, Mapping):
+                raise UsageError(
+                    f"cannot set '{dotted}': '{key}' is {child!r}, not a mapping", hint=f"set '{key}' itself"
+                )
+            place[key] = dict(child)
+            place = place[key]
+        place[last] = value
+    return result
+
+
+def expand_matrix(mapping: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    """One mapping per combination of the matrix's lists, named after its values; the mapping itself without a matrix."""
+    axes = mapping.get("matrix", {})
+    plain = {key: value for key, value in mapping.items() if key != "matrix"}
+    if not isinstance(axes, Mapping) or any(not isinstance(v, list) or not v for v in axes.values()):
+        raise UsageError(
+            f"{where}: matrix: {axes!r} is not a mapping of keys to lists", hint="matrix: {seq: [512, 1024]}"
+        )
+    size = 1
+    for values in axes.values():
+        size *= len(values)
+    if size > LARGEST_MATRIX:
+        raise UsageError(f"{where}: the matrix has {size:,} combinations", hint=f"at most {LARGEST_MATRIX:,}")
+    for values in itertools.product(*axes.values()):
+        cell = override(plain, dict(zip(map(str, axes), values, strict=True)))
+        if axes:
+            parts = [str(plain.get("name") or plain.get("model", "scenario"))]
+            parts += [f"{str(key).split('.')[-1]}={_word(value)}" for key, value in zip(axes, values, strict=True)]
+            cell["name"] = "-".join(parts)
+        yield cell
+
+
+def _word(value: object) -> str:
+    """A value as YAML spells it, for a name."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
+    check_keys(mapping, where)
+    keys = convert(mapping, where)
+    model = resolve_model(keys.model, base=base)
+    quant = _quant(keys, where)
+    compute = keys.compute_dtype
+    return Scenario(
+        name=keys.name or f"{model.name}-{keys.method.value}",
+        model=model,
+        method=keys.method,
+        quant=quant,
+        lora=Lora(
+            rank=keys.lora.rank,
+            targets=_targets(keys.lora.targets, where),
+            dropout=keys.lora.dropout,
+            dtype=keys.lora.dtype,
+        ),
+        batch=keys.batch,
+        seq=keys.seq,
+        grad_accum=keys.grad_accum,
+        optimizer=check_optimizer(keys.optimizer),
+        dtype=compute if keys.dtype is UNSET else keys.dtype,
+        compute_dtype=compute,
+        load=keys.load,
+        checkpointing=_checkpointing(keys.checkpointing),
+        attention=_attention(keys.attention, where),
+        stack=_stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where),
+        gpu=check_gpu(keys.gpu) if keys.gpu else "",
+        new_tokens=keys.new_tokens,
+    )
+
+
+def _quant(keys: ScenarioKeys, where: str) -> Quant:
+    given: QuantKeys = keys.quant
+    quantizes = keys.method not in (Method.LORA, Method.FULL)
+    kind = (QuantType.NF4 if quantizes else QuantType.NONE) if given.type is UNSET else given.type
+    if keys.method is Method.QLORA and kind is QuantType.NONE:
+        raise UsageError(
+            f"{where}: method qlora with quant.type none", hint="method: lora trains adapters on a 16-bit base"
+        )
+    if not quantizes and kind is not QuantType.NONE:
+        method = keys.method.value
+        raise UsageError(
+            f"{where}: method {method} with quant.type {kind.value}", hint="a quantised base is method: qlora"
+        )
+    if given.double is True and not kind.four_bit:
+        raise UsageError(
+            f"{where}: quant.double: true with quant.type {kind.value}",
+            hint="double quantisation is of the constants of nf4 and fp4: set double: false, or another type",
+        )
+    if given.block_size not in BLOCK_SIZES:
+        allowed = ", ".join(map(str, BLOCK_SIZES))
+        raise UsageError(
+            f"{where}: quant.block_size: bitsandbytes has no blocks of {given.block_size}", hint=f"allowed: {allowed}"
+        )
+    if given.block_size != 64 and keys.load is Load.CHECKPOINT:
+        raise UsageError(
+            f"{where}: quant.block_size {given.block_size} with load: checkpoint; transformers can only load blocks of 64",
+            hint="set load: random to study other block sizes",
+        )
+    double = kind.four_bit if given.double is UNSET else given.double
+    return Quant(type=kind, double=double, block_size=given.block_size, storage=given.storage)
+
+
+def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
+    names = [targets] if isinstance(targets, str) else targets
+    if not names or not all(names):
+        raise UsageError(f"{where}: lora.targets is empty", hint=f"name modules such as q_proj, or use {ALL_LINEAR}")
+    if ALL_LINEAR in names and len(names) > 1:
+        raise UsageError(f"{where}: lora.targets mixes {ALL_LINEAR} with names", hint=f"use {ALL_LINEAR} alone")
+    return tuple(dict.fromkeys(names))
+
+
+def _checkpointing(value: bool | str) -> Checkpointing:
+    return Checkpointing(str(value).lower())
+
+
+def _attention(value: str, where: str) -> str:
+    if value not in ATTENTION:
+        raise unknown("attention", value, ATTENTION, where=where)
+    return value
+
+
+def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: str) -> Stack:
+    """The stack with every habit spelled out.
+
+    Preparation for k-bit training, and with it the upcast, is only called for a quantised base.
+    """
+    if isinstance(given, str):
+        if given not in STACKS:
+            raise UsageError(
+                f"{where}: unknown stack '{given}'", hint=f"{nearest(given, STACKS)}allowed: {', '.join(STACKS)}"
+            )
+        given = StackKeys(base=given)  # type: ignore[arg-type]  # checked against STACKS just now
+    named = STACKS[given.base]
+    upcast = named.upcast if quantized else Upcast.NONE
+    autocast = named.autocast if given.autocast is UNSET else given.autocast
+    if autocast is True:
+        autocast = False if compute is DType.FLOAT32 else compute.value
+    return Stack(
+        base=named.base,
+        upcast=upcast if given.upcast is UNSET else given.upcast,
+        autocast=autocast,
+        outputs=named.outputs if given.outputs is UNSET else given.outputs,
+        loss=named.loss if given.loss is UNSET else given.loss,
+        clip=named.clip if given.clip is UNSET else given.clip,
+    )
+
+
+def scenario_yaml(scenario: Scenario) -> str:
+    """The scenario as a YAML file that reproduces it."""
+    return yaml.safe_dump(msgspec.to_builtins(scenario.to_mapping()), sort_keys=False, allow_unicode=True)
