@@ -7,10 +7,17 @@ from functools import cached_property
 from math import prod
 
 
+#: Facts of a family that only some families have, by name.
+Facts = dict[str, int | float | bool | str]
+
+
 class WeightKind(StrEnum):
     """What a parameter or buffer is; decides whether it is quantised, upcast or adapted."""
 
     LINEAR = "linear"  # weight of nn.Linear or transformers' Conv1D
+    SUBLINEAR = (
+        "sublinear"  # weight of a subclass of nn.Linear (Falcon's): adapters fit it, transformers leaves it as it is
+    )
     EMBEDDING = "embedding"
     HEAD = "head"  # the output head's own weight (an untied nn.Linear that is never quantised)
     NORM = "norm"
@@ -32,11 +39,18 @@ class Weight:
     """Last name of the module that owns it (`q_proj`): what adapter targets match."""
     transposed: bool = False
     """True for Conv1D, whose weight is stored [in, out]."""
+    dtype: str = ""
+    """torch's name of the element type where the model's own does not decide it (rotary frequencies); else empty."""
 
     @property
     def numel(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def adaptable(self) -> bool:
+        """Whether peft's `all-linear` gives it an adapter (tuners_utils._maybe_include_all_linear_layers, 0.21)."""
+        return self.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)
 
     @property
     def in_out(self) -> tuple[int, int]:
@@ -139,7 +153,7 @@ class Architecture:
     """Final norm and, when untied, the output head."""
     buffers: tuple[Weight, ...] = ()
     """Buffers that live on the device (rotary frequencies)."""
-    facts: dict[str, int | float | bool | str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     """Further facts of the family that the step needs: `logit_softcap`, `embedding_scale`, `parallel_residual`, ..."""
 
     def parameters(self) -> Iterator[Weight]:
@@ -148,7 +162,7 @@ class Architecture:
         for i, block in enumerate(self.layers):
             for weight in self.blocks[block].weights:
                 path = f"{self.layer_prefix}.{i}.{weight.path}"
-                yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed)
+                yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed, weight.dtype)
         yield from self.after
 
     @cached_property

@@ -1,0 +1,172 @@
+"""Llama and the families that share its layer: Mistral, Qwen 2 to 3 (dense), Granite, OLMo 2.
+
+Names, order and biases: transformers 5.17.0, models/{llama,mistral,qwen2,qwen3,granite,olmo2}/modeling_*.py.
+"""
+
+from vramplan.architecture.families.dims import Defaults, Dims, read_dims
+from vramplan.architecture.fields import Fields
+from vramplan.architecture.model import Architecture, Attention, Facts, Mlp
+from vramplan.architecture.parts import (
+    Weights,
+    dropouts,
+    embedding,
+    head,
+    layer_windows,
+    linear,
+    rms_norm,
+    rotary_buffers,
+    spread,
+)
+
+LLAMA = Defaults(even=True)
+MISTRAL = Defaults(kv_heads=8)
+QWEN2 = Defaults(kv_heads=32)
+QWEN3 = Defaults(kv_heads=32, head_dim=128)
+GRANITE = OLMO2 = Defaults()
+
+
+def attention_weights(dims: Dims, *, bias: bool, out_bias: bool, qk_norm: Weights = ()) -> Weights:
+    """The four projections in Llama's order, then the norms of queries and keys."""
+    wide, narrow = dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim
+    return (
+        *linear("self_attn.q_proj", dims.hidden, wide, bias=bias),
+        *linear("self_attn.k_proj", dims.hidden, narrow, bias=bias),
+        *linear("self_attn.v_proj", dims.hidden, narrow, bias=bias),
+        *linear("self_attn.o_proj", wide, dims.hidden, bias=out_bias),
+        *qk_norm,
+    )
+
+
+def gated_mlp(path: str, hidden: int, intermediate: int, *, bias: bool = False) -> Weights:
+    """gate, up and down."""
+    return (
+        *linear(f"{path}.gate_proj", hidden, intermediate, bias=bias),
+        *linear(f"{path}.up_proj", hidden, intermediate, bias=bias),
+        *linear(f"{path}.down_proj", intermediate, hidden, bias=bias),
+    )
+
+
+def norms(hidden: int, *names: str) -> Weights:
+    """RMS norms of the hidden size."""
+    return tuple(norm for name in names for norm in rms_norm(name, hidden))
+
+
+def ordinary_attention(dims: Dims, *, bias: bool, qk_norm: str = "") -> Attention:
+    """Attention whose heads are rotated whole."""
+    d = dims.head_dim
+    return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, bias=bias, qk_norm=qk_norm)
+
+
+def decoder(
+    fields: Fields, family: str, dims: Dims, layer: Weights, attention: Attention, mlp: Mlp, windows: tuple[int, ...],
+    facts: Facts | None = None,
+) -> Architecture:  # fmt: skip
+    """A model with Llama's outside: embedding, layers that differ at most in their window, final norm, head."""
+    blocks, layers = spread(windows, layer, attention, mlp)
+    return Architecture(
+        name=fields.name,
+        family=family,
+        hidden=dims.hidden,
+        vocab=dims.vocab,
+        norm="rms",
+        tied=dims.tied,
+        layer_prefix="model.layers",
+        blocks=blocks,
+        layers=layers,
+        before=embedding("model.embed_tokens", dims.vocab, dims.hidden),
+        after=(*rms_norm("model.norm", dims.hidden), *head(dims.hidden, dims.vocab, tied=dims.tied)),
+        buffers=rotary_buffers("model.rotary_emb", attention.rotary_dim),
+        facts={**dropouts(fields, attention="attention_dropout"), **(facts or {})},
+    )
+
+
+def read_llama(fields: Fields) -> Architecture:
+    """Llama 1 to 3.x and everything published under its name (TinyLlama, SmolLM, Yi, DeepSeek Coder)."""
+    dims = read_dims(fields, LLAMA)
+    bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
+    layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
+    attention = ordinary_attention(dims, bias=bias)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
+    return decoder(fields, "llama", dims, layer, attention, mlp, (0,) * dims.layers)
+
+
+def read_mistral(fields: Fields) -> Architecture:
+    """Mistral: every layer sees the same window."""
+    dims = read_dims(fields, MISTRAL)
+    layer = _plain_layer(dims, bias=False, out_bias=False, mlp_bias=False)
+    attention = ordinary_attention(dims, bias=False)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    windows = (fields.optional_size("sliding_window", missing=4096),) * dims.layers
+    return decoder(fields, "mistral", dims, layer, attention, mlp, windows)
+
+
+def read_qwen2(fields: Fields) -> Architecture:
+    """Qwen 2 and 2.5: biases on q, k and v that no key turns off."""
+    dims = read_dims(fields, QWEN2)
+    layer = _plain_layer(dims, bias=True, out_bias=False, mlp_bias=False)
+    attention = ordinary_attention(dims, bias=True)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    return decoder(fields, "qwen2", dims, layer, attention, mlp, qwen_windows(fields, dims))
+
+
+def read_qwen3(fields: Fields) -> Architecture:
+    """Qwen 3 (dense): queries and keys are normed per head."""
+    dims = read_dims(fields, QWEN3)
+    bias = fields.flag("attention_bias", missing=False)
+    layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=False, qk_norm=head_norms(dims))
+    attention = ordinary_attention(dims, bias=bias, qk_norm="head")
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    return decoder(fields, "qwen3", dims, layer, attention, mlp, qwen_windows(fields, dims))
+
+
+def read_granite(fields: Fields) -> Architecture:
+    """Granite: Llama with multipliers; the products are tensors of their own even when a multiplier is 1."""
+    dims = read_dims(fields, GRANITE)
+    bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
+    layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
+    attention = ordinary_attention(dims, bias=bias)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
+    multipliers = ("embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier")
+    facts: Facts = {key: fields.number(key, missing=1.0) for key in multipliers}
+    return decoder(fields, "granite", dims, layer, attention, mlp, (0,) * dims.layers, facts)
+
+
+def read_olmo2(fields: Fields) -> Architecture:
+    """OLMo 2: no norm before attention and MLP, one after each; queries and keys are normed over all heads."""
+    dims = read_dims(fields, OLMO2)
+    bias = fields.flag("attention_bias", missing=False)
+    wide, narrow = dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim
+    qk_norm = (*rms_norm("self_attn.q_norm", wide), *rms_norm("self_attn.k_norm", narrow))
+    layer = (
+        *attention_weights(dims, bias=bias, out_bias=bias, qk_norm=qk_norm),
+        *gated_mlp("mlp", dims.hidden, dims.intermediate),
+        *norms(dims.hidden, "post_attention_layernorm", "post_feedforward_layernorm"),
+    )
+    attention = ordinary_attention(dims, bias=bias, qk_norm="full")
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    facts: Facts = {"pre_norms": False, "post_norms": True}
+    return decoder(fields, "olmo2", dims, layer, attention, mlp, (0,) * dims.layers, facts)
+
+
+def head_norms(dims: Dims) -> Weights:
+    """Norms of one head of the queries and the keys."""
+    return (*rms_norm("self_attn.q_norm", dims.head_dim), *rms_norm("self_attn.k_norm", dims.head_dim))
+
+
+def qwen_windows(fields: Fields, dims: Dims) -> tuple[int, ...]:
+    """Windows of Qwen 2 and 3: off unless `use_sliding_window`, and then from layer `max_window_layers` on."""
+    if not fields.flag("use_sliding_window", missing=False):
+        return layer_windows(fields, dims.layers, 0, ("full_attention",) * dims.layers)
+    window = fields.optional_size("sliding_window", missing=4096)
+    full = min(fields.size("max_window_layers", missing=28, least=0), dims.layers) if window else dims.layers
+    pattern = ("full_attention",) * full + ("sliding_attention",) * (dims.layers - full)
+    return layer_windows(fields, dims.layers, window, pattern)
+
+
+def _plain_layer(dims: Dims, *, bias: bool, out_bias: bool, mlp_bias: bool, qk_norm: Weights = ()) -> Weights:
+    """Attention, gated MLP, a norm before each."""
+    return (
+        *attention_weights(dims, bias=bias, out_bias=out_bias, qk_norm=qk_norm),
+        *gated_mlp("mlp", dims.hidden, dims.intermediate, bias=mlp_bias),
+        *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
+    )
