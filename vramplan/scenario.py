@@ -138,6 +138,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     new_tokens: int = 128
     """Tokens that inference generates after the prompt of `seq` tokens."""
 
+    @classmethod
+    def load(cls, target: str, **overrides: Any) -> "Scenario":
+        """The scenario that `target` stands for (a file, a scenario's or model's name, a directory), some keys changed.
+
+        `Scenario.load("llama-2-7b", batch=4, quant={"double": False})`
+        """
+        from vramplan.targets import load_scenario  # reading is built on this class
+
+        return load_scenario(target, overrides)
+
     @cached_property
     def architecture(self) -> Architecture:
         """Every weight of the model."""

@@ -1,4 +1,4 @@
-"""Errors of a scenario file in the words of the file: which key, which value, what is allowed, what was probably meant."""
+"""Errors of a scenario file in its own words: which key, which value, what is allowed, what was probably meant."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKe
 
 #: Keys of other tools that ask for more than one GPU, or for a way of sharing one model between several.
 _SEVERAL_GPUS = frozenset(
-    "devices num_gpus n_gpu gpus world_size num_processes nproc_per_node nodes tensor_parallel pipeline_parallel "
-    "tensor_parallel_size data_parallel deepspeed fsdp zero zero_stage context_parallel sequence_parallel".split()
+    {"devices", "num_gpus", "n_gpu", "gpus", "world_size", "num_processes", "nproc_per_node", "nodes"}
+    | {"tensor_parallel", "tensor_parallel_size", "pipeline_parallel", "data_parallel", "context_parallel"}
+    | {"sequence_parallel", "deepspeed", "fsdp", "zero", "zero_stage"}
 )
 
 

@@ -113,7 +113,7 @@ def override(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
 
 
 def expand_matrix(mapping: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
-    """One mapping per combination of the matrix's lists, named after its values; the mapping itself without a matrix."""
+    """One mapping per combination of the lists, named after its values; without a matrix the mapping itself."""
     axes = mapping.get("matrix", {})
     plain = {key: value for key, value in mapping.items() if key != "matrix"}
     if not isinstance(axes, Mapping) or any(not isinstance(v, list) or not v for v in axes.values()):
@@ -196,7 +196,7 @@ def _quant(keys: ScenarioKeys, where: str) -> Quant:
         )
     if given.block_size != 64 and keys.load is Load.CHECKPOINT:
         raise UsageError(
-            f"{where}: quant.block_size {given.block_size} with load: checkpoint; transformers can only load blocks of 64",
+            f"{where}: quant.block_size {given.block_size} with load: checkpoint; transformers loads blocks of 64",
             hint="set load: random to study other block sizes",
         )
     double = kind.four_bit if given.double is UNSET else given.double

@@ -1,0 +1,64 @@
+"""Imports only go down the floors, and the closed form never touches torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "vramplan"
+
+#: Each floor may import itself and the floors below it (earlier in the list).
+FLOORS = [
+    {"errors"},
+    {"units"},
+    {"ledger", "architecture", "catalog", "optimizers", "stacks", "attention"},
+    {"scenario"},
+    {"scenario_schema", "scenario_check", "model_source", "scenario_file"},
+    {"timeline", "allocator", "record"},
+    {"predict", "training"},
+    {"measure"},
+    {"api", "compare", "targets", "doctor"},
+    {"report"},
+    {"__init__", "cli", "commands", "__main__"},
+]
+HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_imports(file: Path) -> set[str]:
+    """Top-level names below vramplan that a file imports while it is imported (not inside functions)."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vramplan."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "vramplan":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("vramplan.")}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
+def test_imports_go_down(file: Path) -> None:
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert own in HEIGHT, f"{own} has no floor: add it to FLOORS"
+    upward = {name for name in module_imports(file) if HEIGHT[name] > HEIGHT[own]}
+    assert not upward
+
+
+@pytest.mark.parametrize(("one", "other"), [("predict", "training"), ("training", "predict"), ("predict", "measure")])
+def test_the_closed_form_and_the_training_code_are_strangers(one: str, other: str) -> None:
+    for file in (PACKAGE / one).rglob("*.py"):
+        assert f"vramplan.{other}" not in file.read_text(), file
+
+
+def test_the_command_line_and_a_prediction_never_load_torch() -> None:
+    program = (
+        "import sys, vramplan.cli; code = vramplan.cli.main(['predict', 'llama-2-7b', '--json']);"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'bitsandbytes', 'peft'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,180 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vramplan.errors import UsageError
+from vramplan.scenario import Checkpointing, DType, QuantType
+from vramplan.scenario_file import (
+    override,
+    read_scenarios,
+    scenario_from_mapping,
+    scenario_yaml,
+    scenarios_from_mapping,
+)
+from vramplan.scenario_schema import json_schema
+from vramplan.stacks import Outputs, Upcast
+
+TINY = {"model_type": "llama", "hidden_size": 64, "_name_or_path": "tiny"}
+
+
+def one(**keys: Any) -> Any:
+    return scenario_from_mapping({"model": TINY, **keys})
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    scenario = one()
+    assert scenario.name == "tiny-qlora"
+    assert (scenario.batch, scenario.seq, scenario.grad_accum, scenario.optimizer) == (1, 2048, 1, "adamw_torch")
+    assert (scenario.quant.type, scenario.quant.double, scenario.quant.block_size) == (QuantType.NF4, True, 64)
+    assert (scenario.lora.rank, scenario.lora.targets, scenario.lora.dropout) == (16, ("all-linear",), 0.0)
+    assert (scenario.dtype, scenario.compute_dtype) == (DType.BFLOAT16, DType.BFLOAT16)
+    assert (scenario.checkpointing, scenario.attention) == (Checkpointing.NON_REENTRANT, "sdpa")
+    assert (scenario.stack.base, scenario.stack.upcast, scenario.stack.autocast) == ("hf-trainer", "all", "bfloat16")
+
+
+def test_loaded_dtype_and_autocast_follow_the_compute_dtype() -> None:
+    scenario = one(compute_dtype="float16")
+    assert scenario.dtype is DType.FLOAT16
+    assert scenario.stack.autocast == "float16"
+    assert one(compute_dtype="float32").stack.autocast is False
+
+
+def test_a_base_in_16_bits_is_not_prepared_for_k_bit_training() -> None:
+    assert one(method="lora").stack.upcast is Upcast.NONE
+    assert one(method="lora").quant.type is QuantType.NONE
+    assert one(method="lora", stack={"base": "script", "upcast": "all"}).stack.upcast is Upcast.ALL
+
+
+def test_a_stack_can_be_changed_in_parts() -> None:
+    stack = one(stack={"base": "script", "outputs": "freed"}).stack
+    assert (stack.base, stack.outputs, stack.autocast) == ("script", Outputs.FREED, False)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False, "reentrant"])
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+def test_the_printed_scenario_is_a_scenario(checkpointing: object, targets: object, tmp_path: Path) -> None:
+    scenario = one(checkpointing=checkpointing, lora={"targets": targets}, gpu="rtx3090", stack="script")
+    assert scenario_from_mapping(json.loads(json.dumps(scenario.to_mapping()))) == scenario
+    file = tmp_path / "again.yaml"
+    file.write_text(scenario_yaml(scenario))
+    assert read_scenarios(file) == (scenario,)
+
+
+def test_a_local_model_is_printed_as_its_configuration_never_as_a_path(tmp_path: Path) -> None:
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model/config.json").write_text(json.dumps(TINY | {"_name_or_path": "/home/somebody/secret"}))
+    (tmp_path / "run.yaml").write_text("model: my-model\n")
+    (scenario,) = read_scenarios(tmp_path / "run.yaml")
+    assert scenario.model.path == str(tmp_path / "my-model")
+    assert scenario.to_mapping()["model"] == {"model_type": "llama", "hidden_size": 64, "_name_or_path": "my-model"}
+    assert str(tmp_path) not in json.dumps(scenario.to_mapping())
+
+
+def test_a_matrix_is_every_combination_under_a_name_that_says_which() -> None:
+    scenarios = scenarios_from_mapping(
+        {"name": "run", "model": TINY, "matrix": {"quant.double": [True, False], "seq": [512, 1024]}}
+    )
+    assert [s.name for s in scenarios] == [
+        "run-double=true-seq=512",
+        "run-double=true-seq=1024",
+        "run-double=false-seq=512",
+        "run-double=false-seq=1024",
+    ]
+    assert [(s.quant.double, s.seq) for s in scenarios] == [(True, 512), (True, 1024), (False, 512), (False, 1024)]
+
+
+def test_overrides_win_over_the_file_and_open_up_a_named_stack() -> None:
+    changed = override({"stack": "script", "seq": 512}, {"seq": 1024, "stack.upcast": "none", "lora.rank": 8})
+    assert changed == {"stack": {"base": "script", "upcast": "none"}, "seq": 1024, "lora": {"rank": 8}}
+
+
+def test_an_override_leaves_its_input_alone() -> None:
+    mapping = {"quant": {"double": True}}
+    override(mapping, {"quant.double": False})
+    assert mapping == {"quant": {"double": True}}
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    # case: keys, what the message names, what the hint offers
+    "unknown key": ({"bacth": 2}, "bacth", "did you mean 'batch'?"),
+    "unknown key below": ({"quant": {"typ": "nf4"}}, "quant.typ", "did you mean 'type'?"),
+    "unknown value": ({"quant": {"type": "nf5"}}, "'nf5'", "did you mean 'nf4'?"),
+    "negative batch": ({"batch": -1}, "batch: -1", ">= 1"),
+    "huge integer": ({"seq": 2**70}, f"seq: {2**70}", "<="),
+    "text for a number": ({"batch": "two"}, "batch: 'two'", "int"),
+    "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
+    "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
+    "no targets": ({"lora": {"targets": []}}, "lora.targets", "all-linear"),
+    "double without quantisation": (
+        {"method": "inference", "quant": {"type": "none", "double": True}},
+        "double",
+        "nf4",
+    ),
+    "qlora without quantisation": ({"quant": {"type": "none"}}, "qlora", "method: lora"),
+    "lora with quantisation": ({"method": "lora", "quant": {"type": "nf4"}}, "lora", "method: qlora"),
+    "block size nobody has": ({"quant": {"block_size": 48}}, "48", "64"),
+    "block size of a checkpoint": ({"quant": {"block_size": 128}}, "128", "load: random"),
+    "unknown optimizer": ({"optimizer": "adamw_torhc"}, "adamw_torhc", "did you mean 'adamw_torch'?"),
+    "unknown stack": ({"stack": "hf-trianer"}, "hf-trianer", "did you mean 'hf-trainer'?"),
+    "unknown attention": ({"attention": "sdpa:fast"}, "sdpa:fast", "sdpa:flash"),
+    "checkpointing by a word": ({"checkpointing": "yes"}, "yes", "reentrant"),
+    "several GPUs": ({"deepspeed": "zero3"}, "deepspeed", "one device"),
+    "matrix of a number": ({"matrix": {"seq": 512}}, "matrix", "[512, 1024]"),
+    "matrix too large": (
+        {"matrix": {"seq": list(range(1, 1001)), "batch": list(range(1, 1001))}},
+        "1,000,000",
+        "at most",
+    ),
+    "unknown model": ({"model": "lama-2-7b"}, "lama-2-7b", "llama-2-7b"),
+    "model of a number": ({"model": 7}, "model: 7", ""),
+    "unknown card": ({"gpu": "rtx3080090"}, "rtx3080090", "rtx30"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_keys_and_values_are_named_with_what_is_allowed(case: str) -> None:
+    keys, named, offered = BAD[case]
+    with pytest.raises(UsageError) as refused:
+        scenarios_from_mapping({"model": TINY, **keys})
+    assert named in refused.value.message
+    assert offered in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("model: [", "not YAML"),
+        ("model: a\nmodel: b\n", "written twice"),
+        ("- 1\n- 2\n", "list"),
+        ("", "NoneType"),
+        ("seq: 512\n", "no model"),
+        ("model: tiny\n  seq: 5\n", "not YAML"),
+        ("!!python/object/apply:os.system ['true']", "not YAML"),
+    ],
+)
+def test_bad_files_are_named(text: str, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=named):
+        read_scenarios(file)
+
+
+def test_missing_and_broken_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        read_scenarios(tmp_path / "absent.yaml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"has no config\.json"):
+        scenario_from_mapping({"model": str(tmp_path / "empty")})
+    for content, named in (("{", "not JSON"), ("[]", "list")):
+        (tmp_path / "empty/config.json").write_text(content)
+        with pytest.raises(UsageError, match=named):
+            scenario_from_mapping({"model": str(tmp_path / "empty")})
+
+
+def test_the_schema_lists_every_key_of_a_printed_scenario() -> None:
+    schema = json_schema()
+    keys = schema["$defs"]["ScenarioKeys"]["properties"]
+    assert set(one(gpu="rtx3090").to_mapping()) <= set(keys)
+    assert keys["batch"] == {"type": "integer", "minimum": 1, "maximum": 2**24, "default": 1}
