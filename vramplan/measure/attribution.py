@@ -1,0 +1,59 @@
+"""What a storage is for, told from its name or from how it lived."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vramplan.ledger import Component, Phase
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """Where in the model an operation ran."""
+
+    module: str
+    """Path of the innermost module; empty outside every module."""
+    node: str
+    """Name of the autograd node that ran it; empty in forward code."""
+    layer: int | None
+    """Decoder layer; None outside the layers."""
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """One storage from birth to death."""
+
+    number: int
+    bytes: int
+    shape: tuple[int, ...]
+    """Of the first tensor seen on it; `()` also for memory inside a kernel."""
+    dtype: torch.dtype | None
+    op: str
+    """The operation that made it."""
+    place: Place
+    phase: Phase
+    kept: bool = False
+    """Whether it was made by the forward and alive when backward began."""
+    component: Component | None = None
+    """Set by an explicit name."""
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """For people: `q_proj.weight`, or `mm [512, 4096] bfloat16 in model.layers.3.mlp.up_proj (MmBackward0)`."""
+        if self.name:
+            return self.name
+        shape = f" {list(self.shape)} {str(self.dtype).removeprefix('torch.')}" if self.dtype is not None else ""
+        where = f" in {self.place.module}" if self.place.module else ""
+        return f"{self.op}{shape}{where}{f' ({self.place.node})' if self.place.node else ''}"
+
+
+def attribute(block: Block, vocab: int) -> Component:
+    """The component of a block: its explicit name first, then the logits family, then by lifetime."""
+    if block.component is not None:
+        return block.component
+    if block.phase in (Phase.LOSS, Phase.BACKWARD) and len(block.shape) > 1 and block.shape[-1] == vocab:
+        return Component.LOGITS
+    if block.kept:
+        return Component.ACTIVATIONS
+    return Component.WORKSPACE

@@ -1,0 +1,101 @@
+"""Where in the model the running operation belongs: module path, autograd node, decoder layer."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils.hooks import RemovableHandle
+
+from vramplan.measure.attribution import Place
+
+_LAYER = re.compile(r"\.(\d+)(?:\.|$)")
+#: The node of reentrant checkpointing: it runs a whole engine inside, whose own sums happen under this node's name.
+_NESTED_ENGINE = "CheckpointFunctionBackward"
+
+
+class Places:
+    """Follows module calls through global hooks, and remembers which module made each autograd node."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._stack: list[str] = []
+        self._made_by: dict[int, str] = {}
+        self._cache: dict[tuple[str, str], Place] = {}
+        self._handles: list[RemovableHandle] = []
+        self._depth = 0
+
+    def open(self) -> None:
+        """Start to follow module calls; may nest."""
+        self._depth += 1
+        if self._depth == 1:
+            self._handles = [
+                hooks.register_module_forward_pre_hook(self._entered),
+                hooks.register_module_forward_hook(self._left, always_call=True),
+            ]
+
+    def close(self) -> None:
+        """Stop to follow, when the outermost `open` is closed."""
+        self._depth -= 1
+        if self._depth == 0:
+            for handle in self._handles:
+                handle.remove()
+
+    def note(self) -> None:
+        """Remember which module the autograd node of the running operation belongs to.
+
+        The node is made right before the operation is dispatched, so its sequence number is the latest one.
+        """
+        if self._stack:
+            self._made_by[torch._C._autograd._get_sequence_nr() - 1] = self._stack[-1]
+
+    def _entered(self, module: nn.Module, args: Any) -> None:
+        if not self._stack and id(module) not in self._names:
+            for path, part in module.named_modules():
+                self._names.setdefault(id(part), path)
+        self._stack.append(self._names.get(id(module), ""))
+
+    def _left(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._stack.pop()
+
+    def here(self, args: tuple[Any, ...] | None, index: int, layer_of: Callable[[Tensor], int | None]) -> Place:
+        """The place of the operation that is running; outside every module, the layer is that of its first input.
+
+        Of an operation over lists of tensors (`_foreach_*`), the layer of output `index` is that of input `index`.
+        """
+        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        if self._stack:
+            module = self._stack[-1]
+        else:
+            module = "" if node is None else self._made_by.get(node._sequence_nr(), "")
+        name = "" if node is None else node.name()
+        place = self._place(module, name)
+        if place.layer is None and args:
+            layer = _first_layer(args, index, layer_of)
+            return Place(module, name, layer) if layer is not None else place
+        return place
+
+    def _place(self, module: str, node: str) -> Place:
+        place = self._cache.get((module, node))
+        if place is None:
+            found = _LAYER.search(module)
+            place = self._cache[module, node] = Place(module, node, int(found.group(1)) if found else None)
+        return place
+
+    def summing(self) -> bool:
+        """Whether the autograd engine itself, and no node, runs the operation: it is summing gradients."""
+        if torch._C._current_graph_task_id() == -1 or torch.is_grad_enabled():  # type: ignore[attr-defined]
+            return False
+        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        return node is None or node.name() == _NESTED_ENGINE
+
+
+def _first_layer(args: tuple[Any, ...], index: int, layer_of: Callable[[Tensor], int | None]) -> int | None:
+    for arg in args:
+        if isinstance(arg, (list, tuple)) and index < len(arg):
+            arg = arg[index]
+        if isinstance(arg, Tensor):
+            return layer_of(arg)
+    return None

@@ -1,0 +1,229 @@
+"""The tracker: sees every operation of a run and writes down the birth and death of every storage, with its name.
+
+A `TorchDispatchMode` sees each operation's outputs below autograd. A storage is born when it is first seen and dies when
+its weak reference is called back: storages keep their Python identity for as long as C++ holds them (the same footing as
+torch.distributed._tools.mem_tracker, torch 2.13). Nothing is sampled, so the result is the run's `Timeline`.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vramplan.ledger import Component, Phase
+from vramplan.measure.attribution import Block, attribute
+from vramplan.measure.places import Places
+from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
+
+aten = torch.ops.aten
+
+
+class Temporary(NamedTuple):
+    """Memory that a kernel takes for itself and gives back before it returns: dispatch cannot see it."""
+
+    bytes: int
+    label: str
+
+
+#: What a kernel takes inside itself, from its arguments: one rule per operation.
+Rule = Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Temporary, ...]]
+#: Runs an operation in another way (a Python kernel whose own operations should be seen), given the tracker's mode.
+Opener = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Tracker(TorchDispatchMode):
+    """Watches a run on one device (a `Meter`): every storage with its size, its birth, its death and what it is for."""
+
+    def __init__(
+        self,
+        *,
+        vocab: int,
+        device: str = "cpu",
+        rules: Mapping[Any, Rule] | None = None,
+        open_kernels: Mapping[str, Opener] | None = None,
+        host_ops: frozenset[Any] = frozenset(),
+    ) -> None:
+        """`vocab` recognises logits; `open_kernels` maps an operator namespace to what runs it; outputs of `host_ops`
+        live on the host and are not counted.
+        """
+        super().__init__()
+        self.blocks: list[Block] = []
+        self.events: list[Enter | Free | EmptyCache | Block] = []
+        self.places = Places()
+        self._vocab = vocab
+        self._device = device
+        self._rules = rules or {}
+        self._open = open_kernels or {}
+        self._host_ops = host_ops
+        self._phase = Phase.LOAD
+        self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], Block]] = {}
+        self._sum: _EngineSum | None = None
+
+    # The meter's two methods.
+
+    def enter(self, phase: Phase) -> None:
+        """From now on the high-water mark belongs to `phase`; at backward, what lives of the forward is being kept."""
+        self._sum = None
+        self._phase = phase
+        self.events.append(Enter(phase))
+        if phase is Phase.BACKWARD:
+            for _, block in self._live.values():
+                block.kept |= block.phase in (Phase.FORWARD, Phase.LOSS)
+
+    def name(self, tensor: Tensor, component: Component, label: str) -> None:
+        """Say what the tensor's storage is for; the last name wins."""
+        for part in _plain_tensors(tensor):
+            block = self._block_of(part, "given", None)
+            if block is not None:
+                block.component, block.name = component, label
+
+    def empty_cache(self) -> None:
+        """Note that the run gave its cached segments back to the driver."""
+        self.events.append(EmptyCache())
+
+    # What comes out.
+
+    def timeline(self) -> Timeline:
+        """Everything that was allocated and freed, in order, each block with its component and a readable label."""
+        return Timeline(tuple(self._written()))
+
+    def live(self) -> tuple[Block, ...]:
+        """The blocks alive now."""
+        return tuple(block for _, block in self._live.values())
+
+    def _written(self) -> Iterator[Event]:
+        for event in self.events:
+            if isinstance(event, Block):
+                yield Alloc(event.number, event.bytes, attribute(event, self._vocab), event.label)
+            else:
+                yield event
+
+    # Watching.
+
+    def __enter__(self) -> Self:
+        self.places.open()
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self.places.close()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self._sum = None
+        self.places.note()
+        opener = self._open.get(func.namespace)
+        if opener is not None:
+            with self:
+                out = opener(func, args, kwargs)
+        else:
+            rule = self._rules.get(func)
+            temporaries = () if rule is None else self._take(rule(args, kwargs))
+            out = func(*args, **kwargs)
+            for block in temporaries:
+                self.events.append(Free(block.number))
+        if func not in self._host_ops:
+            self._see(out, func, args)
+        return out
+
+    def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
+        if isinstance(out, Tensor):
+            born = len(self.blocks)
+            block = self._block_of(out, func, args)
+            if func is aten.add.Tensor and len(self.blocks) > born and block and self.places.summing():
+                self._sum = _EngineSum(len(self.events) - 1, block, tuple(map(self._known, args[:2])))
+        elif isinstance(out, (list, tuple)):
+            for i, part in enumerate(out):
+                if isinstance(part, Tensor):
+                    self._block_of(part, func, args, i)
+
+    def _block_of(self, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int = 0) -> Block | None:
+        """The block of the tensor's storage, born now if it was never seen; None for what is not on the device."""
+        if tensor.device.type != self._device or tensor.layout is not torch.strided:
+            return None
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        found = self._live.get(key)
+        if found is not None:
+            block = found[1]
+            if storage.nbytes() == block.bytes:
+                return block
+            self.events.append(Free(block.number))  # resized in place: another block holds it now
+        block = self._born(storage.nbytes(), tensor, func, args, index)
+        self._live[key] = (weakref.ref(storage, lambda _, key=key: self._died(key)), block)
+        return block
+
+    def _born(self, size: int, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int) -> Block:
+        place = self.places.here(args, index, self._layer_of)
+        op = func if isinstance(func, str) else func._schema.name.partition("::")[2]
+        block = Block(len(self.blocks), size, tuple(tensor.shape), tensor.dtype, op, place, self._phase)
+        self.blocks.append(block)
+        self.events.append(block)
+        return block
+
+    def _take(self, temporaries: tuple[Temporary, ...]) -> tuple[Block, ...]:
+        blocks = []
+        for size, label in temporaries:
+            block = Block(len(self.blocks), size, (), None, label, self.places.here(None, 0, self._layer_of), self._phase)
+            self.blocks.append(block)
+            self.events.append(block)
+            blocks.append(block)
+        return tuple(blocks)
+
+    def _known(self, tensor: Tensor) -> Block | None:
+        """The tensor's block, if it has been seen."""
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            return None
+        found = self._live.get(tensor.untyped_storage()._cdata)
+        return found[1] if found else None
+
+    def _layer_of(self, tensor: Tensor) -> int | None:
+        block = self._known(tensor)
+        return block.place.layer if block else None
+
+    def _died(self, key: int) -> None:
+        _, block = self._live.pop(key)
+        if self._sum is not None and self._sum.replaces(block):
+            self._in_place(self._sum, block)
+            return
+        self.events.append(Free(block.number))
+
+    def _in_place(self, total: "_EngineSum", old: Block) -> None:
+        """Write the engine's sum as what happens unwatched: added into `old`, no new block."""
+        del self.events[total.event]
+        for key, (ref, block) in self._live.items():
+            if block is total.block:
+                self._live[key] = (ref, old)
+                break
+        self._sum = None
+
+
+class _EngineSum(NamedTuple):
+    """A sum of two gradients that the autograd engine made out of place because a mode was watching.
+
+    torch/csrc/autograd/input_buffer.cpp (2.13) `can_accumulate_inplace` refuses when `isTensorSubclassLike`, which is true
+    under any dispatch mode; unwatched it adds into the older buffer when nobody else holds that. Then, and only then, the
+    old buffer dies before the next operation.
+    """
+
+    event: int
+    block: Block
+    terms: tuple[Block | None, ...]
+
+    def replaces(self, old: Block) -> bool:
+        return old.bytes == self.block.bytes and any(old is term for term in self.terms)
+
+
+def _plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensor itself; its parts where it is a wrapper without storage of its own."""
+    if hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "fake_mode"):
+        names, _ = tensor.__tensor_flatten__()
+        return tuple(part for name in names for part in _plain_tensors(getattr(tensor, name)))
+    return (tensor,)
