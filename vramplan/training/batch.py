@@ -1,0 +1,29 @@
+"""The data of a step: random tokens, the same ones every time, so that the loss must fall."""
+
+import torch
+from torch import Tensor
+
+from vramplan.ledger import Component
+from vramplan.scenario import Scenario
+from vramplan.training.meter import Meter
+
+Batch = dict[str, Tensor]
+
+
+def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, meter: Meter) -> list[Batch]:
+    """The micro-batches of one optimizer step on the device; the Trainer fetches all of them before the first forward.
+
+    No attention mask: full sequences without padding. A mask of ones would make transformers take the same causal path.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return [_batch(scenario, vocabulary, generator, device, meter) for _ in range(scenario.grad_accum)]
+
+
+def _batch(
+    scenario: Scenario, vocabulary: int, generator: torch.Generator, device: torch.device, meter: Meter
+) -> Batch:
+    ids = torch.randint(vocabulary, (scenario.batch, scenario.seq), generator=generator).to(device)
+    batch = {"input_ids": ids, "labels": ids.clone()}
+    for name, tensor in batch.items():
+        meter.name(tensor, Component.ACTIVATIONS, name)
+    return batch

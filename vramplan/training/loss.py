@@ -1,0 +1,80 @@
+"""Losses other than the model's own: computed from the hidden states, so that the logits never exist at once."""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vramplan.errors import CannotRun, UsageError
+from vramplan.stacks import LossKernel
+
+#: Tokens whose logits exist at once. TRL's chunked loss and torchtune's CEWithChunkedOutputLoss split a sequence into
+#: a handful of chunks; 1,024 tokens of a 128k vocabulary are 0.5 GiB in fp32.
+CHUNK_TOKENS = 1024
+
+#: Configuration keys that change logits after the head in ways that are not written down here.
+_UNSUPPORTED = ("logit_scale", "mup_width_multiplier")
+
+
+def install_loss(model: Any, kernel: LossKernel) -> None:
+    """Give the causal language model the loss kernel of the stack; `torch` is the model's own and changes nothing."""
+    if kernel is LossKernel.LIGER:
+        _install_liger(model)
+    elif kernel is LossKernel.CHUNKED:
+        _install_chunked(model)
+
+
+def _install_liger(model: Any) -> None:
+    """Liger's fused linear cross entropy, patched in by Liger itself; nothing else of Liger."""
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+    except ImportError as error:
+        raise CannotRun(
+            "stack.loss: liger needs the package liger-kernel", hint="pip install liger-kernel, on a machine with a GPU"
+        ) from error
+    _apply_liger_kernel_to_instance(
+        model=model, fused_linear_cross_entropy=True, rms_norm=False, rope=False, swiglu=False, cross_entropy=False
+    )
+
+
+def _install_chunked(model: Any) -> None:
+    config = model.config.get_text_config()
+    for key in _UNSUPPORTED:
+        if getattr(config, key, None) is not None:
+            raise UsageError(
+                f"stack.loss: chunked does not know '{key}' of {config.model_type}", hint="use loss: torch"
+            )
+    model.forward = MethodType(_chunked_forward, model)
+
+
+def _chunked_forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, **inputs: Any) -> Any:
+    """The causal language model's forward with the loss over chunks of tokens; returns no logits.
+
+    Each chunk is checkpointed (non-reentrant): only the hidden states live until backward, which makes each chunk's
+    logits again.
+    """
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    hidden = getattr(self, self.base_model_prefix)(**inputs)[0]
+    targets = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].reshape(-1)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    total = flat.new_zeros((), dtype=torch.float32)
+    for tokens, wanted in zip(flat.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
+        total = total + checkpoint(_chunk_loss, self, tokens, wanted, use_reentrant=False)
+    count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
+    return CausalLMOutputWithPast(loss=total / count)
+
+
+def _chunk_loss(model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross entropy of one chunk in fp32, after what the family does to its logits."""
+    config = model.config.get_text_config()
+    logits = model.get_output_embeddings()(hidden)
+    scaling = getattr(config, "logits_scaling", None)  # Granite
+    if scaling is not None:
+        logits = logits / scaling
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return nn.functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")

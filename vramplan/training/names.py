@@ -1,0 +1,103 @@
+"""Which component every long-lived tensor of a run belongs to."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vramplan.ledger import Component
+from vramplan.training.meter import Meter
+
+
+def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = "", recurse: bool = True) -> None:
+    """Name the base model's tensors: linear matrices, block constants, and the rest; adapters are left out.
+
+    `within` is the whole model when `module` is a part of it at `prefix`.
+    """
+    model = within or module
+    head = model.get_output_embeddings()
+    parts = module.named_modules(prefix=prefix) if recurse else [(prefix, module)]
+    for path, part in parts:
+        if _belongs_to_adapter(path):
+            continue
+        for name, parameter in part.named_parameters(prefix=path, recurse=False):
+            linear = name.endswith("weight") and _is_linear(model, part) and part is not head
+            meter.name(parameter, Component.WEIGHTS if linear else Component.UNQUANTIZED, name)
+            for label, tensor in quant_state_tensors(part, parameter):
+                meter.name(tensor, Component.QUANT_STATE, f"{name}.{label}")
+        for name, buffer in part.named_buffers(prefix=path, recurse=False):
+            meter.name(buffer, Component.UNQUANTIZED, name)
+    if head is not None and within is None and getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        meter.name(head.weight, Component.UNQUANTIZED, "embeddings, tied to the head")
+
+
+def name_adapters(model: nn.Module, meter: Meter) -> None:
+    """Name the adapters' parameters (peft keeps them in ModuleDicts called lora_A, lora_B, ...)."""
+    for name, parameter in model.named_parameters():
+        if _belongs_to_adapter(name):
+            meter.name(parameter, Component.ADAPTERS, name)
+
+
+def name_gradients(model: nn.Module, meter: Meter) -> None:
+    """Name the gradients that exist now; hooks on the accumulation itself would change how autograd accumulates."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            meter.name(parameter.grad, Component.GRADIENTS, f"{name}.grad")
+
+
+def name_optimizer(optimizer: Optimizer, meter: Meter) -> None:
+    """Name the optimizer's states, its step counters and bitsandbytes' code tables included."""
+    for number, state in enumerate(optimizer.state.values()):
+        for name, value in tensors_in(state):
+            meter.name(value, Component.OPTIMIZER, f"state {number}.{name}")
+    for name, value in tensors_in(getattr(optimizer, "name2qmap", {})):
+        meter.name(value, Component.OPTIMIZER, f"code map {name}")
+
+
+def quant_state_tensors(module: Any, parameter: Any) -> Iterator[tuple[str, Tensor]]:
+    """The constants that belong to a quantised weight: block constants, their own constants, code tables.
+
+    bitsandbytes 0.50: `Params4bit.quant_state` (QuantState, nested in `state2` with double quantisation); int8 keeps the
+    row constants as `weight.SCB` until the first forward moves them to `module.state.SCB`.
+    """
+    state = getattr(parameter, "quant_state", None)
+    if state is not None:
+        yield from _of_quant_state(state)
+    row_constants = getattr(parameter, "SCB", None)
+    if row_constants is None:
+        row_constants = getattr(getattr(module, "state", None), "SCB", None)
+    if isinstance(row_constants, Tensor) and parameter is getattr(module, "weight", None):
+        yield "SCB", row_constants
+
+
+def _of_quant_state(state: Any) -> Iterator[tuple[str, Tensor]]:
+    for name in ("absmax", "code", "offset"):
+        value = getattr(state, name, None)
+        if isinstance(value, Tensor):
+            yield name, value
+    if state.state2 is not None:
+        for name, value in _of_quant_state(state.state2):
+            yield f"nested {name}", value
+
+
+def tensors_in(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among a mapping's values, with their keys."""
+    for key, value in mapping.items():
+        if isinstance(value, Tensor):
+            yield str(key), value
+
+
+def _belongs_to_adapter(path: str) -> bool:
+    return any(part.startswith("lora_") for part in path.split("."))
+
+
+def _is_linear(model: Any, module: Any) -> bool:
+    """Whether the module's weight counts as a linear layer of the base model: quantised ones, or, in a model that is not
+    quantised, every nn.Linear and Conv1D. In a quantised model a plain nn.Linear was skipped."""
+    from transformers.pytorch_utils import Conv1D
+
+    if hasattr(module, "source_cls"):
+        return True
+    quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    return not quantized and isinstance(module, nn.Linear | Conv1D)

@@ -1,0 +1,154 @@
+"""One optimizer step with all its micro-batches, as transformers' Trainer or a tutorial's script runs it."""
+
+import inspect
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vramplan.ledger import Phase
+from vramplan.scenario import Scenario
+from vramplan.stacks import Outputs
+from vramplan.training.attention import attention_backend
+from vramplan.training.batch import Batch, make_batches
+from vramplan.training.loss import install_loss
+from vramplan.training.meter import Meter
+from vramplan.training.names import name_gradients, name_optimizer
+from vramplan.training.scaling import Scaling
+
+#: transformers 5.17 TrainingArguments.max_grad_norm.
+MAX_GRAD_NORM = 1.0
+
+
+class TrainingStep:
+    """The loop around one model and optimizer. `run` is one optimizer step and returns its loss, still on the device.
+
+    Phases are entered as it goes: forward up to the output head's input, loss, backward, step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scenario: Scenario,
+        device: torch.device,
+        meter: Meter,
+        *,
+        foreach: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.meter = meter
+        self._scenario = scenario
+        self._stack = scenario.stack
+        self._device = device
+        self._foreach = foreach
+        self._trainer = scenario.stack.base == "hf-trainer"
+        self._before_head = False
+        self._held: Any = None
+        causal = causal_model(model)
+        self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
+        self._counts_items = accepts_loss_kwargs(causal)
+        install_loss(causal, scenario.stack.loss)
+        causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
+        self._autocast = _autocast(scenario, device)
+        self._scaling = Scaling(device, enabled=scenario.stack.autocast == "float16")
+        if self._trainer and self._autocast is not None:
+            _wrap_forward(model, self._autocast)
+
+    def run(self) -> Tensor:
+        """One optimizer step; the mean loss of its micro-batches."""
+        self.meter.enter(Phase.FORWARD)
+        batches = make_batches(self._scenario, self._vocabulary, self._device, self.meter)
+        items = _count_items(batches) if self._trainer and self._counts_items else None
+        total = torch.zeros((), device=self._device)
+        with attention_backend(self._scenario.attention):
+            for batch in batches:
+                total = total + self._micro_batch(batch, items, len(batches))
+        self.meter.enter(Phase.STEP)
+        self._update()
+        if self._stack.outputs is not Outputs.HELD_NEXT:
+            self._held = None
+        return total
+
+    def _micro_batch(self, batch: Batch, items: Tensor | None, micro_batches: int) -> Tensor:
+        self.meter.enter(Phase.FORWARD)
+        self._before_head = True
+        if self._stack.outputs is Outputs.HELD:
+            self._held = None
+        loss = self._loss(batch, items)
+        if items is None:
+            loss = loss / micro_batches
+        self._before_head = False
+        self.meter.enter(Phase.BACKWARD)
+        self._scaling.scale(loss).backward()
+        name_gradients(self.model, self.meter)
+        return loss.detach()
+
+    def _loss(self, batch: Batch, items: Tensor | None) -> Tensor:
+        """The loss of one micro-batch. The outputs die here unless the stack holds them (Trainer.compute_loss returns the
+        loss alone; a script's `outputs` lives on)."""
+        extra = {} if items is None else {"num_items_in_batch": items}
+        if self._autocast is not None and not self._trainer:
+            with self._autocast:
+                outputs = self.model(**batch, **extra)
+        else:
+            outputs = self.model(**batch, **extra)
+        loss: Tensor = outputs["loss"]
+        if self._stack.outputs is not Outputs.FREED:
+            self._held = outputs
+        return loss
+
+    def _enter_loss(self, head: nn.Module, inputs: Any) -> None:
+        if self._before_head:  # a chunked loss calls the head again, in backward too
+            self._before_head = False
+            self.meter.enter(Phase.LOSS)
+
+    def _update(self) -> None:
+        """Clip, step, drop the gradients."""
+        if self._stack.clip or self._trainer:
+            # Without clipping the Trainer still computes the norm, by clipping to infinity (trainer.py _get_grad_norm).
+            self._scaling.unscale(self.optimizer)
+            limit = MAX_GRAD_NORM if self._stack.clip else float("inf")
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=self._foreach)
+        self._scaling.step(self.optimizer)
+        name_optimizer(self.optimizer, self.meter)
+        if self._trainer:
+            self.model.zero_grad()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+
+
+def causal_model(model: Any) -> Any:
+    """transformers' causal language model, out of peft's wrapper when there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def accepts_loss_kwargs(causal: Any) -> bool:
+    """Whether the Trainer hands the number of target tokens to the model (trainer.py 5.17, "Model introspection")."""
+    if hasattr(causal, "accepts_loss_kwargs"):
+        return bool(causal.accepts_loss_kwargs)
+    parameters = inspect.signature(causal.forward).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _count_items(batches: list[Batch]) -> Tensor:
+    """Target tokens of the whole step, on the device: labels shift by one (trainer.py 5.17 `_get_num_items_in_batch`)."""
+    count: Tensor = sum(batch["labels"][..., 1:].ne(-100).sum() for batch in batches)  # type: ignore[assignment]
+    return count
+
+
+def _autocast(scenario: Scenario, device: torch.device) -> torch.autocast | None:
+    name = scenario.stack.autocast
+    return torch.autocast(device.type, dtype=getattr(torch, name)) if isinstance(name, str) else None
+
+
+def _wrap_forward(model: nn.Module, autocast: torch.autocast) -> None:
+    """What accelerate 1.15 `Accelerator.prepare_model` does for mixed precision, with its own conversion of the outputs:
+    16-bit outputs, the logits among them, are copied to fp32 after autocast ends."""
+    from accelerate.utils.operations import convert_outputs_to_fp32
+
+    forward: Any = model.forward
+    model.forward = MethodType(autocast(forward.__func__), model)
+    model.forward = MethodType(convert_outputs_to_fp32(model.forward.__func__), model)
