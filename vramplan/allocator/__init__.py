@@ -1,0 +1,6 @@
+"""PyTorch's CUDA caching allocator, replayed: a timeline in, what the device must hold out."""
+
+from vramplan.allocator.replay import replay
+from vramplan.allocator.result import Growth, Moment, OutOfMemory, PhaseMark, Replay
+
+__all__ = ["Growth", "Moment", "OutOfMemory", "PhaseMark", "Replay", "replay"]

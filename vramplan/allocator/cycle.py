@@ -1,0 +1,109 @@
+"""Leaves repeats early: proves that the rounds to come do what earlier ones did, and writes down their effect.
+
+The proof. A round that frees only its own blocks meets the allocator through its free blocks alone. If these are the
+same, address by address, before round i as before round j < i, then rounds i, i+1, ... make the choices of rounds
+j, j+1, ...: the same free blocks are found, and where the driver was asked it is asked again and answers with
+addresses further up, which stand above all older ones in either case. What rounds j to i-1 left in use lies wholly in
+segments that are new since j (the free blocks are unchanged, so nothing was cut from them), and what the skipped rounds
+leave in use is the same, further up by as much as addresses rose. High-water marks rise by equal steps, so the last
+cycle, which is run, sets them. None of this holds near the budget, so rounds that come near it are run.
+"""
+
+from dataclasses import dataclass
+
+from vramplan.allocator.machine import Machine
+from vramplan.allocator.program import Loop
+from vramplan.allocator.result import Growth
+from vramplan.ledger import Phase
+
+MEMORY = 32  # rounds remembered: longer cycles are not found
+
+State = tuple[Phase, tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The counters before a round."""
+
+    round: int
+    held: tuple[int, ...]
+    rounded: int
+    allocated: int
+    reserved: int
+    calls: int
+    retries: int
+    top: int
+    growth: int
+
+
+class CycleFinder:
+    """Watches one run of one loop."""
+
+    def __init__(self, machine: Machine, loop: Loop, step: int) -> None:
+        self._machine = machine
+        self._loop = loop
+        self._step = step  # by how much a block's name grows from one round to the next
+        self._seen: dict[State, _Before] = {}
+        self._watching = loop.closed and loop.times > 3
+
+    def skip(self, i: int) -> int:
+        """How many rounds, from round `i` on, need not be run: their effect is in the machine afterwards."""
+        if not self._watching:
+            return 0
+        machine = self._machine
+        machine.gauge.settle()
+        state = (machine.gauge.phase, machine.small.state(), machine.large.state())
+        before = self._seen.get(state)
+        now = self._counters(i)
+        if before is None:
+            self._seen[state] = now
+            if len(self._seen) > MEMORY:
+                del self._seen[next(iter(self._seen))]
+            return 0
+        self._watching = False
+        cycle = i - before.round
+        times = self._affordable(before, now, (self._loop.times - i) // cycle - 1)
+        if times > 0:
+            self._repeat(before, now, times)
+        return max(times, 0) * cycle
+
+    def _counters(self, i: int) -> _Before:
+        machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
+        return _Before(
+            i, tuple(gauge.held), gauge.rounded, gauge.allocated, driver.reserved,
+            driver.calls, machine.retries, driver.top, len(machine.growth),
+        )  # fmt: skip
+
+    def _affordable(self, before: _Before, now: _Before, times: int) -> int:
+        """How many of the cycles stay within the budget; none when the cycle met the budget already."""
+        budget, growth = self._machine.driver.budget, now.reserved - before.reserved
+        if budget is None or not growth:
+            return 0 if now.retries != before.retries else times
+        highest = max((g.reserved for g in self._machine.growth[before.growth :]), default=now.reserved)
+        return 0 if now.retries != before.retries else min(times, (budget - highest) // growth)
+
+    def _repeat(self, before: _Before, now: _Before, times: int) -> None:
+        """Write down `times` more of the cycle that lies between `before` and `now`."""
+        machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
+        gauge.held[:] = [b + times * (b - a) for a, b in zip(before.held, now.held, strict=True)]
+        gauge.rounded += times * (now.rounded - before.rounded)
+        gauge.allocated += times * (now.allocated - before.allocated)
+        driver.calls += times * (now.calls - before.calls)
+        driver.reserved += times * (now.reserved - before.reserved)
+        cycle = now.round - before.round
+        events, bytes_ = cycle * self._loop.events, now.reserved - before.reserved
+        repeated = machine.growth[before.growth :]
+        for k in range(1, times + 1):
+            machine.growth += [Growth(g.event + k * events, g.reserved + k * bytes_) for g in repeated]
+        if now.allocated > before.allocated:
+            self._leave_in_use(before.top, now.top - before.top, cycle * self._step, times)
+        driver.top += times * (now.top - before.top)
+
+    def _leave_in_use(self, since: int, shift: int, name: int, times: int) -> None:
+        """What each cycle leaves in use stands in segments of its own, above the address `since`."""
+        machine = self._machine
+        machine.small.cycle(since, shift, times)
+        machine.large.cycle(since, shift, times)
+        kept = [item for item in machine.live.items() if item[1] >= since]
+        for k in range(1, times + 1):
+            machine.live.update((key + k * name, address + k * shift) for key, address in kept)

@@ -1,0 +1,101 @@
+"""The caching allocator as a whole: two pools over one driver, and the counters that PyTorch keeps."""
+
+from vramplan.allocator.driver import Driver
+from vramplan.allocator.expandable import ExpandablePool
+from vramplan.allocator.gauge import Gauge
+from vramplan.allocator.pool import Pool
+from vramplan.allocator.result import Growth, OutOfMemory, Replay
+from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, segment_size
+from vramplan.timeline import Alloc
+
+
+class Refused(Exception):
+    """The driver gave no memory for a block, although all cached segments had been given back."""
+
+    def __init__(self, block: int, size: int) -> None:
+        super().__init__(block, size)
+        self.block = block
+        self.size = size
+
+    def report(self, machine: "Machine", requests: list[Alloc]) -> OutOfMemory:
+        """What was asked, and how the memory stood."""
+        request = requests[self.block]
+        return OutOfMemory(
+            phase=machine.gauge.phase,
+            label=request.label,
+            component=request.component,
+            requested=request.bytes,
+            segment=segment_size(self.size),
+            allocated=machine.gauge.allocated,
+            reserved=machine.driver.reserved,
+            budget=machine.driver.budget or 0,
+        )
+
+
+class Machine:
+    """Takes and gives back blocks as `torch.cuda` does."""
+
+    __slots__ = ("driver", "gauge", "growth", "large", "live", "retries", "small")
+
+    def __init__(self, budget: int | None, expandable_segments: bool) -> None:
+        self.driver = Driver(budget)
+        if expandable_segments:
+            self.small: Pool = ExpandablePool(self.driver, SMALL_SEGMENT)
+            self.large: Pool = ExpandablePool(self.driver, LARGE_SEGMENT)
+        else:
+            self.small = Pool(self.driver, MIN_BLOCK)
+            self.large = Pool(self.driver, SMALL_SIZE + 1)
+        self.gauge = Gauge(self.driver, (self.small, self.large))
+        self.live: dict[int, int] = {}  # name of a block in use -> address
+        self.growth: list[Growth] = []
+        self.retries = 0
+
+    def take(self, block: int, size: int, raw: int, component: int, event: int) -> int:
+        """The address of a block in use; raises `Refused` when there is no memory left."""
+        pool = self.small if size <= SMALL_SIZE else self.large
+        calls = self.driver.calls
+        address = pool.take(size)
+        if address < 0:
+            self._free_cached()
+            self.retries += 1
+            address = pool.take(size)
+            if address < 0:
+                raise Refused(block, size)
+        if self.driver.calls != calls:
+            self._note(event)
+        gauge = self.gauge
+        gauge.held[component] += raw
+        gauge.rounded += size
+        gauge.allocated += pool.blocks[address]
+        return address
+
+    def give(self, address: int, size: int, raw: int, component: int) -> None:
+        """Put a block back."""
+        pool = self.small if size <= SMALL_SIZE else self.large
+        gauge = self.gauge
+        if gauge.allocated > gauge.highest:
+            gauge.settle()
+        gauge.held[component] -= raw
+        gauge.rounded -= size
+        gauge.allocated -= pool.blocks[address]
+        pool.give(address)
+
+    def release(self, event: int) -> None:
+        """`torch.cuda.empty_cache`."""
+        self.gauge.settle()
+        self._free_cached()
+        self._note(event)
+
+    def result(self, oom: OutOfMemory | None) -> Replay:
+        """Everything that was noted."""
+        marks = self.gauge.marks()
+        return Replay(marks, self.gauge.allocated, tuple(self.growth), self.driver.calls, self.retries, oom)
+
+    def _free_cached(self) -> None:
+        self.large.release()
+        self.small.release()
+
+    def _note(self, event: int) -> None:
+        reserved = self.driver.reserved
+        if reserved != (self.growth[-1].reserved if self.growth else 0):
+            self.growth.append(Growth(event, reserved))

@@ -1,0 +1,25 @@
+"""The numbers of PyTorch's caching allocator, and the two roundings that follow from them.
+
+Constants: `c10/core/AllocatorConfig.h`, torch 2.13 (in `c10/cuda/CUDACachingAllocator.cpp` before 2.9, same values).
+"""
+
+MIN_BLOCK = 512  # kMinBlockSize: every size is rounded up to a multiple of it
+SMALL_SIZE = 2**20  # kSmallSize: a request up to here is served from the small pool
+SMALL_SEGMENT = 2 * 2**20  # kSmallBuffer: what the small pool asks the driver for
+LARGE_SEGMENT = 20 * 2**20  # large_segment_size (kLargeBuffer): segment of a large request below MIN_LARGE
+MIN_LARGE = 10 * 2**20  # kMinLargeAlloc: from here on a request gets a segment of its own size
+ROUND_LARGE = 2 * 2**20  # kRoundLarge: ... rounded up to a multiple of it
+
+
+def block_size(size: int) -> int:
+    """Bytes that a request of `size` counts for before splitting is decided (`round_size`); an empty tensor takes none."""
+    return -(-size // MIN_BLOCK) * MIN_BLOCK
+
+
+def segment_size(size: int) -> int:
+    """Bytes asked from the driver for a block of `size` when nothing cached fits (`get_allocation_size`)."""
+    if size <= SMALL_SIZE:
+        return SMALL_SEGMENT
+    if size < MIN_LARGE:
+        return LARGE_SEGMENT
+    return -(-size // ROUND_LARGE) * ROUND_LARGE
