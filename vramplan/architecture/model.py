@@ -6,8 +6,7 @@ from enum import StrEnum
 from functools import cached_property
 from math import prod
 
-
-#: Facts of a family that only some families have, by name.
+#: Facts that only some families have, by name.
 Facts = dict[str, int | float | bool | str]
 
 

@@ -1,4 +1,4 @@
-"""The pieces that families are put together from: weights of a linear layer, of a norm, rotary buffers, layer patterns."""
+"""The pieces of every family: weights of a linear layer, of a norm, rotary buffers, layer patterns."""
 
 from dataclasses import replace
 
@@ -64,9 +64,12 @@ def partial_rotary(fields: Fields, head_dim: int, *, key: str = "partial_rotary_
     return int(head_dim * factor)
 
 
-def dropouts(fields: Fields, **keys: str) -> Facts:
-    """`attention_dropout`, `residual_dropout`, `embedding_dropout`: the probabilities above 0, which leave masks behind."""
-    values = {f"{place}_dropout": fields.number(key, missing=0.0) for place, key in keys.items()}
+def dropouts(fields: Fields, *, missing: float = 0.0, **keys: str) -> Facts:
+    """`attention_dropout`, `residual_dropout`, `embedding_dropout`: those above 0, which leave masks behind.
+
+    `missing` is the class's default for a key that is left out.
+    """
+    values = {f"{place}_dropout": fields.number(key, missing=missing) for place, key in keys.items()}
     return {place: value for place, value in values.items() if value > 0}
 
 

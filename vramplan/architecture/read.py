@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vramplan.architecture.families import llama
+from vramplan.architecture.families import falcon, gemma, gpt, llama, moe, opt, phi
 from vramplan.architecture.fields import Fields
 from vramplan.architecture.model import Architecture
 from vramplan.errors import UnknownArchitecture, nearest
@@ -16,6 +16,20 @@ FAMILIES: dict[str, Callable[[Fields], Architecture]] = {
     "qwen3": llama.read_qwen3,
     "granite": llama.read_granite,
     "olmo2": llama.read_olmo2,
+    "gemma": gemma.read_gemma,
+    "gemma2": gemma.read_gemma2,
+    "gemma3_text": gemma.read_gemma3,
+    "phi": phi.read_phi,
+    "phi3": phi.read_phi3,
+    "gpt2": gpt.read_gpt2,
+    "gpt_neox": gpt.read_gpt_neox,
+    "starcoder2": gpt.read_starcoder2,
+    "falcon": falcon.read_falcon,
+    "opt": opt.read_opt,
+    "mixtral": moe.read_mixtral,
+    "qwen3_moe": moe.read_qwen3_moe,
+    "gpt_oss": moe.read_gpt_oss,
+    "deepseek_v2": moe.read_deepseek_v2,
 }
 
 

@@ -4,80 +4,23 @@ Names, order and biases: transformers 5.17.0, models/{llama,mistral,qwen2,qwen3,
 """
 
 from vramplan.architecture.families.dims import Defaults, Dims, read_dims
-from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Facts, Mlp
-from vramplan.architecture.parts import (
-    Weights,
-    dropouts,
-    embedding,
-    head,
-    layer_windows,
-    linear,
-    rms_norm,
-    rotary_buffers,
-    spread,
+from vramplan.architecture.families.skeleton import (
+    attention_weights,
+    decoder,
+    gated_mlp,
+    head_norms,
+    norms,
+    ordinary_attention,
 )
+from vramplan.architecture.fields import Fields
+from vramplan.architecture.model import Architecture, Facts, Mlp
+from vramplan.architecture.parts import Weights, layer_windows, rms_norm, spread
 
 LLAMA = Defaults(even=True)
 MISTRAL = Defaults(kv_heads=8)
 QWEN2 = Defaults(kv_heads=32)
 QWEN3 = Defaults(kv_heads=32, head_dim=128)
 GRANITE = OLMO2 = Defaults()
-
-
-def attention_weights(dims: Dims, *, bias: bool, out_bias: bool, qk_norm: Weights = ()) -> Weights:
-    """The four projections in Llama's order, then the norms of queries and keys."""
-    wide, narrow = dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim
-    return (
-        *linear("self_attn.q_proj", dims.hidden, wide, bias=bias),
-        *linear("self_attn.k_proj", dims.hidden, narrow, bias=bias),
-        *linear("self_attn.v_proj", dims.hidden, narrow, bias=bias),
-        *linear("self_attn.o_proj", wide, dims.hidden, bias=out_bias),
-        *qk_norm,
-    )
-
-
-def gated_mlp(path: str, hidden: int, intermediate: int, *, bias: bool = False) -> Weights:
-    """gate, up and down."""
-    return (
-        *linear(f"{path}.gate_proj", hidden, intermediate, bias=bias),
-        *linear(f"{path}.up_proj", hidden, intermediate, bias=bias),
-        *linear(f"{path}.down_proj", intermediate, hidden, bias=bias),
-    )
-
-
-def norms(hidden: int, *names: str) -> Weights:
-    """RMS norms of the hidden size."""
-    return tuple(norm for name in names for norm in rms_norm(name, hidden))
-
-
-def ordinary_attention(dims: Dims, *, bias: bool, qk_norm: str = "") -> Attention:
-    """Attention whose heads are rotated whole."""
-    d = dims.head_dim
-    return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, bias=bias, qk_norm=qk_norm)
-
-
-def decoder(
-    fields: Fields, family: str, dims: Dims, layer: Weights, attention: Attention, mlp: Mlp, windows: tuple[int, ...],
-    facts: Facts | None = None,
-) -> Architecture:  # fmt: skip
-    """A model with Llama's outside: embedding, layers that differ at most in their window, final norm, head."""
-    blocks, layers = spread(windows, layer, attention, mlp)
-    return Architecture(
-        name=fields.name,
-        family=family,
-        hidden=dims.hidden,
-        vocab=dims.vocab,
-        norm="rms",
-        tied=dims.tied,
-        layer_prefix="model.layers",
-        blocks=blocks,
-        layers=layers,
-        before=embedding("model.embed_tokens", dims.vocab, dims.hidden),
-        after=(*rms_norm("model.norm", dims.hidden), *head(dims.hidden, dims.vocab, tied=dims.tied)),
-        buffers=rotary_buffers("model.rotary_emb", attention.rotary_dim),
-        facts={**dropouts(fields, attention="attention_dropout"), **(facts or {})},
-    )
 
 
 def read_llama(fields: Fields) -> Architecture:
@@ -87,7 +30,7 @@ def read_llama(fields: Fields) -> Architecture:
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
-    return decoder(fields, "llama", dims, layer, attention, mlp, (0,) * dims.layers)
+    return decoder(fields, "llama", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 
 def read_mistral(fields: Fields) -> Architecture:
@@ -97,7 +40,7 @@ def read_mistral(fields: Fields) -> Architecture:
     attention = ordinary_attention(dims, bias=False)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
     windows = (fields.optional_size("sliding_window", missing=4096),) * dims.layers
-    return decoder(fields, "mistral", dims, layer, attention, mlp, windows)
+    return decoder(fields, "mistral", dims, spread(windows, layer, attention, mlp))
 
 
 def read_qwen2(fields: Fields) -> Architecture:
@@ -106,7 +49,7 @@ def read_qwen2(fields: Fields) -> Architecture:
     layer = _plain_layer(dims, bias=True, out_bias=False, mlp_bias=False)
     attention = ordinary_attention(dims, bias=True)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
-    return decoder(fields, "qwen2", dims, layer, attention, mlp, qwen_windows(fields, dims))
+    return decoder(fields, "qwen2", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
 
 def read_qwen3(fields: Fields) -> Architecture:
@@ -116,7 +59,7 @@ def read_qwen3(fields: Fields) -> Architecture:
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=False, qk_norm=head_norms(dims))
     attention = ordinary_attention(dims, bias=bias, qk_norm="head")
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
-    return decoder(fields, "qwen3", dims, layer, attention, mlp, qwen_windows(fields, dims))
+    return decoder(fields, "qwen3", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
 
 def read_granite(fields: Fields) -> Architecture:
@@ -128,7 +71,7 @@ def read_granite(fields: Fields) -> Architecture:
     mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
     multipliers = ("embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier")
     facts: Facts = {key: fields.number(key, missing=1.0) for key in multipliers}
-    return decoder(fields, "granite", dims, layer, attention, mlp, (0,) * dims.layers, facts)
+    return decoder(fields, "granite", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
 
 
 def read_olmo2(fields: Fields) -> Architecture:
@@ -145,12 +88,7 @@ def read_olmo2(fields: Fields) -> Architecture:
     attention = ordinary_attention(dims, bias=bias, qk_norm="full")
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
     facts: Facts = {"pre_norms": False, "post_norms": True}
-    return decoder(fields, "olmo2", dims, layer, attention, mlp, (0,) * dims.layers, facts)
-
-
-def head_norms(dims: Dims) -> Weights:
-    """Norms of one head of the queries and the keys."""
-    return (*rms_norm("self_attn.q_norm", dims.head_dim), *rms_norm("self_attn.k_norm", dims.head_dim))
+    return decoder(fields, "olmo2", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
 
 
 def qwen_windows(fields: Fields, dims: Dims) -> tuple[int, ...]:
