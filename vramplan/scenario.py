@@ -129,7 +129,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Base weights as loaded."""
     compute_dtype: DType
     """bitsandbytes' matmul dtype."""
-    load: Load
+    load_from: Load = msgspec.field(name="load")
+    """The file's `load` key; `Scenario.load` is what reads a scenario."""
     checkpointing: Checkpointing
     attention: str
     stack: Stack

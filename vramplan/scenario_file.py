@@ -162,7 +162,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         optimizer=check_optimizer(keys.optimizer),
         dtype=compute if keys.dtype is UNSET else keys.dtype,
         compute_dtype=compute,
-        load=keys.load,
+        load_from=keys.load,
         checkpointing=_checkpointing(keys.checkpointing),
         attention=_attention(keys.attention, where),
         stack=_stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where),

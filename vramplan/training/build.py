@@ -25,7 +25,7 @@ def build_model(
     materialises one tensor at a time), so a 70B model never exists in 16 bits at once.
     """
     meter.enter(Phase.LOAD)
-    model = _from_checkpoint(scenario, device) if scenario.load is Load.CHECKPOINT and scenario.model.path else None
+    model = _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
     if model is None:
         model = skeleton(scenario)
         materialize(model, scenario, device, meter, quantize=quantize or quantize_by_bitsandbytes)
