@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
@@ -84,12 +85,13 @@ class _Expansion:
     def __init__(self) -> None:
         self._depth: dict[int, int] = {}  # how many repeats enclose the block's allocation
         self._numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._next = count()
 
     def expand(self, parts: tuple[Part, ...], rounds: tuple[int, ...]) -> Iterator[Event]:
         for part in parts:
             if isinstance(part, Alloc):
                 self._depth[part.block] = len(rounds)
-                number = len(self._numbers)
+                number = next(self._next)  # a block may be taken again after its free
                 self._numbers[part.block, rounds] = number
                 yield part._replace(block=number)
             elif isinstance(part, Free):
@@ -137,10 +139,14 @@ class _Gauge:
         """Rounds change the totals linearly, so the highest is the first or the last: only these two are run."""
         if part.times < 1:
             return
+        phase, left = self._phase, part.times - 1
         before = list(self.held)
         self.run(part.body)
-        if part.times > 1:
-            middle = part.times - 2
+        if left and self._phase is not phase:  # the other rounds begin in another phase: the first of them counts too
+            before, left = list(self.held), left - 1
+            self.run(part.body)
+        if left:
+            middle = left - 1
             self.held = [now + middle * (now - then) for now, then in zip(self.held, before, strict=True)]
             self._total = sum(self.held)
             self.run(part.body)

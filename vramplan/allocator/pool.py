@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.rules import segment_size
 
-# A free block is one integer, size above address, so that a sorted list of them is the allocator's order (size, address).
+# A free block is one integer, size above address: a sorted list of them is in the allocator's order, (size, address).
 ADDRESS_BITS = 60
 ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
 
@@ -76,7 +76,7 @@ class Pool:
         insort(free, size << ADDRESS_BITS | address)
 
     def fit(self, size: int) -> int:
-        """Where in `free` the smallest block of at least `size` stands, the lowest address of equals; the end if none."""
+        """Where in `free` the smallest block of at least `size` stands, of equals the lowest; its end if none."""
         return bisect_left(self.free, size << ADDRESS_BITS)
 
     def grow(self, size: int) -> int:

@@ -33,7 +33,7 @@ class _Run:
         self._machine = machine
 
     def ops(self, ops: tuple[Op, ...], names: tuple[int, ...], event: int) -> None:
-        """Run one body. `names[d]` is what tells apart the blocks allocated `d` repeats deep; `event` the index so far."""
+        """Run one body: `names[d]` tells apart the blocks allocated `d` repeats deep, `event` events came before."""
         machine = self._machine
         take, give, live, name = machine.take, machine.give, machine.live, names[-1]
         for kind, block, depth, size, raw, component, offset in ops:

@@ -12,7 +12,7 @@ ROUND_LARGE = 2 * 2**20  # kRoundLarge: ... rounded up to a multiple of it
 
 
 def block_size(size: int) -> int:
-    """Bytes that a request of `size` counts for before splitting is decided (`round_size`); an empty tensor takes none."""
+    """Bytes that a request of `size` is rounded up to (`round_size`); an empty tensor takes none."""
     return -(-size // MIN_BLOCK) * MIN_BLOCK
 
 
