@@ -1,0 +1,52 @@
+"""The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
+
+from typing import Literal
+
+from vramplan.compare import Comparison
+from vramplan.compare import compare as _compare
+from vramplan.errors import VramplanError, unknown
+from vramplan.record import Device, Prediction, Record, Result
+from vramplan.scenario import Scenario
+
+__all__ = ["Comparison", "Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict"]
+
+Engine = Literal["analytic", "trace"]
+ENGINES: tuple[Engine, ...] = ("analytic", "trace")
+
+
+def predict(
+    scenario: Scenario,
+    engine: Engine = "analytic",
+    *,
+    device: Device = "cuda",
+    budget: int | None = None,
+    reserve: int = 0,
+) -> Prediction:
+    """What `scenario` will need.
+
+    `analytic` is the closed form (no torch, about a millisecond); `trace` runs the real libraries on fake tensors.
+    `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`.
+    """
+    if engine == "analytic":
+        from vramplan.predict.engine import predict_analytic
+
+        return predict_analytic(scenario, device=device, budget=budget, reserve=reserve)
+    if engine == "trace":
+        from vramplan.measure.trace import trace
+
+        return trace(scenario, device=device, budget=budget, reserve=reserve)
+    raise unknown("engine", engine, ENGINES)
+
+
+def measure(scenario: Scenario, device: Device = "cpu", *, steps: int = 3, timeout: float | None = None) -> Record:
+    """What `scenario` takes: `steps` real training steps in a child process, killed after `timeout` seconds."""
+    from vramplan.measure.run import measure as run
+
+    return run(scenario, device=device, steps=steps, timeout=timeout)
+
+
+def compare(a: Result | Scenario, b: Result | Scenario) -> Comparison:
+    """Any two of prediction, record and scenario; a scenario is predicted on the other side's device."""
+    device: Device = next((side.device for side in (a, b) if isinstance(side, Result)), "cuda")
+    first, second = (side if isinstance(side, Result) else predict(side, device=device) for side in (a, b))
+    return _compare(first, second)

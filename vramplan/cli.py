@@ -1,0 +1,114 @@
+"""The command line: parse, call, show, exit code. The only place that prints the answer and that exits."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import vramplan
+from vramplan.commands import Answer, all_commands
+from vramplan.errors import UsageError, VramplanError, nearest
+
+EPILOG = """\
+exit codes: 0 the answer is yes, 1 the answer is no (does not fit, out of memory measured), 2 asked wrongly,
+3 cannot run here, 4 a bug in vramplan, 130 interrupted
+
+example:
+  vramplan predict llama-2-7b --gpu rtx3090 --batch 4 --seq 512
+"""
+_BUG = 4
+_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are our errors: one line what, one line hint, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '?([^' ]*)'?", message)
+        if choice:
+            known = [command.name for command in all_commands()]
+            hint = f"{nearest(choice[1], known)}commands: {', '.join(known)}"
+            raise UsageError(f"unknown command '{choice[1]}'", hint=hint)
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = _Parser(
+        prog="vramplan",
+        description="Will this fine-tuning run fit on this GPU? Predict, measure and compare its memory.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vramplan {vramplan.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in all_commands():
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.configure(sub)
+        options = [option for action in sub._actions for option in action.option_strings]
+        sub.set_defaults(run=command.run, parser=parser, options=options)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; its exit code."""
+    try:
+        return _show(_answer(sys.argv[1:] if argv is None else list(argv)))
+    except VramplanError as error:
+        _complain(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except SystemExit as exit_:  # argparse leaves this way after --help and --version
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("error: this is a bug in vramplan: please report the lines above", file=sys.stderr)
+        return _BUG
+
+
+def run() -> NoReturn:
+    """The entry point of the `vramplan` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows '?' instead of failing
+    sys.exit(main())
+
+
+def _answer(argv: list[str]) -> Answer:
+    args, unread = build_parser().parse_known_args(argv)
+    if unread:
+        hint = nearest(unread[0].partition("=")[0], args.options) if unread[0].startswith("-") else ""
+        raise UsageError(f"unknown argument '{unread[0]}'", hint=f"{hint}see `vramplan {args.command} --help`")
+    answer: Answer = args.run(args)
+    return answer
+
+
+def _show(answer: Answer) -> int:
+    """Print the answer; a reader that stops early (`| head`) changes neither the exit code nor says a word."""
+    try:
+        if answer.text:
+            print(answer.text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+    return answer.code
+
+
+def _complain(error: VramplanError) -> None:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint:  {error.hint}", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""`vramplan compare`: two results side by side, or the errors over a directory of records."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.compare import Comparison
+    from vramplan.record import Device, Result
+    from vramplan.scenario import Scenario
+
+EXAMPLES = """\
+  vramplan compare scenarios/quickstart.yaml quickstart.json
+  vramplan compare reports/ --markdown
+  vramplan compare llama-2-7b --engines --gpu rtx3090"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument(
+        "sides",
+        metavar="A [B]",
+        nargs="+",
+        help="records, predictions (their JSON files) or scenarios; or one directory of records",
+    )
+    parser.add_argument("--engines", action="store_true", help="compare the two engines on one scenario")
+    add_device(parser, None, "whose memory is meant when both sides are predicted: cuda (default) or cpu")
+    shown = parser.add_mutually_exclusive_group()
+    add_json(shown)
+    shown.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    add_scenario_flags(parser)
+
+
+def run(args: Namespace) -> Answer:
+    """Compare; the answer is the table, never a judgement."""
+    sides: list[str] = args.sides
+    if args.engines:
+        return _shown(_engines(sides, args), args)
+    if len(sides) == 1 and Path(sides[0]).is_dir():
+        return _errors(Path(sides[0]), args)
+    if len(sides) != 2:
+        raise UsageError(
+            f"compare takes two sides or one directory of records, not {len(sides)}: {' '.join(sides)}",
+            hint="`vramplan compare A B`, `vramplan compare DIR` or `vramplan compare SCENARIO --engines`",
+        )
+    from vramplan.api import compare, predict
+    from vramplan.record import Result
+
+    a, b = (_side(side, args) for side in sides)
+    if args.device and not isinstance(a, Result) and not isinstance(b, Result):
+        a, b = predict(a, device=args.device), predict(b, device=args.device)
+    return _shown(compare(a, b), args)
+
+
+def _side(text: str, args: Namespace) -> "Result | Scenario":
+    """A record or prediction when `text` is a .json file that holds one, otherwise a scenario."""
+    from vramplan.targets import resolve
+
+    path = Path(text).expanduser()
+    if path.suffix == ".json" and path.name != "config.json":
+        from vramplan.record import load_result
+
+        return load_result(path)
+    return resolve(text, overrides(args)).single("compare")
+
+
+def _engines(sides: list[str], args: Namespace) -> "Comparison":
+    from vramplan.api import compare, predict
+    from vramplan.targets import resolve
+
+    if len(sides) != 1:
+        raise UsageError(f"--engines takes one scenario, not {len(sides)}", hint="vramplan compare SCENARIO --engines")
+    scenario = resolve(sides[0], overrides(args)).single("compare --engines")
+    device: Device = args.device or "cuda"
+    return compare(predict(scenario, "analytic", device=device), predict(scenario, "trace", device=device))
+
+
+def _shown(comparison: "Comparison", args: Namespace) -> Answer:
+    if args.json:
+        return Answer(json_text(comparison.to_json()))
+    if args.markdown:
+        from vramplan.report.markdown import comparison_markdown
+
+        return Answer(comparison_markdown(comparison))
+    from vramplan.report.comparison import render_comparison
+
+    return Answer(render_comparison(comparison, page()))
+
+
+def _errors(directory: Path, args: Namespace) -> Answer:
+    from vramplan.api import predict
+    from vramplan.compare import error_table
+
+    errors = error_table(directory, lambda scenario, device: predict(scenario, device=device))
+    if args.json:
+        return Answer(json_text(errors.to_json()))
+    if args.markdown:
+        from vramplan.report.markdown import errors_markdown
+
+        return Answer(errors_markdown(errors))
+    from vramplan.report.comparison import render_errors
+
+    return Answer(render_errors(errors, page()))
+
+
+COMMAND = Command(
+    name="compare",
+    order=30,
+    summary="compare predictions, records and scenarios, byte by byte",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

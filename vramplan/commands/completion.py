@@ -1,0 +1,48 @@
+"""`vramplan completion`: tab completion for the shell."""
+
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import closed_lists
+
+EXAMPLES = """\
+  source <(vramplan completion bash)
+  vramplan completion zsh > ~/.zfunc/_vramplan
+  vramplan completion fish > ~/.config/fish/completions/vramplan.fish"""
+SHELLS = ("bash", "zsh", "fish")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The shell."""
+    from vramplan.commands.flags import one_of
+
+    parser.add_argument("shell", metavar="bash|zsh|fish", type=one_of("shell", SHELLS), choices=SHELLS)
+
+
+def run(args: Namespace) -> Answer:
+    """The completion script, with the words that each flag takes."""
+    import shtab
+
+    words = closed_lists()
+    for action in args.parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for sub in action.choices.values():
+                _fill_in(sub, words)
+    script: str = shtab.complete(args.parser, args.shell)
+    return Answer(script)
+
+
+def _fill_in(parser: ArgumentParser, words: dict[str, list[str]]) -> None:
+    for action in parser._actions:
+        if action.dest in words:
+            action.choices = words[action.dest]
+
+
+COMMAND = Command(
+    name="completion",
+    order=90,
+    summary="print a shell's completion script",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,205 @@
+"""The flags that several commands share: one per scenario key, and how they become overrides of a scenario file."""
+
+from argparse import ArgumentParser, Namespace, _ActionsContainer
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from vramplan.errors import UsageError
+
+
+class Flag(NamedTuple):
+    """A flag that sets one key of the scenario."""
+
+    option: str
+    key: str
+    """Dotted key of the scenario file."""
+    metavar: str
+    """Empty for a switch, which also has its `--no-` form."""
+    help: str
+
+    @property
+    def dest(self) -> str:
+        """Where argparse puts the value."""
+        return "key:" + self.key
+
+
+FLAGS = (
+    Flag("--method", "method", "M", "qlora, lora, full, inference or merge"),
+    Flag("--batch", "batch", "N", "micro-batch per device"),
+    Flag("--seq", "seq", "N", "tokens per sample"),
+    Flag("--grad-accum", "grad_accum", "N", "micro-batches per optimizer step"),
+    Flag("--rank", "lora.rank", "N", "rank of the adapters"),
+    Flag("--targets", "lora.targets", "A,B", "modules that get adapters, or all-linear"),
+    Flag("--dropout", "lora.dropout", "P", "adapter dropout"),
+    Flag("--adapter-dtype", "lora.dtype", "T", "element type of the adapters"),
+    Flag("--quant", "quant.type", "T", "nf4, fp4, int8 or none"),
+    Flag("--double-quant", "quant.double", "", "quantise the block constants too, or not"),
+    Flag("--block-size", "quant.block_size", "N", "weights that share a constant"),
+    Flag("--storage", "quant.storage", "T", "element type of the packed weights"),
+    Flag("--optimizer", "optimizer", "O", "adamw_torch, paged_adamw_8bit, sgd, ..."),
+    Flag("--dtype", "dtype", "T", "base weights as loaded"),
+    Flag("--compute-dtype", "compute_dtype", "T", "element type of the matrix products"),
+    Flag("--load", "load", "L", "checkpoint or random"),
+    Flag("--checkpointing", "checkpointing", "C", "true, reentrant or false"),
+    Flag("--attention", "attention", "A", "sdpa, sdpa:flash, eager, flash_attention_2, ..."),
+    Flag("--stack", "stack", "S", "training loop: hf-trainer or script"),
+    Flag("--upcast", "stack.upcast", "U", "16-bit parameters cast to fp32: all, norms or none"),
+    Flag("--autocast", "stack.autocast", "T", "false, true, bfloat16 or float16"),
+    Flag("--outputs", "stack.outputs", "O", "model outputs: freed, held or held-next"),
+    Flag("--loss", "stack.loss", "L", "torch, liger or chunked"),
+    Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
+    Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
+    Flag("--new-tokens", "new_tokens", "N", "tokens that inference generates"),
+)
+#: Keys whose value is a word as it stands, whatever YAML would read in it.
+_WORDS = frozenset({"gpu", "optimizer"})
+
+
+def add_scenario_flags(parser: ArgumentParser) -> None:
+    """One flag per scenario key, and `--set` for the rest."""
+    from argparse import BooleanOptionalAction
+
+    group = parser.add_argument_group("scenario", "each flag replaces the key of the same name")
+    for flag in FLAGS:
+        if flag.metavar:
+            group.add_argument(flag.option, dest=flag.dest, metavar=flag.metavar, help=flag.help)
+        else:
+            group.add_argument(flag.option, dest=flag.dest, action=BooleanOptionalAction, help=flag.help)
+    group.add_argument(
+        "--set",
+        dest="assignments",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any key, such as lora.rank=8",
+    )
+
+
+def overrides(args: Namespace) -> dict[str, Any]:
+    """The dotted keys that the flags set; `--set` last, so it wins."""
+    given = ((flag.key, getattr(args, flag.dest)) for flag in FLAGS)
+    found = {key: _value(key, raw) for key, raw in given if raw is not None}
+    return found | dict(map(_assignment, args.assignments))
+
+
+def _value(key: str, raw: str | bool) -> Any:
+    if isinstance(raw, bool) or key in _WORDS:
+        return raw
+    if key == "lora.targets":
+        return raw if raw == "all-linear" else [name.strip() for name in raw.split(",")]
+    return yaml_value(raw, key)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, raw = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise UsageError(
+            f"--set: '{text}' is not key=value", hint="such as --set lora.rank=8 or --set stack.loss=liger"
+        )
+    return key.strip(), yaml_value(raw, key.strip())
+
+
+def yaml_value(text: str, key: str) -> Any:
+    """`text` as YAML reads it: numbers, true and false, [lists]; otherwise the words themselves."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{key}: '{text}' is not a YAML value: {reason}", hint="quote it, or check brackets"
+        ) from error
+
+
+def one_of(option: str, words: Iterable[str]) -> Any:
+    """An argparse `type` that takes one of `words`; another one is refused with the nearest."""
+    from vramplan.errors import unknown
+
+    allowed = tuple(words)
+
+    def check(word: str) -> str:
+        if word not in allowed:
+            raise unknown(option, word, allowed)
+        return word
+
+    return check
+
+
+def count(option: str) -> Any:
+    """An argparse `type` that takes an integer from 1 to a million."""
+
+    def check(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text[:12]) <= 1_000_000:
+            raise UsageError(f"{option}: '{text}' is not a count", hint="give an integer from 1 to 1000000")
+        return int(text)
+
+    return check
+
+
+def size(option: str) -> Any:
+    """An argparse `type` that takes an amount of memory such as `24GiB`."""
+    from vramplan.units import parse_bytes
+
+    return lambda text: parse_bytes(text, option)
+
+
+def add_json(parser: _ActionsContainer) -> None:
+    """`--json`: the public JSON object instead of text."""
+    parser.add_argument("--json", action="store_true", help="print the JSON object")
+
+
+def add_device(parser: ArgumentParser, default: str | None, purpose: str) -> None:
+    """`--device cuda|cpu`."""
+    words = ("cuda", "cpu")
+    parser.add_argument(
+        "--device", type=one_of("--device", words), choices=words, metavar="DEVICE", default=default, help=purpose
+    )
+
+
+def page() -> Any:
+    """The page that stdout is: the terminal's width and colours, or a pipe's absence of both."""
+    import os
+    import shutil
+    import sys
+
+    from vramplan.report.layout import Page
+
+    if not sys.stdout.isatty():
+        return Page()
+    width = shutil.get_terminal_size().columns
+    return Page(width, color="NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb")
+
+
+def json_text(body: object) -> str:
+    """JSON as every command prints it."""
+    import json
+
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+def closed_lists() -> dict[str, list[str]]:
+    """The words that a scenario flag takes, by its dest. For shell completion: it imports what flags avoid."""
+    from vramplan import scenario as floor
+    from vramplan.catalog.gpus import gpu_names
+    from vramplan.optimizers import OPTIMIZERS
+    from vramplan.stacks import STACKS, LossKernel, Outputs, Upcast
+
+    words: dict[str, Iterable[str]] = {
+        "method": floor.Method,
+        "quant.type": floor.QuantType,
+        "optimizer": OPTIMIZERS,
+        "dtype": floor.DType,
+        "compute_dtype": floor.DType,
+        "lora.dtype": floor.DType,
+        "load": floor.Load,
+        "checkpointing": floor.Checkpointing,
+        "attention": floor.ATTENTION,
+        "stack": STACKS,
+        "stack.upcast": Upcast,
+        "stack.autocast": ("false", "true", "bfloat16", "float16"),
+        "stack.outputs": Outputs,
+        "stack.loss": LossKernel,
+        "gpu": gpu_names(),
+    }
+    return {flag.dest: [str(word) for word in words[flag.key]] for flag in FLAGS if flag.key in words}

@@ -1,0 +1,85 @@
+"""`vramplan list`: the names that the other commands take."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_json, json_text, one_of
+from vramplan.errors import UsageError
+
+EXAMPLES = """\
+  vramplan list models llama
+  vramplan list gpus
+  vramplan list scenarios --json"""
+KINDS = ("models", "stacks", "scenarios", "gpus")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("kind", metavar="models|stacks|scenarios|gpus", type=one_of("list", KINDS), choices=KINDS)
+    parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only names that contain this")
+    add_json(parser)
+
+
+def run(args: Namespace) -> Answer:
+    """The names and the facts that tell them apart."""
+    rows = {"models": _models, "stacks": _stacks, "scenarios": _scenarios, "gpus": _gpus}[args.kind]
+    head, *found = rows()
+    found = [row for row in found if args.word.lower() in row[0].lower()]
+    if not found:
+        raise UsageError(
+            f"no {args.kind} with '{args.word}' in the name", hint=f"`vramplan list {args.kind}` shows all"
+        )
+    if args.json:
+        return Answer(json_text([dict(zip(head, row, strict=True)) for row in found]))
+    from vramplan.report.layout import table
+
+    return Answer("\n".join(table([head, *found], left=(0, *range(2, len(head))))))
+
+
+def _models() -> Iterator[list[str]]:
+    from vramplan.architecture import read_architecture
+    from vramplan.catalog.models import catalog_config, catalog_names
+
+    yield ["name", "parameters", "family"]
+    for name in catalog_names():
+        config = catalog_config(name)
+        yield [name, f"{read_architecture(config, name=name).numel:,}", str(config["model_type"])]
+
+
+def _stacks() -> Iterator[list[str]]:
+    from vramplan.stacks import STACKS
+
+    yield ["name", "upcast", "autocast", "outputs", "loss", "clip"]
+    for name, stack in STACKS.items():
+        words = [str(word).lower() for word in (stack.upcast, stack.autocast, stack.outputs, stack.loss, stack.clip)]
+        yield [name, *words]
+
+
+def _scenarios() -> Iterator[list[str]]:
+    from vramplan.scenario_file import read_yaml
+    from vramplan.targets import scenario_names
+
+    yield ["name", "model", "file"]
+    for name, path in scenario_names().items():
+        model = read_yaml(path).get("model", "")
+        yield [name, model if isinstance(model, str) else "(inline)", str(path)]
+
+
+def _gpus() -> Iterator[list[str]]:
+    from vramplan.catalog.gpus import gpu, gpu_names
+
+    yield ["name", "GiB", "compute capability"]
+    for name in gpu_names():
+        card = gpu(name)
+        yield [name, f"{card.capacity / 2**30:.2f}", ".".join(map(str, card.capability))]
+
+
+COMMAND = Command(
+    name="list",
+    order=60,
+    summary="list the models, stacks, scenarios and GPUs that are known by name",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

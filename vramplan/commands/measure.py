@@ -1,0 +1,92 @@
+"""`vramplan measure`: what a run really takes."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.record import Record
+
+EXAMPLES = """\
+  vramplan measure scenarios/quickstart.yaml --device cpu --out quickstart.json
+  vramplan measure scenarios/a.yaml scenarios/b.yaml --device cuda --out reports/"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="scenario files or names, models, directories")
+    add_device(parser, "cpu", "where the steps run: cpu (default) or cuda")
+    parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="training steps (default 3)")
+    parser.add_argument("--timeout", type=count("--timeout"), metavar="S", help="seconds after which the run is ended")
+    parser.add_argument("--out", type=Path, metavar="FILE|DIR", help="write the record there; a directory for several")
+    add_json(parser)
+    add_scenario_flags(parser)
+
+
+def run(args: Namespace) -> Answer:
+    """Measure every scenario of every target, one after the other; no when any run did not end well."""
+    from vramplan.api import measure
+    from vramplan.record import Outcome
+    from vramplan.targets import resolve
+
+    targets = [resolve(target, overrides(args)) for target in args.targets]
+    scenarios = [scenario for target in targets for scenario in target.scenarios]
+    many = len(targets) > 1 or targets[0].is_matrix
+    files = _files(args.out, [scenario.name for scenario in scenarios], many=many)
+    records: list[Record] = []
+    for scenario, file in zip(scenarios, files, strict=True):
+        print(f"measuring {scenario.name} on {args.device} ...", file=sys.stderr)
+        record = measure(scenario, device=args.device, steps=args.steps, timeout=args.timeout)
+        _save(record, file)
+        records.append(record)
+    code = int(any(record.outcome is not Outcome.OK for record in records))
+    if args.json:
+        bodies = [record.to_json() for record in records]
+        return Answer(json_text(bodies if many else bodies[0]), code)
+    from vramplan.report.terminal import render_record
+
+    return Answer("\n\n".join(render_record(record, page()) for record in records), code)
+
+
+def _files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
+    """Where each record goes: the file that was named, or one file per scenario in the directory that was named."""
+    if out is None:
+        return [None] * len(names)
+    into_directory = many or out.is_dir() or out.suffix != ".json"
+    if not into_directory:
+        return [out]
+    if out.is_file():
+        raise UsageError(f"--out: {out} is a file, and there is more than one record", hint="name a directory")
+    files: list[Path | None] = [out / f"{name.replace('/', '-')}.json" for name in names]
+    if len(set(files)) < len(files):
+        raise UsageError("--out: two scenarios have the same name", hint="give each scenario file a `name` of its own")
+    return files
+
+
+def _save(record: "Record", file: Path | None) -> None:
+    if file is None:
+        return
+    from vramplan.record import save_result
+
+    try:
+        save_result(record, file)
+    except OSError as error:
+        raise UsageError(
+            f"--out: cannot write {file}: {error.strerror}", hint="name a place that you may write"
+        ) from error
+    print(f"wrote {file}", file=sys.stderr)
+
+
+COMMAND = Command(
+    name="measure",
+    order=20,
+    summary="run real training steps and measure their memory",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,31 @@
+"""`vramplan schema`: the JSON Schema of scenario files."""
+
+from argparse import ArgumentParser, Namespace
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import json_text
+
+EXAMPLES = """\
+  vramplan schema > vramplan.schema.json
+  then, as the first line of a scenario: # yaml-language-server: $schema=vramplan.schema.json"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """No arguments."""
+
+
+def run(args: Namespace) -> Answer:
+    """The schema, for an editor to complete and check scenario files."""
+    from vramplan.scenario_schema import json_schema
+
+    return Answer(json_text(json_schema()))
+
+
+COMMAND = Command(
+    name="schema",
+    order=80,
+    summary="print the JSON Schema of scenario files, for editors",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,332 @@
+"""Two results side by side: any of prediction and record; and the errors over a directory of records."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Literal
+
+from vramplan.errors import UsageError
+from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
+from vramplan.record import SCHEMA, Device, Outcome, Prediction, Record, Result, load_result
+from vramplan.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same quantity on both sides, in bytes."""
+
+    reference: int
+    other: int
+
+    @property
+    def difference(self) -> int:
+        """Bytes that the other side has more than the reference; negative when it has less."""
+        return self.other - self.reference
+
+    @property
+    def relative(self) -> float | None:
+        """The difference as a share of the reference; None when the reference is 0 and the other is not."""
+        if self.difference == 0:
+            return 0.0
+        return self.difference / self.reference if self.reference else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One component at one phase's high-water mark, on both sides."""
+
+    phase: Phase
+    component: Component
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What one phase holds altogether, on both sides."""
+
+    phase: Phase
+    allocated: Pair
+    reserved: Pair | None
+    """None unless both sides have an allocator that reserves."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results of one or two scenarios, phase by phase and component by component.
+
+    Differences are `other - reference`. The reference is the measurement when just one side is measured, else `a`.
+    """
+
+    a: Result
+    b: Result
+    reference: Literal["a", "b"]
+    rows: tuple[Row, ...]
+    """Components that hold anything on either side, phases that both sides have."""
+    totals: tuple[Total, ...]
+    peak: Pair
+    """Bytes allocated at the highest high-water mark of each side, in whichever phase that is."""
+    steady: Pair
+    notes: tuple[str, ...]
+    """What else differs: the scenario, the device, library versions, phases that one side lacks."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every component of every phase is equal to the byte."""
+        return all(row.pair.difference == 0 for row in self.rows)
+
+    def side(self, pair: Pair, letter: str) -> int:
+        """The bytes of side `a` or `b` in a pair."""
+        return pair.reference if letter == self.reference else pair.other
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: comparison`."""
+        return {
+            "schema": SCHEMA,
+            "kind": "comparison",
+            "a": _side_json(self.a),
+            "b": _side_json(self.b),
+            "reference": self.reference,
+            "equal": self.equal,
+            "peak": self._pair_json(self.peak),
+            "steady": self._pair_json(self.steady),
+            "phases": {total.phase.value: self._total_json(total) for total in self.totals},
+            "entries": [
+                {"phase": row.phase.value, "component": row.component.value, **self._pair_json(row.pair)}
+                for row in self.rows
+            ],
+            "notes": list(self.notes),
+        }
+
+    def _total_json(self, total: Total) -> dict[str, Any]:
+        body = {"allocated": self._pair_json(total.allocated)}
+        return body | {"reserved": self._pair_json(total.reserved)} if total.reserved else body
+
+    def _pair_json(self, pair: Pair) -> dict[str, Any]:
+        relative = None if pair.relative is None else round(pair.relative, 6)
+        both = {letter: self.side(pair, letter) for letter in "ab"}
+        return both | {"difference": pair.difference, "relative": relative}
+
+
+def compare(a: Result, b: Result) -> Comparison:
+    """`a` against `b`; a run that ended before anything was measured cannot be compared (UsageError)."""
+    for result in (a, b):
+        if not result.ledger.entries:
+            raise UsageError(f"{label(result)} has no memory to compare", hint=_failure(result))
+    reference: Literal["a", "b"] = "b" if isinstance(b, Record) and not isinstance(a, Record) else "a"
+    first, second = (a, b) if reference == "a" else (b, a)
+    phases = [phase for phase in first.ledger.phases if phase in second.ledger.phases]
+    if not phases:
+        raise UsageError("the two sides have no phase in common", hint="compare two trainings, or two inferences")
+    return Comparison(
+        a=a,
+        b=b,
+        reference=reference,
+        rows=tuple(_rows(first, second, phases)),
+        totals=tuple(_total(first, second, phase) for phase in phases),
+        peak=Pair(first.ledger.peak, second.ledger.peak),
+        steady=Pair(first.ledger.steady, second.ledger.steady),
+        notes=tuple(_notes(a, b)),
+    )
+
+
+def label(result: Result) -> str:
+    """Who says so, in two words: `predicted (analytic)`, `measured (cpu)`."""
+    if isinstance(result, Record):
+        return f"measured ({result.device})"
+    return f"predicted ({result.engine})"
+
+
+def _failure(result: Result) -> str:
+    if not isinstance(result, Record):
+        return ""
+    note = f": {result.note}" if result.note else ""
+    return f"the run of '{result.scenario.name}' ended as {result.outcome.value}{note}"
+
+
+def _rows(first: Result, second: Result, phases: Sequence[Phase]) -> Iterator[Row]:
+    for phase in phases:
+        for component in Component:
+            pair = Pair(first.ledger.bytes(phase, component), second.ledger.bytes(phase, component))
+            if pair.reference or pair.other:
+                yield Row(phase, component, pair)
+
+
+def _total(first: Result, second: Result, phase: Phase) -> Total:
+    both = phase in first.reserved and phase in second.reserved
+    return Total(
+        phase,
+        Pair(first.ledger.allocated(phase), second.ledger.allocated(phase)),
+        Pair(first.reserved[phase], second.reserved[phase]) if both else None,
+    )
+
+
+def _side_json(result: Result) -> dict[str, Any]:
+    ledger = result.ledger
+    return {
+        "kind": "measurement" if isinstance(result, Record) else "prediction",
+        "engine": result.engine,
+        "device": result.device,
+        "scenario": result.scenario.name,
+        "peak": {"phase": ledger.peak_phase.value, "allocated": ledger.peak},
+    }
+
+
+def _notes(a: Result, b: Result) -> Iterator[str]:
+    if a.device != b.device:
+        yield f"different devices: {a.device} against {b.device}"
+    changed = list(_changed_keys(a.scenario.to_mapping(), b.scenario.to_mapping()))
+    if changed:
+        yield f"different scenarios: {'; '.join(changed)}"
+    for library in sorted(a.libraries.keys() & b.libraries.keys()):
+        if a.libraries[library] != b.libraries[library]:
+            yield f"different {library}: {a.libraries[library]} against {b.libraries[library]}"
+    for one, other in ((a, b), (b, a)):
+        only = [phase.value for phase in one.ledger.phases if phase not in other.ledger.phases]
+        if only:
+            yield f"only {label(one)} has the phase {', '.join(only)}"
+
+
+def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`batch 1 against 2` for every key that differs, nested ones dotted; names and the configuration in short."""
+    for key in dict.fromkeys((*a, *b)):
+        one, other = a.get(key), b.get(key)
+        if one == other or (key == "name" and not prefix):
+            continue
+        if key == "model":
+            yield f"model {_model_name(one)} against {_model_name(other)}"
+        elif isinstance(one, dict) and isinstance(other, dict):
+            yield from _changed_keys(one, other, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key} {_shown(one)} against {_shown(other)}"
+
+
+def _model_name(model: Any) -> str:
+    return str(model.get("_name", "(inline)")) if isinstance(model, dict) else str(model)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """How far the prediction of one record's scenario is from the record."""
+
+    name: str
+    device: str
+    predicted: int
+    measured: int
+    reserved: Pair | None
+    """None where either side reserves nothing (cpu)."""
+    static_equal: bool
+    """Whether every static component of every phase is equal to the byte."""
+    worst_phase: float
+    """The largest relative error of any phase, as a magnitude."""
+
+    @property
+    def error(self) -> float:
+        """The signed relative error of the allocated peak."""
+        return (self.predicted - self.measured) / self.measured
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Magnitudes of a column of relative errors."""
+
+    mean: float
+    median: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """Predicted against measured over many records."""
+
+    rows: tuple[ErrorRow, ...]
+    skipped: tuple[str, ...]
+    """Files that gave no row, each with the reason."""
+
+    @property
+    def allocated(self) -> Summary:
+        """Errors of the allocated peak."""
+        return _summary([row.error for row in self.rows])
+
+    @property
+    def reserved(self) -> Summary | None:
+        """Errors of the reserved peak; None when no record has one."""
+        errors = [row.reserved.difference / row.reserved.reference for row in self.rows if row.reserved]
+        return _summary(errors) if errors else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: errors`; errors are fractions."""
+        summaries = {"allocated": self.allocated, "reserved": self.reserved}
+        return {
+            "schema": SCHEMA,
+            "kind": "errors",
+            "rows": [_error_json(row) for row in self.rows],
+            "summary": {
+                name: {"mean": round(s.mean, 6), "median": round(s.median, 6), "worst": round(s.worst, 6)}
+                for name, s in summaries.items()
+                if s is not None
+            },
+            "skipped": list(self.skipped),
+        }
+
+
+def error_table(directory: Path, predict: Callable[[Scenario, Device], Prediction]) -> ErrorTable:
+    """Every record below `directory` against `predict` of its own scenario on its own device."""
+    rows: list[ErrorRow] = []
+    skipped: list[str] = []
+    for path in sorted(directory.rglob("*.json")):
+        name = str(path.relative_to(directory))
+        try:
+            record = load_result(path)
+            if not isinstance(record, Record):
+                skipped.append(f"{name}: a prediction, not a record")
+            elif record.outcome is not Outcome.OK:
+                skipped.append(f"{name}: outcome {record.outcome.value}")
+            else:
+                rows.append(_error_row(compare(predict(record.scenario, record.device), record), name))
+        except UsageError as error:
+            skipped.append(f"{name}: {error.message}")
+    if not rows:
+        reasons = "; ".join(skipped[:3]) or "it holds no .json file"
+        raise UsageError(f"no record to compare in '{directory}'", hint=f"{reasons}; `vramplan measure` writes records")
+    return ErrorTable(tuple(rows), tuple(skipped))
+
+
+def _error_row(comparison: Comparison, name: str) -> ErrorRow:
+    peaks = [max(side.reserved.values(), default=0) for side in (comparison.b, comparison.a)]
+    static = [row.pair.difference == 0 for row in comparison.rows if row.component in STATIC_COMPONENTS]
+    return ErrorRow(
+        name=name.removesuffix(".json"),
+        device=comparison.b.device,
+        predicted=comparison.peak.other,
+        measured=comparison.peak.reference,
+        reserved=Pair(*peaks) if all(peaks) else None,
+        static_equal=all(static),
+        worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
+    )
+
+
+def _error_json(row: ErrorRow) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "record": row.name,
+        "device": row.device,
+        "allocated": {"predicted": row.predicted, "measured": row.measured, "error": round(row.error, 6)},
+        "worst_phase": round(row.worst_phase, 6),
+        "static_equal": row.static_equal,
+    }
+    if row.reserved:
+        pair = row.reserved
+        relative = round(pair.difference / pair.reference, 6)
+        body["reserved"] = {"predicted": pair.other, "measured": pair.reference, "error": relative}
+    return body
+
+
+def _summary(errors: Sequence[float]) -> Summary:
+    sizes = [abs(error) for error in errors]
+    return Summary(mean(sizes), median(sizes), max(sizes))

@@ -1,0 +1,181 @@
+"""What works on this machine: the libraries that are installed, the versions that were checked, the GPU."""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+import vramplan
+
+#: Extra -> the commands that need it.
+EXTRAS = {"measure": ("measure", "predict --engine trace"), "report": ("report",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library of an extra."""
+
+    name: str
+    extra: str
+    installed: str
+    """Version; empty when it is not installed."""
+    wanted: str
+    """Version range that pyproject.toml asks for."""
+    accepted: bool
+    """Whether the installed version is in that range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A card that the driver shows."""
+
+    name: str
+    capacity: int
+    """Bytes."""
+    free: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What works here, and what would make the rest work."""
+
+    version: str
+    python: str
+    system: str
+    libraries: tuple[Library, ...]
+    gpus: tuple[Gpu, ...]
+    gpu_note: str
+    """Why no GPU is seen; empty when there is one."""
+    offline: bool
+    """Whether the environment keeps the hub client off the network."""
+
+    def ready(self, extra: str) -> bool:
+        """Whether every library of an extra is installed in an accepted version."""
+        needed = [library for library in self.libraries if library.extra == extra]
+        return bool(needed) and all(library.accepted for library in needed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: diagnosis`."""
+        extras = {extra: self.ready(extra) for extra in EXTRAS}
+        return {"schema": 1, "kind": "diagnosis", **asdict(self), "ready": extras}
+
+
+def diagnose() -> Diagnosis:
+    """Look around; imports none of the heavy libraries."""
+    gpus, note = _gpus()
+    return Diagnosis(
+        version=vramplan.__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        libraries=tuple(_libraries()),
+        gpus=gpus,
+        gpu_note=note,
+        offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
+    )
+
+
+def render_diagnosis(diagnosis: Diagnosis) -> str:
+    """The diagnosis as text; what each command can do here is at the end."""
+    from vramplan.report.layout import table
+
+    lines = [f"vramplan {diagnosis.version}, Python {diagnosis.python}, {diagnosis.system}", ""]
+    rows = [["library", "installed", "wanted", "extra"]]
+    for library in diagnosis.libraries:
+        note = "" if library.accepted or not library.installed else "  (outside the range)"
+        rows.append([library.name, library.installed or "-", library.wanted + note, library.extra])
+    if not diagnosis.libraries:
+        rows = [["run from a source tree: what each command needs is only known after pip install -e ."]]
+    lines += [*table(rows, left=(0, 1, 2, 3)), ""]
+    lines += [f"gpu: {gpu.name}, {_gib(gpu.free)} of {_gib(gpu.capacity)} free" for gpu in diagnosis.gpus]
+    lines += [f"gpu: none ({diagnosis.gpu_note})"] if diagnosis.gpu_note else []
+    lines += ["hub: offline (HF_HUB_OFFLINE)"] if diagnosis.offline else []
+    return "\n".join([*lines, "", *_abilities(diagnosis)])
+
+
+def _gib(size: int) -> str:
+    from vramplan.units import human
+
+    return human(size)
+
+
+def _abilities(diagnosis: Diagnosis) -> Iterator[str]:
+    yield "works: predict, compare, list"
+    for extra, commands in EXTRAS.items():
+        if diagnosis.ready(extra):
+            yield f"works: {', '.join(commands)}"
+        else:
+            yield f"needs pip install 'vramplan[{extra}]': {', '.join(commands)}"
+    if not diagnosis.gpus:
+        yield "needs a GPU: measure --device cuda"
+
+
+def _libraries() -> Iterator[Library]:
+    """The requirements of the extras, from the package's own metadata."""
+    for text in _requirements():
+        specifier, _, marker = text.partition(";")
+        for extra in EXTRAS:
+            if marker.replace('"', "'").strip() == f"extra == '{extra}'":
+                yield _library(specifier.strip(), extra)
+
+
+def _requirements() -> list[str]:
+    try:
+        return requires("vramplan") or []
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return []
+
+
+def _library(specifier: str, extra: str) -> Library:
+    end = next((i for i, letter in enumerate(specifier) if letter in "<>=!~ "), len(specifier))
+    name, wanted = specifier[:end], specifier[end:]
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return Library(name, extra, "", wanted, accepted=False)
+    return Library(name, extra, installed, wanted, accepted=_accepts(wanted, installed))
+
+
+def _accepts(wanted: str, installed: str) -> bool:
+    """Whether `installed` is in a range of `>=` and `<` bounds, the only ones that pyproject.toml uses."""
+    for bound in filter(None, wanted.split(",")):
+        at_least = bound.startswith(">=")
+        if (_numbers(installed) >= _numbers(bound.lstrip("<>="))) != at_least:
+            return False
+    return True
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a release, trailing zeros dropped: 5.17.0 -> (5, 17)."""
+    numbers = []
+    for part in text.split("+")[0].split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    """The cards as the driver's library (NVML) shows them, or why there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return (), "nvidia-ml-py is not installed"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return (), str(error)
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    cards = tuple(_gpu(pynvml, handle) for handle in handles)
+    pynvml.nvmlShutdown()
+    return cards, "" if cards else "the driver shows no card"
+
+
+def _gpu(nvml: Any, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    name = nvml.nvmlDeviceGetName(handle)
+    return Gpu(name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.free))

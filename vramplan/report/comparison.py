@@ -1,0 +1,104 @@
+"""Comparisons and tables of errors as text for a terminal or a pipe. Pure: a value in, a string out."""
+
+from collections.abc import Iterator
+
+from vramplan.compare import Comparison, ErrorTable, Pair, Summary, label
+from vramplan.ledger import Phase
+from vramplan.report.layout import Page, table, table_unit
+from vramplan.units import human
+
+EQUAL = "="
+
+
+def render_comparison(comparison: Comparison, page: Page) -> str:
+    """Every component of every phase on both sides, with `=` where equal to the byte; the peaks are the last line."""
+    unit, factor = table_unit(max(comparison.peak.reference, comparison.peak.other))
+    names = sides(comparison)
+    rows = [[unit, *names, "difference", "relative"]]
+    for total in comparison.totals:
+        rows += [[], [page.bold(total.phase.value)], *_phase_rows(comparison, total.phase, factor)]
+        rows.append(["  allocated", *_cells(comparison, total.allocated, factor, page)])
+        if total.reserved:
+            rows.append(["  reserved", *_cells(comparison, total.reserved, factor, page)])
+    rows += [[], ["between steps", *_cells(comparison, comparison.steady, factor, page)]]
+    notes = [line for note in comparison.notes for line in page.wrap(f"note: {note}", indent="  ")]
+    lines = [*_heading(comparison, page), "", *table(rows), *(["", *notes] if notes else [])]
+    return "\n".join([*lines, "", *page.wrap(peak_sentence(comparison), indent="  ")])
+
+
+def render_errors(errors: ErrorTable, page: Page) -> str:
+    """One line per record, predicted against measured; mean, median and worst error at the end."""
+    unit, factor = table_unit(max(row.measured for row in errors.rows))
+    reserves = errors.reserved is not None
+    head = ["record", "device", f"predicted {unit}", "measured", "error", "worst phase", "static"]
+    rows = [head + (["reserved"] if reserves else [])]
+    for row in errors.rows:
+        sizes = [f"{row.predicted / factor:.2f}", f"{row.measured / factor:.2f}"]
+        static = EQUAL if row.static_equal else "differs"
+        cells = [row.name, row.device, *sizes, percent(row.error), f"{row.worst_phase:.2%}", static]
+        rows.append(cells + ([percent(row.reserved.relative) if row.reserved else ""] if reserves else []))
+    skipped = [line for text in errors.skipped for line in page.wrap(f"skipped: {text}", indent="  ")]
+    lines = [*table(rows, left=(0, 1)), *(["", *skipped] if skipped else []), ""]
+    if errors.reserved is not None:
+        lines += page.wrap(f"reserved:  {_summary(errors.reserved)}", indent="  ")
+    lines += page.wrap(f"allocated: {_summary(errors.allocated)} over {len(errors.rows)} records", indent="  ")
+    return "\n".join(lines)
+
+
+def sides(comparison: Comparison) -> tuple[str, str]:
+    """Column names of a and b: `predicted`, `measured`; with the engine where both are of one kind."""
+    a, b = (label(result) for result in (comparison.a, comparison.b))
+    if a == b:
+        return "a", "b"
+    short_a, short_b = a.split(" ")[0], b.split(" ")[0]
+    return (short_a, short_b) if short_a != short_b else (a.split("(")[1][:-1], b.split("(")[1][:-1])
+
+
+def peak_sentence(comparison: Comparison) -> str:
+    """Which phase peaked on each side, and by how much the peaks differ."""
+    (name_a, name_b), parts = sides(comparison), []
+    for name, letter, result in ((name_a, "a", comparison.a), (name_b, "b", comparison.b)):
+        parts.append(f"{name} {human(comparison.side(comparison.peak, letter))} in {result.ledger.peak_phase.value}")
+    end = "equal to the byte" if comparison.peak.difference == 0 else percent(comparison.peak.relative)
+    return f"peak: {parts[0]}, {parts[1]}: {end}"
+
+
+def percent(relative: float | None) -> str:
+    """A signed percentage with two decimals; `new` where there is nothing to relate to, `=` where nothing differs."""
+    if relative is None:
+        return "new"
+    return EQUAL if relative == 0 else f"{relative:+.2%}"
+
+
+def difference(pair: Pair) -> str:
+    """The signed difference in the unit that suits it, or `=`."""
+    return EQUAL if pair.difference == 0 else f"{'+' if pair.difference > 0 else ''}{human(pair.difference)}"
+
+
+def _heading(comparison: Comparison, page: Page) -> Iterator[str]:
+    for name, result in zip(sides(comparison), (comparison.a, comparison.b), strict=True):
+        yield from page.wrap(f"{name}: {result.scenario.name}, {label(result)}, memory of {result.device}", indent="  ")
+    yield f"difference: {_other(comparison)} less {_reference(comparison)}"
+
+
+def _reference(comparison: Comparison) -> str:
+    return sides(comparison)["ab".index(comparison.reference)]
+
+
+def _other(comparison: Comparison) -> str:
+    return sides(comparison)[1 - "ab".index(comparison.reference)]
+
+
+def _phase_rows(comparison: Comparison, phase: Phase, factor: int) -> Iterator[list[str]]:
+    for row in comparison.rows:
+        if row.phase is phase:
+            yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
+
+
+def _cells(comparison: Comparison, pair: Pair, factor: int, page: Page) -> list[str]:
+    both = [page.bold(f"{comparison.side(pair, letter) / factor:.2f}") for letter in "ab"]
+    return [*both, difference(pair), percent(pair.relative)]
+
+
+def _summary(summary: Summary) -> str:
+    return f"mean error {summary.mean:.2%}, median {summary.median:.2%}, worst {summary.worst:.2%}"

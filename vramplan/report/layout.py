@@ -1,0 +1,77 @@
+"""Aligned plain text: columns, bars, wrapping. What every renderer for the terminal stands on."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from vramplan.units import GIB, MIB
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+GAP = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where a text will stand: how many columns it may fill (0: as many as it likes, a pipe) and whether in colour."""
+
+    width: int = 0
+    color: bool = False
+
+    def bold(self, text: str) -> str:
+        """`text` emphasised: the peak."""
+        return self._paint("1", text)
+
+    def red(self, text: str) -> str:
+        """`text` as over the limit."""
+        return self._paint("31", text)
+
+    def green(self, text: str) -> str:
+        """`text` as inside the limit."""
+        return self._paint("32", text)
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color and text else text
+
+    def fits(self, lines: Sequence[str]) -> bool:
+        """Whether no line is wider than the page."""
+        return not self.width or all(visible(line) <= self.width for line in lines)
+
+    def wrap(self, text: str, *, indent: str = "") -> list[str]:
+        """`text` on as many lines as the page needs, those after the first one indented; one line in a pipe."""
+        if not self.width or visible(text) <= self.width:
+            return [text]
+        import textwrap
+
+        return textwrap.wrap(text, max(self.width, 20), subsequent_indent=indent, break_on_hyphens=False)
+
+
+def visible(text: str) -> int:
+    """Columns that `text` takes on a terminal, colour codes not counted."""
+    return len(_ANSI.sub("", text))
+
+
+def bar(share: float, cells: int) -> str:
+    """`share` (0 to 1) of a bar `cells` wide, in eighths of a cell."""
+    eighths = round(max(0.0, min(1.0, share)) * cells * 8)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")
+
+
+def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:
+    """One line per row, columns as wide as their widest cell; columns whose index is in `left` aligned to the left."""
+    widths = [max(map(visible, column)) for column in zip_longest(*rows, fillvalue="")]
+    return [
+        GAP.join(_pad(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip() if row else "" for row in rows
+    ]
+
+
+def table_unit(largest: int) -> tuple[str, int]:
+    """The one unit of a table's columns, and its bytes: GiB, or MiB when the largest number is below 1 GiB."""
+    return ("GiB", GIB) if largest >= GIB else ("MiB", MIB)
+
+
+def _pad(cell: str, width: int, to_left: bool) -> str:
+    space = " " * (width - visible(cell))
+    return cell + space if to_left else space + cell

@@ -1,0 +1,226 @@
+"""Predictions and records as text for a terminal or a pipe. Pure: a value in, a string out; verdict last."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from vramplan.ledger import Basis, Component
+from vramplan.record import Outcome, Prediction, Record, Result, Verdict
+from vramplan.report.layout import Page, bar, table, table_unit, visible
+from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
+from vramplan.units import human
+
+_BAR_CELLS = 24  # in a pipe, where no width asks for less
+_SMALLEST_BAR = 6
+
+
+class Saving(Protocol):
+    """A change to the scenario and what it would save."""
+
+    @property
+    def label(self) -> str:
+        """The change, as people say it."""
+
+    @property
+    def saves(self) -> int:
+        """Bytes."""
+
+
+def render_prediction(
+    prediction: Prediction, page: Page, *, levers: Sequence[Saving] = (), toggled: Prediction | None = None
+) -> str:
+    """One prediction in full. `toggled` is the same with double quantisation switched, to say what the flag saves."""
+    lines = [*_header(prediction, page), *_double_line(prediction, toggled, page), ""]
+    lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_basis_lines(prediction, page)]
+    lines += _warnings(prediction, page)
+    if levers:
+        rows = [[f"  -{human(lever.saves)}", lever.label] for lever in levers]
+        lines += ["", "what would save most:", *table(rows, left=(1,))]
+    return "\n".join([*lines, "", *_verdict(prediction.verdict, prediction.scenario.gpu, page)])
+
+
+def render_record(record: Record, page: Page) -> str:
+    """One measured run in full; how it ended is the last line."""
+    lines = list(_header(record, page))
+    if record.ledger.entries:
+        lines += ["", *render_ledger(record, page), "", *_peak_lines(record, page)]
+    lines += _warnings(record, page)
+    lines += [text for line in _times(record) for text in page.wrap(line, indent="  ")]
+    return "\n".join([*lines, "", *_outcome(record, page)])
+
+
+def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
+    """One line per scenario: the peak, where it is, and the verdict."""
+    unit, factor = table_unit(max(p.ledger.peak for p in predictions))
+    on_card = any(p.reserved for p in predictions)
+    judged = any(p.verdict for p in predictions)
+    head = ["scenario", "peak", unit, *(["reserved", "device"] if on_card else []), *(["verdict"] if judged else [])]
+    rows = [head]
+    for p in predictions:
+        row = [p.scenario.name, p.ledger.peak_phase.value, f"{p.ledger.peak / factor:.2f}"]
+        if on_card:
+            reserved = max(p.reserved.values(), default=0)
+            row += [f"{reserved / factor:.2f}", f"{(reserved + p.context) / factor:.2f}"]
+        rows.append(row + ([_word(p.verdict, page)] if judged else []))
+    lines = table(rows, left=(0, 1, 5) if on_card else (0, 1, 3))
+    if judged:
+        fitting = sum(p.verdict is not None and p.verdict.fits for p in predictions)
+        lines += ["", f"{fitting} of {len(predictions)} fit"]
+    return "\n".join(lines)
+
+
+def render_ledger(result: Result, page: Page) -> list[str]:
+    """Components down, phases across, each component's share of the peak as a bar; the peak is bold."""
+    ledger = result.ledger
+    unit, factor = table_unit(ledger.peak)
+    rows = [[unit, *(phase.value for phase in ledger.phases), "of peak"]]
+    bars = [0.0]
+    for component in Component:
+        held = [ledger.bytes(phase, component) for phase in ledger.phases]
+        if component is Component.CONTEXT or not any(held):
+            continue
+        bars.append(ledger.bytes(ledger.peak_phase, component) / ledger.peak)
+        rows.append([component.value, *(f"{size / factor:.2f}" for size in held), f"{bars[-1]:.0%}"])
+    totals = [f"{ledger.allocated(phase) / factor:.2f}" for phase in ledger.phases]
+    where = ledger.phases.index(ledger.peak_phase)
+    totals[where] = page.bold(totals[where])
+    rows.append([page.bold("allocated"), *totals, ""])
+    rows += _device_rows(result, factor)
+    return _with_bars(rows, bars, page)
+
+
+def _device_rows(result: Result, factor: int) -> Iterator[list[str]]:
+    """What the allocator reserves in each phase, and what the process holds on the card with its context."""
+    if not result.reserved:
+        return
+    reserved = [result.reserved.get(phase, 0) for phase in result.ledger.phases]
+    yield ["reserved", *(f"{size / factor:.2f}" for size in reserved), ""]
+    if result.context:
+        yield ["device", *(f"{(size + result.context) / factor:.2f}" for size in reserved), ""]
+
+
+def _with_bars(rows: list[list[str]], shares: list[float], page: Page) -> list[str]:
+    """The table with bars as wide as the page leaves room for; without room, no bars, then no shares."""
+    plain = table(rows)
+    room = page.width - max(map(visible, plain)) - 2 if page.width else _BAR_CELLS
+    if room < 0:
+        return table([row[:-1] for row in rows])
+    if room < _SMALLEST_BAR:
+        return plain
+    cells = min(room, 2 * _BAR_CELLS)
+    highest = max(shares, default=0.0) or 1.0
+    drawn = [bar(share / highest, cells) for share in shares]
+    drawn += [""] * (len(rows) - len(drawn))
+    pictured = [[*row, picture] for row, picture in zip(rows, drawn, strict=True)]
+    return table(pictured, left=(0, len(rows[0])))
+
+
+def _header(result: Result, page: Page) -> Iterator[str]:
+    scenario, count = result.scenario, result.parameters
+    yield from page.wrap(f"{page.bold(scenario.model.name)}: {', '.join(_method(scenario))}", indent="  ")
+    yield from page.wrap(", ".join(_run(scenario)), indent="  ")
+    counts = f"{_millions(count.total)} parameters"
+    if count.quantized:
+        counts += f", {_millions(count.quantized)} quantised at {result.bits_per_parameter:.3f} bits"
+    if count.trainable:
+        counts += f", {_millions(count.trainable)} trained"
+    yield from page.wrap(counts, indent="  ")
+
+
+def _method(scenario: Scenario) -> Iterator[str]:
+    yield scenario.method.value
+    if scenario.quant.type is not QuantType.NONE:
+        double = " with double quantisation" if scenario.quant.double else ""
+        yield f"{scenario.quant.type.value}{double}"
+    if scenario.method.adapts:
+        targets = scenario.lora.targets
+        where = ALL_LINEAR if targets == (ALL_LINEAR,) else "+".join(targets)
+        yield f"rank {scenario.lora.rank} on {where}"
+    if scenario.method.trains:
+        yield scenario.optimizer
+
+
+def _run(scenario: Scenario) -> Iterator[str]:
+    micro = f" x {scenario.grad_accum} micro-batches" if scenario.grad_accum > 1 else ""
+    yield f"batch {scenario.batch} x {scenario.seq} tokens{micro}"
+    yield scenario.compute_dtype.value
+    yield scenario.attention
+    if scenario.method.trains:
+        kinds = {Checkpointing.OFF: "no checkpointing", Checkpointing.REENTRANT: "reentrant checkpointing"}
+        yield kinds.get(scenario.checkpointing, "checkpointing")
+        yield f"stack {scenario.stack.base}"
+    if scenario.method is Method.INFERENCE:
+        yield f"{scenario.new_tokens} new tokens"
+    if scenario.gpu:
+        yield scenario.gpu
+
+
+def _millions(count: int) -> str:
+    """`6.74 B`, `40.0 M`, `512`: parameters as people name model sizes, three digits."""
+    for factor, letter in ((10**12, " T"), (10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if count >= factor:
+            return f"{count / factor:.3g}{letter}"
+    return str(count)
+
+
+def _double_line(prediction: Prediction, toggled: Prediction | None, page: Page) -> list[str]:
+    """What the flag saves, as a line of its own."""
+    if toggled is None:
+        return []
+    with_, without = (prediction, toggled) if prediction.scenario.quant.double else (toggled, prediction)
+    phase = prediction.ledger.peak_phase
+    saved = without.ledger.bytes(phase, Component.QUANT_STATE) - with_.ledger.bytes(phase, Component.QUANT_STATE)
+    bits = f"{without.bits_per_parameter:.3f} to {with_.bits_per_parameter:.3f} bits per parameter"
+    verb = "saves" if prediction.scenario.quant.double else "would save"
+    return page.wrap(f"double quantisation {verb} {human(saved)}: {bits}", indent="  ")
+
+
+def _peak_lines(result: Result, page: Page) -> list[str]:
+    ledger = result.ledger
+    parts = [f"peak {page.bold(human(ledger.peak))} allocated in {ledger.peak_phase.value}"]
+    if result.reserved:
+        reserved = max(result.reserved.values())
+        parts.append(f"{human(reserved)} reserved")
+        if result.context:
+            parts.append(f"{human(reserved + result.context)} on the card")
+    if result.scenario.method.trains:
+        parts.append(f"{human(ledger.steady)} between steps")
+    return page.wrap(", ".join(parts), indent="  ")
+
+
+def _basis_lines(result: Result, page: Page) -> list[str]:
+    """How each component at the peak is known: `exact: weights, adapters; modelled: activations`."""
+    entries = result.ledger.of(result.ledger.peak_phase)
+    known = {basis: [e.component.value for e in entries if e.basis is basis and e.bytes] for basis in Basis}
+    return page.wrap("; ".join(f"{basis}: {', '.join(names)}" for basis, names in known.items() if names), indent="  ")
+
+
+def _warnings(result: Result, page: Page) -> list[str]:
+    return [line for text in result.warnings for line in page.wrap(f"warning: {text}", indent="  ")]
+
+
+def _verdict(verdict: Verdict | None, gpu: str, page: Page) -> list[str]:
+    if verdict is None:
+        return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
+    where = f" of {gpu}" if gpu else ""
+    room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
+    text = f"{human(verdict.budget - verdict.margin)} in a budget of {human(verdict.budget)}{where}, {room}"
+    return page.wrap(f"{_word(verdict, page)}: {text}", indent="  ")
+
+
+def _word(verdict: Verdict | None, page: Page) -> str:
+    if verdict is None:
+        return ""
+    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
+
+
+def _times(record: Record) -> Iterator[str]:
+    for name, value in record.timings.items():
+        shown = ", ".join(f"{v:.0f}" for v in value) if isinstance(value, list | tuple) else f"{value}"
+        yield f"{name.replace('_', ' ')}: {shown}"
+
+
+def _outcome(record: Record, page: Page) -> list[str]:
+    if record.outcome is Outcome.OK:
+        return [page.green("measured") + f" on {record.device}"]
+    note = f": {record.note}" if record.note else ""
+    return page.wrap(f"{page.red(record.outcome.value)}{note}", indent="  ")

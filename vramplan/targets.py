@@ -1,0 +1,106 @@
+"""From what people type to scenarios: a scenario file or name, a model of the catalogue or hub, a directory."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vramplan.catalog.models import catalog_names
+from vramplan.errors import UsageError, nearest
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import override, read_yaml, scenarios_from_mapping
+
+#: Where a scenario's name is looked up, the first directory that has it: the user's own, then the shipped ones.
+SHIPPED = Path(__file__).parent / "scenarios"
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The scenarios that a target stands for."""
+
+    scenarios: tuple[Scenario, ...]
+    is_matrix: bool
+    """Whether a matrix spelled them out (even if only one), so that the answer is a list."""
+
+    def single(self, what: str) -> Scenario:
+        """The one scenario, where a list will not do; `what` says what needs it."""
+        if self.is_matrix:
+            raise UsageError(
+                f"{what} needs one scenario, and this target has a matrix of {len(self.scenarios)}",
+                hint="fix the matrix's keys with flags, or give one scenario",
+            )
+        return self.scenarios[0]
+
+
+def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
+    """The scenarios of `target`, with `overrides` (dotted keys) put over its own values.
+
+    Looked up in this order: a scenario file, a scenario's name, a model (catalogue, path, hub). Only a hub id that is
+    neither in the catalogue nor on the disk uses the network.
+    """
+    if not target.strip():
+        raise UsageError("the target is empty", hint="give a scenario file, a model's name, or a directory")
+    file = _scenario_file(target)
+    if file is not None:
+        mapping: dict[str, Any] = {"name": file.stem, **read_yaml(file)}
+        return _expand(mapping, overrides or {}, base=file.parent, where=str(file))
+    _check_known(target)
+    return _expand({"model": target}, overrides or {}, base=Path(), where=target)
+
+
+def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path, where: str) -> Target:
+    """A matrix's axis that an override names is no longer an axis: what is typed wins over the file."""
+    axes = mapping.get("matrix")
+    if isinstance(axes, Mapping):
+        mapping = {**mapping, "matrix": {key: values for key, values in axes.items() if key not in overrides}}
+    # `stack` before `stack.upcast`: a part is set in the whole that was asked for.
+    ordered = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
+    mapping = override(mapping, ordered)
+    scenarios = scenarios_from_mapping(mapping, base=base, where=where)
+    return Target(scenarios, is_matrix="matrix" in mapping)
+
+
+def _scenario_file(target: str) -> Path | None:
+    path = Path(target).expanduser()
+    if path.suffix.lower() in _SUFFIXES:
+        if path.is_dir():
+            raise UsageError(
+                f"{path} is a directory, not a scenario file", hint="give the file, or a model's directory"
+            )
+        return path  # a missing one is refused where it is read
+    return scenario_names().get(target)
+
+
+def scenario_names() -> dict[str, Path]:
+    """The scenarios that can be given by name (`quickstart`, `tiny/llama-nf4`), ./scenarios over the shipped ones."""
+    found: dict[str, Path] = {}
+    for directory in (SHIPPED, Path("scenarios")):
+        for path in directory.rglob("*.y*ml"):
+            if path.suffix.lower() in _SUFFIXES:
+                found[path.relative_to(directory).with_suffix("").as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def _check_known(target: str) -> None:
+    """Refuse a word that is neither a path, a hub id, nor a known name, with the nearest model or scenario."""
+    if target in catalog_names() or "/" in target or Path(target).expanduser().exists():
+        return
+    names = [*catalog_names(), *scenario_names()]
+    raise UsageError(
+        f"unknown target '{target}': no file, scenario or model of that name",
+        hint=f"{nearest(target, names)}`vramplan list models` and `vramplan list scenarios` show the names",
+    )
+
+
+def load_scenario(target: str, overrides: Mapping[str, Any]) -> Scenario:
+    """The one scenario of `target`; nested mappings in `overrides` change the keys they name and leave the others."""
+    return resolve(target, dict(_dotted(overrides))).single("Scenario.load")
+
+
+def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and key not in ("model", "matrix"):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
