@@ -8,7 +8,7 @@ _BACKENDS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cu
 
 @contextmanager
 def attention_backend(attention: str) -> Iterator[None]:
-    """Hold sdpa to the backend after the colon (`sdpa:flash`); plain `sdpa` lets torch choose, others do not use sdpa."""
+    """Hold sdpa to the backend after the colon (`sdpa:flash`); plain `sdpa` lets torch choose."""
     name = attention.partition(":")[2]
     if not name:
         yield

@@ -1,4 +1,4 @@
-"""The base model of a scenario on a device: random weights layer by layer, or a checkpoint through `from_pretrained`."""
+"""The base model of a scenario on a device: random weights layer by layer, or a checkpoint by `from_pretrained`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_base
 
-#: Makes the quantised parameter at `path` of the model from its 16-bit `value`: the one thing a fake run does differently.
+#: Makes the quantised parameter at a path of the model from its 16-bit value; a fake run brings its own.
 Quantize = Callable[[nn.Module, str, Tensor], nn.Parameter]
 
 
@@ -25,12 +25,15 @@ def build_model(
     materialises one tensor at a time), so a 70B model never exists in 16 bits at once.
     """
     meter.enter(Phase.LOAD)
-    model = _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
+    model = (
+        _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
+    )
     if model is None:
         model = skeleton(scenario)
         materialize(model, scenario, device, meter, quantize=quantize or quantize_by_bitsandbytes)
     name_base(model, meter)
-    return model
+    built: nn.Module = model
+    return built
 
 
 def skeleton(scenario: Scenario) -> Any:
@@ -147,9 +150,9 @@ def _plain(path: str, parameter: nn.Parameter, device: torch.device, kept_fp32: 
 
 @torch.no_grad()
 def _initialise(model: Any, module: nn.Module) -> None:
-    """transformers' own initial values, rotary frequencies included; a bitsandbytes layer has only its bias left to fill."""
+    """transformers' own initial values, rotary frequencies included; a quantised layer needs only its bias filled."""
     if hasattr(module, "source_cls"):
-        if module.bias is not None:
+        if isinstance(module.bias, Tensor):
             nn.init.zeros_(module.bias)
         return
     model._init_weights(module)

@@ -61,7 +61,7 @@ def _chunked_forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | Non
     targets = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].reshape(-1)
     flat = hidden.reshape(-1, hidden.shape[-1])
     total = flat.new_zeros((), dtype=torch.float32)
-    for tokens, wanted in zip(flat.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True):
+    for tokens, wanted in zip(torch.split(flat, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True):
         total = total + checkpoint(_chunk_loss, self, tokens, wanted, use_reentrant=False)
     count = (targets != -100).sum() if num_items_in_batch is None else num_items_in_batch
     return CausalLMOutputWithPast(loss=total / count)

@@ -19,10 +19,10 @@ def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = ""
     head = model.get_output_embeddings()
     parts = module.named_modules(prefix=prefix) if recurse else [(prefix, module)]
     for path, part in parts:
-        if _belongs_to_adapter(path):
+        if belongs_to_adapter(path):
             continue
         for name, parameter in part.named_parameters(prefix=path, recurse=False):
-            linear = name.endswith("weight") and _is_linear(model, part) and part is not head
+            linear = name.endswith("weight") and is_linear(model, part) and part is not head
             meter.name(parameter, Component.WEIGHTS if linear else Component.UNQUANTIZED, name)
             for label, tensor in quant_state_tensors(part, parameter):
                 meter.name(tensor, Component.QUANT_STATE, f"{name}.{label}")
@@ -35,7 +35,7 @@ def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = ""
 def name_adapters(model: nn.Module, meter: Meter) -> None:
     """Name the adapters' parameters (peft keeps them in ModuleDicts called lora_A, lora_B, ...)."""
     for name, parameter in model.named_parameters():
-        if _belongs_to_adapter(name):
+        if belongs_to_adapter(name):
             meter.name(parameter, Component.ADAPTERS, name)
 
 
@@ -58,8 +58,8 @@ def name_optimizer(optimizer: Optimizer, meter: Meter) -> None:
 def quant_state_tensors(module: Any, parameter: Any) -> Iterator[tuple[str, Tensor]]:
     """The constants that belong to a quantised weight: block constants, their own constants, code tables.
 
-    bitsandbytes 0.50: `Params4bit.quant_state` (QuantState, nested in `state2` with double quantisation); int8 keeps the
-    row constants as `weight.SCB` until the first forward moves them to `module.state.SCB`.
+    bitsandbytes 0.50: `Params4bit.quant_state` (QuantState, nested in `state2` with double quantisation); int8 keeps
+    the row constants as `weight.SCB` until the first forward moves them to `module.state.SCB`.
     """
     state = getattr(parameter, "quant_state", None)
     if state is not None:
@@ -88,13 +88,17 @@ def tensors_in(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
             yield str(key), value
 
 
-def _belongs_to_adapter(path: str) -> bool:
+def belongs_to_adapter(path: str) -> bool:
+    """Whether a parameter or module path is inside one of peft's low-rank containers."""
     return any(part.startswith("lora_") for part in path.split("."))
 
 
-def _is_linear(model: Any, module: Any) -> bool:
-    """Whether the module's weight counts as a linear layer of the base model: quantised ones, or, in a model that is not
-    quantised, every nn.Linear and Conv1D. In a quantised model a plain nn.Linear was skipped."""
+def is_linear(model: Any, module: Any) -> bool:
+    """Whether the module's weight counts as a linear layer of the base model.
+
+    Quantised ones do, or, in a model that is not quantised, every nn.Linear and Conv1D. In a quantised model a plain
+    nn.Linear was skipped.
+    """
     from transformers.pytorch_utils import Conv1D
 
     if hasattr(module, "source_cls"):

@@ -49,7 +49,7 @@ def _as_trainer(model: nn.Module, arguments: Any, chosen: Any, options: dict[str
     """`Trainer.create_optimizer` itself, on an object that has what it reads of the Trainer."""
     from transformers import Trainer
 
-    stand_in = SimpleNamespace(
+    stand_in: Any = SimpleNamespace(
         model=model,
         optimizer=None,
         args=arguments,

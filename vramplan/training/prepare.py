@@ -17,23 +17,24 @@ _LOG = logging.getLogger(__name__)
 
 
 def prepare(model: Any, scenario: Scenario, meter: Meter) -> nn.Module:
-    """The model ready to train, as the scenario's stack prepares it: the base model itself, or peft's wrapper around it.
+    """The model ready to train, as the scenario's stack prepares it: the base model, or peft's wrapper around it.
 
-    The order is the recipes': peft's preparation, adapters, and then what the Trainer or the script adds. Names are given
-    again where a parameter's storage changed.
+    The order is the recipes': peft's preparation, adapters, and then what the Trainer or the script adds. Names are
+    given again where a parameter's storage changed.
     """
     upcast(model, scenario.stack.upcast)
     name_base(model, meter)
-    trained: Any = attach_adapters(model, scenario) if scenario.method.adapts else model
+    trained: nn.Module = attach_adapters(model, scenario) if scenario.method.adapts else model
     name_adapters(trained, meter)
     if not scenario.method.adapts:
         trained.requires_grad_(True)
     enable_checkpointing(trained, scenario.checkpointing)
-    return trained.train()
+    trained.train()
+    return trained
 
 
 def upcast(model: Any, which: Upcast) -> None:
-    """Cast the 16-bit parameters that are not quantised to fp32 with peft's own preparation, which also freezes the model.
+    """Cast 16-bit parameters that are not quantised to fp32 by peft's own preparation, which also freezes the model.
 
     `norms` is what TRL does after it: embeddings and head are cast back. peft 0.21 empties the allocator's cache here.
     """
@@ -120,7 +121,7 @@ def adaptable(model: Any) -> list[str]:
 
 
 def _has_conv1d(model: nn.Module) -> bool:
-    """Whether a target can be a Conv1D that was not replaced by a bitsandbytes layer: peft stores its matrix transposed."""
+    """Whether there are Conv1D layers that bitsandbytes did not replace: peft must know they are stored transposed."""
     from transformers.pytorch_utils import Conv1D
 
     return any(isinstance(module, Conv1D) for module in model.modules())

@@ -1,15 +1,30 @@
-"""A scenario made ready to step: model, preparation, optimizer, loop."""
+"""A scenario made ready to run: model, preparation, optimizer, loop."""
+
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from vramplan.errors import CannotRun
 from vramplan.ledger import Phase
-from vramplan.scenario import Scenario
+from vramplan.scenario import Method, Scenario
 from vramplan.training.build import Quantize, build_model
+from vramplan.training.inference import Generation
 from vramplan.training.meter import Meter
 from vramplan.training.optimizers import create_optimizer
 from vramplan.training.prepare import prepare
 from vramplan.training.step import TrainingStep
+
+
+class Workload(Protocol):
+    """What a scenario does again and again once it is loaded: a training step, or a generation."""
+
+    model: torch.nn.Module
+    meter: Meter
+    """Who watches; may be replaced between two runs."""
+
+    def run(self) -> Tensor:
+        """Do it once: the loss of a step, or the tokens of a generation."""
 
 
 def set_up(
@@ -19,21 +34,24 @@ def set_up(
     *,
     quantize: Quantize | None = None,
     foreach: bool | None = None,
-) -> TrainingStep:
-    """Build, quantise, prepare, attach adapters, create the optimizer: everything of the load phase.
+) -> Workload:
+    """Everything of the load phase: build, quantise, prepare, attach adapters, create the optimizer.
 
     `quantize` and `foreach` are for a run on fake tensors that stands for another device.
     """
     check_device(scenario, device)
+    meter.enter(Phase.LOAD)
     model = build_model(scenario, device, meter, quantize=quantize)
+    if not scenario.method.trains:
+        return Generation(model, scenario, device, meter)
     trained = prepare(model, scenario, meter)
     optimizer = create_optimizer(trained, scenario, foreach=foreach)
-    step = TrainingStep(trained, optimizer, scenario, device, meter, foreach=foreach)
-    meter.enter(Phase.LOAD)
-    return step
+    return TrainingStep(trained, optimizer, scenario, device, meter, foreach=foreach)
 
 
 def check_device(scenario: Scenario, device: torch.device) -> None:
-    """Refuse what the libraries cannot do on this device."""
+    """Refuse what cannot be run at all, or not on this device."""
+    if scenario.method is Method.MERGE:
+        raise CannotRun("method: merge cannot be measured yet", hint="`vramplan predict` knows what it needs")
     if device.type == "cpu" and scenario.attention in ("sdpa:efficient", "sdpa:cudnn", "flash_attention_2"):
         raise CannotRun(f"attention: {scenario.attention} has no CPU kernel", hint="use sdpa or eager on the CPU")

@@ -82,13 +82,15 @@ class TrainingStep:
             loss = loss / micro_batches
         self._before_head = False
         self.meter.enter(Phase.BACKWARD)
-        self._scaling.scale(loss).backward()
+        torch.autograd.backward(self._scaling.scale(loss))
         name_gradients(self.model, self.meter)
         return loss.detach()
 
     def _loss(self, batch: Batch, items: Tensor | None) -> Tensor:
-        """The loss of one micro-batch. The outputs die here unless the stack holds them (Trainer.compute_loss returns the
-        loss alone; a script's `outputs` lives on)."""
+        """The loss of one micro-batch; the outputs die here unless the stack holds them.
+
+        Trainer.compute_loss returns the loss alone, a script's `outputs` lives on.
+        """
         extra = {} if items is None else {"num_items_in_batch": items}
         if self._autocast is not None and not self._trainer:
             with self._autocast:
@@ -134,7 +136,7 @@ def accepts_loss_kwargs(causal: Any) -> bool:
 
 
 def _count_items(batches: list[Batch]) -> Tensor:
-    """Target tokens of the whole step, on the device: labels shift by one (trainer.py 5.17 `_get_num_items_in_batch`)."""
+    """Target tokens of the whole step; labels shift by one (transformers 5.17 trainer.py `_get_num_items_in_batch`)."""
     count: Tensor = sum(batch["labels"][..., 1:].ne(-100).sum() for batch in batches)  # type: ignore[assignment]
     return count
 
@@ -145,8 +147,10 @@ def _autocast(scenario: Scenario, device: torch.device) -> torch.autocast | None
 
 
 def _wrap_forward(model: nn.Module, autocast: torch.autocast) -> None:
-    """What accelerate 1.15 `Accelerator.prepare_model` does for mixed precision, with its own conversion of the outputs:
-    16-bit outputs, the logits among them, are copied to fp32 after autocast ends."""
+    """What accelerate 1.15 `Accelerator.prepare_model` does for mixed precision, with its own conversion of outputs.
+
+    16-bit outputs, the logits among them, are copied to fp32 after autocast ends.
+    """
     from accelerate.utils.operations import convert_outputs_to_fp32
 
     forward: Any = model.forward

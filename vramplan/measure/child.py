@@ -1,0 +1,150 @@
+"""The child process of `measure`: `python -m vramplan.measure.child REQUEST ANSWER`, JSON files in and out."""
+
+import gc
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from vramplan.errors import CannotRun, VramplanError
+from vramplan.measure.cpu import CpuMeter
+from vramplan.measure.environment import library_versions
+from vramplan.measure.run import PROGRESS
+from vramplan.record import Outcome, Record
+from vramplan.scenario import Load, QuantType, Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.training.build import transformers_config
+from vramplan.training.counting import bits_per_parameter, count_parameters
+from vramplan.training.meter import NoMeter
+from vramplan.training.run import Workload, set_up
+
+
+def main(request: Path, answer: Path) -> None:
+    """Measure what the request asks for and write the answer: a record, a refusal, or how it failed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    body = json.loads(request.read_text(encoding="utf-8"))
+    try:
+        written: dict[str, Any] = {"record": measured(_scenario(body), body["device"], body["steps"]).to_json()}
+    except VramplanError as error:
+        kind = "CannotRun" if isinstance(error, CannotRun) else "UsageError"
+        written = {"refusal": {"kind": kind, "message": error.message, "hint": error.hint}}
+    except Exception as error:
+        written = {"outcome": outcome_of(error).value, "note": note_of(error)}
+    answer.write_text(json.dumps(written), encoding="utf-8")
+
+
+def measured(scenario: Scenario, device: str, steps: int) -> Record:
+    """The record of a run on this machine's CPU; its environment is left to the parent."""
+    if device != "cpu":
+        raise CannotRun(f"measuring on {device} is not possible yet", hint="use --device cpu")
+    warnings.simplefilter("ignore")  # the libraries' talk; what matters to the reader stands in `_warnings`
+    meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size))
+    losses: list[float] = []
+    with meter:
+        _say("building the model")
+        workload = set_up(scenario, torch.device(device), meter)
+        _say("warming up")
+        _run(workload, losses)
+        _say("measuring")
+        _run(workload, losses)
+    _say("checking with the profiler")
+    meter.check(lambda marks: _watched_by(marks, workload, losses))
+    timings = _timed(workload, scenario, steps, losses)
+    base = workload.model
+    return Record(
+        engine="measure",
+        device="cpu",
+        scenario=scenario,
+        parameters=count_parameters(base),
+        bits_per_parameter=bits_per_parameter(base),
+        ledger=meter.ledger(),
+        libraries=library_versions(),
+        warnings=_warnings(scenario),
+        outcome=Outcome.OK,
+        environment={},
+        timings=timings,
+    )
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """`oom` when memory ran out, in any of the ways Python and torch say so; else `error`."""
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    # torch's CPU allocator raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp, 2.13).
+    return Outcome.OOM if out_of_memory or "DefaultCPUAllocator" in str(error) else Outcome.ERROR
+
+
+def note_of(error: Exception) -> str:
+    """One line: what kind of error, and the first line of what it says."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _watched_by(meter: Any, workload: Workload, losses: list[float]) -> None:
+    workload.meter = meter
+    _run(workload, losses)
+
+
+def _timed(workload: Workload, scenario: Scenario, steps: int, losses: list[float]) -> dict[str, Any]:
+    """Times of bare runs in milliseconds (median, fastest, slowest, each), tokens per second, and the losses so far."""
+    workload.meter = NoMeter()
+    times = []
+    for number in range(steps):
+        _say(f"timing step {number + 1} of {steps}")
+        gc.collect()
+        start = time.perf_counter()
+        _run(workload, losses)
+        times.append(1000 * (time.perf_counter() - start))
+    median = statistics.median(times)
+    timings = {"step_ms": round(median, 3), "step_ms_min": round(min(times), 3), "step_ms_max": round(max(times), 3)}
+    tokens = scenario.tokens * scenario.grad_accum if scenario.method.trains else scenario.batch * scenario.new_tokens
+    return timings | {
+        "steps_ms": [round(value, 3) for value in times],
+        "tokens_per_second": round(1000 * tokens / median, 1),
+        "losses": losses,
+    }
+
+
+def _run(workload: Workload, losses: list[float]) -> None:
+    """One run; the loss of a training step is noted, the tokens of a generation are not."""
+    result = workload.run()
+    if result.dim() == 0:
+        losses.append(float(result))
+
+
+def _warnings(scenario: Scenario) -> tuple[str, ...]:
+    """What a reader must know about a CPU measurement of this scenario."""
+    found = []
+    if scenario.load_from is Load.CHECKPOINT and not scenario.model.path:
+        found.append("the weights are random: no local checkpoint was given")
+    if scenario.method.trains and "paged" in scenario.optimizer:
+        found.append(f"{scenario.optimizer}: bitsandbytes does not page on the CPU, its states are ordinary memory")
+    if scenario.quant.type is QuantType.INT8:
+        found.append("int8: on the CPU bitsandbytes dequantises each matrix instead of multiplying in 8 bits")
+    return tuple(found)
+
+
+def _scenario(body: dict[str, Any]) -> Scenario:
+    scenario = scenario_from_mapping(body["scenario"])
+    return msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=body["path"]))
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRESS}{text}", file=sys.stderr, flush=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent's end of stdin closes, because the parent is gone."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

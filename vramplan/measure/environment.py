@@ -1,0 +1,77 @@
+"""Where a measurement was made: device, processor, versions, date. No torch."""
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from vramplan.errors import CannotRun
+
+#: The libraries whose behaviour decides what a run takes; their versions stand in every record.
+LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "accelerate")
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that run; a library that is not installed is left out."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def require_libraries() -> None:
+    """CannotRun, naming the extra to install, unless every library that a measurement runs is installed."""
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise CannotRun(
+            f"measuring needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            hint="pip install 'vramplan[measure]'",
+        )
+
+
+def environment(device: str) -> Mapping[str, Any]:
+    """What a record says about the machine: device, processor, memory, system, date; on cuda the GPU and its driver."""
+    facts: dict[str, Any] = {
+        "device": device,
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return facts | (_gpu() if device == "cuda" else {})
+
+
+def _cpu_name() -> str:
+    """The processor's model name as Linux gives it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu() -> dict[str, Any]:
+    """Name, driver and capacity of the first GPU, from the driver."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return {
+            "gpu": pynvml.nvmlDeviceGetName(handle),
+            "driver": pynvml.nvmlSystemGetDriverVersion(),
+            "capacity": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+            "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
+        }
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,159 @@
+"""Measure a scenario in a child process: whatever happens to the child is an outcome in the record. No torch here."""
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from vramplan.errors import CannotRun, UsageError, VramplanError
+from vramplan.ledger import Ledger
+from vramplan.measure.environment import environment, library_versions, require_libraries
+from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
+from vramplan.scenario import Scenario
+
+Progress = Callable[[str], None]
+
+#: Begins the child's lines that are meant for people; everything else on its stderr is the libraries' talk.
+PROGRESS = "vramplan: "
+
+
+def measure(
+    scenario: Scenario,
+    *,
+    device: Device = "cpu",
+    steps: int = 3,
+    timeout: float | None = None,
+    progress: Progress = lambda text: None,
+) -> Record:
+    """What really training the scenario takes on this machine: bytes by phase and component, and step times.
+
+    `steps` timed steps run without a meter, after the measured one. A child that dies, runs out of memory, fails or
+    takes longer than `timeout` seconds is an outcome in the record; bad input and a machine that cannot are errors.
+    """
+    if steps < 1:
+        raise UsageError(f"steps: {steps} is not a number of steps", hint="at least 1")
+    require_libraries()
+    with tempfile.TemporaryDirectory(prefix="vramplan-") as folder:
+        request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
+        body = {"scenario": scenario.to_mapping(), "path": scenario.model.path, "device": device, "steps": steps}
+        request.write_text(json.dumps(body), encoding="utf-8")
+        end = _run_child([str(request), str(answer)], timeout, progress)
+        facts = environment(device)
+        if end.outcome is None and answer.exists():
+            return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
+    return _failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
+
+
+class _End:
+    """How the child ended."""
+
+    def __init__(self, outcome: Outcome | None, note: str) -> None:
+        self.outcome = outcome  # None: by itself, and its answer says how
+        self.note = note
+
+
+def _run_child(arguments: list[str], timeout: float | None, progress: Progress) -> _End:
+    """Run the child to its end; whatever interrupts the wait ends the child first."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vramplan.measure.child", *arguments],
+        stdin=subprocess.PIPE,  # the child ends itself when this closes: when this process is gone
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which ends the child
+        text=True,
+        errors="replace",
+    )
+    assert child.stderr is not None
+    try:
+        talk = _follow(child.stderr, timeout, progress)
+        code = child.wait()
+    except _TimeIsUp:
+        return _End(Outcome.TIMEOUT, f"not finished after {timeout:g} s")
+    finally:
+        _stop(child)
+    return _end(code, talk)
+
+
+def _end(code: int, talk: list[str]) -> _End:
+    if code == 0:
+        return _End(None, talk[-1] if talk else "")
+    if code < 0:
+        name = signal.Signals(-code).name
+        reason = " (the kernel does this when memory runs out)" if -code == signal.SIGKILL else ""
+        return _End(Outcome.KILLED, f"the process was killed by {name}{reason}")
+    return _End(Outcome.ERROR, talk[-1] if talk else f"the process ended with code {code}")
+
+
+class _TimeIsUp(Exception):
+    """The child took longer than it was given."""
+
+
+def _follow(stream: IO[str], timeout: float | None, progress: Progress) -> list[str]:
+    """Hand the child's progress on as it comes; its other lines, once it has closed the stream."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(stream, lines), daemon=True).start()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    talk: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise _TimeIsUp from None
+        if line is None:
+            return talk
+        if line.startswith(PROGRESS):
+            progress(line.removeprefix(PROGRESS).rstrip())
+        elif line.strip():
+            talk.append(line.strip())
+
+
+def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _stop(child: "subprocess.Popen[str]") -> None:
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+    for stream in (child.stdin, child.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _from_answer(answer: dict[str, Any], scenario: Scenario, device: Device, facts: Any) -> Record:
+    """The child's record about this scenario; or the error it was refused with; or how it failed."""
+    refusal = answer.get("refusal")
+    if refusal is not None:
+        kinds: dict[str, type[VramplanError]] = {kind.__name__: kind for kind in (UsageError, CannotRun)}
+        raise kinds.get(refusal["kind"], UsageError)(refusal["message"], hint=refusal["hint"])
+    if "record" not in answer:
+        return _failed(scenario, device, facts, Outcome(answer["outcome"]), answer["note"])
+    record = result_from_json(answer["record"], source="the measurement")
+    assert isinstance(record, Record)
+    return replace(record, scenario=scenario, environment=facts)
+
+
+def _failed(scenario: Scenario, device: Device, facts: Any, outcome: Outcome, note: str) -> Record:
+    return Record(
+        engine="measure",
+        device=device,
+        scenario=scenario,
+        parameters=Parameters(scenario.architecture.numel, 0, 0),
+        bits_per_parameter=0.0,
+        ledger=Ledger((), 0),
+        libraries=library_versions(),
+        outcome=outcome,
+        environment=facts,
+        timings={},
+        note=note,
+    )
