@@ -1,6 +1,102 @@
-"""GPUs by name (placeholder until the data file lands; `check_gpu` is used by scenario_file)."""
+"""Graphics cards by name: usable capacity, what decides library behaviour, and the size of a CUDA context."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vramplan.errors import UsageError, unknown
+from vramplan.units import GIB, MIB
+
+_FILE = Path(__file__).parent / "gpus.json"
+_REFERENCE = "t4"  # the card whose context was recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One card of the catalogue."""
+
+    name: str
+    title: str
+    """As its maker sells it."""
+    capacity: int
+    """Bytes that a process can get from the driver, contexts included."""
+    capacity_origin: str
+    """`reported` by PyTorch on such a card, or `rule`: a share of the marketing size that is low for its kind of memory."""
+    compute_capability: str
+    """`8.6`; decides kernels and library workspaces."""
+    multiprocessors: int
+    context: int
+    """Bytes that a training process holds outside torch's allocator: CUDA context, loaded kernels."""
+    context_origin: str
+    """The record that the bytes come from, or the rule that scales it."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """(8, 6): the compute capability, comparable."""
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
+
+
+@cache
+def _data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    data["cards"] = {card["name"]: card for card in data["cards"]}
+    return data
+
+
+@cache
+def gpu_names() -> tuple[str, ...]:
+    """Every card of the catalogue, in its order: by kind and generation."""
+    return tuple(_data()["cards"])
+
+
+@cache
+def gpu(name: str) -> Gpu:
+    """The card `name`; a UsageError names the nearest when there is none."""
+    cards = _data()["cards"]
+    card = cards.get(check_gpu(name))
+    reference = cards[_REFERENCE]
+    recorded = "context" in card
+    scaled = reference["context"] * card["multiprocessors"] // reference["multiprocessors"] // MIB * MIB
+    return Gpu(
+        name=card["name"],
+        title=card["title"],
+        capacity=card.get("capacity", _by_rule(card)),
+        capacity_origin="reported" if "capacity" in card else "rule",
+        compute_capability=card["compute_capability"],
+        multiprocessors=card["multiprocessors"],
+        context=card["context"] if recorded else scaled,
+        context_origin=f"recorded on {card['title']}, CUDA 12.8"
+        if recorded
+        else f"{reference['title']}'s record scaled by multiprocessors ({card['multiprocessors']}/{reference['multiprocessors']})",
+    )
+
+
+def _by_rule(card: dict[str, Any]) -> int:
+    share = _data()["share_of_marketing_size"][card["memory"]]
+    return int(card["memory_gib"] * GIB * share) // MIB * MIB
 
 
 def check_gpu(name: str) -> str:
-    """`name`, when the catalogue has it; otherwise a UsageError with the nearest."""
-    return name
+    """The catalogue's spelling of `name` (`RTX 3090` is rtx3090); a UsageError with the nearest when there is none."""
+    cards = _data()["cards"]
+    if name in cards:
+        return name
+    plain = {_plain(known): known for known in cards}
+    found = plain.get(_plain(name))
+    if found is not None:
+        return found
+    several = [known for known in cards if known.startswith(_plain(name) + "-")]
+    if several:
+        raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(several)}")
+    raise unknown("gpu", name, cards)
+
+
+def _plain(name: str) -> str:
+    """Lower case without separators or the maker's prefixes."""
+    word = name.lower()
+    for prefix in ("nvidia", "geforce", "tesla"):
+        word = word.replace(prefix, "")
+    return "".join(c for c in word if c.isalnum())

@@ -1,0 +1,1 @@
+"""The closed form: memory of a run from shapes and dtypes alone. Never imports torch."""

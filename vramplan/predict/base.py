@@ -1,0 +1,69 @@
+"""The base model's own tensors: which component each belongs to, and its bytes at each stage of a run."""
+
+from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.ledger import Component
+from vramplan.predict.quantization import Piece, is_quantized
+from vramplan.scenario import Quant, QuantType, Scenario
+from vramplan.stacks import Upcast
+
+#: Bytes of one element, by torch's name of the dtype.
+ELEMENT = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
+
+_LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
+
+
+def component(weight: Weight, quant: Quant) -> Component:
+    """Where a weight that is not quantised is counted: a linear layer of an unquantised model is `weights`, all else `unquantized`."""
+    plain = quant.type is QuantType.NONE and weight.kind in _LINEARS
+    return Component.WEIGHTS if plain else Component.UNQUANTIZED
+
+
+def loaded_element(weight: Weight, scenario: Scenario) -> int:
+    """Bytes per element of an unquantised weight as loaded."""
+    return ELEMENT[weight.dtype] if weight.dtype else scenario.dtype.bytes
+
+
+def upcasts(weight: Weight, scenario: Scenario) -> bool:
+    """Whether the preparation makes the weight fp32 for good.
+
+    peft 0.21.2 utils/other.py prepare_model_for_kbit_training: every 16-bit parameter that is not a `Params4bit`, so norms, biases, embeddings,
+    head, experts and routers alike, int8 excepted by its dtype; buffers are no parameters. Under `norms` embedding and head are cast back.
+    Inference and merging prepare nothing.
+    """
+    upcast = scenario.stack.upcast if scenario.method.trains else Upcast.NONE
+    if upcast is Upcast.NONE or weight.kind is WeightKind.BUFFER or loaded_element(weight, scenario) != 2:
+        return False
+    if is_quantized(weight, scenario.quant):
+        return False
+    return upcast is Upcast.ALL or not is_vocabulary(weight, scenario.architecture)
+
+
+def is_vocabulary(weight: Weight, architecture: Architecture) -> bool:
+    """Whether the weight is the input embedding or the output head (not, say, a table of positions)."""
+    return weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.EMBEDDING and weight is architecture.before[0])
+
+
+def prepared_element(weight: Weight, scenario: Scenario) -> int:
+    """Bytes per element of an unquantised weight after the preparation."""
+    return 4 if upcasts(weight, scenario) else loaded_element(weight, scenario)
+
+
+def steady_element(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> int:
+    """Bytes per element of an unquantised weight from the second step on.
+
+    bitsandbytes nn/modules.py Linear4bit.forward casts the layer's bias to the compute dtype in place, for good: the first step undoes the
+    upcast of these biases. `of_quantized`: whether the weight is the bias of a quantised layer.
+    """
+    if of_quantized and weight.kind is WeightKind.BIAS and scenario.quant.type.four_bit:
+        return scenario.compute_dtype.bytes
+    return prepared_element(weight, scenario)
+
+
+def quantized_modules(weights: tuple[Weight, ...], quant: Quant) -> frozenset[str]:
+    """Paths of the modules whose weight is quantised: their biases are treated specially."""
+    return frozenset(w.path.rpartition(".")[0] for w in weights if is_quantized(w, quant))
+
+
+def piece(weight: Weight, element: int, quant: Quant) -> Piece:
+    """The one tensor of an unquantised weight."""
+    return Piece(component(weight, quant), weight.path, weight.numel * element)

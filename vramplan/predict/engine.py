@@ -1,0 +1,205 @@
+"""The closed form, assembled: what a run holds from the load phase on, as a timeline, a ledger, a prediction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from vramplan.allocator import Replay, replay
+from vramplan.architecture import WeightKind
+from vramplan.errors import UsageError
+from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
+from vramplan.predict.adapters import Trainable, check_targets, trainables, trained_tensors
+from vramplan.predict.loading import Group, Held, write_first_step, write_load
+from vramplan.predict.optimizer import State, shared_states, states
+from vramplan.predict.overheads import card, context_entries, workspaces
+from vramplan.predict.quantization import bits, quantized_parameters
+from vramplan.predict.verdict import judge
+from vramplan.predict.writer import Writer
+from vramplan.record import Device, Parameters, Prediction
+from vramplan.scenario import Method, QuantType, Scenario
+from vramplan.timeline import Timeline
+from vramplan.units import human
+
+#: The versions whose code the closed form follows.
+LIBRARIES: Mapping[str, str] = {
+    "torch": "2.13.0",
+    "transformers": "5.17.0",
+    "bitsandbytes": "0.50.2",
+    "peft": "0.21.2",
+    "accelerate": "1.15.0",
+}
+
+#: How each component is known; those not named follow from how the libraries work (`modelled`).
+BASIS: Mapping[Component, Basis] = {
+    Component.WEIGHTS: Basis.EXACT,
+    Component.QUANT_STATE: Basis.EXACT,
+    Component.UNQUANTIZED: Basis.EXACT,
+    Component.ADAPTERS: Basis.EXACT,
+    Component.GRADIENTS: Basis.EXACT,
+    Component.OPTIMIZER: Basis.EXACT,
+}
+
+#: c10/core/AllocatorConfig.h kMinBlockSize: what torch's CUDA allocator rounds every block up to.
+CUDA_GRANULARITY = 512
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run as the closed form sees it."""
+
+    timeline: Timeline
+    managed: int
+    """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
+    warnings: tuple[str, ...]
+
+
+def forecast(scenario: Scenario, device: Device) -> Forecast:
+    """The run's allocations and frees: load, then one step from the second on."""
+    if scenario.method is Method.MERGE:
+        raise UsageError("method merge has no closed form yet", hint="predict the training with method: qlora or lora")
+    if scenario.method.adapts:
+        check_targets(scenario.architecture, scenario.lora)
+    writer = Writer()
+    target = card(scenario)
+    groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
+    first = Phase.FORWARD if scenario.method.trains else Phase.PREFILL
+    writer.enter(first)
+    write_first_step(writer, groups, scenario)
+    if device == "cuda":
+        for workspace in workspaces(target)[: 2 if scenario.method.trains else 1]:
+            writer.hold(workspace)
+    managed = _write_states(writer, groups, scenario, device) if scenario.method.trains else 0
+    step = _step_parts(scenario, device)
+    return Forecast(Timeline((*writer.parts, *step)), managed, _warnings(scenario, managed))
+
+
+def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
+    """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
+    granularity = CUDA_GRANULARITY if device == "cuda" else 1
+    return forecast(scenario, device).timeline.ledger(BASIS, granularity=granularity)
+
+
+def predict_analytic(
+    scenario: Scenario, *, device: Device = "cuda", budget: int | None = None, reserve: int = 0
+) -> Prediction:
+    """What `scenario` needs on `device`.
+
+    On cuda the timeline is replayed through the caching allocator, so that allocated counts whole blocks and reserved whole segments.
+    The verdict is against `budget`, or the card's capacity less `reserve`; there is none without either.
+    """
+    run = forecast(scenario, device)
+    if device == "cpu":
+        return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
+    played = replay(run.timeline.parts)
+    return replace(
+        _prediction(scenario, device, run, played.ledger(BASIS), played),
+        verdict=judge(scenario, run.timeline, played, budget=budget, reserve=reserve),
+    )
+
+
+def _prediction(
+    scenario: Scenario, device: Device, run: Forecast, ledger: Ledger, played: Replay | None = None
+) -> Prediction:
+    entries = tuple(_noted(entry, run) for entry in ledger.entries)
+    if device == "cuda":
+        entries += context_entries(card(scenario), ledger.phases)
+    return Prediction(
+        engine="analytic",
+        device=device,
+        scenario=scenario,
+        parameters=parameters(scenario),
+        bits_per_parameter=bits_per_parameter(scenario),
+        ledger=Ledger(entries, ledger.steady),
+        reserved={mark.phase: mark.reserved for mark in played.marks} if played else {},
+        libraries=LIBRARIES,
+        warnings=run.warnings,
+    )
+
+
+def parameters(scenario: Scenario) -> Parameters:
+    """How many parameters the model has, and how many of them are quantised and trained."""
+    return Parameters(
+        total=scenario.architecture.numel,
+        quantized=quantized_parameters(scenario.architecture, scenario.quant),
+        trainable=sum(tensor.numel * tensor.times for tensor in trainables(scenario)),
+    )
+
+
+def bits_per_parameter(scenario: Scenario) -> float:
+    """Bits that a parameter of the linear layers costs: packed weight and block constants, or its dtype when not quantised."""
+    if scenario.quant.type is QuantType.NONE:
+        return 8.0 * scenario.dtype.bytes
+    return bits(scenario.architecture, scenario.quant).per_parameter
+
+
+def _step_parts(scenario: Scenario, device: Device):  # type: ignore[no-untyped-def]
+    from vramplan.predict.step import step_parts
+
+    return step_parts(scenario, device)
+
+
+def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
+    """Write the optimizer's states; returns the bytes of those in managed memory."""
+    trainer = scenario.stack.base == "hf-trainer"
+    for shared in shared_states(scenario.optimizer, trainables(scenario), trainer=trainer):
+        _hold_state(writer, shared)
+    managed = 0
+    for group, _ in groups:
+        with writer.repeat(group.times):
+            for weight in group.weights:
+                for tensor in trained_tensors(weight, scenario):
+                    managed += group.times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
+    return managed
+
+
+def _write_tensor(writer: Writer, tensor: Trainable, scenario: Scenario, device: Device, *, trainer: bool) -> int:
+    managed = 0
+    for state in states(scenario.optimizer, tensor, device, trainer=trainer):
+        if state.managed:
+            managed += state.bytes
+        else:
+            _hold_state(writer, state, tensor.label)
+    return managed
+
+
+def _hold_state(writer: Writer, state: State, owner: str = "") -> None:
+    writer.alloc(Component.OPTIMIZER, f"{state.label} {owner}".rstrip(), state.bytes)
+
+
+def _noted(entry: Entry, run: Forecast) -> Entry:
+    if entry.component is Component.OPTIMIZER and run.managed:
+        note = f"{human(run.managed)} more in managed memory (paged states), outside the allocator"
+        return replace(entry, note=note)
+    return entry
+
+
+def _warnings(scenario: Scenario, managed: int) -> tuple[str, ...]:
+    return tuple(
+        filter(None, (_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)))
+    )
+
+
+def _experts_warning(scenario: Scenario) -> str:
+    """transformers quantises modules, and a layer's experts are one 3-D parameter."""
+    architecture = scenario.architecture
+    experts = sum(w.numel * times for w, times in architecture.counted if w.kind is WeightKind.EXPERTS)
+    if not experts or scenario.quant.type is QuantType.NONE:
+        return ""
+    share = quantized_parameters(architecture, scenario.quant) / architecture.numel
+    return (
+        f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
+        f"which bitsandbytes does not quantise ({human(experts * scenario.dtype.bytes)} stay {scenario.dtype.bytes * 8}-bit)"
+    )
+
+
+def _paged_warning(scenario: Scenario, managed: int) -> str:
+    if not scenario.method.trains or not scenario.optimizer.startswith("paged") or managed:
+        return ""
+    return (
+        "no optimizer state is paged: bitsandbytes pages tensors of at least 100,000 elements, and none is that large"
+    )
+
+
+def _derived_warning(scenario: Scenario) -> str:
+    if not scenario.architecture.facts.get("derived"):
+        return ""
+    return "the layer's facts were derived from the model's modules, not from its code: check with --engine trace"

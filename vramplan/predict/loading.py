@@ -1,0 +1,181 @@
+"""The load phase: build, quantise, upcast, attach adapters. People run out of memory before step one."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vramplan.architecture import Weight
+from vramplan.ledger import Component, Phase
+from vramplan.predict.adapters import adapted, adapter_tensors
+from vramplan.predict.base import loaded_element, piece, prepared_element, quantized_modules, steady_element, upcasts
+from vramplan.predict.layers import runs
+from vramplan.predict.quantization import is_quantized, pieces, shared_pieces
+from vramplan.predict.writer import Writer
+from vramplan.record import Device
+from vramplan.scenario import Load, QuantType, Scenario
+from vramplan.stacks import Upcast
+
+#: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
+_WARMUP_ELEMENT = {QuantType.NF4: 0.5, QuantType.FP4: 0.5, QuantType.INT8: 1.0}
+#: transformers 5.17 modeling_utils.py caching_allocator_warmup: never more than the card less 1.2 GiB.
+_WARMUP_SPARED = int(1.2 * 2**30)
+
+
+class Held(NamedTuple):
+    """An unquantised weight on the device."""
+
+    weight: Weight
+    block: int
+
+
+class Group(NamedTuple):
+    """Weights that exist `times` times."""
+
+    weights: tuple[Weight, ...]
+    times: int
+
+
+def write_load(
+    writer: Writer, scenario: Scenario, device: Device, *, capacity: int = 0
+) -> list[tuple[Group, list[Held]]]:
+    """Write the load phase; returns the unquantised weights that are left on the device.
+
+    `capacity` of the card caps the warm-up block; 0 when no card is meant.
+    """
+    writer.enter(Phase.LOAD)
+    if device == "cuda" and scenario.load_from is Load.CHECKPOINT:
+        _warm_up(writer, scenario, capacity)
+    for shared in shared_pieces(scenario.quant):
+        writer.hold(shared)
+    groups = [(group, _load(writer, group, scenario, device)) for group in _groups(scenario)]
+    if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
+        groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
+        writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
+    if scenario.method.adapts:
+        for group, _ in groups:
+            _attach(writer, group, scenario)
+    return groups
+
+
+def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
+    """What the first forward changes in the base model for good: 4-bit layers cast their biases to the compute dtype."""
+    for group, held in groups:
+        modules = quantized_modules(group.weights, scenario.quant)
+        changed = []
+        for weight, block in held:
+            of_quantized = weight.path.rpartition(".")[0] in modules
+            now = steady_element(weight, scenario, of_quantized=of_quantized)
+            if now != prepared_element(weight, scenario):
+                changed.append((weight, block, now))
+        if changed:
+            with writer.repeat(group.times):
+                for weight, block, now in changed:
+                    writer.free(block)
+                    writer.hold(piece(weight, now, scenario.quant))
+
+
+def _groups(scenario: Scenario) -> list[Group]:
+    """The model's weights in the order in which they arrive on the device.
+
+    from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by `dot_natural_key`); a model of
+    random weights is built in its own order. Buffers come last.
+    """
+    architecture = scenario.architecture
+    outside = [*architecture.before, *architecture.after]
+    layers = [Group(run.weights, run.times) for run in runs(architecture)]
+    if scenario.load_from is Load.RANDOM:
+        before, after = architecture.before, architecture.after
+    else:
+        outside.sort(key=_name)
+        layers = [Group(tuple(sorted(group.weights, key=_name)), group.times) for group in layers]
+        before = tuple(w for w in outside if w.path < architecture.layer_prefix)
+        after = tuple(w for w in outside if w.path >= architecture.layer_prefix)
+    return [Group(before, 1), *layers, Group(after, 1), Group(architecture.buffers, 1)]
+
+
+def _name(weight: Weight) -> str:
+    return weight.path
+
+
+def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
+    """transformers 5.17 modeling_utils.py caching_allocator_warmup: one block of about the model's size, taken and freed.
+
+    It counts every parameter and saved buffer as loaded: half a byte for a 4-bit weight, without block constants.
+    """
+    size = 0.0
+    for weight, times in scenario.architecture.counted:
+        quantized = is_quantized(weight, scenario.quant)
+        element = _WARMUP_ELEMENT[scenario.quant.type] if quantized else loaded_element(weight, scenario)
+        size += weight.numel * times * element
+    block = min(int(size), capacity - _WARMUP_SPARED) if capacity else int(size)
+    writer.free(writer.alloc(Component.WORKSPACE, "from_pretrained's warm-up of the allocator", block // 2 * 2))
+
+
+def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> list[Held]:
+    """Put the weights of a group on the device, quantising one matrix at a time."""
+    held = []
+    with writer.repeat(group.times):
+        for weight in group.weights:
+            if is_quantized(weight, scenario.quant):
+                _quantize(writer, weight, scenario, device)
+            else:
+                block = writer.hold(piece(weight, loaded_element(weight, scenario), scenario.quant))
+                held.append(Held(weight, block))
+    return held
+
+
+def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> None:
+    """One matrix arrives, is quantised, and goes: what stays is made while it is there."""
+    size, numel = weight.numel * scenario.dtype.bytes, weight.numel
+    flying = [writer.alloc(Component.WORKSPACE, f"{weight.module} to be quantised", size)]
+    int8 = scenario.quant.type is QuantType.INT8
+    if weight.transposed and not int8:  # integrations/bitsandbytes.py: `value.T`, made contiguous by Params4bit
+        flying.append(writer.alloc(Component.WORKSPACE, f"{weight.module} transposed", size))
+    if int8 and (device == "cuda" or scenario.dtype != "float16"):  # Int8Params._quantize: a float16 copy
+        flying.append(writer.alloc(Component.WORKSPACE, f"{weight.module} in float16", 2 * numel))
+    if device == "cpu":
+        scratch = _cpu_scratch(numel, scenario)
+        writer.free(writer.alloc(Component.WORKSPACE, f"{weight.module} being quantised", scratch))
+    absmax: list[int] = []
+    if scenario.quant.double:  # fp32 absmax and its difference from the mean, until they are quantised themselves
+        blocks = -(-numel // scenario.quant.block_size)
+        absmax = [writer.alloc(Component.WORKSPACE, f"{weight.module} fp32 absmax", 4 * blocks) for _ in range(2)]
+    for stored in pieces(weight, scenario.quant):
+        writer.hold(stored)
+    writer.free(*absmax, *flying)
+
+
+def _cpu_scratch(numel: int, scenario: Scenario) -> int:
+    """Bytes of temporaries, per matrix, that bitsandbytes' plain-torch quantisation holds at its highest moment.
+
+    backends/default/ops.py 0.50.2 quantize_4bit, at the line that packs: the fp32 copy (4 B an element, if the weight was 16-bit), the scaled
+    values (4), their int32 codes (4), the uint8 codes (1), the shifted half (0.5); fp4 before that, at `order[q]`: int32 codes, the int64
+    index that torch makes of them, the int64 result (20). int8_vectorwise_quant: the fp32 product and its rounding (8).
+    """
+    copy = 0 if scenario.dtype == "float32" else 4 * numel
+    if scenario.quant.type is QuantType.INT8:
+        return 8 * numel
+    if scenario.quant.type is QuantType.FP4:
+        return copy + 4 * numel + 20 * numel
+    return copy + 4 * numel + 4 * numel + numel + numel // 2
+
+
+def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) -> list[Held]:
+    """peft's `param.data = param.data.to(torch.float32)`, parameter by parameter; the old one goes when the new one is there."""
+    after = []
+    with writer.repeat(group.times):
+        for weight, block in held:
+            if upcasts(weight, scenario):
+                new = writer.hold(piece(weight, 4, scenario.quant))
+                writer.free(block)
+                block = new
+            after.append(Held(weight, block))
+    return after
+
+
+def _attach(writer: Writer, group: Group, scenario: Scenario) -> None:
+    """The adapters' two matrices for every adapted weight."""
+    with writer.repeat(group.times):
+        for weight in group.weights:
+            if adapted(weight, scenario.lora.targets):
+                for tensor in adapter_tensors(weight, scenario.lora):
+                    writer.alloc(Component.ADAPTERS, tensor.label, tensor.bytes)

@@ -1,0 +1,35 @@
+"""What a run holds on a GPU that is no tensor of the model: the context, and the libraries' workspaces."""
+
+from vramplan.catalog.gpus import Gpu, gpu
+from vramplan.ledger import Basis, Component, Entry, Phase
+from vramplan.predict.quantization import Piece
+from vramplan.scenario import Scenario
+
+#: aten/src/ATen/cuda/CublasHandlePool.cpp (torch 2.13), default workspace `:4096:2:16:8`: 2 x 4096 KiB + 8 x 16 KiB.
+CUBLAS_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
+#: The same function on compute capabilities 9.0 and 10.0: 8 x 4096 KiB.
+CUBLAS_WORKSPACE_LARGE = 8 * 4096 * 1024
+_LARGE = ((9, 0), (10, 0))
+
+
+def card(scenario: Scenario) -> Gpu | None:
+    """The card that the scenario names."""
+    return gpu(scenario.gpu) if scenario.gpu else None
+
+
+def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:
+    """cuBLAS's workspaces, allocated through torch's allocator: one for the main thread's handle, one for autograd's thread's."""
+    large = target is not None and target.capability in _LARGE
+    size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
+    return (
+        Piece(Component.WORKSPACE, "cuBLAS workspace of the main thread", size),
+        Piece(Component.WORKSPACE, "cuBLAS workspace of the backward thread", size),
+    )
+
+
+def context_entries(target: Gpu | None, phases: tuple[Phase, ...]) -> tuple[Entry, ...]:
+    """The context's entry in every phase; none when no card is named, since it differs fivefold between cards."""
+    if target is None:
+        return ()
+    note = target.context_origin
+    return tuple(Entry(phase, Component.CONTEXT, target.context, Basis.CALIBRATED, note) for phase in phases)

@@ -1,0 +1,114 @@
+"""What bitsandbytes stores for a quantised weight, tensor by tensor (bitsandbytes 0.50.2)."""
+
+from typing import NamedTuple
+
+from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.ledger import Component
+from vramplan.scenario import Quant, QuantType
+
+#: functional.py quantize_4bit: `quantize_blockwise(absmax - offset, blocksize=256)`.
+NESTED_BLOCK = 256
+#: functional.py get_4bit_type: 16 fp32 values, made anew for every matrix.
+CODE_TABLE_BYTES = 16 * 4
+#: functional.py create_dynamic_map: 256 fp32 values; quantize_blockwise gives every matrix a copy (`code.to(copy=True)`).
+DYNAMIC_MAP_BYTES = 256 * 4
+#: functional.py quantize_4bit: `offset = absmax.mean()`, one fp32.
+OFFSET_BYTES = 4
+
+#: Bytes of one element of the packed tensor, by the name of its dtype.
+STORAGE_BYTES = {"uint8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
+
+
+class Piece(NamedTuple):
+    """One tensor: what it is for, its name, its raw bytes."""
+
+    component: Component
+    label: str
+    bytes: int
+
+
+def is_quantized(weight: Weight, quant: Quant) -> bool:
+    """Whether bitsandbytes quantises `weight`.
+
+    transformers 5.17 (integrations/bitsandbytes.py, replace_with_bnb_linear) replaces exactly `nn.Linear` and `Conv1D`, the output head
+    excepted; embeddings, norms, biases, and the 3-D parameters and bare routers of a mixture of experts stay as they are.
+    """
+    return quant.type is not QuantType.NONE and weight.kind is WeightKind.LINEAR
+
+
+def packed_bytes(numel: int, quant: Quant) -> int:
+    """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype; one each in int8."""
+    if not quant.type.four_bit:
+        return numel
+    element = STORAGE_BYTES[quant.storage]
+    return (
+        (numel + 1) // (2 * element) * element
+    )  # backends/cuda/ops.py quantize_4bit: `(n + 1) // (itemsize * 2)` elements
+
+
+def pieces(weight: Weight, quant: Quant) -> tuple[Piece, ...]:
+    """The tensors that a quantised weight becomes, in the order in which they are made."""
+    name, numel = weight.module, weight.numel
+    packed = Piece(Component.WEIGHTS, f"{name} packed", packed_bytes(numel, quant))
+    if quant.type is QuantType.INT8:
+        # nn/modules.py Int8Params: int8 weight (CB is the same storage) and one fp32 scale per output row.
+        return (packed, Piece(Component.QUANT_STATE, f"{name} SCB", 4 * weight.in_out[1]))
+    blocks = -(-numel // quant.block_size)
+    code = Piece(Component.QUANT_STATE, f"{name} code table", CODE_TABLE_BYTES)
+    if not quant.double:
+        return (packed, Piece(Component.QUANT_STATE, f"{name} absmax", 4 * blocks), code)
+    return (
+        packed,
+        code,
+        Piece(Component.QUANT_STATE, f"{name} absmax offset", OFFSET_BYTES),
+        Piece(Component.QUANT_STATE, f"{name} nested absmax", 4 * -(-blocks // NESTED_BLOCK)),
+        Piece(Component.QUANT_STATE, f"{name} absmax", blocks),
+        Piece(Component.QUANT_STATE, f"{name} code map", DYNAMIC_MAP_BYTES),
+    )
+
+
+def shared_pieces(quant: Quant) -> tuple[Piece, ...]:
+    """What the process holds once: `functional.name2qmap["dynamic"]`, made when the first absmax is quantised."""
+    if quant.type.four_bit and quant.double:
+        return (Piece(Component.QUANT_STATE, "dynamic code map of the process", DYNAMIC_MAP_BYTES),)
+    return ()
+
+
+class Bits(NamedTuple):
+    """What one parameter of the quantised linear layers costs, in bits."""
+
+    packed: float
+    constants: float
+    """Block constants and their own constants: they grow with the matrix."""
+    tables: float
+    """Code tables, code maps and offsets: so many bytes per matrix, whatever its size."""
+
+    @property
+    def per_parameter(self) -> float:
+        """Packed weight and block constants, the figure that papers quote; tables apart."""
+        return self.packed + self.constants
+
+
+def quantized_parameters(architecture: Architecture, quant: Quant) -> int:
+    """How many parameters are quantised."""
+    return sum(weight.numel * times for weight, times in architecture.counted if is_quantized(weight, quant))
+
+
+def bits(architecture: Architecture, quant: Quant) -> Bits:
+    """Bits per quantised parameter, averaged over the model; 16-bit storage is not meant, so without quantisation all are 0."""
+    packed = constants = tables = numel = 0
+    for weight, times in architecture.counted:
+        if not is_quantized(weight, quant):
+            continue
+        numel += weight.numel * times
+        for piece in pieces(weight, quant):
+            if piece.component is Component.WEIGHTS:
+                packed += piece.bytes * times
+            elif piece.label.endswith(("code table", "code map", "offset")):
+                tables += piece.bytes * times
+            else:
+                constants += piece.bytes * times
+    if not numel:
+        return Bits(0.0, 0.0, 0.0)
+    tables += sum(piece.bytes for piece in shared_pieces(quant))
+    return Bits(8 * packed / numel, 8 * constants / numel, 8 * tables / numel)

@@ -1,0 +1,66 @@
+"""Does it fit? The replay capped at the budget answers; the engine's measured error tells how sure that is."""
+
+from typing import NamedTuple
+
+from vramplan.allocator import Replay, replay
+from vramplan.predict.overheads import card
+from vramplan.record import Verdict
+from vramplan.scenario import Scenario
+from vramplan.timeline import Timeline
+
+
+class ErrorInterval(NamedTuple):
+    """Measured error of an engine's reserved peak: (predicted - measured) / measured."""
+
+    low: float
+    """The most that it was too low by; negative."""
+    high: float
+    """The most that it was too high by."""
+    origin: str
+
+
+#: Of the engine's predictions on public GPU measurements; replaced whenever the table of errors is made anew.
+ERROR = {
+    "analytic": ErrorInterval(-0.05, 0.05, "provisional"),
+    "trace": ErrorInterval(-0.05, 0.05, "provisional"),
+}
+
+
+def judge(
+    scenario: Scenario,
+    timeline: Timeline,
+    played: Replay,
+    *,
+    budget: int | None = None,
+    reserve: int = 0,
+    engine: str = "analytic",
+) -> Verdict | None:
+    """Whether the run fits `budget`, or the scenario's card less `reserve`; None without either.
+
+    `played` is the replay without a cap.
+    """
+    target = card(scenario)
+    if budget is None:
+        if target is None:
+            return None
+        budget = target.capacity - reserve
+    context = target.context if target else 0
+    room = budget - context
+    capped = played if played.reserved <= room else replay(timeline.parts, budget=max(room, 0))
+    fits = capped.oom is None
+    needs = (capped if fits else played).reserved + context
+    return Verdict(budget, fits, _word(timeline, played, room, ERROR[engine], fits=fits), budget - needs)
+
+
+def _word(timeline: Timeline, played: Replay, room: int, error: ErrorInterval, *, fits: bool) -> str:
+    """`tight` when an error that the engine has made before would turn the answer.
+
+    True need = predicted / (1 + error): it fits for sure if it fits in room x (1 + low), and cannot fit if not in room x (1 + high).
+    """
+    if fits:
+        return "fits" if _fits(timeline, played, int(room * (1 + error.low))) else "tight"
+    return "tight" if _fits(timeline, played, int(room * (1 + error.high))) else "does not fit"
+
+
+def _fits(timeline: Timeline, played: Replay, room: int) -> bool:
+    return played.reserved <= room or (room > 0 and replay(timeline.parts, budget=room).oom is None)
