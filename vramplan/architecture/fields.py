@@ -1,6 +1,7 @@
 """A config.json read key by key: the wrong type, a size out of range or a missing key stops with the key's name."""
 
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 from vramplan.errors import UsageError, nearest
@@ -119,12 +120,23 @@ class Fields:
     def _find(self, keys: tuple[str, ...]) -> tuple[str, Any]:
         """The spelling that is there, with its value; two spellings that disagree are refused."""
         there = [key for key in keys if key in self.config]
+        if not there:
+            self._refuse_misspelt(keys)
         if len(there) > 1 and len({repr(self.config[key]) for key in there}) > 1:
             raise UsageError(
                 f"{' and '.join(map(repr, there))} disagree in the configuration of {self.name}",
                 hint="they are two spellings of one thing: leave one",
             )
         return (there[0], self.config[there[0]]) if there else (keys[0], _ABSENT)
+
+    def _refuse_misspelt(self, keys: tuple[str, ...]) -> None:
+        """Stop when a key that is left out is there under another name: its default would be a wrong size."""
+        for key in keys:
+            others = (word for word in self.config if word in _SYNONYMS.get(key, ()) or _slip(key, word))
+            if other := next(others, None):
+                raise UsageError(
+                    f"unknown key '{other}' in the configuration of {self.name}", hint=f"did you mean '{key}'?"
+                )
 
     def _missing(self, key: str) -> UsageError:
         guess = nearest(key, (str(word) for word in self.config))
@@ -134,5 +146,17 @@ class Fields:
         )
 
 
+def _slip(key: str, word: str) -> bool:
+    """Whether `word` is `key` with a letter too many, too few or out of place."""
+    if word == key or abs(len(word) - len(key)) > 1 or len(set(word) ^ set(key)) > 1:
+        return False
+    return SequenceMatcher(None, key, word).ratio() >= 0.9
+
+
 _ABSENT = object()
+#: What other families and trainers call the same thing.
+_SYNONYMS = {
+    "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "n_head_kv", "num_query_groups", "multi_query_group_num"),
+    "head_dim": ("head_size", "kv_channels", "attention_head_dim"),
+}
 _DEPTHS = ("num_hidden_layers", "n_layer")

@@ -34,25 +34,36 @@ FAMILIES: dict[str, Callable[[Fields], Architecture]] = {
 
 
 def read_architecture(config: Mapping[str, Any], *, name: str) -> Architecture:
-    """The model that a config.json describes: every weight once, and the facts about its layers."""
+    """The model that a config.json describes: every weight once, and the facts about its layers.
+
+    A model_type outside the table is read off the model that transformers builds, when it is installed.
+    """
     family = _family(config, name)
-    return FAMILIES[family](Fields(config, name))
+    if family in FAMILIES:
+        return FAMILIES[family](Fields(config, name))
+    from vramplan.architecture.from_transformers import derive_architecture, installed
+
+    if installed():
+        return derive_architecture(config, name=name)
+    raise UnknownArchitecture(
+        f"unknown architecture '{family}' in the configuration of {name}",
+        hint=f"{nearest(family, FAMILIES)}known: {', '.join(FAMILIES)}; install vramplan[measure] to ask transformers",
+    )
 
 
 def _family(config: Mapping[str, Any], name: str) -> str:
     if not isinstance(config, Mapping):
+        kind = type(config).__name__
         raise UnknownArchitecture(
-            f"the configuration of {name} is a {type(config).__name__}, not a mapping",
-            hint="give it a whole config.json",
+            f"the configuration of {name} is a {kind}, not a mapping", hint="give it a whole config.json"
         )
     family = config.get("model_type")
-    if not isinstance(family, str):
+    if family is None:
         raise UnknownArchitecture(
             f"no 'model_type' in the configuration of {name}", hint=f"known: {', '.join(FAMILIES)}"
         )
-    if family not in FAMILIES:
+    if not isinstance(family, str):
         raise UnknownArchitecture(
-            f"unknown architecture '{family}' in the configuration of {name}",
-            hint=f"{nearest(family, FAMILIES)}known: {', '.join(FAMILIES)}",
+            f"'model_type' is {family!r} in the configuration of {name}", hint=f"known: {', '.join(FAMILIES)}"
         )
     return family

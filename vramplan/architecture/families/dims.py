@@ -43,6 +43,7 @@ class Defaults:
 
 def read_dims(fields: Fields, defaults: Defaults) -> Dims:
     """The sizes under the names that most families use."""
+    fields.mapping("rope_scaling")  # decides no size, but the library stops at anything else
     hidden = fields.size("hidden_size")
     heads = fields.size("num_attention_heads", missing=defaults.heads)
     if defaults.even:
