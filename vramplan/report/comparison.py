@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from vramplan.compare import Comparison, ErrorTable, Pair, Summary, label
-from vramplan.ledger import Phase
-from vramplan.report.layout import Page, table, table_unit
+from vramplan.compare import Comparison, ErrorTable, Pair, Summary, Total, label
+from vramplan.ledger import Component
+from vramplan.record import Record
+from vramplan.report.layout import Page, amount, table, table_unit
 from vramplan.units import human
 
 EQUAL = "="
@@ -16,10 +17,7 @@ def render_comparison(comparison: Comparison, page: Page) -> str:
     names = sides(comparison)
     rows = [[unit, *names, "difference", "relative"]]
     for total in comparison.totals:
-        rows += [[], [page.bold(total.phase.value)], *_phase_rows(comparison, total.phase, factor)]
-        rows.append(["  allocated", *_cells(comparison, total.allocated, factor, page)])
-        if total.reserved:
-            rows.append(["  reserved", *_cells(comparison, total.reserved, factor, page)])
+        rows += [[], [page.bold(total.phase.value)], *_phase_rows(comparison, total, factor, page)]
     rows += [[], ["between steps", *_cells(comparison, comparison.steady, factor, page)]]
     notes = [line for note in comparison.notes for line in page.wrap(f"note: {note}", indent="  ")]
     lines = [*_heading(comparison, page), "", *table(rows), *(["", *notes] if notes else [])]
@@ -77,7 +75,8 @@ def difference(pair: Pair) -> str:
 
 def _heading(comparison: Comparison, page: Page) -> Iterator[str]:
     for name, result in zip(sides(comparison), (comparison.a, comparison.b), strict=True):
-        yield from page.wrap(f"{name}: {result.scenario.name}, {label(result)}, memory of {result.device}", indent="  ")
+        how = "measured" if isinstance(result, Record) else f"{result.engine} engine"
+        yield from page.wrap(f"{name}: {result.scenario.name}, {how}, memory of {result.device}", indent="  ")
     yield f"difference: {_other(comparison)} less {_reference(comparison)}"
 
 
@@ -89,14 +88,21 @@ def _other(comparison: Comparison) -> str:
     return sides(comparison)[1 - "ab".index(comparison.reference)]
 
 
-def _phase_rows(comparison: Comparison, phase: Phase, factor: int) -> Iterator[list[str]]:
-    for row in comparison.rows:
-        if row.phase is phase:
-            yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
+def _phase_rows(comparison: Comparison, total: Total, factor: int, page: Page) -> Iterator[list[str]]:
+    """The components, what they add up to, and what stands outside the allocator."""
+    held = [row for row in comparison.rows if row.phase is total.phase]
+    context = [row for row in held if row.component is Component.CONTEXT]
+    for row in (row for row in held if row not in context):
+        yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
+    yield ["  allocated", *_cells(comparison, total.allocated, factor, page)]
+    if total.reserved:
+        yield ["  reserved", *_cells(comparison, total.reserved, factor, page)]
+    for row in context:
+        yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
 
 
 def _cells(comparison: Comparison, pair: Pair, factor: int, page: Page) -> list[str]:
-    both = [page.bold(f"{comparison.side(pair, letter) / factor:.2f}") for letter in "ab"]
+    both = [page.bold(amount(comparison.side(pair, letter), factor)) for letter in "ab"]
     return [*both, difference(pair), percent(pair.relative)]
 
 

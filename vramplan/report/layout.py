@@ -8,6 +8,8 @@ from itertools import zip_longest
 from vramplan.units import GIB, MIB
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+#: Spaces at which a line may break: not between a number and its unit.
+_BREAK = re.compile(r" (?!(?:B|[KMGT]iB|[kMT])\b)")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 GAP = "  "
 
@@ -42,9 +44,14 @@ class Page:
         """`text` on as many lines as the page needs, those after the first one indented; one line in a pipe."""
         if not self.width or visible(text) <= self.width:
             return [text]
-        import textwrap
-
-        return textwrap.wrap(text, max(self.width, 20), subsequent_indent=indent, break_on_hyphens=False)
+        lines, line = [], ""
+        for word in _BREAK.split(text):
+            if line and visible(line) + 1 + visible(word) > self.width:
+                lines.append(line)
+                line = indent + word
+            else:
+                line = f"{line} {word}" if line else word
+        return [*lines, line]
 
 
 def visible(text: str) -> int:
@@ -70,6 +77,11 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[
 def table_unit(largest: int) -> tuple[str, int]:
     """The one unit of a table's columns, and its bytes: GiB, or MiB when the largest number is below 1 GiB."""
     return ("GiB", GIB) if largest >= GIB else ("MiB", MIB)
+
+
+def amount(size: int, factor: int) -> str:
+    """A cell of a table whose unit is `factor` bytes: two decimals, `-` for nothing at all."""
+    return f"{size / factor:.2f}" if size else "-"
 
 
 def _pad(cell: str, width: int, to_left: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vramplan.compare import Comparison, ErrorTable, Pair, Summary
 from vramplan.report.comparison import EQUAL, difference, peak_sentence, percent, sides
-from vramplan.report.layout import table_unit
+from vramplan.report.layout import amount, table_unit
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -44,7 +44,7 @@ def _of(summary: Summary | None, name: str) -> str:
 
 
 def _cells(comparison: Comparison, pair: Pair, factor: int) -> list[str]:
-    both = [f"{comparison.side(pair, letter) / factor:.2f}" for letter in "ab"]
+    both = [amount(comparison.side(pair, letter), factor) for letter in "ab"]
     return [*both, difference(pair), percent(pair.relative)]
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from vramplan.ledger import Basis, Component
 from vramplan.record import Outcome, Prediction, Record, Result, Verdict
-from vramplan.report.layout import Page, bar, table, table_unit, visible
+from vramplan.report.layout import Page, amount, bar, table, table_unit, visible
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -33,7 +33,8 @@ def render_prediction(
     lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_basis_lines(prediction, page)]
     lines += _warnings(prediction, page)
     if levers:
-        rows = [[f"  -{human(lever.saves)}", lever.label] for lever in levers]
+        unit, factor = table_unit(prediction.ledger.peak)
+        rows = [[f"  -{lever.saves / factor:.2f} {unit}", lever.label] for lever in levers]
         lines += ["", "what would save most:", *table(rows, left=(1,))]
     return "\n".join([*lines, "", *_verdict(prediction.verdict, prediction.scenario.gpu, page)])
 
@@ -79,7 +80,7 @@ def render_ledger(result: Result, page: Page) -> list[str]:
         if component is Component.CONTEXT or not any(held):
             continue
         bars.append(ledger.bytes(ledger.peak_phase, component) / ledger.peak)
-        rows.append([component.value, *(f"{size / factor:.2f}" for size in held), f"{bars[-1]:.0%}"])
+        rows.append([component.value, *(amount(size, factor) for size in held), _share(bars[-1])])
     totals = [f"{ledger.allocated(phase) / factor:.2f}" for phase in ledger.phases]
     where = ledger.phases.index(ledger.peak_phase)
     totals[where] = page.bold(totals[where])
@@ -112,6 +113,11 @@ def _with_bars(rows: list[list[str]], shares: list[float], page: Page) -> list[s
     drawn += [""] * (len(rows) - len(drawn))
     pictured = [[*row, picture] for row, picture in zip(rows, drawn, strict=True)]
     return table(pictured, left=(0, len(rows[0])))
+
+
+def _share(share: float) -> str:
+    """A percentage; `<1%` for something that is there."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}" if share else ""
 
 
 def _header(result: Result, page: Page) -> Iterator[str]:
@@ -158,7 +164,7 @@ def _millions(count: int) -> str:
     """`6.74 B`, `40.0 M`, `512`: parameters as people name model sizes, three digits."""
     for factor, letter in ((10**12, " T"), (10**9, " B"), (10**6, " M"), (10**3, " k")):
         if count >= factor:
-            return f"{count / factor:.3g}{letter}"
+            return f"{count / factor:#.3g}".rstrip(".") + letter
     return str(count)
 
 
@@ -201,9 +207,9 @@ def _warnings(result: Result, page: Page) -> list[str]:
 def _verdict(verdict: Verdict | None, gpu: str, page: Page) -> list[str]:
     if verdict is None:
         return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
-    where = f" of {gpu}" if gpu else ""
+    where = f" on {gpu}" if gpu else ""
     room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
-    text = f"{human(verdict.budget - verdict.margin)} in a budget of {human(verdict.budget)}{where}, {room}"
+    text = f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}, {room}"
     return page.wrap(f"{_word(verdict, page)}: {text}", indent="  ")
 
 
@@ -221,6 +227,8 @@ def _times(record: Record) -> Iterator[str]:
 
 def _outcome(record: Record, page: Page) -> list[str]:
     if record.outcome is Outcome.OK:
-        return [page.green("measured") + f" on {record.device}"]
+        ledger = record.ledger
+        peak = f"peak of {human(ledger.peak)} in {ledger.peak_phase.value}, measured on {record.device}"
+        return [f"{page.green(record.outcome.value)}: {peak}"]
     note = f": {record.note}" if record.note else ""
     return page.wrap(f"{page.red(record.outcome.value)}{note}", indent="  ")

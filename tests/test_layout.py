@@ -1,0 +1,28 @@
+import pytest
+
+from vramplan.report.layout import Page, bar, table, table_unit, visible
+
+
+@pytest.mark.parametrize(
+    ("share", "cells", "drawn"),
+    [(0, 8, ""), (1, 4, "████"), (0.5, 4, "██"), (1 / 64, 8, "▏"), (0.3, 10, "███"), (2, 3, "███"), (-1, 3, "")],
+)
+def test_a_bar_is_drawn_in_eighths(share: float, cells: int, drawn: str) -> None:
+    assert bar(share, cells) == drawn
+
+
+def test_columns_are_aligned_whatever_their_colour() -> None:
+    bold = Page(color=True).bold("12.00")
+    lines = table([["name", "GiB"], ["a", bold], [], ["longer", "1.00"]])
+    assert lines == ["name      GiB", f"a       {bold}", "", "longer   1.00"]
+    assert visible(lines[1]) == 13
+
+
+def test_a_pipe_is_never_wrapped() -> None:
+    assert Page().wrap("word " * 100) == ["word " * 100]
+    assert all(len(line) <= 30 for line in Page(30).wrap("word " * 100, indent="  "))
+
+
+def test_small_tables_are_in_mib() -> None:
+    assert table_unit(2**30) == ("GiB", 2**30)
+    assert table_unit(2**30 - 1) == ("MiB", 2**20)

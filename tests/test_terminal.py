@@ -1,0 +1,81 @@
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+from samples import FAILED, NO_FIT, ON_CPU, PREDICTION, RECORD, TINY, check_golden
+
+from vramplan.ledger import Component, Entry
+from vramplan.record import Prediction
+from vramplan.report.layout import Page, visible
+from vramplan.report.terminal import render_prediction, render_record, render_summary
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.units import MIB
+
+
+@dataclass(frozen=True)
+class Lever:
+    label: str
+    saves: int
+
+
+LEVERS = (Lever("batch 2 instead of 4", 880 * MIB), Lever("paged_adamw_8bit instead of adamw_torch", 228 * MIB))
+
+
+def _single(entry: Entry) -> Entry:
+    """The block constants in fp32: 288 MiB more than the sample's 96 MiB."""
+    return replace(entry, bytes=384 * MIB) if entry.component is Component.QUANT_STATE else entry
+
+
+SINGLE = replace(
+    PREDICTION,
+    scenario=scenario_from_mapping(PREDICTION.scenario.to_mapping() | {"quant": {"type": "nf4", "double": False}}),
+    ledger=replace(PREDICTION.ledger, entries=tuple(map(_single, PREDICTION.ledger.entries))),
+    bits_per_parameter=4.5,
+)
+
+
+@pytest.mark.parametrize("width", [0, 60, 80, 120])
+def test_a_prediction_at_every_width(width: int) -> None:
+    check_golden(
+        f"predict-{width or 'pipe'}.txt", render_prediction(PREDICTION, Page(width), levers=LEVERS, toggled=SINGLE)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction"), [("no-fit", NO_FIT), ("cpu", ON_CPU), ("tiny", TINY)], ids=["no-fit", "cpu", "tiny"]
+)
+def test_other_predictions(name: str, prediction: Prediction) -> None:
+    check_golden(f"predict-{name}.txt", render_prediction(prediction, Page(100)))
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 200])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    texts = [
+        render_prediction(PREDICTION, Page(width, color=True), levers=LEVERS, toggled=SINGLE),
+        render_record(RECORD, Page(width, color=True)),
+    ]
+    assert max(visible(line) for text in texts for line in text.splitlines()) <= width
+
+
+def test_the_verdict_is_the_last_line() -> None:
+    assert render_prediction(PREDICTION, Page()).splitlines()[-1].startswith("fits: ")
+    assert render_prediction(NO_FIT, Page()).splitlines()[-1].startswith("does not fit: ")
+
+
+def test_colour_adds_nothing_but_colour() -> None:
+    coloured = render_prediction(NO_FIT, Page(90, color=True), levers=LEVERS, toggled=SINGLE)
+    assert "\x1b[31mdoes not fit\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == render_prediction(NO_FIT, Page(90), levers=LEVERS, toggled=SINGLE)
+
+
+def test_a_record() -> None:
+    check_golden("measure.txt", render_record(RECORD, Page(100)))
+
+
+def test_a_run_that_failed_has_no_table() -> None:
+    check_golden("measure-timeout.txt", render_record(FAILED, Page(100)))
+
+
+def test_a_matrix_is_one_line_per_scenario() -> None:
+    check_golden("summary.txt", render_summary([PREDICTION, NO_FIT], Page()))
+    check_golden("summary-cpu.txt", render_summary([ON_CPU, TINY], Page()))
