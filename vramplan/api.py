@@ -1,5 +1,6 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from vramplan.compare import Comparison
@@ -38,11 +39,21 @@ def predict(
     raise unknown("engine", engine, ENGINES)
 
 
-def measure(scenario: Scenario, device: Device = "cpu", *, steps: int = 3, timeout: float | None = None) -> Record:
-    """What `scenario` takes: `steps` real training steps in a child process, killed after `timeout` seconds."""
+def measure(
+    scenario: Scenario,
+    device: Device = "cpu",
+    *,
+    steps: int = 3,
+    timeout: float | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Record:
+    """What `scenario` takes: real training steps in a child process, ended after `timeout` seconds.
+
+    A child that fails is an outcome in the record. `progress` is called with a line of text now and then.
+    """
     from vramplan.measure.run import measure as run
 
-    return run(scenario, device=device, steps=steps, timeout=timeout)
+    return run(scenario, device=device, steps=steps, timeout=timeout, progress=progress)
 
 
 def compare(a: Result | Scenario, b: Result | Scenario) -> Comparison:

@@ -291,7 +291,7 @@ def error_table(directory: Path, predict: Callable[[Scenario, Device], Predictio
             else:
                 rows.append(_error_row(compare(predict(record.scenario, record.device), record), name))
         except UsageError as error:
-            skipped.append(f"{name}: {error.message.replace(str(path), 'it')}")
+            skipped.append(f"{name}: {error.message.replace(f'{path}: ', '').replace(str(path), 'it')}")
     if not rows:
         reasons = "; ".join(skipped[:3]) or "it holds no .json file"
         raise UsageError(f"no record to compare in '{directory}'", hint=f"{reasons}; `vramplan measure` writes records")

@@ -40,8 +40,8 @@ def run(args: Namespace) -> Answer:
     files = _files(args.out, [scenario.name for scenario in scenarios], many=many)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
-        print(f"measuring {scenario.name} on {args.device} ...", file=sys.stderr)
-        record = measure(scenario, device=args.device, steps=args.steps, timeout=args.timeout)
+        _progress(f"measuring {scenario.name} on {args.device} ...")
+        record = measure(scenario, args.device, steps=args.steps, timeout=args.timeout, progress=_progress)
         _save(record, file)
         records.append(record)
     code = int(any(record.outcome is not Outcome.OK for record in records))
@@ -51,6 +51,10 @@ def run(args: Namespace) -> Answer:
     from vramplan.report.terminal import render_record
 
     return Answer("\n\n".join(render_record(record, page()) for record in records), code)
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
@@ -79,7 +83,7 @@ def _save(record: "Record", file: Path | None) -> None:
         raise UsageError(
             f"--out: cannot write {file}: {error.strerror}", hint="name a place that you may write"
         ) from error
-    print(f"wrote {file}", file=sys.stderr)
+    _progress(f"wrote {file}")
 
 
 COMMAND = Command(

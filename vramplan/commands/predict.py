@@ -75,7 +75,23 @@ def _detailed(prediction: "Prediction", args: Namespace) -> str:
     from vramplan.predict.levers import biggest_levers
     from vramplan.report.terminal import render_prediction
 
-    return render_prediction(prediction, page(), levers=biggest_levers(prediction))
+    return render_prediction(prediction, page(), levers=biggest_levers(prediction), toggled=_toggled_double(prediction))
+
+
+def _toggled_double(prediction: "Prediction") -> "Prediction | None":
+    """The same with double quantisation switched, for the line that says what the flag saves; None without 4 bits."""
+    from dataclasses import replace
+
+    from msgspec.structs import replace as changed
+
+    from vramplan.predict.engine import bits_per_parameter, ledger
+
+    scenario = prediction.scenario
+    if not scenario.quant.type.four_bit:
+        return None
+    other = changed(scenario, quant=changed(scenario.quant, double=not scenario.quant.double))
+    bits, held = bits_per_parameter(other), ledger(other, prediction.device)
+    return replace(prediction, scenario=other, bits_per_parameter=bits, ledger=held)
 
 
 COMMAND = Command(
