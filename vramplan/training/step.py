@@ -49,7 +49,7 @@ class TrainingStep:
         self._held: Any = None
         causal = causal_model(model)
         self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
-        self._counts_items = accepts_loss_kwargs(causal)
+        self._counts_items, self._shifted = accepts_loss_kwargs(causal), shifts_labels(causal)
         install_loss(causal, scenario.stack.loss)
         causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
         self._autocast = _autocast(scenario, device)
@@ -61,7 +61,7 @@ class TrainingStep:
         """One optimizer step; the mean loss of its micro-batches."""
         self.meter.enter(Phase.FORWARD)
         batches = make_batches(self._scenario, self._vocabulary, self._device, self.meter)
-        items = _count_items(batches) if self._trainer and self._counts_items else None
+        items = count_items(batches, shifted=self._shifted) if self._trainer and self._counts_items else None
         total = torch.zeros((), device=self._device)
         with attention_backend(self._scenario.attention):
             for batch in batches:
@@ -135,10 +135,17 @@ def accepts_loss_kwargs(causal: Any) -> bool:
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _count_items(batches: list[Batch]) -> Tensor:
-    """Target tokens of the whole step; labels shift by one (transformers 5.17 trainer.py `_get_num_items_in_batch`)."""
-    count: Tensor = sum(batch["labels"][..., 1:].ne(-100).sum() for batch in batches)  # type: ignore[assignment]
-    return count
+def shifts_labels(causal: Any) -> bool:
+    """Whether the Trainer knows the model's loss to shift labels (trainer.py 5.17); GPT-2 has no `loss_type`, so no."""
+    from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+
+    return LOSS_MAPPING.get(getattr(causal, "loss_type", None)) is ForCausalLMLoss
+
+
+def count_items(batches: list[Batch], *, shifted: bool) -> Tensor:
+    """Target tokens of the whole step, on the device (transformers 5.17 trainer.py `_get_num_items_in_batch`)."""
+    labels = [batch["labels"][..., 1:] if shifted else batch["labels"] for batch in batches]
+    return torch.stack([part.ne(-100).sum() for part in labels]).sum()
 
 
 def _autocast(scenario: Scenario, device: torch.device) -> torch.autocast | None:

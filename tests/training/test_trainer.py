@@ -1,0 +1,158 @@
+"""Our `hf-trainer` loop against the real transformers.Trainer: the same losses, the same memory in every phase."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from vramplan.ledger import TRAINING_PHASES, Ledger, Phase
+from vramplan.measure.cpu import CpuMeter
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.training.batch import make_batches
+from vramplan.training.build import build_model
+from vramplan.training.meter import Meter, NoMeter
+from vramplan.training.optimizers import LEARNING_RATE
+from vramplan.training.prepare import prepare
+from vramplan.training.run import set_up
+
+CPU = torch.device("cpu")
+STEPS = 3
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "tie_word_embeddings": False,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 512}
+GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+
+SCENARIOS = {
+    "qlora": {"model": LLAMA, "lora": {"rank": 8}, "batch": 2, "seq": 64},
+    "accumulation": {"model": LLAMA, "lora": {"rank": 8}, "batch": 1, "seq": 64, "grad_accum": 3},
+    "reentrant": {"model": LLAMA, "batch": 2, "seq": 64, "checkpointing": "reentrant", "optimizer": "adamw_8bit"},
+    "lora": {"model": LLAMA, "method": "lora", "batch": 2, "seq": 64, "checkpointing": False},
+    "full": {"model": LLAMA, "method": "full", "batch": 2, "seq": 64, "optimizer": "adafactor"},
+    "gpt2": {"model": GPT2, "lora": {"targets": ["c_attn"]}, "batch": 2, "seq": 64, "optimizer": "lion_32bit"},
+}
+
+
+@dataclass
+class Run:
+    losses: list[float]
+    ledger: Ledger
+
+
+class Rows(Dataset[dict[str, torch.Tensor]]):
+    """The rows of our batches, over and over: the sampler is sequential, so every step sees the same ones."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        batches = make_batches(scenario, int(scenario.model.config["vocab_size"]), CPU, NoMeter())
+        self.rows = [
+            dict(zip(batch, row, strict=True)) for batch in batches for row in zip(*batch.values(), strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows) * STEPS
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.rows[index % len(self.rows)]
+
+
+class WatchedTrainer(Trainer):
+    """The real Trainer; the overrides only say where a phase begins and write down each loss."""
+
+    def watch(self, meter: Meter) -> None:
+        self.meter, self.losses = meter, []
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        causal.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: meter.enter(Phase.LOSS))
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.meter.enter(Phase.FORWARD)
+        loss = super().training_step(*args, **kwargs)
+        self.losses.append(loss)
+        return loss
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().compute_loss(*args, **kwargs)
+        self.meter.enter(Phase.BACKWARD)
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self.meter.enter(Phase.STEP)
+        return super()._clip_grad_norm(model)
+
+
+def arguments(scenario: Scenario, folder: Path) -> TrainingArguments:
+    checkpointing = scenario.checkpointing.value
+    return TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=True,
+        per_device_train_batch_size=scenario.batch,
+        gradient_accumulation_steps=scenario.grad_accum,
+        gradient_checkpointing=checkpointing != "false",
+        gradient_checkpointing_kwargs={"use_reentrant": checkpointing == "reentrant"},
+        optim=scenario.optimizer,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        max_steps=STEPS,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+
+
+def theirs(scenario: Scenario, folder: Path) -> Run:
+    meter = CpuMeter(vocab=512)
+    with meter:
+        model = prepare(build_model(scenario, CPU, meter), scenario, meter)
+        trainer = WatchedTrainer(model=model, args=arguments(scenario, folder), train_dataset=Rows(scenario))
+        trainer.watch(meter)
+        trainer.train()
+    micro = [float(loss) for loss in trainer.losses]
+    return Run(
+        [sum(micro[i : i + scenario.grad_accum]) for i in range(0, len(micro), scenario.grad_accum)], meter.ledger()
+    )
+
+
+def ours(scenario: Scenario) -> Run:
+    meter = CpuMeter(vocab=512)
+    with meter:
+        workload = set_up(scenario, CPU, meter)
+        losses = [float(workload.run()) for _ in range(STEPS)]
+    return Run(losses, meter.ledger())
+
+
+@pytest.fixture(scope="module", params=SCENARIOS)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    scenario = scenario_from_mapping({"load": "random", "name": request.param, **SCENARIOS[request.param]})
+    return ours(scenario), theirs(scenario, tmp_path_factory.mktemp("trainer"))
+
+
+def test_losses_are_the_trainers(runs: tuple[Run, Run]) -> None:
+    own, trainer = runs
+    assert own.losses == pytest.approx(trainer.losses, rel=1e-5)
+    assert own.losses[-1] < own.losses[0]
+
+
+@pytest.mark.parametrize("phase", TRAINING_PHASES)
+def test_memory_of_each_phase_is_the_trainers(runs: tuple[Run, Run], phase: Phase) -> None:
+    own, trainer = runs
+    assert own.ledger.allocated(phase) == pytest.approx(trainer.ledger.allocated(phase), rel=0.01)
+
+
+def test_steady_memory_is_the_trainers(runs: tuple[Run, Run]) -> None:
+    own, trainer = runs
+    assert own.ledger.steady == pytest.approx(trainer.ledger.steady, rel=0.01)
