@@ -9,22 +9,11 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from math import prod
 from typing import Any
 
-from vramplan.architecture.model import Architecture, Attention, Block, Experts, Facts, Mlp, Weight, WeightKind
+from vramplan.architecture.derived_facts import LayerReader, named
+from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
 from vramplan.errors import UnknownArchitecture, nearest
-
-#: Under which names configuration classes of transformers 5.17.0 keep what a layer's facts need.
-SPELLINGS: dict[str, tuple[str, ...]] = {
-    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    "kv_heads": ("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
-    "head_dim": ("head_dim", "attention_head_dim", "kv_channels"),
-    "intermediate": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
-    "per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k"),
-    "experts_width": ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"),
-    "activation": ("hidden_act", "hidden_activation", "activation_function", "activation"),
-}
 
 
 def installed() -> bool:
@@ -70,29 +59,37 @@ def _build(config: dict[str, Any], name: str) -> Any:
 
 
 def _describe(model: Any, name: str) -> Architecture:
-    config = model.config.get_text_config()
+    config, table, head = model.config.get_text_config(), model.get_input_embeddings(), model.get_output_embeddings()
+    if table is None or getattr(table, "weight", None) is None or table.weight.dim() != 2:
+        raise UnknownArchitecture(
+            f"'{model.config.model_type}' has no embedding table", hint="only decoders of tokens can be planned"
+        )
+    vocab, hidden = table.weight.shape
     prefix, count = _layer_list(model, config)
-    groups, head = _grouped(model, prefix, count), model.get_output_embeddings()
-    reader = _Reader(config)
-    kinds = list(dict.fromkeys(groups.layers))
-    blocks = tuple(reader.block(weights) for weights in kinds)
+    buffers = tuple(_buffers(model))
+    groups, reader = _grouped(model, prefix, count), LayerReader(config, hidden, rotary_dim=_rotary_dim(buffers))
+    layers = list(zip(groups.layers, reader.windows(count), strict=True))
+    kinds = list(dict.fromkeys(layers))
+    blocks = tuple(reader.block(weights, window) for weights, window in kinds)
     facts: Facts = {"derived": True}
+    if cap := named(config, "final_logit_softcapping"):
+        facts["logit_softcap"] = cap
     if reader.assumed:
         facts["assumed"] = ", ".join(sorted(reader.assumed))
-    table = model.get_input_embeddings()
+    shifts = (w for weights in groups.layers for w in weights if w.kind is WeightKind.NORM and w.path.endswith("bias"))
     return Architecture(
         name=name,
         family=model.config.model_type,
-        hidden=config.hidden_size,
-        vocab=config.vocab_size,
-        norm="layer" if any(w.path.endswith("bias") for k in kinds for w in k if w.kind is WeightKind.NORM) else "rms",
-        tied=head is not None and table is not None and head.weight is table.weight,
+        hidden=hidden,
+        vocab=vocab,
+        norm="rms" if next(shifts, None) is None else "layer",
+        tied=head is not None and head.weight is table.weight,
         layer_prefix=prefix,
         blocks=blocks,
-        layers=tuple(kinds.index(weights) for weights in groups.layers),
+        layers=tuple(kinds.index(layer) for layer in layers),
         before=groups.before,
         after=groups.after,
-        buffers=tuple(_buffers(model)),
+        buffers=buffers,
         facts=facts,
     )
 
@@ -102,7 +99,7 @@ def _layer_list(model: Any, config: Any) -> tuple[str, int]:
     from torch import nn
 
     lists = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    deep = [found for found in lists if len(found[1]) == config.num_hidden_layers] or lists
+    deep = [found for found in lists if len(found[1]) == named(config, "num_hidden_layers")] or lists
     if not deep:
         raise UnknownArchitecture(
             f"'{model.config.model_type}' has no list of layers", hint="only decoders made of layers can be planned"
@@ -193,69 +190,6 @@ def _other_dtype(tensor: Any) -> str:
     return "" if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")
 
 
-class _Reader:
-    """A layer's facts out of a configuration object; remembers which ones it had to assume."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-        self.assumed: set[str] = set()
-
-    def size(self, fact: str, otherwise: int) -> int:
-        """A size by any of its spellings, else `otherwise`, which is then noted as assumed."""
-        values = (getattr(self.config, key, None) for key in SPELLINGS[fact])
-        found = next((value for value in values if type(value) is int and value > 0), None)
-        if found is None:
-            self.assumed.add(fact)
-            return otherwise
-        return found
-
-    def block(self, weights: tuple[Weight, ...]) -> Block:
-        """The layer with these weights."""
-        experts = next((w for w in weights if w.kind is WeightKind.EXPERTS and len(w.shape) == 3), None)
-        if experts is None:
-            return Block(weights, self.attention(weights), self.mlp(weights), None)
-        mixture = Experts(
-            count=experts.shape[0],
-            per_token=self.size("per_token", 1),
-            intermediate=self.size("experts_width", prod(experts.shape[1:]) // self.config.hidden_size),
-            activation=self.activation(),
-        )
-        return Block(weights, self.attention(weights), None, mixture)
-
-    def attention(self, weights: tuple[Weight, ...]) -> Attention:
-        """Ordinary attention with the configuration's heads; everything special about it stays unknown."""
-        heads = self.size("heads", 1)
-        head_dim = getattr(self.config, "head_dim", None) or self.size("head_dim", self.config.hidden_size // heads)
-        kv_heads = getattr(self.config, "num_key_value_heads", None) or self.size("kv_heads", heads)
-        rotary = head_dim if getattr(self.config, "rope_parameters", None) else 0
-        modules = {weight.module for weight in weights}
-        window = getattr(self.config, "sliding_window", None) or 0
-        bias = any(w.kind is WeightKind.BIAS and w.module in ("q_proj", "qkv_proj", "query_key_value") for w in weights)
-        return Attention(
-            heads,
-            kv_heads,
-            head_dim,
-            head_dim,
-            rotary,
-            window=window if not getattr(self.config, "layer_types", None) else 0,
-            fused_qkv=not modules & {"q_proj", "query", "wq", "q_a_proj"},
-            bias=bias,
-        )
-
-    def mlp(self, weights: tuple[Weight, ...]) -> Mlp:
-        """A dense feed-forward block; gated when one of its projections is called so."""
-        modules = {weight.module for weight in weights}
-        return Mlp(
-            self.size("intermediate", 4 * self.config.hidden_size),
-            self.activation(),
-            gated=any("gate" in module for module in modules),
-            fused_gate="gate_up_proj" in modules,
-        )
-
-    def activation(self) -> str:
-        """ACT2FN's name of the activation."""
-        values = (getattr(self.config, key, None) for key in SPELLINGS["activation"])
-        found = next((value for value in values if isinstance(value, str)), None)
-        if found is None:
-            self.assumed.add("activation")
-        return found or "silu"
+def _rotary_dim(buffers: tuple[Weight, ...]) -> int:
+    """Twice the number of rotary frequencies; 0 without any."""
+    return next((2 * w.numel for w in buffers if w.path.endswith("inv_freq")), 0)

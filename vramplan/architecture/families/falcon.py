@@ -20,7 +20,7 @@ from vramplan.architecture.parts import (
 
 def read_falcon(fields: Fields) -> Architecture:
     """Falcon 7B (one key/value head), 40B and 180B (grouped heads, two norms), RW (ALiBi, one after the other)."""
-    hidden, vocab = fields.size("n_embed", "hidden_size"), fields.size("vocab_size")
+    hidden, vocab = fields.size("hidden_size", "n_embed"), fields.size("vocab_size")
     attention = _attention(fields, hidden)
     inner = fields.size("ffn_hidden_size", missing=4 * hidden, null=4 * hidden)
     parallel = fields.flag("parallel_attn", missing=True)

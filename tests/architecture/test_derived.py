@@ -1,0 +1,105 @@
+"""Architectures outside the table, read off the model that transformers builds."""
+
+from typing import Any
+
+import pytest
+from meta import build, real_buffers, real_parameters, shallow, table_buffers, table_parameters
+
+from vramplan.architecture import WeightKind, from_transformers, read_architecture
+from vramplan.architecture.from_transformers import derive_architecture
+from vramplan.catalog.models import catalog_config, catalog_names
+from vramplan.errors import UnknownArchitecture
+
+#: One catalogue model per family.
+EXAMPLES = sorted({catalog_config(name)["model_type"]: name for name in catalog_names()}.values())
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+OUTSIDE: list[dict[str, Any]] = [
+    SMALL | {"model_type": "cohere"},
+    SMALL | {"model_type": "olmo"},
+    SMALL | {"model_type": "stablelm"},
+    SMALL | {"model_type": "qwen2_moe", "num_experts": 4, "mlp_only_layers": [0]},
+    SMALL
+    | {"model_type": "deepseek_v3", "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    {"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 100},
+    {"model_type": "gptj", "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "vocab_size": 100},
+]
+
+
+@pytest.mark.parametrize("config", OUTSIDE, ids=lambda config: config["model_type"])
+def test_weights_are_exact_and_the_rest_is_marked(config: dict[str, Any]) -> None:
+    architecture, model = read_architecture(config, name="outside"), build(config)
+    assert table_parameters(architecture) == real_parameters(model)
+    assert table_buffers(architecture) == real_buffers(model)
+    assert architecture.facts["derived"] is True
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_table_and_the_model_agree_on_every_kind(name: str) -> None:
+    # Kinds are written down in the table and decided by the module's class when derived: two ways to one answer.
+    config = shallow(catalog_config(name))
+    table, derived = read_architecture(config, name=name), derive_architecture(config, name=name)
+    assert list(table.parameters()) == list(derived.parameters())
+    assert table.buffers == derived.buffers
+    assert [table.blocks[i].attention.window for i in table.layers] == [
+        derived.blocks[i].attention.window for i in derived.layers
+    ]
+
+
+def test_latent_attention_of_a_later_deepseek() -> None:
+    config = next(c for c in OUTSIDE if c["model_type"] == "deepseek_v3")
+    dense, sparse = read_architecture(config, name="v3").blocks
+    # DeepseekV3Config of transformers 5.17.0: 128 + 64 per query head, 128 per value head, ranks 1536 and 512
+    facts = dense.attention
+    assert (facts.head_dim, facts.value_dim, facts.rope_head, facts.latent_q, facts.latent_kv) == (
+        192,
+        128,
+        64,
+        1536,
+        512,
+    )
+    assert dense.mlp is not None
+    assert dense.mlp.intermediate == 96
+    assert sparse.experts is not None
+    # one shared expert of 2048
+    assert (sparse.experts.count, sparse.experts.intermediate, sparse.experts.shared_intermediate) == (4, 2048, 2048)
+    assert not any(w.kind is WeightKind.LINEAR and "experts.gate_up" in w.path for w in sparse.weights)
+
+
+@pytest.mark.parametrize(
+    ("config", "message", "hint"),
+    [
+        ({"model_type": "lama"}, "unknown architecture 'lama' in the configuration of m", "did you mean 'llama'?"),
+        (
+            {"model_type": "vit"},
+            "'vit' in the configuration of m is not a causal language model",
+            "AutoModelForCausalLM",
+        ),
+        (SMALL | {"model_type": "cohere", "hidden_size": "x"}, "transformers cannot build 'cohere'", "hidden_size"),
+    ],
+)
+def test_what_transformers_cannot_build_is_refused(config: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(UnknownArchitecture) as refused:
+        read_architecture(config, name="m")
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_without_transformers_the_nearest_known_family_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_transformers, "find_spec", lambda name: None)  # as importlib answers where it is missing
+    with pytest.raises(UnknownArchitecture) as refused:
+        read_architecture({"model_type": "starcoder"}, name="m")
+    assert refused.value.message == "unknown architecture 'starcoder' in the configuration of m"
+    assert refused.value.hint.startswith("did you mean 'starcoder2'?")
+    assert refused.value.hint.endswith("install vramplan[measure] to ask transformers")
+    assert refused.value.exit_code == 2
