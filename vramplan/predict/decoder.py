@@ -1,0 +1,176 @@
+"""The decoder layer of Llama and its relatives as a short list of operations, line by line as transformers 5.17 has it.
+
+models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3,olmo2,granite,phi3,starcoder2}/modeling_*.py
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vramplan.architecture import Attention, Block, Mlp
+from vramplan.predict.operations import add, mul, narrow, reshape, scale, split
+from vramplan.predict.operations_attention import Heads, rotate
+from vramplan.predict.operations_mlp import activation
+from vramplan.predict.modules import Context, Modules
+from vramplan.predict.tape import Tape, Tensor
+
+LayerFunction = Callable[[Tape, Modules, Context, Block, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a family's layer differs from Llama's."""
+
+    before: bool = True
+    """Norms in front of attention and MLP."""
+    after: bool = False
+    """Norms behind attention and MLP, inside the residual branch."""
+    upcast_weight: bool = False
+    """The norm multiplies by its weight in fp32 and casts last."""
+    shifted: bool = False
+    """The norm's weight counts from 1."""
+    scaled_residual: bool = False
+    """The branch is multiplied by a number before it is added (Granite)."""
+    names: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
+    """Norms in front."""
+    names_after: tuple[str, str] = ("post_attention_layernorm", "post_feedforward_layernorm")
+    """Norms behind."""
+
+
+GEMMA = Style(upcast_weight=True, shifted=True)
+STYLES = {
+    "llama": Style(),
+    "mistral": Style(),
+    "qwen2": Style(),
+    "qwen3": Style(),
+    "phi3": Style(),
+    "starcoder2": Style(),
+    "gemma": GEMMA,
+    "gemma2": Style(
+        after=True, upcast_weight=True, shifted=True, names=("input_layernorm", "pre_feedforward_layernorm")
+    ),
+    "gemma3_text": Style(
+        after=True, upcast_weight=True, shifted=True, names=("input_layernorm", "pre_feedforward_layernorm")
+    ),
+    "olmo2": Style(before=False, after=True, upcast_weight=True),
+    "granite": Style(scaled_residual=True),
+}
+
+
+def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """One decoder layer; every assignment is one of the library's, so that tensors die when they do there."""
+    style = STYLES[c.architecture.family]
+    residual = hidden
+    x = _norm(t, m, style, style.names[0], hidden) if style.before else hidden
+    x, weights = attention(t, m, c, block.attention, style, x)
+    if style.after:
+        x = _norm(t, m, style, style.names_after[0], x)
+    x = add(t, residual, scale(t, x) if style.scaled_residual else x, "residual")
+    residual = x
+    x = _norm(t, m, style, style.names[1], x) if style.before else x
+    x = feed_forward(t, m, block, x)
+    if style.after:
+        x = _norm(t, m, style, style.names_after[1], x)
+    return add(t, residual, scale(t, x) if style.scaled_residual else x, "layer output")
+
+
+def _norm(t: Tape, m: Modules, style: Style, path: str, x: Tensor) -> Tensor:
+    return m.norm(t, path, x, upcast_weight=style.upcast_weight, shifted=style.shifted)
+
+
+def split_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
+    """`x.view(batch, seq, heads, -1).transpose(1, 2)`."""
+    batch, seq, width = x.shape
+    return reshape(t, reshape(t, x, (batch, seq, heads, width // heads)), (batch, heads, seq, width // heads))
+
+
+def attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, style: Style, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """`self_attn`: projections, norms of queries and keys, rotary positions, attention, output projection."""
+    query, key, value = _queries_keys_values(t, m, facts, style, x)
+    assert c.cos is not None
+    assert c.sin is not None
+    query, key = _rotated(t, query, key, c.cos, c.sin)
+    heads = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropout(c))
+    out, weights = c.attend(t, query, key, value, heads)
+    out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
+    out = m["self_attn.o_proj"](t, out)
+    return out, weights
+
+
+def dropout(c: Context) -> bool:
+    """Whether attention weights are dropped out."""
+    return bool(c.architecture.facts.get("attention_dropout"))
+
+
+def _rotated(t: Tape, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    outer, t.scope = t.scope, "rotary"
+    rotated = rotate_partly(t, query, cos, sin), rotate_partly(t, key, cos, sin)
+    t.scope = outer
+    return rotated
+
+
+def rotate_partly(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on the first part of each head, the whole of it as a rule."""
+    return rotate(t, x, cos, sin)
+
+
+def _queries_keys_values(
+    t: Tape, m: Modules, facts: Attention, style: Style, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    if facts.fused_qkv:
+        return _from_fused(t, m, facts, x)
+    if facts.qk_norm == "full":
+        query = _norm(t, m, style, "self_attn.q_norm", m["self_attn.q_proj"](t, x))
+        key = _norm(t, m, style, "self_attn.k_norm", m["self_attn.k_proj"](t, x))
+        value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
+        return split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads), value
+    query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
+    key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
+    value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
+    if facts.qk_norm == "head":
+        query = _norm(t, m, style, "self_attn.q_norm", query)
+        key = _norm(t, m, style, "self_attn.k_norm", key)
+    return query, key, value
+
+
+def _from_fused(t: Tape, m: Modules, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Phi-3: three slices of one projection."""
+    qkv = m["self_attn.qkv_proj"](t, x)
+    dim = facts.head_dim
+    query = narrow(t, qkv, facts.heads * dim)
+    key = narrow(t, qkv, facts.kv_heads * dim)
+    value = narrow(t, qkv, facts.kv_heads * dim)
+    return tuple(  # type: ignore[return-value]
+        split_heads(t, part, part.shape[-1] // dim) for part in (query, key, value)
+    )
+
+
+def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor) -> Tensor:
+    """The MLP: gated, gated with one fused projection, or plain."""
+    mlp = block.mlp
+    assert mlp is not None
+    outer, t.scope = t.scope, "mlp"
+    if mlp.fused_gate:
+        out = _fused_gate(t, m, mlp, x)
+    elif mlp.gated:
+        down, up, gate = m["mlp.down_proj"], m["mlp.up_proj"], m["mlp.gate_proj"]
+        out = down(t, mul(t, activation(t, mlp.activation, gate(t, x)), up(t, x), "act * up"))
+    else:
+        out = plain_mlp(t, m, mlp, x, "mlp.c_fc", "mlp.c_proj")
+    t.scope = outer
+    return out
+
+
+def _fused_gate(t: Tape, m: Modules, mlp: Mlp, x: Tensor) -> Tensor:
+    up = m["mlp.gate_up_proj"](t, x)
+    gate, up = split(t, up, [mlp.intermediate, mlp.intermediate])
+    up = mul(t, up, activation(t, mlp.activation, gate), "up * act")
+    return m["mlp.down_proj"](t, up)
+
+
+def plain_mlp(t: Tape, m: Modules, mlp: Mlp, x: Tensor, first: str, second: str) -> Tensor:
+    """Up, activation, down."""
+    hidden = m[first](t, x)
+    hidden = activation(t, mlp.activation, hidden)
+    return m[second](t, hidden)

@@ -1,0 +1,98 @@
+"""The modules of one decoder layer as they run: projections, norms, and what attention needs to know."""
+
+from dataclasses import dataclass
+
+from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.predict.adapters import adapted
+from vramplan.predict.base import prepared_element
+from vramplan.predict.operations import layer_norm, rms_norm
+from vramplan.predict.operations_attention import Heads, eager, sdpa
+from vramplan.predict.projections import Adapter, Projection, Quantised
+from vramplan.predict.quantization import is_quantized
+from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Tape, Tensor
+from vramplan.scenario import Method, QuantType, Scenario
+
+
+def kind_of(weight: Weight, scenario: Scenario) -> Kind:
+    """The element type a weight has while training."""
+    if prepared_element(weight, scenario) == 4:
+        return FLOAT32
+    return FLOATS[weight.dtype or scenario.dtype.value]
+
+
+class Modules:
+    """Projections and norms of one layer, by their path inside it; trained parameters appear on the tape."""
+
+    def __init__(self, t: Tape, scenario: Scenario, weights: tuple[Weight, ...]) -> None:
+        self._norm_is_rms = scenario.architecture.norm == "rms"
+        self.projections: dict[str, Projection] = {}
+        self.tensors: dict[str, Tensor] = {}
+        full = scenario.method is Method.FULL
+        biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
+        for weight in weights:
+            if weight.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD):
+                path = weight.path.removesuffix(".weight")
+                self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"))
+            elif weight.kind is not WeightKind.BIAS:
+                self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
+
+    def norm(self, t: Tape, path: str, x: Tensor, *, upcast_weight: bool = False, shifted: bool = False) -> Tensor:
+        """The norm at `path`."""
+        outer, t.scope = t.scope, path.rpartition(".")[2]
+        weight = self.tensors[f"{path}.weight"]
+        if self._norm_is_rms:
+            out = rms_norm(t, x, weight, upcast_weight=upcast_weight, shifted=shifted)
+        else:
+            out = layer_norm(t, x, weight, self.tensors.get(f"{path}.bias"))
+        t.scope = outer
+        return out
+
+    def __getitem__(self, path: str) -> Projection:
+        return self.projections[path]
+
+
+def _projection(t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None) -> Projection:
+    inputs, outputs = weight.in_out
+    full = scenario.method is Method.FULL
+    quantised = _quantised(scenario) if is_quantized(weight, scenario.quant) else None
+    shape = (outputs, inputs)
+    return Projection(
+        weight.module,
+        inputs,
+        outputs,
+        None if quantised else t.parameter(shape, kind_of(weight, scenario), trained=full),
+        quantised,
+        None if bias is None or quantised else t.parameter(bias.shape, kind_of(bias, scenario), trained=full),
+        _adapter(t, scenario, weight) if scenario.method.adapts and adapted(weight, scenario.lora.targets) else None,
+    )
+
+
+def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
+    inputs, outputs = weight.in_out
+    kind, rank = FLOATS[scenario.lora.dtype.value], scenario.lora.rank
+    a = t.parameter((rank, inputs), kind, trained=True)
+    return Adapter(a, t.parameter((outputs, rank), kind, trained=True), scenario.lora.dropout > 0)
+
+
+def _quantised(scenario: Scenario) -> Quantised:
+    quant = scenario.quant
+    compute, origin = FLOATS[scenario.compute_dtype.value], FLOATS[scenario.dtype.value]
+    return Quantised(8 if quant.type is QuantType.INT8 else 4, quant.block_size, quant.double, compute, origin)
+
+
+@dataclass(slots=True)
+class Context:
+    """What the layers of a model share."""
+
+    architecture: Architecture
+    attention: str
+    """`eager`, or the kernel behind sdpa: `flash`, `efficient`, `cudnn`, `math`."""
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+    mask: Tensor | None = None
+
+    def attend(self, t: Tape, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> tuple[Tensor, Tensor | None]:
+        """Attention's output [batch, seq, heads, dim], and its weights where the library returns them."""
+        if self.attention == "eager":
+            return eager(t, query, key, value, self.mask, heads)
+        return sdpa(t, query, key, value, self.mask, heads, self.attention), None

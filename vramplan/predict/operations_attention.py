@@ -1,0 +1,220 @@
+"""Attention: the eager code of transformers, and the kernels behind `scaled_dot_product_attention`.
+
+aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu, cuda/attention_backward.cu.
+"""
+
+from dataclasses import dataclass
+
+from vramplan.predict.operations import add, cast, cat, clone, dropout, mul, narrow, pointwise, reshape, scale, softmax
+from vramplan.predict.projections import lowered
+from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How queries meet keys and values."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    softcap: bool = False
+    dropout: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several query heads share a key head."""
+        return self.heads != self.kv_heads
+
+
+def repeat_kv(t: Tape, x: Tensor, heads: int) -> Tensor:
+    """`repeat_kv`: one copy of the key or value head per query head; the gradient is summed over the copies."""
+    if x.shape[1] == heads:
+        return x
+    batch, _, seq, dim = x.shape
+    out = t.new((batch, heads, seq, dim), x.kind, "keys or values repeated")
+    if not t.needs_grad(x):
+        return out
+    before = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(before, grad.kind, "gradient summed over repeated heads"),)
+
+    return t.record(out, (x,), [], backward)
+
+
+def _dense(t: Tape, x: Tensor, *, permuted: bool) -> Tensor:
+    """What a batched product makes of [batch, heads, seq, dim] laid out as [batch, seq, heads, dim]: a copy, unless batch is 1."""
+    return clone(t, x, "operand of a batched product") if permuted and x.shape[0] > 1 else x
+
+
+def batched(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
+    """`torch.matmul` of 4-dimensional tensors: one product per batch entry and head."""
+    a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
+    na, nb = t.needs_grad(a), t.needs_grad(b)
+    saved = t.save((a if nb else None, b if na else None)) if na or nb else []
+    out = t.new((*a.shape[:-1], b.shape[-1]), a.kind, label)
+    if not (na or nb):
+        return out
+    sa, sb = a.shape, b.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        left = t.new(sa, grad.kind, label + ": left gradient") if na else None
+        return left, t.new(sb, grad.kind, label + ": right gradient") if nb else None
+
+    return t.record(out, (a, b), saved, backward)
+
+
+def _transposed(t: Tape, x: Tensor) -> Tensor:
+    return reshape(t, x, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
+
+
+def eager(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> tuple[Tensor, Tensor]:
+    """`eager_attention_forward` of modeling_llama.py: scores of every pair of positions, softmax in fp32."""
+    grouped = spec.grouped
+    key_states = repeat_kv(t, key, spec.heads)
+    value_states = repeat_kv(t, value, spec.heads)
+    weights = scale(
+        t,
+        batched(
+            t, _dense(t, query, permuted=True), _transposed(t, _dense(t, key_states, permuted=not grouped)), "scores"
+        ),
+        "scaled scores",
+    )
+    if spec.softcap:
+        weights = scale(t, pointwise(t, scale(t, weights, "capped scores"), "tanh of scores", saves="result"), "soft-capped scores")
+    if mask is not None:
+        weights = add(t, weights, mask, "masked scores")
+    weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
+    if spec.dropout:
+        weights = dropout(t, weights)
+    out = batched(t, weights, _dense(t, value_states, permuted=not grouped), "attention output")
+    return _heads_last(t, out, copy=True), weights
+
+
+def _heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
+    """`transpose(1, 2).contiguous()`: a copy unless the kernel laid its output out that way."""
+    batch, heads, seq, dim = out.shape
+    swapped = reshape(t, out, (batch, seq, heads, dim))
+    return clone(t, swapped, "attention output, heads last") if copy else swapped
+
+
+def sdpa(
+    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str
+) -> Tensor:
+    """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
+    expands = spec.grouped and (mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256)
+    if expands or (spec.grouped and backend == "efficient"):
+        key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
+    value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    if backend == "math":
+        out = _math(t, query, key, value, mask, spec)
+        return _heads_last(t, out, copy=True)
+    out = _fused(t, query, key, value, mask, backend)
+    return _heads_last(t, out, copy=False)
+
+
+def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
+    """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
+    batch, heads, seq, dim = query.shape
+    grad_needed = t.needs_grad(query, key, value)
+    saved = t.save((query, key, value, mask)) if grad_needed else []
+    out = t.new((*query.shape[:-1], value.shape[-1]), query.kind, "attention output")
+    rows = -(-seq // 32) * 32 if backend == "efficient" else seq  # cutlass pads to its alignment of 32
+    sums = t.new((batch, heads, rows), FLOAT32, "log-sum-exp")
+    seeds = [t.new((), INT64, "philox seed"), t.new((), INT64, "philox offset")] if t.cuda else []
+    if not grad_needed:
+        return out
+    saved += t.save((out, sums, *seeds))
+    shapes = (query.shape, key.shape, value.shape)
+    grouped = heads != key.shape[1]
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        kind = grad.kind
+        grads = [t.new(shape, kind, f"{name} gradient") for shape, name in zip(shapes, ("query", "key", "value"), strict=True)]
+        temporaries = _backward_temporaries(t, backend, (batch, heads, seq, dim), kind, grouped=grouped)
+        del temporaries
+        return grads
+
+    return t.record(out, (query, key, value), saved, backward)
+
+
+def _backward_temporaries(
+    t: Tape, backend: str, shape: tuple[int, int, int, int], kind: Kind, *, grouped: bool
+) -> list[Tensor]:
+    """What the backward kernels need besides the gradients."""
+    batch, heads, seq, dim = shape
+    if not t.cuda:
+        return []
+    if backend in ("flash", "cudnn"):
+        padded, wide = -(-seq // 128) * 128, -(-dim // 32) * 32
+        made = [
+            t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
+            t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
+        ]
+        if grouped:
+            made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
+        return made
+    made = [t.new((batch, heads, seq), FLOAT32, "delta")]
+    if kind is not FLOAT32:  # kernel_backward.h: gradients of the query are accumulated in fp32
+        made.append(t.new((batch, heads, -(-seq // 64) * 64, dim), FLOAT32, "query gradient accumulator"))
+    return made
+
+
+def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> Tensor:
+    """`_scaled_dot_product_attention_math`: the full matrix of scores, in fp32 for 16-bit inputs."""
+    before, seq = query.kind, query.shape[2]
+    q32, k32, v32 = (cast(t, x, FLOAT32, f"{n} fp32") for x, n in ((query, "query"), (key, "key"), (value, "value")))
+    scaled = scale(t, q32, "scaled query")
+    bias = mask
+    if bias is None:
+        allowed = t.new((seq, seq), BOOL, "causal mask")
+        bias = t.new((seq, seq), FLOAT32, "causal bias")
+        del allowed
+    keys, values = repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads)
+    grouped = spec.grouped
+    scores = batched(
+        t, _dense(t, scaled, permuted=True), _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped), "scores"
+    )
+    weights = _safe_softmax(t, scores)
+    del scores
+    out = batched(t, weights, _dense(t, values, permuted=not grouped), "attention output")
+    returned = cast(t, weights, before, "attention weights")
+    result = cast(t, out, before, "attention output")
+    del returned
+    return result
+
+
+def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
+    """`_safe_softmax`: rows without any position become zeros; saves its result."""
+    grad_needed = t.needs_grad(scores)
+    soft = t.new(scores.shape, scores.kind, "softmax")
+    masked = t.new(scores.shape, BOOL, "masked positions")
+    out = t.new(scores.shape, scores.kind, "attention weights")
+    del soft, masked
+    if not grad_needed:
+        return out
+    saved = t.save((out,))
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        product = t.new(grad.shape, grad.kind, "softmax gradient times output") if t.cuda else None
+        result = t.new(grad.shape, grad.kind, "softmax gradient")
+        del product
+        return (result,)
+
+    return t.record(out, (scores,), saved, backward)
+
+
+def rotate(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`(x * cos) + (rotate_half(x) * sin)` of `apply_rotary_pos_emb`."""
+    straight = mul(t, x, cos, "x * cos")
+    half = x.shape[-1] // 2
+    first = narrow(t, x, half)
+    turned = mul(t, _join(t, x, first), sin, "rotated * sin")
+    del first
+    return add(t, straight, turned, "rotated")
+
+
+def _join(t: Tape, x: Tensor, first: Tensor) -> Tensor:
+    second = scale(t, narrow(t, x, x.shape[-1] - first.shape[-1]), "-x2")
+    return cat(t, [second, first], "rotate_half(x)")

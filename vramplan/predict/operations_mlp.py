@@ -1,0 +1,34 @@
+"""Activation functions, by transformers' ACT2FN name."""
+
+from vramplan.errors import UsageError
+from vramplan.predict.operations import add, mul, pointwise, scale, shift
+from vramplan.predict.tape import Tape, Tensor
+
+#: One kernel that saves its input (silu_backward, gelu_backward).
+_SAVES_INPUT = ("silu", "swish", "gelu", "gelu_pytorch_tanh", "gelu_python_tanh")
+
+
+def activation(t: Tape, name: str, x: Tensor) -> Tensor:
+    """`ACT2FN[name](x)`."""
+    if name in _SAVES_INPUT:
+        return pointwise(t, x, name, saves="input")
+    if name == "relu":
+        return pointwise(t, x, name, saves="result")
+    if name == "gelu_new":
+        return _gelu_new(t, x)
+    raise UsageError(f"activation '{name}' is not known in closed form", hint="use --engine trace")
+
+
+def _gelu_new(t: Tape, x: Tensor) -> Tensor:
+    """`0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))`, each step a tensor (activations.py NewGELUActivation)."""
+    half = scale(t, x, "0.5 * x")
+    return mul(t, half, _tanh_term(t, x), "gelu_new")
+
+
+def _tanh_term(t: Tape, x: Tensor) -> Tensor:
+    inner = scale(t, add(t, x, scale(t, pointwise(t, x, "x**3", saves="input", temporaries=2), "0.044715 * x**3"), "x + ..."), "tanh input")
+    return shift(t, _tanh(t, inner), "1 + tanh")
+
+
+def _tanh(t: Tape, inner: Tensor) -> Tensor:
+    return pointwise(t, inner, "tanh", saves="result")

@@ -1,0 +1,87 @@
+"""What clipping and the optimizer allocate while they step; states and gradients exist already.
+
+torch/optim (2.13): CUDA runs the multi-tensor (`foreach`) code, which makes its intermediates for all parameters at once;
+the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing.
+"""
+
+from collections.abc import Iterator
+
+from vramplan.predict.adapters import Trainable
+from vramplan.predict.tape import FLOAT16, FLOAT32, Kind, Shape, Tape, Tensor
+from vramplan.scenario import Scenario
+
+
+def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -> None:
+    """Allocate and free the temporaries of `clip_grad_norm_` and of the optimizer's step."""
+    count = sum(tensor.times for tensor in tensors)
+    if scenario.stack.clip or scenario.stack.base == "hf-trainer":
+        _clip(t, count)
+    name = scenario.optimizer
+    t.scope = name
+    if name == "adamw_torch":
+        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, tensors)
+    elif name in ("adagrad", "rmsprop"):
+        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, tensors, divided=False)
+    elif name == "adafactor":
+        _adafactor(t, tensors)
+    elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
+        _bitsandbytes_cpu(t, tensors, eight_bit="8bit" in name)
+    t.scope = ""
+
+
+def _clip(t: Tape, count: int) -> None:
+    """torch/nn/utils/clip_grad.py: a norm per gradient, their stack; the gradients are scaled in place."""
+    norms = t.new((count,), FLOAT32, "gradient norms")
+    stacked = t.new((count,), FLOAT32, "gradient norms stacked")
+    del norms, stacked
+
+
+def _kind(tensor: Trainable) -> Kind:
+    return FLOAT32 if tensor.element == 4 else FLOAT16
+
+
+def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
+    """`_multi_tensor_*`: the square roots of the second moments of all parameters, at once, one list per element type."""
+    for size in {tensor.element for tensor in tensors}:
+        group = [tensor for tensor in tensors if tensor.element == size]
+        held = [
+            t.new((tensor.times * copies, *tensor.shape), _kind(tensor), "square roots of the second moments")
+            for tensor in group
+        ]
+        del held
+
+
+def _in_turn(tensors: tuple[Trainable, ...]) -> Iterator[tuple[Shape, Kind]]:
+    """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours."""
+    for _ in range(2):
+        for tensor in tensors:
+            yield tensor.shape, _kind(tensor)
+
+
+def _one_by_one(t: Tape, tensors: tuple[Trainable, ...], *, divided: bool = True) -> None:
+    """`_single_tensor_adam`: `denom = (exp_avg_sq.sqrt() / correction).add_(eps)`; the last one lives until the next is made."""
+    denominator: Tensor | None = None
+    for shape, kind in _in_turn(tensors):
+        root = t.new(shape, kind, "square root of the second moment")
+        denominator = t.new(shape, kind, "denominator") if divided else root
+        del root
+    del denominator
+
+
+def _adafactor(t: Tape, tensors: tuple[Trainable, ...]) -> None:
+    """transformers/optimization.py Adafactor.step: fp32 gradient and parameter, the squared gradient, the update."""
+    for shape, kind in _in_turn(tensors):
+        held = [t.new(shape, FLOAT32, what) for what in ("squared gradient", "update")]
+        if kind is not FLOAT32:
+            held += [t.new(shape, FLOAT32, what) for what in ("gradient fp32", "parameter fp32")]
+        del held
+
+
+def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], *, eight_bit: bool) -> None:
+    """bitsandbytes/backends/cpu/ops.py: the update is computed with tensor operations, in fp32, one parameter at a time."""
+    names = ["scaled gradient", "update", "denominator"]
+    if eight_bit:
+        names += ["first state fp32", "second state fp32"]
+    for shape, _ in _in_turn(tensors):
+        held = [t.new(shape, FLOAT32, what) for what in names]
+        del held

@@ -1,0 +1,222 @@
+"""Linear layers: 16- or 32-bit, 4-bit, 8-bit, and the adapter around any of them."""
+
+from dataclasses import dataclass
+
+from vramplan.predict.fused import fused_gemm_4bit
+from vramplan.predict.operations import add, cast, clone, dropout, scale
+from vramplan.predict.tape import FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
+
+
+_A, _B = "lora_A output", "lora_B output"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """How bitsandbytes stores a matrix."""
+
+    bits: int
+    block: int
+    double: bool
+    compute: Kind
+    """The element type it multiplies in."""
+    origin: Kind
+    """The element type the matrix had before: what it is dequantised to in backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The two small matrices of LoRA."""
+
+    a: Tensor
+    b: Tensor
+    dropout: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One linear layer as it runs: its weight (or how it is quantised), bias and adapter."""
+
+    name: str
+    inputs: int
+    outputs: int
+    weight: Tensor | None
+    quantised: Quantised | None
+    bias: Tensor | None
+    adapter: Adapter | None
+
+    def __call__(self, t: Tape, x: Tensor) -> Tensor:
+        """The layer's output; locals live as in peft's `Linear4bit.forward` and `Linear.forward`."""
+        outer, t.scope = t.scope, self.name
+        out = self._adapted(t, x) if self.adapter else self._base(t, x)
+        t.scope = outer
+        return out
+
+    def _base(self, t: Tape, x: Tensor) -> Tensor:
+        if self.quantised is None:
+            assert self.weight is not None
+            return linear(t, x, self.weight, self.bias, "output")
+        if self.quantised.bits == 8:
+            return linear_8bit(t, x, self)
+        return linear_4bit(t, x, self)
+
+    def _adapted(self, t: Tape, x: Tensor) -> Tensor:
+        """peft/tuners/lora (0.21): bnb.py for quantised layers, layer.py for others."""
+        adapter = self.adapter
+        assert adapter is not None
+        result = self._base(t, x)
+        expected = result.kind
+        if self.quantised is not None and self.quantised.bits == 4:
+            result = clone(t, result, "output clone")  # "as per Tim Dettmers, we need to defensively clone here"
+        # `torch.is_autocast_enabled()` asks about CUDA: under the CPU's autocast peft converts all the same
+        converts = self.quantised is None or t.autocast is None or not t.cuda
+        wide = cast(t, x, adapter.a.kind, "adapter input") if converts else x
+        delta = self._delta(t, wide, adapter)
+        if self.quantised is None:
+            return cast(t, add(t, result, delta, "output with adapter"), expected, "output")
+        if converts:
+            delta = cast(t, delta, expected, "adapter output")
+        return add(t, result, delta, "output with adapter")
+
+    @staticmethod
+    def _delta(t: Tape, x: Tensor, adapter: Adapter) -> Tensor:
+        if adapter.dropout:
+            return scale(t, linear(t, linear(t, dropout(t, x), adapter.a, None, _A), adapter.b, None, _B))
+        return scale(t, linear(t, linear(t, x, adapter.a, None, _A), adapter.b, None, _B))
+
+
+def lowered(t: Tape, x: Tensor, label: str) -> Tensor:
+    """What autocast hands to a matrix product: a 16-bit copy of an fp32 tensor; copies of trained parameters are kept.
+
+    ATen/autocast_mode.cpp `cached_cast`: only leaves that require gradients are cached until the region ends.
+    """
+    kind = t.autocast
+    if kind is None or x.kind is not FLOAT32:
+        return x
+    if x.storage is not None or not x.is_leaf:
+        return cast(t, x, kind, label)
+    found = t.casts.get(id(x))
+    if found is None:
+        found = t.casts[id(x)] = cast(t, x, kind, label)
+    return found
+
+
+def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) -> Tensor:
+    """`F.linear` with a floating weight [out, in]: saves x for the weight's gradient, the weight for x's."""
+    if t.autocast is not None:  # C++ evaluates the arguments from the last to the first
+        bias = None if bias is None else lowered(t, bias, "bias cast")
+        weight = lowered(t, weight, "weight cast")
+        x = lowered(t, x, "input cast")
+    nx, nw = t.needs_grad(x), t.needs_grad(weight)
+    nb = t.needs_grad(bias)
+    saved = t.save((x if nw else None, weight if nx else None)) if nx or nw else []
+    out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
+    if not (nx or nw or nb):
+        return out
+    shape, weight_shape, weight_kind = x.shape, weight.shape, weight.kind
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_bias = t.new((weight_shape[0],), grad.kind, "bias gradient") if nb else None
+        to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
+        return to_x, t.new(weight_shape, weight_kind, label + ": weight gradient") if nw else None, to_bias
+
+    return t.record(out, (x, weight, bias), saved, backward)
+
+
+def linear_4bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
+    """bitsandbytes 0.50 `Linear4bit.forward`: input to the compute type, product, back to the input's type.
+
+    `MatMul4Bit` saves no activation. Backward dequantises the matrix, always.
+    """
+    quantised = layer.quantised
+    assert quantised is not None
+    x16 = cast(t, x, quantised.compute, "input cast")
+    out = _gemm_4bit(t, x16, layer, quantised)
+    if not t.needs_grad(x16):
+        return cast(t, out, x.kind, "output cast")
+    shape = x16.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        matrix = _dequantised(t, layer, quantised, grad.kind)
+        result = t.new(shape, grad.kind, "input gradient")
+        del matrix
+        return (result,)
+
+    t.record(out, (x16,), [], backward)
+    return cast(t, out, x.kind, "output cast")
+
+
+def _blocks(layer: Projection, quantised: Quantised) -> int:
+    return -(-layer.inputs * layer.outputs // quantised.block)
+
+
+def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> Tensor:
+    """backends/cuda/ops.py `gemm_4bit`, backends/default/ops.py on CPU: fused, or the whole matrix dequantised first."""
+    shape = (*x.shape[:-1], layer.outputs)
+    rows = x.numel // layer.inputs
+    if t.cuda and fused_gemm_4bit(
+        t.capability, t.processors, x.kind.name, rows, layer.outputs, layer.inputs, quantised.block
+    ):
+        return t.new(shape, x.kind, "output")
+    constants = _block_constants(t, layer, quantised) if quantised.double else None
+    matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
+    out = t.new(shape, x.kind, "output")
+    del matrix, constants
+    return out
+
+
+def _block_constants(t: Tape, layer: Projection, quantised: Quantised) -> list[Tensor]:
+    """Double quantisation's block constants in fp32, then with their offset added."""
+    blocks = (_blocks(layer, quantised),)
+    bare = t.new(blocks, FLOAT32, "block constants")
+    shifted = t.new(blocks, FLOAT32, "block constants with offset")
+    return [bare, shifted] if t.cuda else [shifted]  # a local of the CUDA code, an expression elsewhere
+
+
+def _dequantised(t: Tape, layer: Projection, quantised: Quantised, kind: Kind) -> Tensor:
+    """`F.dequantize_4bit(...).to(grad.dtype)`: made in the matrix's original type, then cast."""
+    constants = t.new((_blocks(layer, quantised),), FLOAT32, "block constants") if quantised.double else None
+    matrix = t.new((layer.outputs, layer.inputs), quantised.origin, "dequantised")
+    del constants
+    return cast(t, matrix, kind, "dequantised, cast")
+
+
+def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
+    """bitsandbytes 0.50 `MatMul8bitLt` (CUDA) and `MatMul8bitFp` (CPU).
+
+    Both keep the input on the context itself: a checkpoint does not see it, it lives as long as the graph.
+    """
+    out = _scaled_int8(t, x, layer) if t.cuda else _dequantised_int8(t, x, layer)
+    if not t.needs_grad(x):
+        return out
+    shape, kind = x.shape, x.kind
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        matrix = t.new((layer.outputs, layer.inputs), kind, "dequantised")
+        result = t.new(shape, kind, "input gradient")
+        del matrix
+        return (result,)
+
+    t.record(out, (x,), [], backward)
+    assert out.node is not None
+    out.node.kept = Tensor(x.shape, x.kind, x.storage)
+    return out
+
+
+def _dequantised_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
+    matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
+    out = t.new((*x.shape[:-1], layer.outputs), x.kind, "output")
+    del matrix
+    return out
+
+
+def _scaled_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
+    """Input to fp16, to int8 with one constant per row; the product in int32, then scaled."""
+    rows = x.numel // layer.inputs
+    half = cast(t, Tensor(x.shape, x.kind, x.storage), FLOAT16, "input fp16")
+    quantised = t.new((rows, layer.inputs), INT8, "input int8")
+    constants = t.new((rows,), FLOAT32, "row constants")
+    del half
+    product = t.new((rows, layer.outputs), INT32, "int32 product")
+    out = t.new((*x.shape[:-1], layer.outputs), x.kind, "output")
+    del product, quantised, constants
+    return out

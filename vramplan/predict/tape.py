@@ -1,0 +1,383 @@
+"""Autograd on shapes: tensors without values, the graph that they build, and the timeline of what they hold.
+
+A `Tensor` refers to a `Storage`; a storage is on the timeline from its making until Python drops the last reference to it.
+The modelling code is mirrored line by line in the modules above, so that locals live as long as they do in the libraries.
+Backward follows torch/csrc/autograd/engine.cpp (2.13): the newest ready node runs first, gradients that meet are added in
+place into the first one when nobody else holds it, and what a node saved dies when the node has run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from math import prod
+from sys import getrefcount
+from typing import NamedTuple
+
+from vramplan.ledger import Component, Phase
+from vramplan.predict.tape_parts import Group, Script
+
+
+class Kind(NamedTuple):
+    """An element type."""
+
+    name: str
+    bytes: int
+
+
+FLOAT32, FLOAT16, BFLOAT16 = Kind("float32", 4), Kind("float16", 2), Kind("bfloat16", 2)
+INT64, INT32, INT8, UINT8, BOOL = Kind("int64", 8), Kind("int32", 4), Kind("int8", 1), Kind("uint8", 1), Kind("bool", 1)
+FLOATS = {kind.name: kind for kind in (FLOAT32, FLOAT16, BFLOAT16)}
+
+Shape = tuple[int, ...]
+
+
+class Storage:
+    """Memory that tensors share; given back when the last of them goes."""
+
+    __slots__ = ("block", "bytes", "script")
+
+    def __init__(self, script: Script, block: int, size: int) -> None:
+        self.script = script
+        self.block = block
+        self.bytes = size
+
+    def __del__(self) -> None:
+        self.script.free(self.block)
+
+
+class Tensor:
+    """A shape, an element type, the storage it looks into (None: a parameter, counted elsewhere) and its place in the graph."""
+
+    __slots__ = ("kind", "node", "shape", "storage")
+
+    def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
+        self.shape = shape
+        self.kind = kind
+        self.storage = storage
+        self.node = node
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether gradients end here: a trainable parameter, or an input cut off from the graph."""
+        return self.node is not None and type(self.node.kept) is Leaf
+
+
+class Leaf:
+    """Where gradients end: what they are the gradients of, and their sum (torch's AccumulateGrad, which holds its variable)."""
+
+    __slots__ = ("grad", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.grad: Tensor | None = None
+
+
+Gradients = Sequence[Tensor | None]
+Backward = Callable[[list[Tensor], Tensor], Gradients]
+
+
+class Holder(NamedTuple):
+    """Stands for a saved tensor that a checkpoint will recompute."""
+
+    frame: "Frame"
+    index: int
+
+
+Saved = Tensor | Holder
+
+
+class Node:
+    """One differentiable operation: where its gradients go, what it saved, what it keeps beyond its run."""
+
+    __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "pending", "saved", "scope")
+
+    def __init__(
+        self, order: int, kind: Kind, edges: "Sequence[Node | None]", saved: list[Saved], backward: Backward, scope: str = ""
+    ) -> None:
+        self.order = order
+        self.kind = kind
+        self.edges = edges
+        self.saved = saved
+        self.backward = backward
+        self.scope = scope
+        self.kept: object = None
+        """What a Python autograd function stores on its context without `save_for_backward`: lives as long as the node."""
+        self.pending = 0
+        self.gradient: Tensor | None = None
+
+
+class Frame:
+    """A non-reentrant checkpoint: forgets what its forward saves, and runs it again when backward first asks.
+
+    torch/utils/checkpoint.py: `_CheckpointFrame`; recomputation stops early, at the last tensor that forward saved.
+    """
+
+    __slots__ = ("autocast", "count", "random", "recomputed", "recomputing", "run")
+
+    def __init__(self, run: Callable[[], object], autocast: Kind | None, random: Tensor | None) -> None:
+        self.run = run
+        self.random = random
+        self.autocast = autocast
+        self.count = 0
+        self.recomputing = False
+        self.recomputed: list[Tensor | None] = []
+
+
+class StopRecomputation(Exception):  # noqa: N818 - control flow, as in torch
+    """Raised when a recomputation has saved everything that its forward saved."""
+
+
+_LEAF = 1 << 60  # accumulation nodes come before everything else (engine.cpp: their sequence number is UINT64_MAX)
+
+
+class Tape:
+    """Makes tensors, records operations, runs backward, and writes the timeline."""
+
+    def __init__(self, device: str, capability: tuple[int, int] = (8, 0), processors: int = 108) -> None:
+        self.cuda = device == "cuda"
+        self.capability = capability
+        self.processors = processors
+        self.script = Script()
+        self.recording = True
+        self.autocast: Kind | None = None
+        self.casts: dict[int, Tensor] = {}
+        self.frame: Frame | None = None
+        self.leaves: list[Leaf] = []
+        """The trained parameters."""
+        self.scope = ""
+        self._order = 0
+
+    # -- tensors
+
+    def new(self, shape: Shape, kind: Kind, label: str) -> Tensor:
+        """A tensor with memory of its own."""
+        size = prod(shape) * kind.bytes
+        return Tensor(shape, kind, Storage(self.script, self.script.alloc(size, self.scope, label, shape, kind.name), size))
+
+    def view(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """Another tensor on the same storage, outside the graph."""
+        return Tensor(shape, tensor.kind, tensor.storage)
+
+    def parameter(self, shape: Shape, kind: Kind, *, trained: bool) -> Tensor:
+        """A parameter: its own memory is counted elsewhere, its gradient here."""
+        tensor = Tensor(shape, kind, None)
+        if trained:
+            self.leaves.append(self.require_grad(tensor))
+        return tensor
+
+    def detach(self, tensor: Tensor) -> Tensor:
+        """The same memory outside the graph."""
+        return Tensor(tensor.shape, tensor.kind, tensor.storage)
+
+    def require_grad(self, tensor: Tensor) -> Leaf:
+        """`tensor.requires_grad_()`: gradients that reach it stay there."""
+        leaf = Leaf(self.detach(tensor))
+        self._order += 1
+        tensor.node = Node(_LEAF + self._order, tensor.kind, (), [], lambda saved, grad: self._accumulate(leaf, grad))
+        tensor.node.kept = leaf
+        return leaf
+
+    def _accumulate(self, leaf: Leaf, grad: Tensor) -> Gradients:
+        """AccumulateGrad: the first gradient becomes `.grad` as it is, the next is added in place."""
+        if leaf.grad is None:
+            # accumulate_grad.h: taken as it is when it has the parameter's layout and nobody else refers to it, else cloned
+            storage = grad.storage
+            whole = storage is not None and grad.numel * grad.kind.bytes == storage.bytes
+            leaf.grad = grad if whole else self.new(leaf.tensor.shape, leaf.tensor.kind, "gradient")
+            if leaf.tensor.storage is None and leaf.grad.storage is not None:
+                self.script.name(leaf.grad.storage.block, Component.GRADIENTS)
+        return ()
+
+    # -- graph
+
+    def needs_grad(self, *tensors: Tensor | None) -> bool:
+        """Whether an operation on these is recorded."""
+        if self.recording:
+            for tensor in tensors:
+                if tensor is not None and tensor.node is not None:
+                    return True
+        return False
+
+    def save(self, saved: Sequence[Tensor | None]) -> list[Saved]:
+        """What a node keeps of the tensors it wants: themselves, or a holder inside a checkpoint."""
+        frame = self.frame
+        if frame is None:
+            return [tensor for tensor in saved if tensor is not None]
+        holders: list[Saved] = []
+        for tensor in saved:
+            if tensor is None:
+                continue
+            if not frame.recomputing:
+                holders.append(Holder(frame, frame.count))
+                frame.count += 1
+                continue
+            frame.recomputed.append(Tensor(tensor.shape, tensor.kind, tensor.storage))
+            if len(frame.recomputed) == frame.count:
+                raise StopRecomputation
+        return holders
+
+    def record(self, out: Tensor, inputs: Sequence[Tensor | None], saved: list[Saved], backward: Backward) -> Tensor:
+        """`out` as the result of a differentiable operation; `backward` yields one gradient per input."""
+        self._order += 1
+        edges = [None if tensor is None else tensor.node for tensor in inputs]
+        out.node = Node(self._order, out.kind, edges, saved, backward, self.scope)
+        return out
+
+    # -- backward
+
+    def backward(self, root: Tensor, grad: Tensor | None) -> None:
+        """Run the graph below `root`, whose gradient is `grad`; gradients stay in the leaves."""
+        start = root.node
+        assert start is not None
+        self._count_uses(start)
+        start.gradient = grad
+        del grad
+        ready: list[tuple[int, Node]] = [(-start.order, start)]
+        recording, self.recording = self.recording, False
+        autocast, self.autocast = self.autocast, None
+        while ready:
+            node = heappop(ready)[1]
+            outputs = self._run(node)
+            for edge in node.edges:
+                output = outputs.pop(0) if outputs else None
+                if edge is None:
+                    continue
+                if output is not None:
+                    self._add(edge, output)
+                    del output
+                edge.pending -= 1
+                if edge.pending == 0:
+                    heappush(ready, (-edge.order, edge))
+        self.recording, self.autocast = recording, autocast
+
+    @staticmethod
+    def _count_uses(start: Node) -> None:
+        seen = {start}
+        stack = [start]
+        while stack:
+            for edge in stack.pop().edges:
+                if edge is not None:
+                    edge.pending += 1
+                    if edge not in seen:
+                        seen.add(edge)
+                        stack.append(edge)
+
+    def _run(self, node: Node) -> list[Tensor | None]:
+        """Call a node with its gradient; its saved tensors go when it returns, the gradient too."""
+        grad = node.gradient
+        node.gradient = None
+        saved = [self._unpack(item) if type(item) is Holder else item for item in node.saved]
+        self.scope = node.scope
+        outputs = list(node.backward(saved, grad))  # type: ignore[arg-type]
+        node.saved = []
+        return outputs
+
+    def _add(self, node: Node, grad: Tensor) -> None:
+        """Put a gradient where `node` will find it; the engine casts it to what forward produced (`validate_outputs`)."""
+        if grad.kind is not node.kind:
+            grad = self.new(grad.shape, node.kind, "gradient cast")
+        old = node.gradient
+        if old is None:
+            node.gradient = grad
+            return
+        # input_buffer.cpp `accumulate`: in place into the first when it is whole and nobody else holds it
+        storage = old.storage
+        alone = getrefcount(old) <= 3 and getrefcount(storage) <= 3
+        if storage is None or not alone or storage.bytes != old.numel * old.kind.bytes:
+            node.gradient = self.new(old.shape, old.kind, "sum of gradients")
+
+    def _unpack(self, holder: Holder) -> Tensor:
+        frame = holder.frame
+        if not frame.recomputing:
+            self._recompute(frame)
+        tensor = frame.recomputed[holder.index]
+        frame.recomputed[holder.index] = None
+        assert tensor is not None
+        return tensor
+
+    def _recompute(self, frame: Frame) -> None:
+        frame.recomputing = True
+        before = (self.frame, self.recording, self.autocast, self.casts)
+        self.frame, self.recording, self.autocast, self.casts = frame, True, frame.autocast, {}
+        try:
+            frame.run()
+        except StopRecomputation:
+            pass
+        finally:
+            self.frame, self.recording, self.autocast, self.casts = before
+
+    # -- regimes
+
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """Operations inside are not recorded."""
+        before, self.recording = self.recording, False
+        yield
+        self.recording = before
+
+    @contextmanager
+    def casting(self, kind: Kind | None) -> Iterator[None]:
+        """Matrix products inside are computed in `kind`; 16-bit copies of trained parameters die at the end."""
+        before, self.autocast = self.autocast, kind
+        yield
+        self.autocast = before
+        self.casts.clear()
+
+    # -- the timeline
+
+    def enter(self, phase: Phase) -> None:
+        """From here on the high-water mark belongs to `phase`."""
+        self.script.enter(phase)
+
+    def open(self, group: Group, hidden: Tensor) -> Tensor:
+        """Begin a round of repeated layers: `hidden` changes hands, and so will its gradient in backward."""
+        if group.times == 1:
+            return hidden
+        self.script.open(group)
+        self._hand_over(hidden)
+        return self._seam(hidden, lambda grad: self._leave(grad))
+
+    def close(self, group: Group, hidden: Tensor) -> Tensor:
+        """End a round of repeated layers."""
+        if group.times == 1:
+            return hidden
+        self.script.release(self._block(hidden))
+        self.script.close()
+        self._adopt(hidden)
+        return self._seam(hidden, lambda grad: self._reenter(group, grad))
+
+    def _seam(self, hidden: Tensor, cross: Callable[[Tensor], None]) -> Tensor:
+        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+            cross(grad)
+            return (grad,)
+
+        out = Tensor(hidden.shape, hidden.kind, hidden.storage, hidden.node)
+        return self.record(out, (hidden,), [], backward) if hidden.node is not None else out
+
+    def _reenter(self, group: Group, grad: Tensor) -> None:
+        self.script.open(group, reverse=True)
+        self._hand_over(grad)
+
+    def _leave(self, grad: Tensor) -> None:
+        self.script.release(self._block(grad))
+        self.script.close()
+        self._adopt(grad)
+
+    def _hand_over(self, tensor: Tensor) -> None:
+        """The tensor belongs to the round from now on: the rounds before and after have one of their own."""
+        assert tensor.storage is not None
+        tensor.storage.block = self.script.take_over(tensor.storage.block)
+
+    def _adopt(self, tensor: Tensor) -> None:
+        assert tensor.storage is not None
+        tensor.storage.block = self.script.copy(tensor.storage.block)
+
+    @staticmethod
+    def _block(tensor: Tensor) -> int:
+        assert tensor.storage is not None
+        return tensor.storage.block
