@@ -135,10 +135,10 @@ def _library(specifier: str, extra: str) -> Library:
         installed = version(name)
     except PackageNotFoundError:
         return Library(name, extra, "", wanted, accepted=False)
-    return Library(name, extra, installed, wanted, accepted=_accepts(wanted, installed))
+    return Library(name, extra, installed, wanted, accepted=accepts(wanted, installed))
 
 
-def _accepts(wanted: str, installed: str) -> bool:
+def accepts(wanted: str, installed: str) -> bool:
     """Whether `installed` is in a range of `>=` and `<` bounds, the only ones that pyproject.toml uses."""
     for bound in filter(None, wanted.split(",")):
         at_least = bound.startswith(">=")

@@ -50,7 +50,7 @@ def _local(path: Path) -> ModelRef:
         raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"model: {file} is not JSON: {error}", hint="config.json holds one JSON object") from error
     if not isinstance(config, dict):
         raise UsageError(f"model: {file} holds a {type(config).__name__}, not an object", hint="give a config.json")

@@ -195,7 +195,7 @@ def load_result(path: Path) -> Prediction | Record:
         raise UsageError(
             f"cannot read {path}: {error.strerror}", hint="give a record written by `vramplan measure`"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="give a record written by `vramplan measure`") from error
     return result_from_json(body, source=str(path))
 

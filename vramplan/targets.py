@@ -41,11 +41,16 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
     """
     if not target.strip():
         raise UsageError("the target is empty", hint="give a scenario file, a model's name, or a directory")
+    try:
+        on_disk = Path(target).expanduser().exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that no file can have
+        raise _unknown(target) from error
     file = _scenario_file(target)
     if file is not None:
         mapping: dict[str, Any] = {"name": file.stem, **read_yaml(file)}
         return _expand(mapping, overrides or {}, base=file.parent, where=str(file))
-    _check_known(target)
+    if not on_disk and "/" not in target and target not in catalog_names():
+        raise _unknown(target)
     return _expand({"model": target}, overrides or {}, base=Path(), where=target)
 
 
@@ -82,14 +87,13 @@ def scenario_names() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _check_known(target: str) -> None:
-    """Refuse a word that is neither a path, a hub id, nor a known name, with the nearest model or scenario."""
-    if target in catalog_names() or "/" in target or Path(target).expanduser().exists():
-        return
+def _unknown(target: str) -> UsageError:
+    """The error for a word that is no path, no hub id and no known name, with the nearest model or scenario."""
     names = [*catalog_names(), *scenario_names()]
-    raise UsageError(
-        f"unknown target '{target}': no file, scenario or model of that name",
-        hint=f"{nearest(target, names)}`vramplan list models` and `vramplan list scenarios` show the names",
+    shown = target if len(target) <= 100 else f"{target[:100]}..."
+    return UsageError(
+        f"unknown target '{shown}': no file, scenario or model of that name",
+        hint=f"{nearest(shown, names)}`vramplan list models` and `vramplan list scenarios` show the names",
     )
 
 

@@ -39,7 +39,8 @@ def render_errors(errors: ErrorTable, page: Page) -> str:
     lines = [*table(rows, left=(0, 1)), *(["", *skipped] if skipped else []), ""]
     if errors.reserved is not None:
         lines += page.wrap(f"reserved:  {_summary(errors.reserved)}", indent="  ")
-    lines += page.wrap(f"allocated: {_summary(errors.allocated)} over {len(errors.rows)} records", indent="  ")
+    count = f"{len(errors.rows)} record{'s' if len(errors.rows) > 1 else ''}"
+    lines += page.wrap(f"allocated: {_summary(errors.allocated)} over {count}", indent="  ")
     return "\n".join(lines)
 
 

@@ -54,7 +54,13 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     unit, factor = table_unit(max(p.ledger.peak for p in predictions))
     on_card = any(p.reserved for p in predictions)
     judged = any(p.verdict for p in predictions)
-    head = ["scenario", "peak", unit, *(["reserved", "device"] if on_card else []), *(["verdict"] if judged else [])]
+    head = [
+        "scenario",
+        "peaks in",
+        f"{unit} allocated",
+        *(["reserved", "device"] if on_card else []),
+        *(["verdict"] if judged else []),
+    ]
     rows = [head]
     for p in predictions:
         row = [p.scenario.name, p.ledger.peak_phase.value, f"{p.ledger.peak / factor:.2f}"]

@@ -1,0 +1,396 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import FAILED, ON_CPU, RECORD
+
+import vramplan
+from vramplan.cli import build_parser, main
+from vramplan.commands import all_commands
+from vramplan.record import save_result
+from vramplan.scenario_schema import ScenarioKeys
+
+MODEL = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "tie_word_embeddings": False,
+}
+#: A small scenario in JSON, which is YAML too.
+TINY = json.dumps({"model": MODEL, "seq": 16, "load": "random", "lora": {"rank": 4}})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a scenario, a model, records, and what is broken in many ways."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "matrix.yaml").write_text(json.dumps({**json.loads(TINY), "matrix": {"seq": [16, 32]}}))
+    for name, config in {"model": json.dumps(MODEL), "broken": "{", "list": "[1]", "deep": "[" * 100_000}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "missing-key").mkdir()
+    (tmp_path / "missing-key" / "config.json").write_text('{"model_type": "llama", "vocab_size": 5}')
+    (tmp_path / "negative").mkdir()
+    (tmp_path / "negative" / "config.json").write_text(json.dumps(MODEL | {"num_hidden_layers": -1}))
+    (tmp_path / "text-sizes").mkdir()
+    (tmp_path / "text-sizes" / "config.json").write_text(json.dumps(MODEL | {"hidden_size": "64"}))
+    (tmp_path / "alien").mkdir()
+    (tmp_path / "alien" / "config.json").write_text('{"model_type": "no-such-family"}')
+    save_result(RECORD, tmp_path / "record.json")
+    save_result(ON_CPU, tmp_path / "prediction.json")
+    save_result(FAILED, tmp_path / "failed.json")
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command line."""
+    code = main(argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+#: What is asked wrongly, and words that the complaint must have: the value, and a way out.
+BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
+    ([], ["COMMAND", "--help"]),
+    (["predct", "tiny.yaml"], ["'predct'", "did you mean 'predict'?"]),
+    (["predict"], ["TARGET"]),
+    (["predict", "tiny.yaml", "--bacth", "2"], ["'--bacth'", "did you mean '--batch'?"]),
+    (["predict", "tiny.yaml", "other.yaml"], ["'other.yaml'"]),
+    (["predict", "tiny.yaml", "--batch"], ["--batch", "expected one argument"]),
+    (["predict", "llma-2-7b"], ["'llma-2-7b'", "did you mean 'llama-2-7b'?"]),
+    (["predict", "no/such-model"], ["'no/such-model'", "directory"]),
+    (["predict", "missing.yaml"], ["missing.yaml", "no such file"]),
+    (["predict", "empty"], ["empty", "config.json"]),
+    (["predict", "broken"], ["config.json", "not JSON"]),
+    (["predict", "broken/config.json"], ["config.json", "not JSON"]),
+    (["predict", "list"], ["list", "object"]),
+    (["predict", "deep"], ["config.json", "not JSON"]),
+    (["predict", "missing-key"], ["hidden_size"]),
+    (["predict", "negative"], ["num_hidden_layers", "-1"]),
+    (["predict", "text-sizes"], ["hidden_size", "'64'"]),
+    (["predict", "alien"], ["no-such-family"]),
+    (["predict", "tiny.yaml", "--batch", "-1"], ["batch", "-1", ">= 1"]),
+    (["predict", "tiny.yaml", "--batch", "0"], ["batch", "0"]),
+    (["predict", "tiny.yaml", "--batch", "two"], ["batch", "'two'", "int"]),
+    (["predict", "tiny.yaml", "--batch", "1.5"], ["batch", "1.5"]),
+    (["predict", "tiny.yaml", "--batch", "9" * 30], ["batch"]),
+    (["predict", "tiny.yaml", "--seq", "9" * 5000], ["seq"]),
+    (["predict", "tiny.yaml", "--rank", "0"], ["lora.rank", "0"]),
+    (["predict", "tiny.yaml", "--dropout", "1"], ["lora.dropout", "1"]),
+    (["predict", "tiny.yaml", "--dropout", ".nan"], ["lora.dropout", "nan"]),
+    (["predict", "tiny.yaml", "--targets", "q_porj"], ["'q_porj'", "did you mean 'q_proj'?"]),
+    (["predict", "tiny.yaml", "--targets", ""], ["lora.targets"]),
+    (["predict", "tiny.yaml", "--quant", "nf5"], ["'nf5'", "did you mean 'nf4'?"]),
+    (["predict", "tiny.yaml", "--method", "lora", "--double-quant"], ["double", "type"]),
+    (["predict", "tiny.yaml", "--set", "quant.type=none"], ["qlora", "none"]),
+    (["predict", "tiny.yaml", "--block-size", "63"], ["63", "64"]),
+    (["predict", "llama-2-7b", "--block-size", "128"], ["128", "load: random"]),
+    (["predict", "tiny.yaml", "--optimizer", "adam_8bit"], ["'adam_8bit'", "adamw_8bit"]),
+    (["predict", "tiny.yaml", "--stack", "trainer"], ["'trainer'", "hf-trainer"]),
+    (["predict", "tiny.yaml", "--upcast", "some"], ["'some'", "norms"]),
+    (["predict", "tiny.yaml", "--attention", "spda"], ["'spda'", "did you mean 'sdpa'?"]),
+    (["predict", "tiny.yaml", "--dtype", "bf16"], ["'bf16'", "bfloat16"]),
+    (["predict", "tiny.yaml", "--checkpointing", "maybe"], ["'maybe'", "reentrant"]),
+    (["predict", "tiny.yaml", "--gpu", "rtx9999"], ["'rtx9999'", "rtx3090"]),
+    (["predict", "tiny.yaml", "--budget", "24GB"], ["--budget", "'24GB'", "24GiB"]),
+    (["predict", "tiny.yaml", "--budget", "lots"], ["--budget", "'lots'", "24GiB"]),
+    (["predict", "tiny.yaml", "--budget", "24XiB"], ["'XiB'", "GiB"]),
+    (["predict", "tiny.yaml", "--budget", "1e400"], ["--budget"]),
+    (["predict", "tiny.yaml", "--reserve", "-1GiB"], ["--reserve"]),
+    (["predict", "tiny.yaml", "--engine", "magic"], ["'magic'", "trace"]),
+    (["predict", "tiny.yaml", "--device", "gpu"], ["'gpu'", "cuda, cpu"]),
+    (["predict", "tiny.yaml", "--set", "rank"], ["'rank'", "key=value"]),
+    (["predict", "tiny.yaml", "--set", "lora.rnak=8"], ["lora.rnak", "did you mean 'rank'?"]),
+    (["predict", "tiny.yaml", "--set", "batch.size=8"], ["batch"]),
+    (["predict", "tiny.yaml", "--set", "batch=[1"], ["batch", "YAML"]),
+    (["predict", "tiny.yaml", "--set", "devices=4"], ["devices", "one"]),
+    (["predict", "tiny.yaml", "--set", "matrix=5"], ["matrix"]),
+    (["measure", "tiny.yaml", "--steps", "0"], ["--steps", "'0'"]),
+    (["measure", "tiny.yaml", "--timeout", "-5"], ["--timeout"]),
+    (["measure", "matrix.yaml", "--out", "record.json"], ["record.json", "directory"]),
+    (["compare", "tiny.yaml"], ["two sides", "compare A B"]),
+    (["compare", "a", "b", "c"], ["two sides"]),
+    (["compare", "tiny.yaml", "missing.json"], ["missing.json"]),
+    (["compare", "tiny.yaml", "model/config.json", "--engines"], ["--engines", "one scenario"]),
+    (["compare", "matrix.yaml", "record.json"], ["matrix", "one scenario"]),
+    (["compare", "failed.json", "record.json"], ["no memory", "timeout"]),
+    (["compare", "empty"], ["no record", "empty"]),
+    (["compare", "tiny.yaml", "record.json", "--json", "--markdown"], ["--markdown", "--json"]),
+    (["list", "moduls"], ["'moduls'", "did you mean 'models'?"]),
+    (["list", "models", "zzz"], ["'zzz'", "list models"]),
+    (["completion", "tcsh"], ["'tcsh'", "bash"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"), BAD_ARGUMENTS, ids=[" ".join(a)[:50] or "nothing" for a, _ in BAD_ARGUMENTS]
+)
+def test_bad_arguments_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], words: list[str]
+) -> None:
+    assert_refused(run(capsys, *argv), words)
+
+
+def assert_refused(result: tuple[int, str, str], words: list[str]) -> None:
+    """Exit code 2, nothing on stdout, an error line and a hint line that hold the words."""
+    code, out, err = result
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert "\nhint:  " in err
+    assert "Traceback" not in err
+    assert [word for word in words if word not in err] == []
+
+
+#: Scenario files that are wrong.
+BAD_FILES: list[tuple[str, list[str]]] = [
+    ("", ["NoneType"]),
+    ("model: [", ["not YAML"]),
+    ("a: b: c", ["not YAML"]),
+    ("- model: llama-2-7b", ["list"]),
+    ("batch: 2", ["no model"]),
+    ("model: llama-2-7b\nbathc: 2", ["'bathc'", "did you mean 'batch'?"]),
+    ("model: llama-2-7b\nbatch: 1\nbatch: 2", ["batch", "twice"]),
+    ("model: 7", ["model", "7"]),
+    ("model: {}", ["model"]),
+    ("model: llama-2-7b\nbatch: true", ["batch", "True"]),
+    ("model: llama-2-7b\nseq: null", ["seq", "None"]),
+    ("model: llama-2-7b\nquant: nf4", ["quant", "'nf4'"]),
+    ("model: llama-2-7b\nquant: {type: none, double: true}", ["none"]),
+    ("model: llama-2-7b\nquant: {type: int8, double: true}", ["double", "int8"]),
+    ("model: llama-2-7b\nquant: {double: 24GB}", ["quant.double", "24GB"]),
+    ("model: llama-2-7b\nlora: {targets: []}", ["lora.targets"]),
+    ("model: llama-2-7b\nlora: {targets: [all-linear, q_proj]}", ["all-linear"]),
+    ("model: llama-2-7b\nstack: {base: scirpt}", ["stack.base", "did you mean 'script'?"]),
+    ("model: llama-2-7b\nstack: {autocast: int8}", ["stack.autocast", "int8"]),
+    ("model: llama-2-7b\nmethod: QLORA", ["method", "did you mean 'qlora'?"]),
+    ("model: llama-2-7b\ngpu: rtx3091", ["rtx3091", "did you mean 'rtx3090'?"]),
+    ("model: llama-2-7b\nmatrix: {seq: 512}", ["matrix"]),
+    ("model: llama-2-7b\nmatrix: {seq: []}", ["matrix"]),
+    ("model: llama-2-7b\nmatrix: {sqe: [512]}", ["'sqe'", "did you mean 'seq'?"]),
+    ("model: llama-2-7b\nmatrix: {" + ", ".join(f"k{i}: [1, 2]" for i in range(20)) + "}", ["1,048,576"]),
+    ("model: llama-2-7b\ndeepspeed: zero3", ["deepspeed", "one"]),
+    ("model: ../elsewhere", ["elsewhere"]),
+    ("? {a: 1}\n: 2", ["not YAML"]),
+    ("x: &a [*a]", ["x"]),
+    ("[" * 2000, ["not YAML"]),
+    ("model: llama-2-7b\n5: 6", ["'5'"]),
+    ("\x00", ["not YAML"]),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_FILES, ids=[repr(text[:40]) for text, _ in BAD_FILES])
+def test_bad_scenario_files_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, words: list[str]
+) -> None:
+    (here / "bad.yaml").write_text(text)
+    assert_refused(run(capsys, "predict", "bad.yaml"), words)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x80abc"])
+def test_bytes_that_are_not_text_are_refused(here: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    (here / "bad.yaml").write_bytes(content)
+    assert_refused(run(capsys, "predict", "bad.yaml"), ["bad.yaml"])
+    (here / "empty" / "config.json").write_bytes(content)
+    assert_refused(run(capsys, "predict", "empty"), ["config.json"])
+    (here / "bad.json").write_bytes(content)
+    assert_refused(run(capsys, "compare", "tiny.yaml", "bad.json"), ["bad.json"])
+
+
+@pytest.mark.parametrize(
+    "body", ["{", "[]", "[" * 100_000, "{}", '{"schema": 9}', '{"schema": 1, "kind": "measurement"}', "null"]
+)
+def test_bad_records_are_refused(here: Path, capsys: pytest.CaptureFixture[str], body: str) -> None:
+    (here / "bad.json").write_text(body)
+    assert_refused(run(capsys, "compare", "tiny.yaml", "bad.json"), ["bad.json"])
+
+
+@pytest.mark.parametrize("argv", [["predict", "tiny.yaml", "--rank", "0"], ["predict", "broken"], ["lits"]])
+def test_bad_input_from_a_shell(here: Path, argv: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vramplan", *argv], capture_output=True, text=True, check=False, env=ENV
+    )
+    assert_refused((done.returncode, done.stdout, done.stderr), [])
+
+
+ENV = os.environ | {"PYTHONPATH": str(Path(vramplan.__file__).parent.parent), "PYTHONWARNINGS": "error"}
+
+
+@pytest.mark.parametrize("command", [None, *(command.name for command in all_commands())])
+def test_every_help_has_an_example_that_parses(
+    here: Path, capsys: pytest.CaptureFixture[str], command: str | None
+) -> None:
+    code, out, err = run(capsys, *([command] if command else []), "--help")
+    assert (code, err) == (0, "")
+    examples = [line.strip() for line in out.splitlines() if line.startswith("  vramplan ")]
+    assert examples or command == "completion"
+    for example in examples:
+        build_parser().parse_args(example.split("#")[0].split(">")[0].split()[1:])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"vramplan {vramplan.__version__}\n", "")
+
+
+def test_every_key_of_the_file_has_a_flag() -> None:
+    import msgspec
+
+    from vramplan.commands.flags import FLAGS
+    from vramplan.scenario_schema import LoraKeys, QuantKeys, StackKeys
+
+    sections = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
+    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "name", "matrix", *sections}
+    for section, struct in sections.items():
+        keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(struct)}
+    assert keys - {flag.key for flag in FLAGS} == {"stack.base"}  # which is what `--stack` sets
+    assert {flag.key for flag in FLAGS} - keys == {"stack"}
+
+
+def test_flags_reach_the_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--batch 2 --seq 32 --rank 2 --targets q_proj,v_proj --dropout 0.1 --no-double-quant --optimizer sgd"
+    more = (
+        "--stack script --upcast none --checkpointing false --gpu RTX-3090 --set lora.dtype=bfloat16 --block-size 128"
+    )
+    code, out, _ = run(capsys, "predict", "tiny.yaml", "--json", *flags.split(), *more.split())
+    scenario = json.loads(out)["scenario"]
+    assert code == 0
+    assert (scenario["batch"], scenario["seq"], scenario["optimizer"]) == (2, 32, "sgd")
+    assert scenario["lora"] == {"rank": 2, "targets": ["q_proj", "v_proj"], "dropout": 0.1, "dtype": "bfloat16"}
+    assert (scenario["quant"]["double"], scenario["quant"]["block_size"]) == (False, 128)
+    assert (scenario["stack"]["base"], scenario["stack"]["upcast"]) == ("script", "none")
+    assert (scenario["checkpointing"], scenario["gpu"]) == (False, "rtx3090")
+
+
+def test_the_printed_scenario_reproduces_the_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = run(capsys, "predict", "model", "--json", "--seq", "64", "--set", "load=random", "--gpu", "t4")
+    body = json.loads(first)
+    (here / "again.yaml").write_text(json.dumps(body["scenario"]))
+    _, second, _ = run(capsys, "predict", "again.yaml", "--json")
+    assert json.loads(second) == body
+
+
+def test_a_matrix_is_a_table_or_an_array(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "predict", "matrix.yaml", "--json")
+    assert (code, [body["scenario"]["seq"] for body in json.loads(out)]) == (0, [16, 32])
+    _, out, _ = run(capsys, "predict", "matrix.yaml", "--json", "--seq", "64")
+    assert [body["scenario"]["seq"] for body in json.loads(out)] == [64]
+    code, out, _ = run(capsys, "predict", "matrix.yaml", "--gpu", "t4")
+    assert (code, out.splitlines()[-1]) == (0, "2 of 2 fit")
+
+
+def test_the_answer_no_is_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "predict", "tiny.yaml", "--budget", "1MiB")
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-1].startswith("does not fit: ")
+    code, out, _ = run(capsys, "predict", "tiny.yaml", "--budget", "80GiB")
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "fits")
+
+
+def test_compare_takes_records_predictions_and_scenarios(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "compare", "prediction.json", "record.json")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "peak: predicted 5.88 GiB in backward, measured 5.97 GiB in backward: -1.63%",
+    )
+    _, out, _ = run(capsys, "compare", "tiny.yaml", "record.json", "--json")
+    body = json.loads(out)
+    assert (body["a"]["kind"], body["a"]["device"], body["reference"]) == ("prediction", "cpu", "b")
+    _, out, _ = run(
+        capsys, "compare", "tiny.yaml", "matrix.yaml", "--seq", "16", "--set", "matrix={seq: [16]}", "--json"
+    )
+    _, out, _ = run(capsys, "compare", "tiny.yaml", "tiny.yaml", "--device", "cpu", "--markdown")
+    assert out.startswith("| phase | component |")
+
+
+def test_compare_of_a_directory(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "compare", ".")
+    assert (code, out.splitlines()[0].split()[0]) == (0, "record")
+    assert out.splitlines()[-1].startswith("allocated: mean error ")
+
+
+def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "list", "models", "llama-2-7b")
+    assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
+    _, out, _ = run(capsys, "list", "stacks", "--json")
+    assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "script"]
+    (here / "scenarios").mkdir()
+    (here / "scenarios" / "mine.yaml").write_text("model: llama-2-7b\n")
+    _, out, _ = run(capsys, "list", "scenarios", "mine")
+    assert out.split() == ["name", "model", "file", "mine", "llama-2-7b", "scenarios/mine.yaml"]
+    _, out, _ = run(capsys, "list", "gpus", "rtx3090")
+    assert "rtx3090" in out
+
+
+def test_the_schema_accepts_what_the_file_has(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "schema")
+    assert code == 0
+    assert set(json.loads(out)["$defs"]["ScenarioKeys"]["properties"]) >= {"model", "quant", "matrix"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_words(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    code, out, _ = run(capsys, "completion", shell)
+    assert code == 0
+    assert all(word in out for word in ("predict", "grad-accum", "paged_adamw_8bit", "norms"))
+
+
+def test_a_bug_is_exit_code_4_with_a_traceback(capsys: pytest.CaptureFixture[str], broken_doctor: None) -> None:
+    code, out, err = run(capsys, "doctor")
+    assert (code, out) == (4, "")
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "error: this is a bug in vramplan: please report the lines above"
+
+
+@pytest.fixture
+def broken_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standard function that the doctor calls, failing in a way that nobody foresaw."""
+
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("platform.python_version", fail)
+
+
+def test_an_interruption_is_exit_code_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("platform.python_version", interrupt)
+    assert run(capsys, "doctor") == (130, "", "interrupted\n")
+
+
+def test_a_reader_that_stops_early_is_no_error(here: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m vramplan list models | true; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, check=False, env=ENV,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_terminal_without_unicode_gets_an_answer(here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vramplan", "predict", "tiny.yaml"],
+        capture_output=True, check=False, env=ENV | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("first", "then"), [("vramplan.predict.engine", "predict"), ("vramplan.compare", "compare")])
+def test_functions_are_found_behind_packages_of_the_same_name(first: str, then: str) -> None:
+    program = f"import vramplan, {first}; assert vramplan.{then}.__module__ == 'vramplan.api', vramplan.{then}"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, env=ENV)
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    program = "import vramplan, sys; print([m for m in sys.modules if m.startswith('vramplan.')])"
+    done = subprocess.run([sys.executable, "-c", program], check=True, env=ENV, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import vramplan
+from vramplan.errors import UsageError
+from vramplan.scenario import QuantType
+from vramplan.targets import resolve, scenario_names
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_catalogue_model_gets_the_defaults(here: Path) -> None:
+    target = resolve("llama-2-7b")
+    scenario = target.single("test")
+    assert not target.is_matrix
+    assert (scenario.model.origin, scenario.model.name) == ("catalog", "llama-2-7b")
+    assert (scenario.batch, scenario.seq, scenario.lora.rank, scenario.quant.type) == (1, 2048, 16, QuantType.NF4)
+
+
+def test_a_hub_id_of_the_catalogue_needs_no_network(here: Path) -> None:
+    assert resolve("meta-llama/Llama-2-7b-hf").scenarios[0].model.name == "llama-2-7b"
+
+
+def test_a_directory_and_its_config_json_are_the_same_model(here: Path) -> None:
+    (here / "model").mkdir()
+    (here / "model" / "config.json").write_text(json.dumps(CONFIG))
+    directory, file = (resolve(text).scenarios[0].model for text in ("model", "model/config.json"))
+    assert directory == file
+    assert (directory.name, directory.origin, directory.config) == ("model", "local", CONFIG)
+    assert resolve(str(here / "model")).scenarios[0].model == directory
+
+
+def test_a_scenario_file_and_its_name(here: Path) -> None:
+    (here / "scenarios" / "tiny").mkdir(parents=True)
+    (here / "scenarios" / "tiny" / "mine.yaml").write_text("model: llama-2-7b\nbatch: 3\n")
+    (here / "scenarios" / "other.yml").write_text("model: llama-2-13b\nname: another\n")
+    assert {"tiny/mine", "other"} <= scenario_names().keys()
+    by_name, by_file = resolve("tiny/mine").scenarios[0], resolve("scenarios/tiny/mine.yaml").scenarios[0]
+    assert by_name == by_file
+    assert (by_name.name, by_name.batch) == ("mine", 3)
+    assert resolve("other").scenarios[0].name == "another"
+
+
+def test_a_model_beside_a_scenario_file_is_found_from_anywhere(here: Path) -> None:
+    (here / "study").mkdir()
+    (here / "study" / "config.json").write_text(json.dumps(CONFIG))
+    (here / "study" / "run.yaml").write_text("model: config.json\n")
+    assert resolve("study/run.yaml").scenarios[0].model.config == CONFIG
+
+
+def test_overrides_win_over_the_file_and_its_matrix(here: Path) -> None:
+    (here / "run.yaml").write_text("model: llama-2-7b\nbatch: 2\nmatrix: {seq: [512, 1024], lora.rank: [8, 16]}\n")
+    assert [(s.seq, s.lora.rank) for s in resolve("run.yaml").scenarios] == [
+        (512, 8), (512, 16), (1024, 8), (1024, 16)
+    ]  # fmt: skip
+    fixed = resolve("run.yaml", {"seq": 256, "batch": 5})
+    assert fixed.is_matrix
+    assert [(s.batch, s.seq, s.lora.rank) for s in fixed.scenarios] == [(5, 256, 8), (5, 256, 16)]
+
+
+def test_a_part_of_the_stack_is_set_in_the_stack_that_was_asked_for(here: Path) -> None:
+    stack = resolve("llama-2-7b", {"stack.upcast": "none", "stack": "script"}).scenarios[0].stack
+    assert (stack.base, stack.upcast, stack.outputs) == ("script", "none", "held")
+
+
+def test_one_scenario_is_asked_of_a_matrix(here: Path) -> None:
+    (here / "run.yaml").write_text("model: llama-2-7b\nmatrix: {seq: [512]}\n")
+    with pytest.raises(UsageError, match="compare needs one scenario"):
+        resolve("run.yaml").single("compare")
+
+
+@pytest.mark.parametrize(
+    ("target", "message", "hint"),
+    [
+        ("llma-2-7b", "unknown target 'llma-2-7b'", "did you mean 'llama-2-7b'?"),
+        ("", "the target is empty", "model"),
+        ("missing.yaml", "no such file: missing.yaml", "list scenarios"),
+        ("x" * 5000, "unknown target", "list models"),
+        ("a\0b", "unknown target", "list models"),
+    ],
+    ids=["typo", "empty", "missing-file", "too-long", "nul"],
+)
+def test_unknown_targets_are_refused_with_a_hint(here: Path, target: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(target)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_scenario_load_takes_keywords(here: Path) -> None:
+    scenario = vramplan.Scenario.load("llama-2-7b", batch=4, quant={"double": False}, lora={"rank": 8}, load="random")
+    assert (scenario.batch, scenario.quant.double, scenario.quant.type) == (4, False, QuantType.NF4)
+    assert (scenario.lora.rank, scenario.lora.targets) == (8, ("all-linear",))
+    assert scenario.to_mapping()["load"] == "random"
