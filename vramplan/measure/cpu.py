@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase, merge_entries
+from vramplan.measure.bnb_kernels import cpu_opener
 from vramplan.measure.profiler import PhaseMarks, profile_peaks
 from vramplan.measure.tracker import Tracker
 
@@ -11,7 +12,7 @@ class CpuMeter(Tracker):
     """A tracker of CPU memory: `with meter:` around set-up, a warm-up step and the measured step; then `check`; then `ledger`."""
 
     def __init__(self, *, vocab: int) -> None:
-        super().__init__(vocab=vocab, device="cpu")
+        super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()})
         self._peaks: Mapping[Phase, int] = {}
 
     def check(self, step: Callable[[PhaseMarks], object]) -> None:

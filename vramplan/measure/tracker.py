@@ -31,7 +31,7 @@ class Temporary(NamedTuple):
 
 #: What a kernel takes inside itself, from its arguments: one rule per operation.
 Rule = Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Temporary, ...]]
-#: Runs an operation in another way (a Python kernel whose own operations should be seen), given the tracker's mode.
+#: Runs an operation in another way, under the tracker: a Python kernel whose own operations should be seen.
 Opener = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -44,11 +44,11 @@ class Tracker(TorchDispatchMode):
         vocab: int,
         device: str = "cpu",
         rules: Mapping[Any, Rule] | None = None,
-        open_kernels: Mapping[str, Opener] | None = None,
+        openers: Mapping[Any, Opener] | None = None,
         host_ops: frozenset[Any] = frozenset(),
     ) -> None:
-        """`vocab` recognises logits; `open_kernels` maps an operator namespace to what runs it; outputs of `host_ops`
-        live on the host and are not counted.
+        """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
+        outputs of `host_ops` live on the host and are not counted.
         """
         super().__init__()
         self.blocks: list[Block] = []
@@ -57,9 +57,10 @@ class Tracker(TorchDispatchMode):
         self._vocab = vocab
         self._device = device
         self._rules = rules or {}
-        self._open = open_kernels or {}
+        self._openers = openers or {}
         self._host_ops = host_ops
         self._phase = Phase.LOAD
+        self._depth = 0
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], Block]] = {}
         self._sum: _EngineSum | None = None
 
@@ -105,6 +106,7 @@ class Tracker(TorchDispatchMode):
     # Watching.
 
     def __enter__(self) -> Self:
+        self._depth += 1
         self.places.open()
         super().__enter__()
         return self
@@ -114,12 +116,13 @@ class Tracker(TorchDispatchMode):
     ) -> None:
         super().__exit__(kind, error, trace)
         self.places.close()
+        self._depth -= 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._sum = None
         self.places.note()
-        opener = self._open.get(func.namespace)
+        opener = self._openers.get(func) or self._openers.get(func.namespace)
         if opener is not None:
             with self:
                 out = opener(func, args, kwargs)
@@ -189,6 +192,8 @@ class Tracker(TorchDispatchMode):
         return block.place.layer if block else None
 
     def _died(self, key: int) -> None:
+        if self._depth == 0:
+            return  # the run is over; what dies now dies because nobody watches any more
         _, block = self._live.pop(key)
         if self._sum is not None and self._sum.replaces(block):
             self._in_place(self._sum, block)

@@ -1,0 +1,104 @@
+"""bitsandbytes' own Python kernels, run in the open: what an operation takes inside itself becomes visible.
+
+The kernels (the dequantised matrix of `gemm_4bit`, casts, `contiguous` copies, the choice between fused and dequantising
+code) are Python around calls of a C library. Dispatched as operations they run unseen, and their registered fake versions
+make only the outputs. A private copy of that Python, called directly, shows every tensor; on fake tensors its C library
+does nothing.
+"""
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+
+from vramplan.measure.tracker import Opener
+
+Kernel = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What decides bitsandbytes' and torch's choice of kernels on a card."""
+
+    capability: tuple[int, int]
+    processors: int
+    """Streaming multiprocessors."""
+
+
+class _Silent:
+    """A C library whose every function does nothing and reports success."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *args: 0
+
+
+def cpu_opener() -> Opener:
+    """Runs bitsandbytes' operations by their CPU kernels, for real."""
+    found: dict[str, Kernel] = {}
+    _execute("bitsandbytes.backends.default.ops", found)
+    _execute("bitsandbytes.backends.cpu.ops", found)
+    return _opener(found)
+
+
+def fake_opener(gpu: Gpu | None) -> Opener:
+    """Runs bitsandbytes' operations on fake tensors by their kernels of a card, or of the CPU when there is none.
+
+    The library caches code tables for the whole process; the copies keep their own, which are fake.
+    """
+    from bitsandbytes.functional import get_4bit_type
+
+    found: dict[str, Kernel] = {}
+    with mock.patch("bitsandbytes.cextension.lib", _Silent()):
+        modules = [_execute("bitsandbytes.backends.default.ops", found)]
+        modules.append(_execute(f"bitsandbytes.backends.{'cpu' if gpu is None else 'cuda'}.ops", found))
+    for module in modules:
+        module.__dict__.update(
+            get_ptr=lambda tensor: None,
+            _cuda_device_of=lambda tensor: contextlib.nullcontext(),
+            _get_4bit_code=cache(get_4bit_type),
+            _get_raw_stream=lambda index: 0,
+        )
+    if gpu is not None:
+        modules[-1].__dict__["_gpu_dispatch_props"] = lambda index: (gpu.processors, *gpu.capability)
+    return _opener(found)
+
+
+def _opener(table: dict[str, Kernel]) -> Opener:
+    def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func._schema.name.partition("::")[2]
+        overload = func._schema.overload_name
+        return table[f"{name}.{overload}" if overload else name](*args, **kwargs)
+
+    return run
+
+
+def _execute(name: str, found: dict[str, Kernel]) -> ModuleType:
+    """A private copy of a bitsandbytes module whose kernels are collected instead of registered."""
+    import bitsandbytes  # noqa: F401  (the package of the copy)
+
+    def collect(operation: str, kind: str) -> Callable[[Kernel], Kernel]:
+        def decorate(kernel: Kernel) -> Kernel:
+            found[operation.removeprefix("bitsandbytes::")] = kernel
+            return kernel
+
+        return decorate
+
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # The CPU module looks for an optional package of kernels and warns when it is not there.
+    bnb_log = logging.getLogger(name)
+    with (
+        mock.patch.object(bnb_log, "disabled", True),
+        mock.patch("bitsandbytes._ops.register_kernel", collect),
+        mock.patch.object(torch._C, "_cuda_getCurrentRawStream", None, create=True),
+    ):
+        spec.loader.exec_module(module)
+    return module

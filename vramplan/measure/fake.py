@@ -1,0 +1,82 @@
+"""A machine of fake tensors: tensors with shapes and storages but no memory, so that a real step of any size runs anywhere."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from vramplan.measure.bnb_kernels import Gpu, fake_opener
+from vramplan.measure.tracker import Opener, Tracker
+from vramplan.training import build
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def fake_machine() -> Iterator[None]:
+    """Every tensor made inside is fake, placed on `cpu` (a CUDA placement needs a CUDA build and a GPU to work)."""
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(warnings.catch_warnings())
+        # bitsandbytes' kernels hand data pointers to a C library, which here does nothing with them.
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        stack.enter_context(mock.patch("bitsandbytes.functional.create_dynamic_map", _dynamic_map))
+        # The library's code map for the whole process would be fake outside too.
+        stack.enter_context(mock.patch("bitsandbytes.functional.name2qmap", {}))
+        # The skeleton is on the meta device already, and bitsandbytes' layers cannot be made of fake meta tensors.
+        stack.enter_context(mock.patch("vramplan.training.build.skeleton", _outside(build.skeleton)))
+        stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
+        # transformers 5.17 builds attention masks that it would skip, when it thinks that it is being traced.
+        stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", lambda tensor: False))
+        yield
+
+
+def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """`nn.Module._apply` as it treats ordinary tensors (torch 2.13): parameters keep their identity and change their data.
+
+    For fake tensors it would swap them instead, which the tracker's weak references forbid.
+    """
+    if recurse:
+        for child in self.children():
+            child._apply(function)
+    with torch.no_grad():
+        for parameter in self._parameters.values():
+            if parameter is not None:
+                parameter.data = function(parameter)
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = function(buffer)
+    return self
+
+
+def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, run outside every dispatch mode."""
+
+    def run(*args: Any) -> Any:
+        with _disable_current_modes():
+            return function(*args)
+
+    return run
+
+
+def fake_tracker(vocab: int, gpu: Gpu | None = None, **options: Any) -> Tracker:
+    """A tracker for a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
+    openers: dict[Any, Opener] = {"bitsandbytes": fake_opener(gpu), aten._local_scalar_dense.default: _read_back}
+    return Tracker(vocab=vocab, openers=openers | options.pop("openers", {}), **options)
+
+
+def _read_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A number read from a tensor: fake tensors have none, and one is a step count that divides nothing by zero."""
+    tensor: Tensor = args[0]
+    return True if tensor.dtype is torch.bool else 1.0 if tensor.is_floating_point() else 1
+
+
+def _dynamic_map(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> Tensor:
+    """bitsandbytes' table of 8-bit code values, by its size; computing it needs values."""
+    return torch.empty(256)
