@@ -153,7 +153,15 @@ class Architecture:
     buffers: tuple[Weight, ...] = ()
     """Buffers that live on the device (rotary frequencies)."""
     facts: Facts = field(default_factory=dict)
-    """Further facts of the family that the step needs: `logit_softcap`, `embedding_scale`, `parallel_residual`, ..."""
+    """Further facts that decide what a step allocates; a fact that is not there is false or 0, `pre_norms` true.
+
+    `embedding_scale` (the embedding's output is multiplied), `residual_multiplier` and `logit_scale` (Granite),
+    `logit_softcap`, `norm_offset` (norms multiply by 1 + weight in fp32), `pre_norms` (False: none before attention and
+    MLP), `post_norms` (norms behind attention and MLP, before the sum), `norm_after_residual` (OPT-350m),
+    `parallel_residual` (attention and MLP side by side), `shared_norm` (behind one norm), `learned_positions` (rows),
+    `attention_dropout`, `residual_dropout`, `embedding_dropout`, `fp32_norms_in_fp16` (gpt-oss),
+    `derived` (read off the modules, not from the table) and `assumed` (which layer facts had to be guessed).
+    """
 
     def parameters(self) -> Iterator[Weight]:
         """Every parameter once, under the transformers model's own name, in its order; tied weights once."""
@@ -163,6 +171,12 @@ class Architecture:
                 path = f"{self.layer_prefix}.{i}.{weight.path}"
                 yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed, weight.dtype)
         yield from self.after
+
+    @property
+    def final_norm(self) -> tuple[Weight, ...]:
+        """The norm behind the last layer, wherever the model keeps it; empty without one."""
+        last = [w for w in (*self.before, *self.after) if w.kind is WeightKind.NORM]
+        return tuple(w for w in last if w.path.rpartition(".")[0] == last[-1].path.rpartition(".")[0])
 
     @cached_property
     def counted(self) -> tuple[tuple[Weight, int], ...]:

@@ -69,8 +69,11 @@ def read_granite(fields: Fields) -> Architecture:
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
-    multipliers = ("embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier")
-    facts: Facts = {key: fields.number(key, missing=1.0) for key in multipliers}
+    facts: Facts = {
+        "embedding_scale": fields.number("embedding_multiplier", missing=1.0),
+        "residual_multiplier": fields.number("residual_multiplier", missing=1.0),
+        "logit_scale": fields.number("logits_scaling", missing=1.0),
+    }
     return decoder(fields, "granite", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
 
 
