@@ -23,7 +23,7 @@ class Gpu:
     capacity: int
     """Bytes that a process can get from the driver, contexts included."""
     capacity_origin: str
-    """`reported` by PyTorch on such a card, or `rule`: a share of the marketing size that is low for its kind of memory."""
+    """`reported` by PyTorch on such a card, or `rule`: a share of the marketing size, low for its kind of memory."""
     compute_capability: str
     """`8.6`; decides kernels and library workspaces."""
     multiprocessors: int
@@ -58,8 +58,6 @@ def gpu(name: str) -> Gpu:
     cards = _data()["cards"]
     card = cards.get(check_gpu(name))
     reference = cards[_REFERENCE]
-    recorded = "context" in card
-    scaled = reference["context"] * card["multiprocessors"] // reference["multiprocessors"] // MIB * MIB
     return Gpu(
         name=card["name"],
         title=card["title"],
@@ -67,11 +65,16 @@ def gpu(name: str) -> Gpu:
         capacity_origin="reported" if "capacity" in card else "rule",
         compute_capability=card["compute_capability"],
         multiprocessors=card["multiprocessors"],
-        context=card["context"] if recorded else scaled,
-        context_origin=f"recorded on {card['title']}, CUDA 12.8"
-        if recorded
-        else f"{reference['title']}'s record scaled by multiprocessors ({card['multiprocessors']}/{reference['multiprocessors']})",
+        **_context(card, reference),
     )
+
+
+def _context(card: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    if "context" in card:
+        return {"context": card["context"], "context_origin": f"recorded on {card['title']}, CUDA 12.8"}
+    mine, its = card["multiprocessors"], reference["multiprocessors"]
+    origin = f"no record of {card['title']}: {reference['title']}'s, scaled by multiprocessors ({mine}/{its})"
+    return {"context": reference["context"] * mine // its // MIB * MIB, "context_origin": origin}
 
 
 def _by_rule(card: dict[str, Any]) -> int:
@@ -81,7 +84,7 @@ def _by_rule(card: dict[str, Any]) -> int:
 
 def check_gpu(name: str) -> str:
     """The catalogue's spelling of `name` (`RTX 3090` is rtx3090); a UsageError with the nearest when there is none."""
-    cards = _data()["cards"]
+    cards: dict[str, Any] = _data()["cards"]
     if name in cards:
         return name
     plain = {_plain(known): known for known in cards}

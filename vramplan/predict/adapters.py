@@ -49,8 +49,9 @@ def _matches(path: str, target: str) -> bool:
 def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
     """Whether peft adapts the module of `weight`.
 
-    `all-linear` takes every `nn.Linear` and `Conv1D` but the output head (tuners_utils.py, _maybe_include_all_linear_layers);
-    names take every module whose path ends in them. Experts' 3-D parameters and bare routers are no modules, so never.
+    `all-linear` takes every `nn.Linear` and `Conv1D` but the output head (tuners_utils.py,
+    _maybe_include_all_linear_layers); names take every module whose path ends in them. Experts' 3-D parameters and bare
+    routers are no modules, so never.
     """
     if targets == (ALL_LINEAR,):
         return weight.adaptable
@@ -73,7 +74,7 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
 
 
 def lora_shapes(weight: Weight, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Shapes of lora_A and lora_B (tuners/lora/layer.py: A `[r, in]`, B `[out, r]`; an embedding looks up `[vocab] -> hidden`)."""
+    """Shapes of lora_A and lora_B (lora/layer.py): `[r, in]`, `[out, r]`; an embedding's in is the vocabulary."""
     if weight.kind is WeightKind.EMBEDDING:
         vocab, hidden = weight.shape
         return (rank, vocab), (hidden, rank)

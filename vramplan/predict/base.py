@@ -13,7 +13,7 @@ _LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
 
 
 def component(weight: Weight, quant: Quant) -> Component:
-    """Where a weight that is not quantised is counted: a linear layer of an unquantised model is `weights`, all else `unquantized`."""
+    """Where a weight that is not quantised is counted: the linear layers of an unquantised model are `weights`."""
     plain = quant.type is QuantType.NONE and weight.kind in _LINEARS
     return Component.WEIGHTS if plain else Component.UNQUANTIZED
 
@@ -26,9 +26,9 @@ def loaded_element(weight: Weight, scenario: Scenario) -> int:
 def upcasts(weight: Weight, scenario: Scenario) -> bool:
     """Whether the preparation makes the weight fp32 for good.
 
-    peft 0.21.2 utils/other.py prepare_model_for_kbit_training: every 16-bit parameter that is not a `Params4bit`, so norms, biases, embeddings,
-    head, experts and routers alike, int8 excepted by its dtype; buffers are no parameters. Under `norms` embedding and head are cast back.
-    Inference and merging prepare nothing.
+    peft 0.21.2 utils/other.py prepare_model_for_kbit_training: every 16-bit parameter that is not a `Params4bit`, so
+    norms, biases, embeddings, head, experts and routers alike, int8 excepted by its dtype; buffers are no parameters.
+    Under `norms` embedding and head are cast back. Inference and merging prepare nothing.
     """
     upcast = scenario.stack.upcast if scenario.method.trains else Upcast.NONE
     if upcast is Upcast.NONE or weight.kind is WeightKind.BUFFER or loaded_element(weight, scenario) != 2:
@@ -51,8 +51,8 @@ def prepared_element(weight: Weight, scenario: Scenario) -> int:
 def steady_element(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> int:
     """Bytes per element of an unquantised weight from the second step on.
 
-    bitsandbytes nn/modules.py Linear4bit.forward casts the layer's bias to the compute dtype in place, for good: the first step undoes the
-    upcast of these biases. `of_quantized`: whether the weight is the bias of a quantised layer.
+    bitsandbytes nn/modules.py Linear4bit.forward casts the layer's bias to the compute dtype in place, for good: the
+    first step undoes the upcast of these biases. `of_quantized`: whether the weight is the bias of a quantised layer.
     """
     if of_quantized and weight.kind is WeightKind.BIAS and scenario.quant.type.four_bit:
         return scenario.compute_dtype.bytes

@@ -16,7 +16,8 @@ from vramplan.predict.verdict import judge
 from vramplan.predict.writer import Writer
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, QuantType, Scenario
-from vramplan.timeline import Timeline
+from vramplan.stacks import Upcast
+from vramplan.timeline import Part, Timeline
 from vramplan.units import human
 
 #: The versions whose code the closed form follows.
@@ -83,8 +84,8 @@ def predict_analytic(
 ) -> Prediction:
     """What `scenario` needs on `device`.
 
-    On cuda the timeline is replayed through the caching allocator, so that allocated counts whole blocks and reserved whole segments.
-    The verdict is against `budget`, or the card's capacity less `reserve`; there is none without either.
+    On cuda the timeline is replayed through the caching allocator, so that allocated counts whole blocks and reserved
+    whole segments. The verdict is against `budget`, or the card's capacity less `reserve`; else there is none.
     """
     run = forecast(scenario, device)
     if device == "cpu":
@@ -125,13 +126,13 @@ def parameters(scenario: Scenario) -> Parameters:
 
 
 def bits_per_parameter(scenario: Scenario) -> float:
-    """Bits that a parameter of the linear layers costs: packed weight and block constants, or its dtype when not quantised."""
+    """Bits that a parameter of the linear layers costs: packed weight and block constants, or its dtype unquantised."""
     if scenario.quant.type is QuantType.NONE:
         return 8.0 * scenario.dtype.bytes
     return bits(scenario.architecture, scenario.quant).per_parameter
 
 
-def _step_parts(scenario: Scenario, device: Device):  # type: ignore[no-untyped-def]
+def _step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     from vramplan.predict.step import step_parts
 
     return step_parts(scenario, device)
@@ -140,7 +141,7 @@ def _step_parts(scenario: Scenario, device: Device):  # type: ignore[no-untyped-
 def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
     """Write the optimizer's states; returns the bytes of those in managed memory."""
     trainer = scenario.stack.base == "hf-trainer"
-    for shared in shared_states(scenario.optimizer, trainables(scenario), trainer=trainer):
+    for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
         _hold_state(writer, shared)
     managed = 0
     for group, _ in groups:
@@ -185,9 +186,12 @@ def _experts_warning(scenario: Scenario) -> str:
     if not experts or scenario.quant.type is QuantType.NONE:
         return ""
     share = quantized_parameters(architecture, scenario.quant) / architecture.numel
+    upcast = scenario.method.trains and scenario.stack.upcast is not Upcast.NONE
+    stay = human(experts * (4 if upcast else scenario.dtype.bytes))
+    dtype = "are even made fp32 by the preparation" if upcast else f"stay {scenario.dtype.value}"
     return (
         f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
-        f"which bitsandbytes does not quantise ({human(experts * scenario.dtype.bytes)} stay {scenario.dtype.bytes * 8}-bit)"
+        f"which bitsandbytes does not quantise; they {dtype} ({stay})"
     )
 
 

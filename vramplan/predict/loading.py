@@ -57,7 +57,7 @@ def write_load(
 
 
 def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
-    """What the first forward changes in the base model for good: 4-bit layers cast their biases to the compute dtype."""
+    """What the first forward changes in the base model for good: 4-bit layers cast their biases to compute dtype."""
     for group, held in groups:
         modules = quantized_modules(group.weights, scenario.quant)
         changed = []
@@ -76,8 +76,8 @@ def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]],
 def _groups(scenario: Scenario) -> list[Group]:
     """The model's weights in the order in which they arrive on the device.
 
-    from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by `dot_natural_key`); a model of
-    random weights is built in its own order. Buffers come last.
+    from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by
+    `dot_natural_key`); a model of random weights is built in its own order. Buffers come last.
     """
     architecture = scenario.architecture
     outside = [*architecture.before, *architecture.after]
@@ -97,7 +97,7 @@ def _name(weight: Weight) -> str:
 
 
 def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
-    """transformers 5.17 modeling_utils.py caching_allocator_warmup: one block of about the model's size, taken and freed.
+    """One block of about the model's size, taken and freed (transformers 5.17 caching_allocator_warmup).
 
     It counts every parameter and saved buffer as loaded: half a byte for a 4-bit weight, without block constants.
     """
@@ -147,9 +147,10 @@ def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device
 def _cpu_scratch(numel: int, scenario: Scenario) -> int:
     """Bytes of temporaries, per matrix, that bitsandbytes' plain-torch quantisation holds at its highest moment.
 
-    backends/default/ops.py 0.50.2 quantize_4bit, at the line that packs: the fp32 copy (4 B an element, if the weight was 16-bit), the scaled
-    values (4), their int32 codes (4), the uint8 codes (1), the shifted half (0.5); fp4 before that, at `order[q]`: int32 codes, the int64
-    index that torch makes of them, the int64 result (20). int8_vectorwise_quant: the fp32 product and its rounding (8).
+    backends/default/ops.py 0.50.2 quantize_4bit, at the line that packs: the fp32 copy (4 B an element, if the weight
+    was 16-bit), the scaled values (4), their int32 codes (4), the uint8 codes (1), the shifted half (0.5); fp4 before
+    that, at `order[q]`: int32 codes, the int64 index that torch makes of them, the int64 result (20).
+    int8_vectorwise_quant: the fp32 product and its rounding (8).
     """
     copy = 0 if scenario.dtype == "float32" else 4 * numel
     if scenario.quant.type is QuantType.INT8:
@@ -160,7 +161,7 @@ def _cpu_scratch(numel: int, scenario: Scenario) -> int:
 
 
 def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) -> list[Held]:
-    """peft's `param.data = param.data.to(torch.float32)`, parameter by parameter; the old one goes when the new one is there."""
+    """peft's `param.data = param.data.to(torch.float32)`, parameter by parameter; each old one goes after the new."""
     after = []
     with writer.repeat(group.times):
         for weight, block in held:

@@ -33,12 +33,12 @@ class Family(NamedTuple):
     second: int
 
 
-#: bitsandbytes optim/{adamw,lion,rmsprop,ademamix}.py: Optimizer2State, Optimizer1State, and AdEMAMix's doubled first state.
+#: bitsandbytes optim/{adamw,lion,rmsprop,ademamix}.py: two states or one; AdEMAMix doubles the first.
 _FAMILIES = {"adamw": Family(1, 1), "lion": Family(1, 0), "rmsprop": Family(1, 0), "ademamix": Family(2, 1)}
 
 
 class Bnb(NamedTuple):
-    """What the name of a bitsandbytes optimizer says (transformers trainer_optimizer.py, _get_bitsandbytes_optimizer)."""
+    """What a name says to transformers (trainer_optimizer.py _get_bitsandbytes_optimizer)."""
 
     family: str
     eight_bit: bool
@@ -75,14 +75,20 @@ def states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> tu
     return ()  # sgd: transformers passes no momentum
 
 
-def shared_states(name: str, tensors: tuple[Trainable, ...], *, trainer: bool) -> tuple[State, ...]:
-    """What the optimizer keeps once: bitsandbytes' quantisation maps, when any tensor has 8-bit states."""
+def shared_states(name: str, tensors: tuple[Trainable, ...], device: Device, *, trainer: bool) -> tuple[State, ...]:
+    """What an 8-bit optimizer keeps once: its quantisation maps.
+
+    Both are made on the CPU at once (`fill_qmap`); the first tensor with 8-bit states moves those that its family uses.
+    """
     bnb = bnb_optimizer(name)
-    if bnb is None or not bnb.eight_bit or not any(_eight_bit(bnb, t, trainer=trainer) for t in tensors):
+    if bnb is None or not bnb.eight_bit:
         return ()
-    unsigned = (State("qmap2", QMAP_BYTES),) if _FAMILIES[bnb.family].second else ()
-    # fill_qmap makes both maps; init_state moves only those that the family uses to the device.
-    return (State("qmap1", QMAP_BYTES), *unsigned)
+    both = (State("qmap1", QMAP_BYTES), State("qmap2", QMAP_BYTES))
+    if device == "cpu":
+        return both
+    if not any(_eight_bit(bnb, tensor, trainer=trainer) for tensor in tensors):
+        return ()
+    return both if _FAMILIES[bnb.family].second else both[:1]
 
 
 def _step_scalar(device: Device, *, on_device: bool = False) -> tuple[State, ...]:

@@ -18,7 +18,7 @@ def card(scenario: Scenario) -> Gpu | None:
 
 
 def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:
-    """cuBLAS's workspaces, allocated through torch's allocator: one for the main thread's handle, one for autograd's thread's."""
+    """cuBLAS's workspaces, which torch's allocator holds: one per handle, of the main thread and of autograd's."""
     large = target is not None and target.capability in _LARGE
     size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
     return (

@@ -10,7 +10,7 @@ from vramplan.scenario import Quant, QuantType
 NESTED_BLOCK = 256
 #: functional.py get_4bit_type: 16 fp32 values, made anew for every matrix.
 CODE_TABLE_BYTES = 16 * 4
-#: functional.py create_dynamic_map: 256 fp32 values; quantize_blockwise gives every matrix a copy (`code.to(copy=True)`).
+#: functional.py create_dynamic_map: 256 fp32 values; quantize_blockwise copies them per matrix (`code.to(copy=True)`).
 DYNAMIC_MAP_BYTES = 256 * 4
 #: functional.py quantize_4bit: `offset = absmax.mean()`, one fp32.
 OFFSET_BYTES = 4
@@ -30,14 +30,15 @@ class Piece(NamedTuple):
 def is_quantized(weight: Weight, quant: Quant) -> bool:
     """Whether bitsandbytes quantises `weight`.
 
-    transformers 5.17 (integrations/bitsandbytes.py, replace_with_bnb_linear) replaces exactly `nn.Linear` and `Conv1D`, the output head
-    excepted; embeddings, norms, biases, and the 3-D parameters and bare routers of a mixture of experts stay as they are.
+    transformers 5.17 (integrations/bitsandbytes.py, replace_with_bnb_linear) replaces exactly `nn.Linear` and `Conv1D`,
+    subclasses and the output head excepted; embeddings, norms, biases, and the 3-D parameters and bare routers of a
+    mixture of experts stay as they are.
     """
     return quant.type is not QuantType.NONE and weight.kind is WeightKind.LINEAR
 
 
 def packed_bytes(numel: int, quant: Quant) -> int:
-    """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype; one each in int8."""
+    """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype."""
     if not quant.type.four_bit:
         return numel
     element = STORAGE_BYTES[quant.storage]
@@ -95,7 +96,7 @@ def quantized_parameters(architecture: Architecture, quant: Quant) -> int:
 
 
 def bits(architecture: Architecture, quant: Quant) -> Bits:
-    """Bits per quantised parameter, averaged over the model; 16-bit storage is not meant, so without quantisation all are 0."""
+    """Bits per quantised parameter, averaged over the model; all 0 when nothing is quantised."""
     packed = constants = tables = numel = 0
     for weight, times in architecture.counted:
         if not is_quantized(weight, quant):

@@ -55,7 +55,8 @@ def judge(
 def _word(timeline: Timeline, played: Replay, room: int, error: ErrorInterval, *, fits: bool) -> str:
     """`tight` when an error that the engine has made before would turn the answer.
 
-    True need = predicted / (1 + error): it fits for sure if it fits in room x (1 + low), and cannot fit if not in room x (1 + high).
+    The true need is predicted / (1 + error): what fits in room x (1 + low) fits for sure, and what does not fit in
+    room x (1 + high) cannot.
     """
     if fits:
         return "fits" if _fits(timeline, played, int(room * (1 + error.low))) else "tight"
