@@ -12,12 +12,13 @@ from vramplan.predict.loading import Group, Held, write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, context_entries, workspaces
 from vramplan.predict.quantization import bits, quantized_parameters
+from vramplan.predict.step import step_parts, step_warnings
 from vramplan.predict.verdict import judge
 from vramplan.predict.writer import Writer
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.stacks import Upcast
-from vramplan.timeline import Part, Timeline
+from vramplan.timeline import Timeline
 from vramplan.units import human
 
 #: The versions whose code the closed form follows.
@@ -69,7 +70,7 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         for workspace in workspaces(target)[: 2 if scenario.method.trains else 1]:
             writer.hold(workspace)
     managed = _write_states(writer, groups, scenario, device) if scenario.method.trains else 0
-    step = _step_parts(scenario, device)
+    step = step_parts(scenario, device)
     return Forecast(Timeline((*writer.parts, *step)), managed, _warnings(scenario, managed))
 
 
@@ -132,12 +133,6 @@ def bits_per_parameter(scenario: Scenario) -> float:
     return bits(scenario.architecture, scenario.quant).per_parameter
 
 
-def _step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
-    from vramplan.predict.step import step_parts
-
-    return step_parts(scenario, device)
-
-
 def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
     """Write the optimizer's states; returns the bytes of those in managed memory."""
     trainer = scenario.stack.base == "hf-trainer"
@@ -174,9 +169,8 @@ def _noted(entry: Entry, run: Forecast) -> Entry:
 
 
 def _warnings(scenario: Scenario, managed: int) -> tuple[str, ...]:
-    return tuple(
-        filter(None, (_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)))
-    )
+    own = (_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario))
+    return (*filter(None, own), *(step_warnings(scenario) if scenario.method.trains else ()))
 
 
 def _experts_warning(scenario: Scenario) -> str:
