@@ -15,7 +15,7 @@ FLOORS = [
     {"units"},
     {"ledger", "architecture", "catalog", "optimizers", "stacks", "attention"},
     {"scenario"},
-    {"scenario_schema", "scenario_check", "model_source", "scenario_file"},
+    {"scenario_schema", "scenario_check", "model_source", "yaml_file", "scenario_file"},
     {"timeline", "allocator", "record"},
     {"predict", "training"},
     {"measure"},

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vramplan.api import Comparison, Prediction, Record, Scenario, VramplanError, compare, measure, predict
+    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, measure, predict
+    from vramplan.compare import Comparison
 
 __version__ = "0.1.0"
 
@@ -46,7 +47,8 @@ class _Public:
         self._name = name
 
     def __get__(self, package: ModuleType, owner: type) -> object:
-        return getattr(import_module("vramplan.api"), self._name)
+        module = "vramplan.compare" if self._name == "Comparison" else "vramplan.api"
+        return getattr(import_module(module), self._name)
 
     def __set__(self, package: ModuleType, submodule: object) -> None:
         """Importlib binds the submodule here; it stays reachable with `from vramplan.predict import ...`."""

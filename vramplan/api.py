@@ -1,15 +1,16 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from vramplan.compare import Comparison
-from vramplan.compare import compare as _compare
 from vramplan.errors import VramplanError, unknown
 from vramplan.record import Device, Prediction, Record, Result
 from vramplan.scenario import Scenario
 
-__all__ = ["Comparison", "Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict"]
+if TYPE_CHECKING:
+    from vramplan.compare import Comparison
+
+__all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict"]
 
 Engine = Literal["analytic", "trace"]
 ENGINES: tuple[Engine, ...] = ("analytic", "trace")
@@ -56,8 +57,10 @@ def measure(
     return run(scenario, device=device, steps=steps, timeout=timeout, progress=progress)
 
 
-def compare(a: Result | Scenario, b: Result | Scenario) -> Comparison:
+def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":
     """Any two of prediction, record and scenario; a scenario is predicted on the other side's device."""
+    from vramplan.compare import compare as side_by_side
+
     device: Device = next((side.device for side in (a, b) if isinstance(side, Result)), "cuda")
     first, second = (side if isinstance(side, Result) else predict(side, device=device) for side in (a, b))
-    return _compare(first, second)
+    return side_by_side(first, second)

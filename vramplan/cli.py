@@ -34,8 +34,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command."""
+def build_parser(only: str = "") -> argparse.ArgumentParser:
+    """The parser of every command; with `only`, the other commands are known by name but have no arguments."""
     parser = _Parser(
         prog="vramplan",
         description="Will this fine-tuning run fit on this GPU? Predict, measure and compare its memory.",
@@ -54,9 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.configure(sub)
+        if only in ("", command.name):
+            command.configure(sub)
         options = [option for action in sub._actions for option in action.option_strings]
-        sub.set_defaults(run=command.run, parser=parser, options=options)
+        sub.set_defaults(run=command.run, options=options)
     return parser
 
 
@@ -89,7 +90,8 @@ def run() -> NoReturn:
 
 
 def _answer(argv: list[str]) -> Answer:
-    args, unread = build_parser().parse_known_args(argv)
+    named = next((command.name for command in all_commands() if command.name == (argv or [""])[0]), "")
+    args, unread = build_parser(only=named).parse_known_args(argv)
     if unread:
         hint = nearest(unread[0].partition("=")[0], args.options) if unread[0].startswith("-") else ""
         raise UsageError(f"unknown argument '{unread[0]}'", hint=f"{hint}see `vramplan {args.command} --help`")

@@ -1,12 +1,11 @@
 """From YAML to scenarios: read, override, expand the matrix, resolve every default and name; refuse what is unknown."""
 
 import itertools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from msgspec import UNSET
 
 from vramplan.catalog.gpus import check_gpu
@@ -37,6 +36,8 @@ def read_scenarios(path: Path, overrides: Mapping[str, Any] | None = None) -> tu
 
     `overrides` maps dotted keys (`quant.double`) to values that replace the file's.
     """
+    from vramplan.yaml_file import read_yaml  # YAML is slow to import, and a catalogue model needs none
+
     mapping = read_yaml(path)
     return scenarios_from_mapping({"name": path.stem, **mapping}, overrides, base=path.parent, where=str(path))
 
@@ -58,38 +59,6 @@ def scenario_from_mapping(mapping: Mapping[str, Any], *, where: str = "scenario"
     if "matrix" in mapping:
         raise UsageError(f"{where}: one scenario is needed here, and this one has a matrix", hint="remove 'matrix'")
     return scenarios_from_mapping(mapping, where=where)[0]
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a key written twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping of `node`."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is written twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"no such file: {path}", hint="`vramplan list scenarios` shows the shipped ones") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}", hint="give a scenario file in YAML") from error
-    try:
-        content = yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not YAML: {reason}", hint="check the indentation and the quotes") from error
-    if not isinstance(content, dict):
-        raise UsageError(
-            f"{path} holds {type(content).__name__}, not a scenario", hint="begin with 'model: llama-2-7b'"
-        )
-    return content
 
 
 def override(mapping: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,4 +219,6 @@ def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: st
 
 def scenario_yaml(scenario: Scenario) -> str:
     """The scenario as a YAML file that reproduces it."""
+    import yaml
+
     return yaml.safe_dump(msgspec.to_builtins(scenario.to_mapping()), sort_keys=False, allow_unicode=True)

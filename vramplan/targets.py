@@ -8,7 +8,7 @@ from typing import Any
 from vramplan.catalog.models import catalog_names
 from vramplan.errors import UsageError, nearest
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import override, read_yaml, scenarios_from_mapping
+from vramplan.scenario_file import override, scenarios_from_mapping
 
 #: Where a scenario's name is looked up, the first directory that has it: the user's own, then the shipped ones.
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -47,6 +47,8 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         raise _unknown(target) from error
     file = _scenario_file(target)
     if file is not None:
+        from vramplan.yaml_file import read_yaml  # slow to import, and a model's name needs none
+
         mapping: dict[str, Any] = {"name": file.stem, **read_yaml(file)}
         return _expand(mapping, overrides or {}, base=file.parent, where=str(file))
     if not on_disk and "/" not in target and target not in catalog_names():

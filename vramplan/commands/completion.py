@@ -23,12 +23,14 @@ def run(args: Namespace) -> Answer:
     """The completion script, with the words that each flag takes."""
     import shtab
 
-    words = closed_lists()
-    for action in args.parser._actions:
+    from vramplan.cli import build_parser
+
+    words, parser = closed_lists(), build_parser()
+    for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             for sub in action.choices.values():
                 _fill_in(sub, words)
-    script: str = shtab.complete(args.parser, args.shell)
+    script: str = shtab.complete(parser, args.shell)
     return Answer(script)
 
 

@@ -57,8 +57,8 @@ def _stacks() -> Iterator[list[str]]:
 
 
 def _scenarios() -> Iterator[list[str]]:
-    from vramplan.scenario_file import read_yaml
     from vramplan.targets import scenario_names
+    from vramplan.yaml_file import read_yaml
 
     yield ["name", "model", "file"]
     for name, path in scenario_names().items():
