@@ -1,0 +1,93 @@
+"""Which kernel `scaled_dot_product_attention` takes on a card, and why.
+
+The rules are those of torch 2.13: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (`can_use_flash_attention`,
+`can_use_mem_efficient_attention`) and the order flash, efficient, math, cuDNN (`torch._C._get_sdp_priority_order()`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vramplan.scenario import DType
+
+
+class Kernel(StrEnum):
+    """How attention is computed, which decides what is kept for backward."""
+
+    FLASH = "flash"
+    EFFICIENT = "efficient"
+    CUDNN = "cudnn"
+    MATH = "math"  # the whole [heads, seq, seq] matrix, by ordinary operations
+    EAGER = "eager"  # the same, by transformers' own code
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInput:
+    """What the choice depends on."""
+
+    dtype: DType
+    """Of query, key and value as the kernel gets them: float32 without autocast over an fp32 residual stream."""
+    head_dim: int
+    value_dim: int
+    grouped: bool
+    """Whether key and value come with fewer heads (`enable_gqa`)."""
+    masked: bool
+    """Whether an explicit mask is given (sliding window shorter than the sequence, padding), not `is_causal`."""
+    capability: tuple[int, int]
+    """Compute capability of the card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A kernel and the reason that the better ones were not taken; the reason is empty for flash."""
+
+    kernel: Kernel
+    reason: str = ""
+
+    @property
+    def warning(self) -> str:
+        """What to tell the user; empty unless the full score matrix is kept."""
+        if self.kernel is not Kernel.MATH:
+            return ""
+        return f"attention falls back to the math kernel, which keeps every [heads, seq, seq] matrix: {self.reason}"
+
+
+#: Largest head of the flash kernels, and of those whose backward works on every card since 8.0 (`check_flash_attention_head_dim_size`).
+_FLASH_HEAD = 256
+
+
+def resolve(call: AttentionInput, pinned: str = "") -> Choice:
+    """The kernel for `call`; `pinned` is the part after `sdpa:` of a scenario that names one."""
+    if pinned:
+        return Choice(Kernel(pinned), "named by the scenario")
+    no_flash = _refuses_flash(call)
+    if not no_flash:
+        return Choice(Kernel.FLASH)
+    no_efficient = _refuses_efficient(call)
+    if not no_efficient:
+        return Choice(Kernel.EFFICIENT, f"flash: {no_flash}")
+    return Choice(Kernel.MATH, f"flash: {no_flash}; efficient: {no_efficient}")
+
+
+def _refuses_flash(call: AttentionInput) -> str:
+    if call.capability < (8, 0):
+        return f"compute capability {call.capability[0]}.{call.capability[1]} is below 8.0"
+    if call.dtype is DType.FLOAT32:
+        return "query, key and value are float32"
+    if call.masked:
+        return "there is an explicit mask"
+    if call.head_dim != call.value_dim:
+        return f"heads of {call.head_dim} for keys and {call.value_dim} for values"
+    if call.head_dim > _FLASH_HEAD:
+        return f"heads of {call.head_dim} are larger than {_FLASH_HEAD}"
+    return ""
+
+
+def _refuses_efficient(call: AttentionInput) -> str:
+    if call.grouped:
+        return "grouped queries (enable_gqa)"
+    if call.dtype is DType.BFLOAT16 and call.capability < (8, 0):
+        return "bfloat16 needs compute capability 8.0"
+    alignment = 4 if call.dtype is DType.FLOAT32 else 8  # 16 bytes (`check_head_dim_size_mem_efficient`)
+    if call.head_dim % alignment or call.value_dim % alignment:
+        return f"heads of {call.head_dim} are not a multiple of {alignment}"
+    return ""
