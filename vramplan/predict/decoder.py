@@ -92,7 +92,7 @@ def attention(
     assert c.sin is not None
     query, key = _rotated(t, query, key, c.cos, c.sin)
     heads = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropout(c))
-    out, weights = c.attend(t, query, key, value, heads)
+    out, weights = c.attend(t, query, key, value, heads, windowed=facts.window > 0)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
     return out, weights

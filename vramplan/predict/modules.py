@@ -1,6 +1,6 @@
 """The modules of one decoder layer as they run: projections, norms, and what attention needs to know."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.predict.adapters import adapted
@@ -89,10 +89,14 @@ class Context:
     """`eager`, or the kernel behind sdpa: `flash`, `efficient`, `cudnn`, `math`."""
     cos: Tensor | None = None
     sin: Tensor | None = None
-    mask: Tensor | None = None
+    masks: dict[bool, Tensor | None] = field(default_factory=dict)
+    """For layers without and with a sliding window."""
 
-    def attend(self, t: Tape, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, t: Tape, query: Tensor, key: Tensor, value: Tensor, heads: Heads, *, windowed: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Attention's output [batch, seq, heads, dim], and its weights where the library returns them."""
+        mask = self.masks.get(windowed)
         if self.attention == "eager":
-            return eager(t, query, key, value, self.mask, heads)
-        return sdpa(t, query, key, value, self.mask, heads, self.attention), None
+            return eager(t, query, key, value, mask, heads)
+        return sdpa(t, query, key, value, mask, heads, self.attention), None

@@ -103,8 +103,8 @@ def sdpa(
     t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str
 ) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
-    expands = spec.grouped and (mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256)
-    if expands or (spec.grouped and backend == "efficient"):
+    expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
+    if backend != "flash_attention_2" and (expands or backend == "efficient"):
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
     if backend == "math":
@@ -118,7 +118,8 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
     batch, heads, seq, dim = query.shape
     grad_needed = t.needs_grad(query, key, value)
-    saved = t.save((query, key, value, mask)) if grad_needed else []
+    bias = None if mask is None else t.new((batch, 1, seq, seq), query.kind, "mask as bias")
+    saved = t.save((query, key, value, bias)) if grad_needed else []
     out = t.new((*query.shape[:-1], value.shape[-1]), query.kind, "attention output")
     rows = -(-seq // 32) * 32 if backend == "efficient" else seq  # cutlass pads to its alignment of 32
     sums = t.new((batch, heads, rows), FLOAT32, "log-sum-exp")
@@ -146,7 +147,7 @@ def _backward_temporaries(
     batch, heads, seq, dim = shape
     if not t.cuda:
         return []
-    if backend in ("flash", "cudnn"):
+    if backend in ("flash", "cudnn", "flash_attention_2"):
         padded, wide = -(-seq // 128) * 128, -(-dim // 32) * 32
         made = [
             t.new((batch, heads, padded), FLOAT32, "softmax row sums"),

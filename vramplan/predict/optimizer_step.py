@@ -7,7 +7,8 @@ the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing
 from collections.abc import Iterator
 
 from vramplan.predict.adapters import Trainable
-from vramplan.predict.tape import FLOAT16, FLOAT32, Kind, Shape, Tape, Tensor
+from vramplan.predict.optimizer import MIN_8BIT_SIZE
+from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.scenario import Scenario
 
 
@@ -25,7 +26,7 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     elif name == "adafactor":
         _adafactor(t, tensors)
     elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
-        _bitsandbytes_cpu(t, tensors, eight_bit="8bit" in name)
+        _bitsandbytes_cpu(t, tensors, name)
     t.scope = ""
 
 
@@ -69,19 +70,53 @@ def _one_by_one(t: Tape, tensors: tuple[Trainable, ...], *, divided: bool = True
 
 
 def _adafactor(t: Tape, tensors: tuple[Trainable, ...]) -> None:
-    """transformers/optimization.py Adafactor.step: fp32 gradient and parameter, the squared gradient, the update."""
+    """transformers/optimization.py Adafactor.step: `update` is rebound several times, and the last one outlives its turn."""
+    update: Tensor | None = None
     for shape, kind in _in_turn(tensors):
-        held = [t.new(shape, FLOAT32, what) for what in ("squared gradient", "update")]
-        if kind is not FLOAT32:
-            held += [t.new(shape, FLOAT32, what) for what in ("gradient fp32", "parameter fp32")]
-        del held
+        wide = [] if kind is FLOAT32 else [t.new(shape, FLOAT32, what) for what in ("gradient fp32", "parameter fp32")]
+        squared = t.new(shape, FLOAT32, "squared gradient")
+        update = t.new(shape, FLOAT32, "squared gradient + eps")
+        del squared
+        factors = t.new(shape, FLOAT32, "row factors times column factors")
+        update = factors
+        del factors, wide
+    del update
 
 
-def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], *, eight_bit: bool) -> None:
-    """bitsandbytes/backends/cpu/ops.py: the update is computed with tensor operations, in fp32, one parameter at a time."""
-    names = ["scaled gradient", "update", "denominator"]
-    if eight_bit:
-        names += ["first state fp32", "second state fp32"]
-    for shape, _ in _in_turn(tensors):
-        held = [t.new(shape, FLOAT32, what) for what in names]
-        del held
+def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], name: str) -> None:
+    """bitsandbytes/backends/cpu/ops.py: tensor operations in fp32, one parameter at a time."""
+    for tensor in tensors:
+        eight_bit = "8bit" in name and tensor.numel >= MIN_8BIT_SIZE
+        (_update_8bit if eight_bit else _update_32bit)(t, tensor, name)
+
+
+def _common(t: Tape, tensor: Trainable) -> list[Tensor]:
+    """The gradient, scaled, and a copy of the parameter unless it is fp32 already."""
+    grad = t.new(tensor.shape, FLOAT32, "scaled gradient")
+    return [grad] if tensor.element == 4 else [grad, t.new(tensor.shape, FLOAT32, "parameter fp32")]
+
+
+def _update_32bit(t: Tape, tensor: Trainable, name: str) -> None:
+    """`_optimizer_update_32bit_cpu`: Adam's `state1 / (state2.sqrt() + eps)`; Lion's signs; AdEMAMix's mixture."""
+    held = _common(t, tensor)
+    root = t.new(tensor.shape, FLOAT32, "square root or momentum")
+    denominator = t.new(tensor.shape, FLOAT32, "denominator or update")
+    if "lion" not in name:
+        del root
+        root = t.new(tensor.shape, FLOAT32, "update")
+    if "ademamix" in name:
+        held.append(t.new(tensor.shape, FLOAT32, "mixed momentum"))
+    del root, denominator, held
+
+
+def _update_8bit(t: Tape, tensor: Trainable, name: str) -> None:
+    """`_optimizer_update_8bit_blockwise_cpu`: states to fp32 first; they are quantised again at the end."""
+    states = 1 if "lion" in name or "rmsprop" in name else 3 if "ademamix" in name else 2
+    held = [t.new(tensor.shape, FLOAT32, "state fp32") for _ in range(states)]
+    held += _common(t, tensor)
+    root = t.new(tensor.shape, FLOAT32, "square root")
+    if "rmsprop" not in name:
+        held.append(t.new(tensor.shape, FLOAT32, "denominator"))
+    del root
+    packed = t.new(tensor.shape, UINT8, "state quantised again")
+    del held, packed

@@ -28,17 +28,27 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
     return scaled
 
 
-def causal_mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor | None:
-    """`create_causal_mask`: none for sdpa and flash, a float mask of every pair of positions for eager."""
-    windows = {block.attention.window for block in scenario.architecture.blocks}
-    windowed = any(0 < window < scenario.seq for window in windows)
-    if attention != "eager" and not windowed:
-        return None
-    pairs = (scenario.batch, 1, scenario.seq, scenario.seq)
-    allowed = t.new(pairs, BOOL, "allowed positions")
+def causal_masks(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> dict[bool, Tensor | None]:
+    """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
+
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean and one for the whole batch, `eager_mask` a float per sequence.
+    """
+    masks: dict[bool, Tensor | None] = {False: None, True: None}
+    t.scope = "mask"
+    for windowed in sorted({block.attention.window > 0 for block in scenario.architecture.blocks}):
+        windows = [b.attention.window for b in scenario.architecture.blocks if b.attention.window]
+        if attention == "eager" or (windowed and attention != "flash_attention_2" and min(windows) < scenario.seq):
+            masks[windowed] = _mask(t, scenario, attention, kind)
+    t.scope = ""
+    return masks
+
+
+def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
+    seq = scenario.seq
+    allowed = t.new((1, 1, seq, seq), BOOL, "allowed positions")
     if attention != "eager":
         return allowed
-    return t.new(pairs, kind, "causal mask")
+    return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
 
 
 def attention_kernel(scenario: Scenario, t: Tape, kind: Kind) -> str:
@@ -49,7 +59,7 @@ def attention_kernel(scenario: Scenario, t: Tape, kind: Kind) -> str:
     if ":" in name:
         return name.partition(":")[2]
     if name == "flash_attention_2":
-        return "flash"
+        return name
     if not t.cuda:
         return "flash"
     attention = scenario.architecture.blocks[0].attention

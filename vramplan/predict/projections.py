@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vramplan.predict.fused import fused_gemm_4bit
 from vramplan.predict.operations import add, cast, clone, dropout, scale
-from vramplan.predict.tape import FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
 
 
 _A, _B = "lora_A output", "lora_B output"
@@ -185,38 +185,60 @@ def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
 
     Both keep the input on the context itself: a checkpoint does not see it, it lives as long as the graph.
     """
-    out = _scaled_int8(t, x, layer) if t.cuda else _dequantised_int8(t, x, layer)
+    held = t.detach(x)
+    out = _scaled_int8(t, held, layer) if t.cuda else _dequantised_product(t, held, layer)
     if not t.needs_grad(x):
         return out
     shape, kind = x.shape, x.kind
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        matrix = t.new((layer.outputs, layer.inputs), kind, "dequantised")
+        matrix = _dequantised_int8(t, layer, kind)
+        wide = cast(t, t.detach(grad), kind, "gradient cast")
         result = t.new(shape, kind, "input gradient")
-        del matrix
+        del matrix, wide
         return (result,)
 
     t.record(out, (x,), [], backward)
     assert out.node is not None
-    out.node.kept = Tensor(x.shape, x.kind, x.storage)
+    out.node.kept = held
     return out
 
 
-def _dequantised_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
-    matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
-    out = t.new((*x.shape[:-1], layer.outputs), x.kind, "output")
-    del matrix
+def _dequantised_int8(t: Tape, layer: Projection, kind: Kind) -> Tensor:
+    """`CB.to(kind).mul_(constants)`; the CPU multiplies 16-bit values by fp32 constants in an fp32 copy."""
+    matrix = t.new((layer.outputs, layer.inputs), kind, "dequantised")
+    if kind is not FLOAT32 and not t.cuda:
+        t.new((layer.outputs, layer.inputs), FLOAT32, "dequantised, fp32")
+    return matrix
+
+
+def _dequantised_product(t: Tape, x: Tensor, layer: Projection) -> Tensor:
+    """The CPU's way: the whole matrix, then an ordinary product (which autocast sees)."""
+    matrix = _dequantised_int8(t, layer, x.kind)
+    weight = lowered(t, matrix, "dequantised, cast")
+    low = lowered(t, x, "input cast")
+    out = t.new((*x.shape[:-1], layer.outputs), low.kind, "output")
+    del matrix, weight, low
     return out
 
 
 def _scaled_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
-    """Input to fp16, to int8 with one constant per row; the product in int32, then scaled."""
+    """Input to fp16, to int8 with one constant per row; the product in int32, then scaled to fp16, then to the input's type."""
     rows = x.numel // layer.inputs
-    half = cast(t, Tensor(x.shape, x.kind, x.storage), FLOAT16, "input fp16")
-    quantised = t.new((rows, layer.inputs), INT8, "input int8")
+    half = cast(t, x, FLOAT16, "input fp16")
     constants = t.new((rows,), FLOAT32, "row constants")
+    quantised = t.new((rows, layer.inputs), INT8, "input int8")
+    _outliers(t, half)
     del half
     product = t.new((rows, layer.outputs), INT32, "int32 product")
-    out = t.new((*x.shape[:-1], layer.outputs), x.kind, "output")
+    out = t.new((*x.shape[:-1], layer.outputs), FLOAT16, "output fp16")
+    out = cast(t, out, x.kind, "output")
     del product, quantised, constants
     return out
+
+
+def _outliers(t: Tape, half: Tensor) -> None:
+    """`A.abs() >= threshold`: which columns hold large values (transformers' threshold is 6)."""
+    magnitudes = t.new(half.shape, FLOAT16, "magnitudes")
+    large = t.new(half.shape, BOOL, "large values")
+    del magnitudes, large

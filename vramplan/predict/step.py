@@ -13,7 +13,7 @@ from vramplan.predict.loss import causal_loss, head_logits
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
-from vramplan.predict.positions import attention_kernel, causal_mask, rotary
+from vramplan.predict.positions import attention_kernel, causal_masks, rotary
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.record import Device
@@ -183,7 +183,7 @@ class _Model:
         if s.checkpointing is not Checkpointing.OFF and embedded.node is None:
             t.require_grad(embedded)
         context = Context(s.architecture, attention_kernel(s, t, embedded.kind))
-        context.mask = causal_mask(t, s, context.attention, embedded.kind)
+        context.masks = causal_masks(t, s, context.attention, embedded.kind)
         context.cos, context.sin = rotary(t, s, embedded.kind)
         hidden = embedded
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
