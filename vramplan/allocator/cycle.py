@@ -75,12 +75,14 @@ class CycleFinder:
         )  # fmt: skip
 
     def _affordable(self, before: _Before, now: _Before, times: int) -> int:
-        """How many of the cycles stay within the budget; none when the cycle met the budget already."""
+        """How many of `times` cycles stay within the budget, one more cycle, to be run after them, included."""
+        if now.retries != before.retries:
+            return 0
         budget, growth = self._machine.driver.budget, now.reserved - before.reserved
         if budget is None or not growth:
-            return 0 if now.retries != before.retries else times
-        highest = max((g.reserved for g in self._machine.growth[before.growth :]), default=now.reserved)
-        return 0 if now.retries != before.retries else min(times, (budget - highest) // growth)
+            return times
+        highest = max(g.reserved for g in self._machine.growth[before.growth :])
+        return min(times, (budget - highest) // growth - 1)
 
     def _repeat(self, before: _Before, now: _Before, times: int) -> None:
         """Write down `times` more of the cycle that lies between `before` and `now`."""

@@ -1,0 +1,321 @@
+"""The replay against sequences worked out by hand, against the algorithm written down literally, and its invariants."""
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
+from timelines import timelines
+
+from vramplan.allocator import Growth, Moment, Replay, replay
+from vramplan.ledger import Basis, Component, Phase
+from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Repeat, Timeline
+
+MIB = 2**20
+BUDGETS = st.one_of(st.none(), st.integers(1, 200).map(lambda mib: mib * MIB))
+
+
+def take(block: int, size: int) -> Alloc:
+    return Alloc(block, size, Component.ACTIVATIONS, f"block {block}")
+
+
+def run(*parts: Event | Repeat, budget: int | None = None, expandable_segments: bool = False) -> Replay:
+    return replay(parts, budget=budget, expandable_segments=expandable_segments)
+
+
+def moment(*parts: Event | Repeat) -> Moment:
+    return run(*parts).peak.moment
+
+
+# -- segments and splitting --
+
+
+def test_small_requests_share_a_segment_of_2_mib() -> None:
+    # 1,000 B -> 1,024 B; 1 B -> 512 B; both from one 2 MiB segment, the rest of it cached in one piece
+    assert moment(take(1, 1000), take(2, 1)) == Moment(
+        raw=1001, rounding=24 + 511, unsplit=0, cached=2 * MIB - 1536, largest_free=2 * MIB - 1536, segments=1
+    )
+
+
+def test_1_mib_is_small_and_a_byte_more_is_large() -> None:
+    assert run(take(1, MIB)).reserved == 2 * MIB
+    assert run(take(1, MIB + 1)).reserved == 20 * MIB
+
+
+def test_below_10_mib_a_segment_has_20_mib() -> None:
+    # 9 + 9 MiB fit into one segment of 20; the remaining 2 MiB stay cached
+    assert moment(take(1, 9 * MIB), take(2, 9 * MIB)).cached == 2 * MIB
+    # a third one needs a segment of its own
+    assert run(take(1, 9 * MIB), take(2, 9 * MIB), take(3, 9 * MIB)).reserved == 40 * MIB
+
+
+def test_from_10_mib_on_a_segment_is_the_request_rounded_up_to_2_mib() -> None:
+    assert run(take(1, 10 * MIB)).reserved == 10 * MIB
+    assert run(take(1, 11 * MIB)).reserved == 12 * MIB
+    # rounding of 512 B comes first: 12 MiB + 1 B -> 12 MiB + 512 B -> 14 MiB
+    assert run(take(1, 12 * MIB + 1)).reserved == 14 * MIB
+
+
+def test_a_large_remainder_of_1_mib_or_less_is_not_split_off_and_counts_as_allocated() -> None:
+    # 11 MiB in a segment of 12: the remainder of 1 MiB belongs to the block
+    assert moment(take(1, 11 * MIB)) == Moment(
+        raw=11 * MIB, rounding=0, unsplit=MIB, cached=0, largest_free=0, segments=1
+    )
+    # 512 B less in the block, and the remainder is 1 MiB + 512 B: split off
+    assert moment(take(1, 11 * MIB - 512)).cached == MIB + 512
+    assert moment(take(1, 11 * MIB - 512)).unsplit == 0
+
+
+def test_a_small_remainder_is_split_down_to_512_bytes() -> None:
+    # four blocks fill 2 MiB but for 512 B, which is a block: the next 512 B need no new segment
+    blocks = (take(1, MIB), take(2, MIB - 1024), take(3, 512))
+    assert moment(*blocks).cached == 512
+    assert run(*blocks, take(4, 512)).reserved == 2 * MIB
+    assert run(*blocks, take(4, 513)).reserved == 4 * MIB
+
+
+def test_an_empty_tensor_takes_nothing() -> None:
+    assert run(take(1, 0), Free(1)) == Replay((), 0, (), 0, 0, None)
+
+
+# -- best fit, merging --
+
+
+def test_the_smallest_sufficient_block_is_taken() -> None:
+    # Free: 40 and 30 MiB. 28 MiB go into the 30 (2 MiB are split off), so that 40 MiB still fit without a new segment.
+    parts = (take(1, 40 * MIB), take(2, 30 * MIB), Free(1), Free(2), take(3, 28 * MIB), take(4, 40 * MIB))
+    assert run(*parts).reserved == 70 * MIB
+
+
+def test_of_two_blocks_of_one_size_the_lower_address_is_taken() -> None:
+    # Two segments of 20 MiB, free; 4 MiB are cut from the first, leaving 16 there and 20 whole in the second,
+    # which therefore alone can be given back.
+    parts = (take(1, 20 * MIB), take(2, 20 * MIB), Free(2), Free(1), take(3, 4 * MIB), EmptyCache())
+    assert run(*parts).growth == (Growth(0, 20 * MIB), Growth(1, 40 * MIB), Growth(5, 20 * MIB))
+
+
+def test_neighbours_merge_when_freed() -> None:
+    # 6 + 6 + 6 MiB in a segment of 20; freed in any order they and the rest of 2 MiB are one block of 20 again
+    parts = (take(1, 6 * MIB), take(2, 6 * MIB), take(3, 6 * MIB))
+    for order in ((1, 2, 3), (2, 1, 3), (3, 1, 2), (1, 3, 2)):
+        assert run(*parts, *map(Free, order), take(4, 20 * MIB)).reserved == 20 * MIB
+
+
+def test_separated_free_blocks_do_not_merge() -> None:
+    # 6 + 6 + 6 MiB in a segment of 20; with the middle one in use the free pieces are 6 and 6 + 2 MiB
+    parts = (take(1, 6 * MIB), take(2, 6 * MIB), take(3, 6 * MIB), Free(1), Free(3))
+    assert run(*parts, take(4, 8 * MIB)).reserved == 20 * MIB
+    assert run(*parts, take(4, 8 * MIB + 1)).reserved == 40 * MIB
+
+
+def test_the_pools_do_not_share() -> None:
+    # 20 MiB cached in the large pool serve no small request
+    assert run(take(1, 20 * MIB), Free(1), take(2, MIB)).reserved == 22 * MIB
+
+
+def test_fragmentation_is_what_the_largest_free_block_does_not_cover() -> None:
+    # free: 6 and 8 MiB of the segment above when 1 KiB, in a segment of its own pool, makes the peak
+    parts = (take(1, 6 * MIB), take(2, 6 * MIB), take(3, 6 * MIB), Free(1), Free(3), Enter(Phase.STEP), take(4, 1024))
+    mark = run(*parts).of(Phase.STEP)
+    assert mark.moment.largest_free == 8 * MIB
+    assert mark.moment.cached == 14 * MIB + 2 * MIB - 1024
+    assert mark.moment.fragmentation == 1 - 8 * MIB / (16 * MIB - 1024)
+
+
+# -- phases --
+
+
+def test_allocated_is_per_phase_and_reserved_runs_on() -> None:
+    parts = (
+        take(1, 30 * MIB), Free(1), Enter(Phase.FORWARD), take(2, 10 * MIB), Enter(Phase.BACKWARD), take(3, 21 * MIB)
+    )  # fmt: skip
+    result = run(*parts)
+    assert [(m.phase, m.allocated, m.reserved) for m in result.marks] == [
+        (Phase.LOAD, 30 * MIB, 30 * MIB),
+        (Phase.FORWARD, 10 * MIB, 30 * MIB),  # cut from the cached 30 MiB
+        # 21 MiB do not fit into the remaining 20: a segment of 22, of which 1 MiB is not split off
+        (Phase.BACKWARD, 10 * MIB + 22 * MIB, 52 * MIB),
+    ]
+    assert result.peak.phase is Phase.BACKWARD
+    assert result.steady == 32 * MIB
+
+
+def test_the_ledger_puts_rounding_and_unsplit_remainders_under_allocator() -> None:
+    # 11 MiB + 1 B: rounded by 511 B; segment of 12 MiB, so 1 MiB - 512 B stay unsplit
+    ledger = run(take(1, 11 * MIB + 1)).ledger({Component.ACTIVATIONS: Basis.TRACED})
+    assert ledger.bytes(Phase.LOAD, Component.ACTIVATIONS) == 11 * MIB + 1
+    assert ledger.bytes(Phase.LOAD, Component.ALLOCATOR) == 511 + MIB - 512
+    assert ledger.peak == ledger.steady == 12 * MIB
+
+
+# -- giving back, budget --
+
+
+def test_empty_cache_gives_back_segments_without_a_block_in_use() -> None:
+    # the 20 MiB segment holds block 2, so it stays whole; the 30 MiB segment goes
+    parts = (take(1, 9 * MIB), take(2, 9 * MIB), take(3, 30 * MIB), Free(1), Free(3), EmptyCache())
+    assert run(*parts).growth[-1] == Growth(5, 20 * MIB)
+
+
+def test_a_request_above_the_budget_first_gives_cached_segments_back() -> None:
+    # 30 cached + 40 asked > 60, so the 30 go: 40 reserved at the end, one retry, two cudaMalloc that succeeded
+    result = run(take(1, 30 * MIB), Free(1), take(2, 40 * MIB), budget=60 * MIB)
+    assert result.oom is None
+    assert result.growth == (Growth(0, 30 * MIB), Growth(2, 40 * MIB))
+    assert (result.retries, result.driver_calls, result.reserved) == (1, 2, 40 * MIB)
+
+
+def test_what_cannot_be_given_back_is_an_out_of_memory() -> None:
+    # 9 MiB in use keep their 20 MiB segment; 20 + 41 rounded up to 42 > 60
+    parts = (take(1, 9 * MIB), Enter(Phase.LOSS), Alloc(2, 41 * MIB, Component.LOGITS, "logits"), take(3, 1))
+    oom = run(*parts, budget=60 * MIB).oom
+    assert oom is not None
+    assert (oom.phase, oom.label, oom.component) == (Phase.LOSS, "logits", Component.LOGITS)
+    assert (oom.requested, oom.segment, oom.budget) == (41 * MIB, 42 * MIB, 60 * MIB)
+    assert (oom.allocated, oom.reserved, oom.cached) == (9 * MIB, 20 * MIB, 11 * MIB)
+    assert run(*parts, budget=62 * MIB + 2 * MIB).oom is None
+
+
+# -- expandable segments --
+
+
+def test_an_expandable_segment_grows_by_pages_of_20_mib() -> None:
+    # 30 MiB need two pages; 10 MiB more fit into the second
+    assert run(take(1, 30 * MIB), take(2, 10 * MIB), expandable_segments=True).growth == (Growth(0, 40 * MIB),)
+
+
+def test_an_expandable_segment_has_no_unsplit_remainder() -> None:
+    assert run(take(1, 11 * MIB), expandable_segments=True).peak.moment.unsplit == 0
+
+
+def test_a_free_block_at_the_end_of_an_expandable_segment_grows() -> None:
+    # 30 MiB free in 40 mapped; 50 MiB take all of it and one page more. Without, 50 MiB stand beside the cached 30.
+    parts = (take(1, 30 * MIB), Free(1), take(2, 50 * MIB))
+    assert run(*parts, expandable_segments=True).reserved == 60 * MIB
+    assert run(*parts).reserved == 80 * MIB
+
+
+def test_empty_cache_unmaps_the_pages_that_no_block_touches() -> None:
+    # 70 MiB, then 5: pages 0 to 3, 75 MiB used of 80. Block 1 freed leaves pages 0, 1, 2 free, page 3 touched.
+    parts = (take(1, 70 * MIB), take(2, 5 * MIB), Free(1), EmptyCache())
+    assert run(*parts, expandable_segments=True).growth[-1] == Growth(3, 20 * MIB)
+    # 30 MiB fit neither the 10 MiB left of page 3 before block 2 nor the 5 after it: pages 0, 1 are mapped again
+    assert run(*parts, take(3, 30 * MIB), expandable_segments=True).growth[-1] == Growth(4, 60 * MIB)
+
+
+# -- repeats --
+
+
+def test_every_layer_leaves_its_input_in_a_segment_of_its_own() -> None:
+    # the temporary of 40 MiB is always the same segment; each of the layers leaves 12 MiB in a new one
+    layer = (take(2, 40 * MIB), take(1, 12 * MIB), Free(2))
+    result = run(Enter(Phase.FORWARD), Repeat(layer, times=126), Repeat((Free(1),), times=126, reverse=True))
+    assert result.peak.allocated == result.peak.reserved == 126 * 12 * MIB + 40 * MIB
+    assert result.steady == 0
+
+
+def test_rounds_that_change_nothing_more_are_not_run() -> None:
+    # a billion rounds would not end
+    result = run(Repeat((take(1, 40 * MIB), take(2, 12 * MIB), Free(1), Free(2)), times=10**9))
+    assert result.growth == (Growth(0, 40 * MIB), Growth(1, 52 * MIB))
+
+
+# -- properties --
+
+
+def literal(timeline: Timeline, budget: int | None, expandable: bool) -> tuple[list[tuple[int, int, int]], bool, int]:
+    """(event, allocated, reserved) after every event, whether memory ran out, and how often the cache was emptied."""
+    allocator = DeviceCachingAllocator(budget, expandable)
+    blocks: dict[int, Block] = {}
+    states = []
+    for i, event in enumerate(timeline.events()):
+        if isinstance(event, Alloc) and event.bytes:
+            try:
+                blocks[event.block] = allocator.malloc(event.bytes)
+            except OutOfMemoryError:
+                return states, True, allocator.num_alloc_retries
+            assert_no_overlap(allocator)
+        elif isinstance(event, Free) and event.block in blocks:
+            allocator.free(blocks.pop(event.block))
+        elif isinstance(event, EmptyCache):
+            allocator.release_cached_blocks()
+        states.append((i, allocator.allocated_bytes, allocator.total_allocated_memory))
+    return states, False, allocator.num_alloc_retries
+
+
+def assert_no_overlap(allocator: DeviceCachingAllocator) -> None:
+    spans = sorted((block.ptr, block.ptr + block.size) for block in allocator.live)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+@settings(deadline=None, max_examples=300)
+@given(timelines(times=3), BUDGETS, st.booleans())
+def test_the_replay_is_the_algorithm_written_down_literally(
+    timeline: Timeline, budget: int | None, expandable: bool
+) -> None:
+    states, ran_out, retries = literal(timeline, budget, expandable)
+    result = replay(timeline.events(), budget=budget, expandable_segments=expandable)
+    assert (result.oom is not None) == ran_out
+    assert result.retries == retries
+    changes = [
+        (i, now) for (i, _, now), (_, _, then) in zip(states, [(-1, 0, 0), *states], strict=False) if now != then
+    ]
+    assert [tuple(growth) for growth in result.growth] == changes
+    assert max((mark.allocated for mark in result.marks), default=0) == max((held for _, held, _ in states), default=0)
+    if not ran_out:
+        assert result.steady == (states[-1][1] if states else 0)
+
+
+@settings(deadline=None, max_examples=300)
+@given(timelines(times=8), BUDGETS, st.booleans())
+def test_repeats_are_replayed_as_their_events_would_be(
+    timeline: Timeline, budget: int | None, expandable: bool
+) -> None:
+    whole = replay(timeline.events(), budget=budget, expandable_segments=expandable)
+    assert replay(timeline.parts, budget=budget, expandable_segments=expandable) == whole
+
+
+@settings(deadline=None)
+@given(timelines(), st.booleans())
+def test_what_holds_of_every_replay(timeline: Timeline, expandable: bool) -> None:
+    result = replay(timeline.parts, expandable_segments=expandable)
+    rounded = timeline.ledger({}, granularity=512)
+    assert {mark.phase for mark in result.marks} == set(rounded.phases)
+    for mark in result.marks:
+        assert mark.reserved >= mark.moment.reserved >= mark.allocated >= rounded.allocated(mark.phase)
+        assert sum(size for _, size in mark.held) == mark.allocated
+        assert min(mark.moment.unsplit, mark.moment.rounding, mark.moment.cached) >= 0
+        assert mark.moment.largest_free <= mark.moment.cached
+        assert 0 <= mark.moment.fragmentation <= 1
+    assert result.ledger({}).steady == result.steady >= rounded.steady
+    assert all(growth.reserved % (2 * MIB) == 0 for growth in result.growth)
+    assert all(mark.reserved <= result.reserved for mark in result.marks)
+
+
+@settings(deadline=None)
+@given(timelines(), st.booleans())
+def test_frees_and_an_emptied_cache_restore_an_empty_device(timeline: Timeline, expandable: bool) -> None:
+    events = list(timeline.events())
+    left = {e.block for e in events if isinstance(e, Alloc)} - {e.block for e in events if isinstance(e, Free)}
+    result = replay([*events, *map(Free, sorted(left)), EmptyCache()], expandable_segments=expandable)
+    assert result.steady == 0
+    assert not result.growth or result.growth[-1].reserved == 0
+
+
+@settings(deadline=None)
+@given(timelines(), st.booleans())
+def test_reserved_never_falls_unless_segments_are_given_back(timeline: Timeline, expandable: bool) -> None:
+    events = [event for event in timeline.events() if not isinstance(event, EmptyCache)]
+    reserved = [growth.reserved for growth in replay(events, expandable_segments=expandable).growth]
+    assert reserved == sorted(set(reserved))
+
+
+@settings(deadline=None)
+@given(timelines(), st.booleans())
+def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
+    timeline: Timeline, expandable: bool
+) -> None:
+    free = replay(timeline.parts, expandable_segments=expandable)
+    assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved) == free
+    if free.reserved:
+        assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved - 1).retries > 0
