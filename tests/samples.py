@@ -89,10 +89,17 @@ RECORD = Record(
     parameters=PREDICTION.parameters,
     bits_per_parameter=4.127,
     ledger=_MEASURED,
-    libraries={"torch": "2.14.0", "peft": "0.21.2"},
+    libraries={"torch": "2.14.0+cpu", "peft": "0.21.2"},
     outcome=Outcome.OK,
     environment={"device": "cpu", "python": "3.11.7"},
-    timings={"step_ms": [1250.0, 1180.5, 1179.2]},
+    timings={
+        "step_ms": 1180.5,
+        "step_ms_min": 1179.2,
+        "step_ms_max": 1250.0,
+        "steps_ms": [1250.0, 1180.5, 1179.2],
+        "tokens_per_second": 6938.6,
+        "losses": [6.25, 6.2, 6.1],
+    },
 )
 FAILED = replace(
     RECORD, ledger=Ledger((), 0), outcome=Outcome.TIMEOUT, note="no answer after 60 s", timings={}, warnings=()

@@ -14,6 +14,7 @@ from vramplan.commands.flags import (
     page,
     size,
 )
+from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
     from vramplan.record import Prediction
@@ -38,8 +39,9 @@ def configure(parser: ArgumentParser) -> None:
         help="analytic (closed form, the default) or trace (the real libraries on fake tensors)",
     )
     add_device(parser, "cuda", "whose memory is meant: cuda (default) or cpu")
-    parser.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
-    parser.add_argument(
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
+    limit.add_argument(
         "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
     )
     add_json(parser)
@@ -62,6 +64,14 @@ def run(args: Namespace) -> Answer:
 def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
     from vramplan.api import predict
 
+    if args.device == "cpu" and (args.budget or args.reserve):
+        raise UsageError(
+            "--budget and --reserve are of a card's memory, not of the CPU's", hint="leave out --device cpu"
+        )
+    if args.reserve and not scenario.gpu:
+        raise UsageError(
+            "--reserve leaves a part of a card free, and no card is named", hint="add --gpu, or use --budget"
+        )
     return predict(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
 
 

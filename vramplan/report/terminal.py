@@ -36,7 +36,7 @@ def render_prediction(
         unit, factor = table_unit(prediction.ledger.peak)
         rows = [[f"  -{lever.saves / factor:.2f} {unit}", lever.label] for lever in levers]
         lines += ["", "what would save most:", *table(rows, left=(1,))]
-    return "\n".join([*lines, "", *_verdict(prediction.verdict, prediction.scenario.gpu, page)])
+    return "\n".join([*lines, "", *_verdict(prediction, page)])
 
 
 def render_record(record: Record, page: Page) -> str:
@@ -210,7 +210,12 @@ def _warnings(result: Result, page: Page) -> list[str]:
     return [line for text in result.warnings for line in page.wrap(f"warning: {text}", indent="  ")]
 
 
-def _verdict(verdict: Verdict | None, gpu: str, page: Page) -> list[str]:
+def _verdict(prediction: Prediction, page: Page) -> list[str]:
+    verdict, gpu = prediction.verdict, prediction.scenario.gpu
+    if verdict is None and prediction.device == "cpu":
+        ledger = prediction.ledger
+        text = f"needs {human(ledger.peak)} of the machine's memory, reached in {ledger.peak_phase.value}"
+        return page.wrap(text, indent="  ")
     if verdict is None:
         return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
     where = f" on {gpu}" if gpu else ""
@@ -226,9 +231,18 @@ def _word(verdict: Verdict | None, page: Page) -> str:
 
 
 def _times(record: Record) -> Iterator[str]:
-    for name, value in record.timings.items():
-        shown = ", ".join(f"{v:.0f}" for v in value) if isinstance(value, list | tuple) else f"{value}"
-        yield f"{name.replace('_', ' ')}: {shown}"
+    """How long the steps took and how the loss went, where the record has it."""
+    times = record.timings
+    if "step_ms" in times:
+        parts = [f"step {times['step_ms']:,.0f} ms"]
+        if "step_ms_min" in times and "step_ms_max" in times:
+            parts[0] += f" (median; {times['step_ms_min']:,.0f} to {times['step_ms_max']:,.0f})"
+        if "tokens_per_second" in times:
+            parts.append(f"{times['tokens_per_second']:,.0f} tokens per second")
+        yield ", ".join(parts)
+    losses = times.get("losses", ())
+    if len(losses) > 1:
+        yield f"loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps"
 
 
 def _outcome(record: Record, page: Page) -> list[str]:
