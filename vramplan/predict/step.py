@@ -66,17 +66,14 @@ class StepRun:
     def parts(self) -> tuple[Part, ...]:
         """The whole step."""
         t, scenario = self.tape, self.scenario
-        held_over = None
         t.enter(Phase.FORWARD)
         if scenario.stack.outputs is Outputs.HELD_NEXT:
-            held_over = self._outputs_of_last_step()
+            self._held = Outcome(t.new((), FLOAT32, "loss of the step before"), self._logits_of_last_step())
         model = _Model(t, scenario)
         t.leaves.clear()
         batches = [self._batch() for _ in range(scenario.grad_accum)]
-        for batch in batches:
-            self._micro_batch(model, batch, held_over)
-            held_over = None
-        del batch
+        for _ in batches:
+            self._micro_batch(model)
         t.enter(Phase.STEP)
         run_optimizer(t, scenario, trainables(scenario))
         if scenario.stack.outputs is not Outputs.HELD_NEXT:
@@ -85,7 +82,7 @@ class StepRun:
         batches.clear()
         return t.script.parts()
 
-    def _outputs_of_last_step(self) -> Tensor:
+    def _logits_of_last_step(self) -> Tensor:
         s = self.scenario
         self.tape.script.logits_width(s.architecture.vocab)
         kind = FLOAT32 if s.stack.upcast.value == "all" else FLOATS[s.dtype.value]
@@ -99,13 +96,12 @@ class StepRun:
             t.script.name(tensor.storage.block, Component.ACTIVATIONS)
         return made
 
-    def _micro_batch(self, model: "_Model", batch: list[Tensor], held_over: Tensor | None) -> None:
+    def _micro_batch(self, model: "_Model") -> None:
         t = self.tape
         t.enter(Phase.FORWARD)
         if self.scenario.stack.outputs is Outputs.HELD:
             self._held = None
         loss = self._loss(model)
-        del held_over
         t.enter(Phase.BACKWARD)
         t.script.keep_for_backward()
         t.backward(loss, t.new((), loss.kind, "gradient of the loss"))
