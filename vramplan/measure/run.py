@@ -1,6 +1,7 @@
 """Measure a scenario in a child process: whatever happens to the child is an outcome in the record. No torch here."""
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -52,6 +53,10 @@ def measure(
     return _failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
 
 
+#: OpenMP's threads sleep at barriers instead of spinning: on a busy machine spinning makes a step take minutes.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+
 class _End:
     """How the child ended."""
 
@@ -69,6 +74,7 @@ def _run_child(arguments: list[str], timeout: float | None, progress: Progress) 
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches this process alone, which ends the child
         text=True,
+        env=_ENVIRONMENT | os.environ,
         errors="replace",
     )
     assert child.stderr is not None
