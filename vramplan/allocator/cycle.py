@@ -94,9 +94,9 @@ class CycleFinder:
         driver.reserved += times * (now.reserved - before.reserved)
         cycle = now.round - before.round
         events, bytes_ = cycle * self._loop.events, now.reserved - before.reserved
-        repeated = machine.growth[before.growth :]
-        for k in range(1, times + 1):
-            machine.growth += [Growth(g.event + k * events, g.reserved + k * bytes_) for g in repeated]
+        if repeated := machine.growth[before.growth :]:
+            for k in range(1, times + 1):
+                machine.growth += [Growth(g.event + k * events, g.reserved + k * bytes_) for g in repeated]
         if now.allocated > before.allocated:
             self._leave_in_use(before.top, now.top - before.top, cycle * self._step, times)
         driver.top += times * (now.top - before.top)
