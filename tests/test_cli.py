@@ -1,15 +1,19 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 from samples import FAILED, ON_CPU, RECORD
 
 import vramplan
 from vramplan.cli import build_parser, main
 from vramplan.commands import all_commands
+from vramplan.errors import UsageError
 from vramplan.record import save_result
 from vramplan.scenario_schema import ScenarioKeys
 
@@ -23,6 +27,7 @@ MODEL = {
     "vocab_size": 256,
     "tie_word_embeddings": False,
 }
+ENV = os.environ | {"PYTHONPATH": str(Path(vramplan.__file__).parent.parent), "PYTHONWARNINGS": "error"}
 #: A small scenario in JSON, which is YAML too.
 TINY = json.dumps({"model": MODEL, "seq": 16, "load": "random", "lora": {"rank": 4}})
 
@@ -32,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a scenario, a model, records, and what is broken in many ways."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONPATH", ENV["PYTHONPATH"])  # for child processes, which start in this directory
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "matrix.yaml").write_text(json.dumps({**json.loads(TINY), "matrix": {"seq": [16, 32]}}))
     for name, config in {"model": json.dumps(MODEL), "broken": "{", "list": "[1]", "deep": "[" * 100_000}.items():
@@ -225,9 +231,6 @@ def test_bad_input_from_a_shell(here: Path, argv: list[str]) -> None:
     assert_refused((done.returncode, done.stdout, done.stderr), [])
 
 
-ENV = os.environ | {"PYTHONPATH": str(Path(vramplan.__file__).parent.parent), "PYTHONWARNINGS": "error"}
-
-
 @pytest.mark.parametrize("command", [None, *(command.name for command in all_commands())])
 def test_every_help_has_an_example_that_parses(
     here: Path, capsys: pytest.CaptureFixture[str], command: str | None
@@ -245,8 +248,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_key_of_the_file_has_a_flag() -> None:
-    import msgspec
-
     from vramplan.commands.flags import FLAGS
     from vramplan.scenario_schema import LoraKeys, QuantKeys, StackKeys
 
@@ -397,3 +398,77 @@ def test_importing_the_package_imports_nothing_else() -> None:
     program = "import vramplan, sys; print([m for m in sys.modules if m.startswith('vramplan.')])"
     done = subprocess.run([sys.executable, "-c", program], check=True, env=ENV, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def bare(here: Path) -> dict[str, str]:
+    """The environment of an installation without extras: only what `pip install .` brings."""
+    site = here / "site"
+    site.mkdir()
+    for module in (msgspec, yaml):
+        source = Path(str(module.__file__)).parent
+        (site / source.name).symlink_to(source)
+    return ENV | {"PYTHONPATH": f"{site}:{ENV['PYTHONPATH']}"}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["measure", "tiny.yaml"], ["predict", "tiny.yaml", "--engine", "trace"], ["compare", "tiny.yaml", "--engines"]],
+)
+def test_without_the_extra_what_needs_it_says_so(bare: dict[str, str], argv: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "vramplan", *argv], capture_output=True, text=True, check=False, env=bare
+    )
+    assert (done.returncode, done.stdout) == (3, ""), done.stderr
+    assert "hint:  pip install 'vramplan[measure]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_extras_the_rest_works(bare: dict[str, str]) -> None:
+    for argv in (["predict", "tiny.yaml"], ["compare", "tiny.yaml", "record.json"], ["list", "models"], ["doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "vramplan", *argv], capture_output=True, text=True, check=False, env=bare
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_measurement_is_written_and_compares(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "measure", "tiny.yaml", "--steps", "1", "--out", "records", "--json")
+    assert (code, err.splitlines()[-1]) == (0, "wrote records/tiny.json")
+    record = json.loads((here / "records" / "tiny.json").read_text())
+    assert json.loads(out) == record
+    assert (record["kind"], record["outcome"], record["environment"]["device"]) == ("measurement", "ok", "cpu")
+    code, out, _ = run(capsys, "compare", "tiny.yaml", "records/tiny.json", "--json")
+    comparison = json.loads(out)
+    assert comparison["b"]["peak"]["allocated"] == record["peak"]["allocated"]
+    assert comparison["notes"] == []
+    weights = [entry for entry in comparison["entries"] if entry["component"] == "weights" and entry["phase"] == "step"]
+    assert [entry["difference"] for entry in weights] == [0]
+
+
+def test_an_interrupted_measurement_leaves_nothing(here: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vramplan", "measure", "tiny.yaml", "--out", "out/record.json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENV,
+    )
+    assert child.stderr is not None
+    assert child.stderr.readline() == "measuring tiny on cpu ...\n"
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert not (here / "out").exists()
+
+
+def test_where_records_go(here: Path) -> None:
+    from vramplan.commands.measure import record_files
+
+    assert record_files(None, ["a", "b"], many=True) == [None, None]
+    assert record_files(Path("x.json"), ["a"], many=False) == [Path("x.json")]
+    assert record_files(Path("new"), ["a"], many=False) == [Path("new/a.json")]
+    assert record_files(Path("new"), ["a/b", "c"], many=True) == [Path("new/a-b.json"), Path("new/c.json")]
+    with pytest.raises(UsageError, match="same name"):
+        record_files(Path("new"), ["a", "a"], many=True)

@@ -34,6 +34,9 @@ def predict(
 
         return predict_analytic(scenario, device=device, budget=budget, reserve=reserve)
     if engine == "trace":
+        from vramplan.measure.environment import require_libraries
+
+        require_libraries()
         from vramplan.measure.trace import trace
 
         return trace(scenario, device=device, budget=budget, reserve=reserve)

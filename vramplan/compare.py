@@ -203,7 +203,7 @@ def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") 
 
 
 def _model_name(model: Any) -> str:
-    return str(model.get("_name", "(inline)")) if isinstance(model, dict) else str(model)
+    return str(model.get("_name_or_path", "(inline)")) if isinstance(model, dict) else str(model)
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ EXAMPLES = """\
   source <(vramplan completion bash)
   vramplan completion zsh > ~/.zfunc/_vramplan
   vramplan completion fish > ~/.config/fish/completions/vramplan.fish"""
+_PATHS = frozenset({"target", "targets", "sides", "out"})
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -35,9 +36,13 @@ def run(args: Namespace) -> Answer:
 
 
 def _fill_in(parser: ArgumentParser, words: dict[str, list[str]]) -> None:
+    import shtab
+
     for action in parser._actions:
         if action.dest in words:
             action.choices = words[action.dest]
+        if action.dest in _PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
 
 
 COMMAND = Command(

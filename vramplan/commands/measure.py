@@ -37,7 +37,7 @@ def run(args: Namespace) -> Answer:
     targets = [resolve(target, overrides(args)) for target in args.targets]
     scenarios = [scenario for target in targets for scenario in target.scenarios]
     many = len(targets) > 1 or targets[0].is_matrix
-    files = _files(args.out, [scenario.name for scenario in scenarios], many=many)
+    files = record_files(args.out, [scenario.name for scenario in scenarios], many=many)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
         _progress(f"measuring {scenario.name} on {args.device} ...")
@@ -57,7 +57,7 @@ def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
+def record_files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
     """Where each record goes: the file that was named, or one file per scenario in the directory that was named."""
     if out is None:
         return [None] * len(names)
