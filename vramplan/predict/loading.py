@@ -11,7 +11,7 @@ from vramplan.predict.layers import runs
 from vramplan.predict.quantization import is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import Load, QuantType, Scenario
+from vramplan.scenario import DType, Load, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -125,23 +125,35 @@ def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> l
 
 def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> None:
     """One matrix arrives, is quantised, and goes: what stays is made while it is there."""
-    size, numel = weight.numel * scenario.dtype.bytes, weight.numel
-    flying = [writer.alloc(Component.WORKSPACE, f"{weight.module} to be quantised", size)]
+    quant, name, numel = scenario.quant, weight.module, weight.numel
+    flying = _in_flight(writer, weight, scenario, device)
+    blocks = 4 * -(-numel // quant.block_size)
+    if quant.double:
+        flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax", blocks))
+    packed, *constants = pieces(weight, quant)
+    if device == "cpu":
+        scratch = writer.alloc(Component.WORKSPACE, f"{name} being quantised", _cpu_scratch(numel, scenario))
+        writer.hold(packed)
+        writer.free(scratch)
+    else:
+        writer.hold(packed)
+    if quant.double:
+        flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax less its mean", blocks))
+    for constant in constants:
+        writer.hold(constant)
+    writer.free(*reversed(flying))
+
+
+def _in_flight(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> list[int]:
+    """The unquantised matrix, and the copies that are made of it before it is quantised."""
+    size, name = weight.numel * scenario.dtype.bytes, weight.module
+    made = [writer.alloc(Component.WORKSPACE, f"{name} to be quantised", size)]
     int8 = scenario.quant.type is QuantType.INT8
     if weight.transposed and not int8:  # integrations/bitsandbytes.py: `value.T`, made contiguous by Params4bit
-        flying.append(writer.alloc(Component.WORKSPACE, f"{weight.module} transposed", size))
-    if int8 and (device == "cuda" or scenario.dtype != "float16"):  # Int8Params._quantize: a float16 copy
-        flying.append(writer.alloc(Component.WORKSPACE, f"{weight.module} in float16", 2 * numel))
-    if device == "cpu":
-        scratch = _cpu_scratch(numel, scenario)
-        writer.free(writer.alloc(Component.WORKSPACE, f"{weight.module} being quantised", scratch))
-    absmax: list[int] = []
-    if scenario.quant.double:  # fp32 absmax and its difference from the mean, until they are quantised themselves
-        blocks = -(-numel // scenario.quant.block_size)
-        absmax = [writer.alloc(Component.WORKSPACE, f"{weight.module} fp32 absmax", 4 * blocks) for _ in range(2)]
-    for stored in pieces(weight, scenario.quant):
-        writer.hold(stored)
-    writer.free(*absmax, *flying)
+        made.append(writer.alloc(Component.WORKSPACE, f"{name} transposed", size))
+    if int8 and (device == "cuda" or scenario.dtype is not DType.FLOAT16):  # Int8Params._quantize, from the CPU
+        made.append(writer.alloc(Component.WORKSPACE, f"{name} in float16", 2 * weight.numel))
+    return made
 
 
 def _cpu_scratch(numel: int, scenario: Scenario) -> int:
@@ -149,15 +161,14 @@ def _cpu_scratch(numel: int, scenario: Scenario) -> int:
 
     backends/default/ops.py 0.50.2 quantize_4bit, at the line that packs: the fp32 copy (4 B an element, if the weight
     was 16-bit), the scaled values (4), their int32 codes (4), the uint8 codes (1), the shifted half (0.5); fp4 before
-    that, at `order[q]`: int32 codes, the int64 index that torch makes of them, the int64 result (20).
-    int8_vectorwise_quant: the fp32 product and its rounding (8).
+    that, at `order[q]`: the int32 codes and their int64 places (12), nothing packed yet (-0.5).
+    int8_vectorwise_quant, when it rounds: the fp32 product and its rounding (8), nothing packed yet (-1).
     """
-    copy = 0 if scenario.dtype == "float32" else 4 * numel
     if scenario.quant.type is QuantType.INT8:
-        return 8 * numel
-    if scenario.quant.type is QuantType.FP4:
-        return copy + 4 * numel + 20 * numel
-    return copy + 4 * numel + 4 * numel + numel + numel // 2
+        return 7 * numel
+    copy = 0 if scenario.dtype is DType.FLOAT32 else 4 * numel
+    codes = 12 * numel - numel // 2 if scenario.quant.type is QuantType.FP4 else 5 * numel + numel // 2
+    return copy + 4 * numel + codes
 
 
 def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) -> list[Held]:
