@@ -58,7 +58,7 @@ def run(args: Namespace) -> Answer:
     if args.json:
         bodies = [prediction.to_json() for prediction in predictions]
         return Answer(json_text(bodies if target.is_matrix else bodies[0]), code)
-    return Answer(_table(predictions) if target.is_matrix else _detailed(predictions[0], args), code)
+    return Answer(_table(predictions) if target.is_matrix else _detailed(predictions[0]), code)
 
 
 def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
@@ -81,27 +81,11 @@ def _table(predictions: "list[Prediction]") -> str:
     return render_summary(predictions, page())
 
 
-def _detailed(prediction: "Prediction", args: Namespace) -> str:
+def _detailed(prediction: "Prediction") -> str:
     from vramplan.predict.levers import biggest_levers
     from vramplan.report.terminal import render_prediction
 
-    return render_prediction(prediction, page(), levers=biggest_levers(prediction), toggled=_toggled_double(prediction))
-
-
-def _toggled_double(prediction: "Prediction") -> "Prediction | None":
-    """The same with double quantisation switched, for the line that says what the flag saves; None without 4 bits."""
-    from dataclasses import replace
-
-    from msgspec.structs import replace as changed
-
-    from vramplan.predict.engine import bits_per_parameter, ledger
-
-    scenario = prediction.scenario
-    if not scenario.quant.type.four_bit:
-        return None
-    other = changed(scenario, quant=changed(scenario.quant, double=not scenario.quant.double))
-    bits, held = bits_per_parameter(other), ledger(other, prediction.device)
-    return replace(prediction, scenario=other, bits_per_parameter=bits, ledger=held)
+    return render_prediction(prediction, page(), levers=biggest_levers(prediction))
 
 
 COMMAND = Command(

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from vramplan.ledger import Basis, Component
+from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result, Verdict
 from vramplan.report.layout import Page, amount, bar, table, table_unit, visible
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
@@ -25,11 +28,9 @@ class Saving(Protocol):
         """Bytes."""
 
 
-def render_prediction(
-    prediction: Prediction, page: Page, *, levers: Sequence[Saving] = (), toggled: Prediction | None = None
-) -> str:
-    """One prediction in full. `toggled` is the same with double quantisation switched, to say what the flag saves."""
-    lines = [*_header(prediction, page), *_double_line(prediction, toggled, page), ""]
+def render_prediction(prediction: Prediction, page: Page, *, levers: Sequence[Saving] = ()) -> str:
+    """One prediction in full."""
+    lines = [*_header(prediction, page), *_double_line(prediction.scenario, page), ""]
     lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_basis_lines(prediction, page)]
     lines += _warnings(prediction, page)
     if levers:
@@ -174,16 +175,17 @@ def _millions(count: int) -> str:
     return str(count)
 
 
-def _double_line(prediction: Prediction, toggled: Prediction | None, page: Page) -> list[str]:
-    """What the flag saves, as a line of its own."""
-    if toggled is None:
+def _double_line(scenario: Scenario, page: Page) -> list[str]:
+    """What the flag saves, as a line of its own: block constants with and without their own quantisation."""
+    quant, architecture = scenario.quant, scenario.architecture
+    if not quant.type.four_bit:
         return []
-    with_, without = (prediction, toggled) if prediction.scenario.quant.double else (toggled, prediction)
-    phase = prediction.ledger.peak_phase
-    saved = without.ledger.bytes(phase, Component.QUANT_STATE) - with_.ledger.bytes(phase, Component.QUANT_STATE)
-    bits = f"{without.bits_per_parameter:.3f} to {with_.bits_per_parameter:.3f} bits per parameter"
-    verb = "saves" if prediction.scenario.quant.double else "would save"
-    return page.wrap(f"double quantisation {verb} {human(saved)}: {bits}", indent="  ")
+    single, double = (bits(architecture, replace(quant, double=flag)) for flag in (False, True))
+    saved = sum(single) - sum(double)
+    saves = human(round(saved * quantized_parameters(architecture, quant) / 8))
+    text = f"double quantisation {'saves' if quant.double else 'would save'} {saves}: {double.per_parameter:.3f}"
+    overhead = f"constants {double.constants:.3f} instead of {single.constants:.3f}"
+    return page.wrap(f"{text} bits per parameter instead of {single.per_parameter:.3f} ({overhead})", indent="  ")
 
 
 def _peak_lines(result: Result, page: Page) -> list[str]:
