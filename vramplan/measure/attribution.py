@@ -34,6 +34,8 @@ class Block:
     phase: Phase
     kept: bool = False
     """Whether it was made by the forward and alive when backward began."""
+    elsewhere: bool = False
+    """Whether it is not in the device's memory: on the host, or managed."""
     component: Component | None = None
     """Set by an explicit name."""
     name: str = ""

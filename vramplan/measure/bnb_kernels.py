@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -18,18 +17,10 @@ from unittest import mock
 
 import torch
 
+from vramplan.catalog.gpus import Gpu
 from vramplan.measure.tracker import Opener
 
 Kernel = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """What decides bitsandbytes' and torch's choice of kernels on a card."""
-
-    capability: tuple[int, int]
-    processors: int
-    """Streaming multiprocessors."""
 
 
 class _Silent:
@@ -66,7 +57,7 @@ def fake_opener(gpu: Gpu | None) -> Opener:
             _get_raw_stream=lambda index: 0,
         )
     if gpu is not None:
-        modules[-1].__dict__["_gpu_dispatch_props"] = lambda index: (gpu.processors, *gpu.capability)
+        modules[-1].__dict__["_gpu_dispatch_props"] = lambda index: (gpu.multiprocessors, *gpu.capability)
     return _opener(found)
 
 

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from vramplan.measure.bnb_kernels import Gpu, fake_opener
-from vramplan.measure.tracker import Opener, Tracker
+from vramplan.catalog.gpus import Gpu
+from vramplan.measure.bnb_kernels import fake_opener
+from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
+from vramplan.measure.cuda_rules import TEMPORARIES, CublasWorkspaces
+from vramplan.measure.tracker import Tracker
 from vramplan.training import build
 
 aten = torch.ops.aten
@@ -65,10 +68,23 @@ def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def fake_tracker(vocab: int, gpu: Gpu | None = None, **options: Any) -> Tracker:
-    """A tracker for a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
-    openers: dict[Any, Opener] = {"bitsandbytes": fake_opener(gpu), aten._local_scalar_dense.default: _read_back}
-    return Tracker(vocab=vocab, openers=openers | options.pop("openers", {}), **options)
+class FakeTracker(Tracker):
+    """A tracker of a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
+
+    def __init__(self, *, vocab: int, gpu: Gpu | None = None) -> None:
+        """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run."""
+        super().__init__(vocab=vocab)
+        self._openers = {
+            "bitsandbytes": fake_opener(gpu),
+            aten._local_scalar_dense.default: _read_back,
+            aten._safe_softmax.default: open_safe_softmax,
+        }
+        if gpu is not None:
+            products = CublasWorkspaces(gpu)
+            self._scalars_on_host = True
+            self._rules = TEMPORARIES
+            self._openers |= attention_openers(self)
+            self._before = dict.fromkeys(CublasWorkspaces.PRODUCTS, products.before)
 
 
 def _read_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ torch.distributed._tools.mem_tracker, torch 2.13). Nothing is sampled, so the re
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -45,20 +46,24 @@ class Tracker(TorchDispatchMode):
         device: str = "cpu",
         rules: Mapping[Any, Rule] | None = None,
         openers: Mapping[Any, Opener] | None = None,
-        host_ops: frozenset[Any] = frozenset(),
+        before: Mapping[Any, Callable[["Tracker"], None]] | None = None,
+        scalars_on_host: bool = False,
     ) -> None:
         """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
-        outputs of `host_ops` live on the host and are not counted.
+        `before` to what is told first. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are not on the device.
         """
         super().__init__()
         self.blocks: list[Block] = []
         self.events: list[Enter | Free | EmptyCache | Block] = []
         self.places = Places()
+        self.notes: set[Any] = set()
         self._vocab = vocab
         self._device = device
         self._rules = rules or {}
         self._openers = openers or {}
-        self._host_ops = host_ops
+        self._before = before or {}
+        self._scalars_on_host = scalars_on_host
+        self._elsewhere = False
         self._phase = Phase.LOAD
         self._depth = 0
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], Block]] = {}
@@ -85,6 +90,20 @@ class Tracker(TorchDispatchMode):
     def empty_cache(self) -> None:
         """Note that the run gave its cached segments back to the driver."""
         self.events.append(EmptyCache())
+
+    def claim(self, size: int, label: str) -> None:
+        """Note memory that a library takes and never gives back."""
+        (block,) = self._take((Temporary(size, label),))
+        block.name = label
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What is made inside is not in the device's memory: on the host, or managed."""
+        before, self._elsewhere = self._elsewhere, True
+        try:
+            yield
+        finally:
+            self._elsewhere = before
 
     # What comes out.
 
@@ -122,18 +141,24 @@ class Tracker(TorchDispatchMode):
         kwargs = kwargs or {}
         self._sum = None
         self.places.note()
+        temporaries: tuple[Block, ...] = ()
+        if (tell := self._before.get(func)) is not None:
+            tell(self)
         opener = self._openers.get(func) or self._openers.get(func.namespace)
         if opener is not None:
             with self:
                 out = opener(func, args, kwargs)
         else:
-            rule = self._rules.get(func)
-            temporaries = () if rule is None else self._take(rule(args, kwargs))
+            if (rule := self._rules.get(func)) is not None:
+                temporaries = self._take(rule(args, kwargs))
             out = func(*args, **kwargs)
-            for block in temporaries:
-                self.events.append(Free(block.number))
-        if func not in self._host_ops:
+        if self._scalars_on_host and func is aten.lift_fresh.default and out.dim() == 0:
+            with self.elsewhere():
+                self._see(out, func, args)
+        else:
             self._see(out, func, args)
+        for block in temporaries:
+            self.events.append(Free(block.number))
         return out
 
     def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
@@ -158,7 +183,7 @@ class Tracker(TorchDispatchMode):
             block = found[1]
             if storage.nbytes() == block.bytes:
                 return block
-            self.events.append(Free(block.number))  # resized in place: another block holds it now
+            self._freed(block)  # resized in place: another block holds it now
         block = self._born(storage.nbytes(), tensor, func, args, index)
         self._live[key] = (weakref.ref(storage, lambda _, key=key: self._died(key)), block)
         return block
@@ -168,7 +193,10 @@ class Tracker(TorchDispatchMode):
         op = func if isinstance(func, str) else func._schema.name.partition("::")[2]
         block = Block(len(self.blocks), size, tuple(tensor.shape), tensor.dtype, op, place, self._phase)
         self.blocks.append(block)
-        self.events.append(block)
+        if self._elsewhere:
+            block.elsewhere = True
+        else:
+            self.events.append(block)
         return block
 
     def _take(self, temporaries: tuple[Temporary, ...]) -> tuple[Block, ...]:
@@ -198,7 +226,11 @@ class Tracker(TorchDispatchMode):
         if self._sum is not None and self._sum.replaces(block):
             self._in_place(self._sum, block)
             return
-        self.events.append(Free(block.number))
+        self._freed(block)
+
+    def _freed(self, block: Block) -> None:
+        if not block.elsewhere:
+            self.events.append(Free(block.number))
 
     def _in_place(self, total: "_EngineSum", old: Block) -> None:
         """Write the engine's sum as what happens unwatched: added into `old`, no new block."""

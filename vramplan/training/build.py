@@ -48,6 +48,7 @@ def skeleton(scenario: Scenario) -> Any:
             dtype=getattr(torch, scenario.dtype),
             attn_implementation=attention_implementation(scenario.attention),
         )
+    model.tie_weights()  # part of the initialisation that was skipped (transformers 5.17 `init_weights`)
     if scenario.quant.type is not QuantType.NONE:
         quantizer = AutoHfQuantizer.from_config(quantization_config(scenario), pre_quantized=False)
         quantizer.preprocess_model(model=model, device_map={"": "cpu"})

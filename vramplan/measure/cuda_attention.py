@@ -1,0 +1,183 @@
+"""`scaled_dot_product_attention` as CUDA runs it, on fake tensors: the chosen kernel's own operation, outputs and layout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.catalog.gpus import Gpu
+from vramplan.measure.tracker import Opener, Tracker
+from vramplan.scenario import DType
+
+aten = torch.ops.aten
+functional = torch.nn.functional
+
+
+@contextmanager
+def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
+    """Inside, attention takes the card's kernel; `tracker.notes` gathers what was chosen and why."""
+
+    def run(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        choice = _choose(gpu, query, key, value, attn_mask)
+        tracker.notes.add(choice)
+        return _KERNELS[choice.kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+    with mock.patch.object(functional, "scaled_dot_product_attention", run):
+        yield
+
+
+def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Choice:
+    """Autocast, when on, has the last word on the dtype: sdpa is in its list of 16-bit operations."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    call = AttentionInput(
+        dtype=DType(str(dtype).removeprefix("torch.")),
+        head_dim=query.shape[-1],
+        value_dim=value.shape[-1],
+        grouped=key.shape[1] != query.shape[1],
+        masked=mask is not None,
+        capability=gpu.capability,
+    )
+    return resolve(call, pinned=_pinned())
+
+
+def _pinned() -> str:
+    """The one kernel that a surrounding `sdpa_kernel` context allows; empty when all are allowed."""
+    from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
+
+    allowed = _cur_sdpa_kernel_backends()
+    if len(allowed) != 1:
+        return ""
+    names = {
+        SDPBackend.FLASH_ATTENTION: "flash",
+        SDPBackend.EFFICIENT_ATTENTION: "efficient",
+        SDPBackend.CUDNN_ATTENTION: "cudnn",
+        SDPBackend.MATH: "math",
+    }
+    return names[allowed[0]]
+
+
+def _lowered(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What autocast does to the operation's inputs; it has no entry for the kernels' own operations."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    """attention.cpp: heads that are no multiple of 8 are padded by copies of query, key and value."""
+    query, key, value = _lowered(query, key, value)
+    size = query.shape[-1]
+    if size % 8:
+        query, key, value = (functional.pad(tensor, (0, 8 - size % 8)) for tensor in (query, key, value))
+    out: Tensor = aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
+    return out[..., :size] if size % 8 else out
+
+
+def _efficient(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    """The kernel has as many key heads as query heads; a boolean mask becomes an additive one (`convert_boolean_attn_mask`)."""
+    query, key, value = _lowered(query, key, value)
+    repeats = query.shape[1] // key.shape[1]
+    key, value = _expanded(key, repeats), _expanded(value, repeats)
+    if mask is not None and mask.dtype is torch.bool:
+        mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
+    if mask is not None:
+        mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    out: Tensor = aten._scaled_dot_product_efficient_attention(
+        query, key, value, mask, needs_grad, dropout, causal, scale=scale
+    )[0]
+    return out
+
+
+def _cudnn(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    return _flash(query, key, value, mask, dropout, causal, scale)  # the same tensors are kept: output and log-sum-exp
+
+
+def _math(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+) -> Tensor:
+    """The composite that torch itself falls back to, of ordinary operations."""
+    grouped = query.shape[1] != key.shape[1]
+    query, key, value = _lowered(query, key, value)
+    if mask is not None and mask.dtype is torch.bool:
+        mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
+    out: Tensor = aten._scaled_dot_product_attention_math(
+        query, key, value, mask, dropout, causal, scale=scale, enable_gqa=grouped
+    )[0]
+    return out
+
+
+def _expanded(tensor: Tensor, repeats: int) -> Tensor:
+    """Every key head once per query head that shares it, as transformers' `repeat_kv` copies them."""
+    if repeats == 1:
+        return tensor
+    batch, heads, rows, size = tensor.shape
+    spread = tensor[:, :, None].expand(batch, heads, repeats, rows, size)
+    return spread.reshape(batch, heads * repeats, rows, size)
+
+
+_KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn, Kernel.MATH: _math}
+
+
+def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """flash_attn/flash_api.cpp `mha_fwd`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32; the generator's
+    state as two device tensors; no debug mask. The registered fake version puts the state on the meta device."""
+    query, key = args[0], args[1]
+    batch, heads, rows, _ = query.shape
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    sums = torch.empty((batch, heads, rows), dtype=torch.float32)
+    seed = torch.empty((2,), dtype=torch.uint64)
+    offset = torch.empty((), dtype=torch.uint64)
+    return out, sums, None, None, rows, key.shape[2], seed, offset, torch.empty((0,), dtype=query.dtype)
+
+
+def _efficient_outputs(tracker: Tracker) -> Opener:
+    """attention.cu `_efficient_attention_forward`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32, padded
+    to 32 rows; the generator's state stays on the host."""
+
+    def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        query, _, value, _, needs_grad = args[:5]
+        batch, heads, rows, _ = query.shape
+        out = torch.empty((batch, rows, heads, value.shape[-1]), dtype=query.dtype).transpose(1, 2)
+        sums = torch.empty((batch, heads, -(-rows // 32) * 32 if needs_grad else 0), dtype=torch.float32)
+        with tracker.elsewhere():
+            seed, offset = torch.empty((), dtype=torch.int64), torch.empty((), dtype=torch.int64)
+        return out, sums, seed, offset
+
+    return run
+
+
+def open_safe_softmax(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """aten/src/ATen/native/transformers/attention.cpp `_safe_softmax`: one operation to dispatch, five inside."""
+    scores, dim = args[0], args[1]
+    out = torch.softmax(scores, dim, dtype=kwargs.get("dtype"))
+    masked = scores.eq(float("-inf"))
+    rows = torch.all(masked, dim, keepdim=True)
+    return torch.where(rows, torch.zeros((), dtype=out.dtype), out)
+
+
+def attention_openers(tracker: Tracker) -> dict[Any, Opener]:
+    """What runs the attention operations instead of their registered fake versions."""
+    return {
+        aten._scaled_dot_product_flash_attention.default: _flash_outputs,
+        aten._scaled_dot_product_efficient_attention.default: _efficient_outputs(tracker),
+    }
