@@ -74,7 +74,7 @@ def test_a_matrix_is_one_line_per_scenario() -> None:
 
 @pytest.mark.parametrize(("prediction", "verb"), [(PREDICTION, "saves"), (SINGLE, "would save")])
 def test_what_double_quantisation_saves_is_one_line(prediction: Prediction, verb: str) -> None:
-    # llama-2-7b has 6,476,005,376 quantised weights in 224 matrices: 101,187,584 blocks of 64 of 4 B, 0.5 bits a weight;
+    # llama-2-7b quantises 6,476,005,376 weights, 224 matrices: 101,187,584 blocks of 64 of 4 B, 0.5 bits a weight;
     # or 1 B, and 395,264 blocks of 256 of 4 B, that is 0.125 + 0.00195 bits; per matrix 1,024 + 4 B more, once 1,024 B
     saved = 4 * 101_187_584 - (101_187_584 + 4 * 395_264 + 224 * 1_028 + 1_024)
     assert f"{saved / MIB:.2f}" == "287.77"
