@@ -252,7 +252,7 @@ def test_every_key_of_the_file_has_a_flag() -> None:
     from vramplan.scenario_schema import LoraKeys, QuantKeys, StackKeys
 
     sections = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
-    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "name", "matrix", *sections}
+    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
     for section, struct in sections.items():
         keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(struct)}
     assert keys - {flag.key for flag in FLAGS} == {"stack.base"}  # which is what `--stack` sets
@@ -378,6 +378,15 @@ def test_a_reader_that_stops_early_is_no_error(here: Path) -> None:
         shell=True, executable="/bin/bash", capture_output=True, text=True, check=False, env=ENV,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_full_disk_is_said_and_a_closed_stdout_is_not(here: Path) -> None:
+    command = f"{sys.executable} -m vramplan predict tiny.yaml --budget 1MiB"
+    for redirection, code, first in ((">/dev/full", 3, "error: cannot write the answer"), (">&-", 1, "")):
+        line = f"{command} {redirection}"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, env=ENV)
+        assert (done.returncode, done.stderr[: len("error: cannot write the answer")]) == (code, first)
+        assert "Traceback" not in done.stderr
 
 
 def test_a_terminal_without_unicode_gets_an_answer(here: Path) -> None:

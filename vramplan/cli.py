@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import vramplan
 from vramplan.commands import Answer, all_commands
-from vramplan.errors import UsageError, VramplanError, nearest
+from vramplan.errors import CannotRun, UsageError, VramplanError, nearest
 
 EPILOG = """\
 exit codes: 0 the answer is yes, 1 the answer is no (does not fit, out of memory measured), 2 asked wrongly,
@@ -101,12 +101,18 @@ def _answer(argv: list[str]) -> Answer:
 
 def _show(answer: Answer) -> int:
     """Print the answer; a reader that stops early (`| head`) changes neither the exit code nor says a word."""
+    if sys.stdout is None:  # closed by the caller: only the exit code is wanted
+        return answer.code
     try:
         if answer.text:
             print(answer.text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+        if not isinstance(error, BrokenPipeError):
+            raise CannotRun(
+                f"cannot write the answer: {error.strerror}", hint="make room, or print elsewhere"
+            ) from error
     return answer.code
 
 

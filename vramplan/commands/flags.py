@@ -24,6 +24,7 @@ class Flag(NamedTuple):
 
 
 FLAGS = (
+    Flag("--name", "name", "NAME", "name of the scenario in records and tables"),
     Flag("--method", "method", "M", "qlora, lora, full, inference or merge"),
     Flag("--batch", "batch", "N", "micro-batch per device"),
     Flag("--seq", "seq", "N", "tokens per sample"),
@@ -52,7 +53,7 @@ FLAGS = (
     Flag("--new-tokens", "new_tokens", "N", "tokens that inference generates"),
 )
 #: Keys whose value is a word as it stands, whatever YAML would read in it.
-_WORDS = frozenset({"gpu", "optimizer"})
+_WORDS = frozenset({"name", "gpu", "optimizer"})
 
 
 def add_scenario_flags(parser: ArgumentParser) -> None:
@@ -167,7 +168,7 @@ def page() -> Any:
 
     from vramplan.report.layout import Page
 
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return Page()
     width = shutil.get_terminal_size().columns
     return Page(width, color="NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb")
