@@ -1,0 +1,70 @@
+"""A timeline as a picture: memory over the run, stacked by component, phases marked, the peak explained."""
+
+from html import escape
+from pathlib import Path
+
+from vramplan.allocator import Replay
+from vramplan.errors import UsageError
+from vramplan.report.timeline_picture import Picture
+from vramplan.report.timeline_samples import sample
+from vramplan.timeline import Timeline
+
+WIDE, NARROW = 960, 400  # pixels that the two drawings of a page are made for
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: #ffffff }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #14181f }} }}
+svg {{ width: 100%; height: auto }}
+.narrow {{ display: none }}
+@media (max-width: 640px) {{ body {{ padding: 8px }} .wide {{ display: none }} .narrow {{ display: block }} }}
+</style>
+</head>
+<body>
+<div class="wide">
+{wide}</div>
+<div class="narrow">
+{narrow}</div>
+</body>
+</html>
+"""
+
+
+def render_timeline(
+    timeline: Timeline, *, title: str, replay: Replay | None = None, budget: int | None = None, width: int = WIDE
+) -> str:
+    """A self-contained SVG, `width` units wide: the stack of components over the run, and what the peak consists of.
+
+    With the `replay` of the timeline it also draws what the allocator reserves; with a `budget` in bytes, that limit.
+    """
+    return "".join(Picture(sample(timeline), title, replay, budget, width).lines())
+
+
+def render_timeline_page(
+    timeline: Timeline, *, title: str, replay: Replay | None = None, budget: int | None = None
+) -> str:
+    """A self-contained HTML page with the same picture, drawn once for wide and once for narrow windows."""
+    samples = sample(timeline)
+    wide, narrow = ("".join(Picture(samples, title, replay, budget, width).lines()) for width in (WIDE, NARROW))
+    return _PAGE.format(title=escape(title), wide=wide, narrow=narrow)
+
+
+def write_timeline(
+    timeline: Timeline, path: Path, *, title: str, replay: Replay | None = None, budget: int | None = None
+) -> None:
+    """Write the picture to `path`: a page for `.html`, the picture alone for `.svg`."""
+    renderers = {".html": render_timeline_page, ".svg": render_timeline}
+    render = renderers.get(path.suffix.lower())
+    if render is None:
+        raise UsageError(f"--timeline: cannot write '{path}'", hint="write a name that ends in .html or .svg")
+    text = render(timeline, title=title, replay=replay, budget=budget)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--timeline: cannot write '{path}': {error.strerror}", hint="choose another place") from None
