@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vramplan.architecture import Attention, Block, Mlp
-from vramplan.predict.operations import add, mul, narrow, reshape, scale, split
+from vramplan.predict.experts import mixture
+from vramplan.predict.latent import latent_queries_keys_values
+from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import Heads, rotate
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.modules import Context, Modules
@@ -53,6 +55,9 @@ STYLES = {
     ),
     "olmo2": Style(before=False, after=True, upcast_weight=True),
     "granite": Style(scaled_residual=True),
+    "mixtral": Style(),
+    "qwen3_moe": Style(),
+    "deepseek_v2": Style(),
 }
 
 
@@ -67,7 +72,7 @@ def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tens
     x = add(t, residual, scale(t, x) if style.scaled_residual else x, "residual")
     residual = x
     x = _norm(t, m, style, style.names[1], x) if style.before else x
-    x = feed_forward(t, m, block, x)
+    x = feed_forward(t, m, block, x, family=c.architecture.family)
     if style.after:
         x = _norm(t, m, style, style.names_after[1], x)
     return add(t, residual, scale(t, x) if style.scaled_residual else x, "layer output")
@@ -87,32 +92,41 @@ def attention(
     t: Tape, m: Modules, c: Context, facts: Attention, style: Style, x: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """`self_attn`: projections, norms of queries and keys, rotary positions, attention, output projection."""
-    query, key, value = _queries_keys_values(t, m, facts, style, x)
-    assert c.cos is not None
-    assert c.sin is not None
-    query, key = _rotated(t, query, key, c.cos, c.sin)
-    heads = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropout(c))
-    out, weights = c.attend(t, query, key, value, heads, windowed=facts.window > 0)
+    if facts.latent_kv:
+        query, key, value = latent_queries_keys_values(t, m, c, facts, x)
+    else:
+        query, key, value = _rotated(t, c, *_queries_keys_values(t, m, facts, style, x))
+    out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
     return out, weights
 
 
-def dropout(c: Context) -> bool:
-    """Whether attention weights are dropped out."""
-    return bool(c.architecture.facts.get("attention_dropout"))
+def heads(c: Context, facts: Attention) -> Heads:
+    """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
+    joined = 0 < facts.rotary_dim < facts.head_dim or c.architecture.family == "phi3"
+    dropped = bool(c.architecture.facts.get("attention_dropout"))
+    return Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped, joined)
 
 
-def _rotated(t: Tape, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def _rotated(t: Tape, c: Context, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    assert c.cos is not None
+    assert c.sin is not None
     outer, t.scope = t.scope, "rotary"
-    rotated = rotate_partly(t, query, cos, sin), rotate_partly(t, key, cos, sin)
+    joined = c.architecture.family == "phi3"
+    query = rotate_partly(t, query, c.cos, c.sin, joined=joined)
+    rotated = query, rotate_partly(t, key, c.cos, c.sin, joined=joined), value
     t.scope = outer
     return rotated
 
 
-def rotate_partly(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on the first part of each head, the whole of it as a rule."""
-    return rotate(t, x, cos, sin)
+def rotate_partly(t: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, joined: bool = False) -> Tensor:
+    """Rotary positions on the first part of each head; the rest, empty though it may be (`joined`), is concatenated."""
+    turned = cos.shape[-1]
+    if turned == x.shape[-1]:
+        return rotate(t, x, cos, sin) if not joined else cat(t, [rotate(t, x, cos, sin)], "rotated, with the rest")
+    first, rest = narrow(t, x, turned), narrow(t, x, x.shape[-1] - turned)
+    return cat(t, [rotate(t, first, cos, sin), rest], "rotated, with the rest")
 
 
 def _queries_keys_values(
@@ -126,9 +140,13 @@ def _queries_keys_values(
         value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
         return split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads), value
     query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
+    if facts.qk_norm == "head" and not style.shifted:  # Qwen 3
+        query = _norm(t, m, style, "self_attn.q_norm", query)
     key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
+    if facts.qk_norm == "head" and not style.shifted:
+        key = _norm(t, m, style, "self_attn.k_norm", key)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
-    if facts.qk_norm == "head":
+    if facts.qk_norm == "head" and style.shifted:  # Gemma 3
         query = _norm(t, m, style, "self_attn.q_norm", query)
         key = _norm(t, m, style, "self_attn.k_norm", key)
     return query, key, value
@@ -146,10 +164,12 @@ def _from_fused(t: Tape, m: Modules, facts: Attention, x: Tensor) -> tuple[Tenso
     )
 
 
-def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor) -> Tensor:
+def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor, *, family: str) -> Tensor:
     """The MLP: gated, gated with one fused projection, or plain."""
     mlp = block.mlp
-    assert mlp is not None
+    if mlp is None:
+        assert block.experts is not None
+        return mixture(t, m, block.experts, x, family=family)
     outer, t.scope = t.scope, "mlp"
     if mlp.fused_gate:
         out = _fused_gate(t, m, mlp, x)

@@ -2,34 +2,55 @@
 
 from vramplan.architecture import Architecture, WeightKind
 from vramplan.predict.decoder import STYLES, LayerFunction, layer
+from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
-from vramplan.predict.operations import scale
+from vramplan.predict.operations import add, dropout, scale
 from vramplan.predict.tape import Gradients, Tape, Tensor
-from vramplan.scenario import Scenario
+from vramplan.scenario import Checkpointing, Scenario
+
+
+#: Families whose layer is not Llama's with switches.
+CLASSIC: dict[str, LayerFunction] = {"gpt2": gpt2, "gpt_neox": gpt_neox, "phi": phi, "opt": opt, "falcon": falcon}
 
 
 def layer_function(architecture: Architecture) -> LayerFunction:
     """The decoder layer of a family; a family that is not known runs Llama's, with a warning."""
-    return layer
+    return CLASSIC.get(architecture.family, layer)
 
 
 def unknown_features(scenario: Scenario) -> tuple[str, ...]:
     """Features of the scenario that the closed form only approximates, each in a few words."""
     found = []
-    if scenario.architecture.family not in STYLES:
+    if scenario.architecture.family not in STYLES and scenario.architecture.family not in CLASSIC:
         found.append(f"the layer of {scenario.architecture.family}")
     return tuple(found)
 
 
-def embed(t: Tape, outside: Modules, scenario: Scenario) -> Tensor:
-    """The embedding's output, scaled where the family does so."""
+def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[Tensor]]:
+    """The first layer's input, and what else the model's forward keeps in its variables while the layers run."""
     table = outside.tensors[scenario.architecture.before[0].path]
     t.scope = "embedding"
     hidden = lookup(t, table, (scenario.batch, scenario.seq))
     if scenario.architecture.facts.get("embedding_scale"):
         hidden = scale(t, hidden, "scaled output")
+    if scenario.checkpointing is not Checkpointing.OFF and hidden.node is None:
+        t.require_grad(hidden)  # the hook of `enable_input_require_grads`, on the embedding's own output
+    held = [hidden]
+    hidden = _positioned(t, outside, scenario, hidden, held)
+    if scenario.architecture.facts.get("embedding_dropout"):
+        hidden = dropout(t, hidden)
     t.scope = ""
-    return hidden
+    return hidden, held
+
+
+def _positioned(t: Tape, outside: Modules, scenario: Scenario, hidden: Tensor, held: list[Tensor]) -> Tensor:
+    """Learned positions added (GPT-2: one row for the whole batch; OPT: one per sequence)."""
+    tables = [w for w in scenario.architecture.before[1:] if w.kind is WeightKind.EMBEDDING]
+    if not tables:
+        return hidden
+    batch = scenario.batch if scenario.architecture.family == "opt" else 1
+    held.append(lookup(t, outside.tensors[tables[0].path], (batch, scenario.seq)))
+    return add(t, hidden, held[-1], "embeddings with positions")
 
 
 def lookup(t: Tape, table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -48,7 +69,7 @@ def lookup(t: Tape, table: Tensor, shape: tuple[int, ...]) -> Tensor:
 def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Tensor) -> Tensor:
     """The norm behind the last layer."""
     style = STYLES.get(architecture.family, STYLES["llama"])
-    norm = next(w for w in architecture.after if w.kind is WeightKind.NORM)
-    path = norm.path.rpartition(".")[0]
+    if not architecture.final_norm:
+        return hidden
+    path = architecture.final_norm[0].path.rpartition(".")[0]
     return outside.norm(t, path, hidden, upcast_weight=style.upcast_weight, shifted=style.shifted)
-

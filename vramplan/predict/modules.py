@@ -85,10 +85,11 @@ class Context:
     """What the layers of a model share."""
 
     architecture: Architecture
-    attention: str
-    """`eager`, or the kernel behind sdpa: `flash`, `efficient`, `cudnn`, `math`."""
+    kernels: dict[bool, str]
+    """What computes attention, without and with a mask: `eager`, `flash_attention_2`, or sdpa's kernel."""
     cos: Tensor | None = None
     sin: Tensor | None = None
+    position_ids: Tensor | None = None
     masks: dict[bool, Tensor | None] = field(default_factory=dict)
     """For layers without and with a sliding window."""
 
@@ -97,6 +98,7 @@ class Context:
     ) -> tuple[Tensor, Tensor | None]:
         """Attention's output [batch, seq, heads, dim], and its weights where the library returns them."""
         mask = self.masks.get(windowed)
-        if self.attention == "eager":
+        kernel = self.kernels[mask is not None]
+        if kernel == "eager":
             return eager(t, query, key, value, mask, heads)
-        return sdpa(t, query, key, value, mask, heads, self.attention), None
+        return sdpa(t, query, key, value, mask, heads, kernel), None

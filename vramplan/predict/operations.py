@@ -86,6 +86,12 @@ def add(t: Tape, a: Tensor, b: Tensor, label: str = "sum") -> Tensor:
     return t.record(out, (a, b), [], backward)
 
 
+def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a += b`: a's storage; both get the same gradient."""
+    out = t.view(a, a.shape)
+    return t.record(out, (a, b), [], lambda saved, grad: (grad, grad)) if t.needs_grad(a, b) else out
+
+
 def mul(t: Tape, a: Tensor, b: Tensor, label: str = "product") -> Tensor:
     """`a * b`: each saves the other, if it needs a gradient."""
     na, nb = t.needs_grad(a), t.needs_grad(b)

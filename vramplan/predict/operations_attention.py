@@ -20,6 +20,8 @@ class Heads:
     value_dim: int
     softcap: bool = False
     dropout: bool = False
+    heads_first: bool = False
+    """Whether queries and keys lie in memory as [batch, heads, seq, dim] (after a concatenation) and not seq first."""
 
     @property
     def grouped(self) -> bool:
@@ -77,7 +79,9 @@ def eager(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     weights = scale(
         t,
         batched(
-            t, _dense(t, query, permuted=True), _transposed(t, _dense(t, key_states, permuted=not grouped)), "scores"
+            t, _dense(t, query, permuted=not spec.heads_first),
+            _transposed(t, _dense(t, key_states, permuted=not grouped and not spec.heads_first)),
+            "scores",
         ),
         "scaled scores",
     )
@@ -108,10 +112,13 @@ def sdpa(
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
     if backend == "math":
+        autocast, t.autocast = t.autocast, None  # what autocast has cast once it does not see again inside
         out = _math(t, query, key, value, mask, spec)
+        t.autocast = autocast
         return _heads_last(t, out, copy=True)
     out = _fused(t, query, key, value, mask, backend)
-    return _heads_last(t, out, copy=False)
+    # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
+    return _heads_last(t, out, copy=spec.heads_first and backend in ("flash", "cudnn"))
 
 
 def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
@@ -175,10 +182,12 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     keys, values = repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads)
     grouped = spec.grouped
     scores = batched(
-        t, _dense(t, scaled, permuted=True), _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped), "scores"
+        t, _dense(t, scaled, permuted=not spec.heads_first), _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped and not spec.heads_first), "scores"
     )
     weights = _safe_softmax(t, scores)
     del scores
+    if spec.dropout:
+        weights = dropout(t, weights)
     out = batched(t, weights, _dense(t, values, permuted=not grouped), "attention output")
     returned = cast(t, weights, before, "attention weights")
     result = cast(t, out, before, "attention output")

@@ -26,9 +26,12 @@ def _gelu_new(t: Tape, x: Tensor) -> Tensor:
 
 
 def _tanh_term(t: Tape, x: Tensor) -> Tensor:
-    inner = scale(t, add(t, x, scale(t, pointwise(t, x, "x**3", saves="input", temporaries=2), "0.044715 * x**3"), "x + ..."), "tanh input")
-    return shift(t, _tanh(t, inner), "1 + tanh")
+    return shift(t, pointwise(t, _tanh_input(t, x), "tanh", saves="result"), "1 + tanh")
 
 
-def _tanh(t: Tape, inner: Tensor) -> Tensor:
-    return pointwise(t, inner, "tanh", saves="result")
+def _tanh_input(t: Tape, x: Tensor) -> Tensor:
+    return scale(t, add(t, x, scale(t, _cube(t, x), "0.044715 * x**3"), "x + ..."), "tanh input")
+
+
+def _cube(t: Tape, x: Tensor) -> Tensor:
+    return pointwise(t, x, "x**3", saves="input", temporaries=2)

@@ -205,10 +205,11 @@ def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
 
 
 def _dequantised_int8(t: Tape, layer: Projection, kind: Kind) -> Tensor:
-    """`CB.to(kind).mul_(constants)`; the CPU multiplies 16-bit values by fp32 constants in an fp32 copy."""
+    """`CB.to(kind).mul_(constants)`; the CPU multiplies 16-bit values by fp32 constants in fp32 copies."""
     matrix = t.new((layer.outputs, layer.inputs), kind, "dequantised")
     if kind is not FLOAT32 and not t.cuda:
-        t.new((layer.outputs, layer.inputs), FLOAT32, "dequantised, fp32")
+        both = [t.new((layer.outputs, layer.inputs), FLOAT32, what) for what in ("operand fp32", "result fp32")]
+        del both
     return matrix
 
 

@@ -13,11 +13,11 @@ from vramplan.predict.loss import causal_loss, head_logits
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
-from vramplan.predict.positions import attention_kernel, causal_masks, rotary
+from vramplan.predict.positions import attention_kernels, causal_masks, rotary
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.record import Device
-from vramplan.scenario import Checkpointing, Scenario
+from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs
 from vramplan.timeline import Part
 
@@ -72,7 +72,7 @@ class StepRun:
         model = _Model(t, scenario)
         t.leaves.clear()
         batches = [self._batch() for _ in range(scenario.grad_accum)]
-        for _ in batches:
+        for _ in range(scenario.grad_accum):
             self._micro_batch(model)
         t.enter(Phase.STEP)
         run_optimizer(t, scenario, trainables(scenario))
@@ -175,19 +175,19 @@ class _Model:
 
     def _decoder(self) -> Tensor:
         t, s = self.t, self.scenario
-        embedded = embed(t, self.outside, s)
-        if s.checkpointing is not Checkpointing.OFF and embedded.node is None:
-            t.require_grad(embedded)
-        context = Context(s.architecture, attention_kernel(s, t, embedded.kind))
-        context.masks = causal_masks(t, s, context.attention, embedded.kind)
-        context.cos, context.sin = rotary(t, s, embedded.kind)
-        hidden = embedded
+        hidden, held = embed(t, self.outside, s)
+        context = Context(s.architecture, attention_kernels(s, t, hidden.kind))
+        context.position_ids = t.new((1, s.seq), INT64, "position_ids")
+        context.masks = causal_masks(t, s, hidden.kind)
+        context.cos, context.sin = rotary(t, s, hidden.kind)
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
             hidden = t.open(group, hidden)
             for block, own in zip(run.blocks, modules, strict=True):
                 hidden = self._layer(own, context, s.architecture.blocks[block], hidden)
             hidden = t.close(group, hidden)
-        return final_norm(t, self.outside, s.architecture, hidden)
+        hidden = final_norm(t, self.outside, s.architecture, hidden)
+        del held
+        return hidden
 
     def _layer(self, own: Modules, context: Context, block: Block, hidden: Tensor) -> Tensor:
         t, function = self.t, layer_function(context.architecture)

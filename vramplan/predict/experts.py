@@ -1,0 +1,152 @@
+"""Mixtures of experts as transformers 5.17 runs them: the router, and all experts' products grouped (integrations/moe.py)."""
+
+from vramplan.architecture import Experts
+from vramplan.predict.modules import Modules
+from vramplan.predict.operations import add, cast, mul, reshape, scale, softmax, split
+from vramplan.predict.operations_mlp import activation
+from vramplan.predict.projections import linear
+from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Gradients, Shape, Tape, Tensor
+
+
+def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) -> Tensor:
+    """The mixture's output for [batch, seq, hidden]."""
+    outer, t.scope = t.scope, "experts"
+    shape = x.shape
+    flat = reshape(t, x, (shape[0] * shape[1], shape[2]))
+    if family == "deepseek_v2":
+        out = _with_shared(t, m, experts, x, flat)
+    else:
+        weights, indices = _route(t, m, experts, flat, family)
+        out = reshape(t, _grouped(t, m, experts, flat, weights, indices), shape)
+    t.scope = outer
+    return out
+
+
+def _with_shared(t: Tape, m: Modules, experts: Experts, x: Tensor, flat: Tensor) -> Tensor:
+    """DeepseekV2Moe: routed experts, then the shared ones beside them."""
+    weights, indices = _route(t, m, experts, flat, "deepseek_v2")
+    out = reshape(t, _grouped(t, m, experts, flat, weights, indices), x.shape)
+    gate, up, down = (m[f"mlp.shared_experts.{name}"] for name in ("gate_proj", "up_proj", "down_proj"))
+    return add(t, out, down(t, mul(t, activation(t, experts.activation, gate(t, x)), up(t, x), "act * up")), "experts")
+
+
+def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> tuple[Tensor, Tensor]:
+    """Scores of all experts, the best of them, their weights: small beside the experts' own tensors."""
+    weight = m.tensors["mlp.gate.weight"]
+    if family == "deepseek_v2":
+        logits = linear(t, cast(t, flat, FLOAT32, "router input fp32"), cast(t, weight, FLOAT32), None, "router logits")
+    else:
+        logits = linear(t, flat, weight, None, "router logits")
+    probabilities = softmax(t, logits, FLOAT32)
+    best, indices = _topk(t, probabilities, experts.per_token)
+    weights = best if family == "qwen3_moe" else scale(t, best, "router weights")
+    if family in ("qwen3_moe", "qwen2_moe"):
+        weights = cast(t, weights, logits.kind, "router weights")
+    return weights, indices
+
+
+def _topk(t: Tape, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`torch.topk`: saves the indices; the gradient is scattered into zeros."""
+    shape = (x.shape[0], count)
+    values, indices = t.new(shape, x.kind, "best scores"), t.new(shape, INT64, "best experts")
+    if t.needs_grad(x):
+        before = x.shape
+        saved = t.save((indices,))
+
+        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+            return (t.new(before, grad.kind, "scores gradient"),)
+
+        t.record(values, (x,), saved, backward)
+    return values, indices
+
+
+def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
+    """`grouped_mm_experts_forward`: tokens copied once per chosen expert and sorted by expert."""
+    rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
+    order = [t.new((rows,), INT64, what) for what in ("experts sorted", "permutation")]
+    chosen = gather(t, flat, rows, "tokens per expert")
+    sorted_weights = gather(t, reshape(t, weights, (rows, 1)), rows, "router weights sorted")
+    offsets = t.new((experts.count,), INT32, "offsets")
+    sentinel = t.new((rows, 1), BOOL, "rows of no expert")
+    chosen = _fill_in_place(t, chosen, sentinel)
+    out = _grouped_product(t, chosen, m.tensors["mlp.experts.gate_up_proj"], 2 * experts.intermediate, offsets)
+    out = _fill(t, out, sentinel)
+    out = _gate(t, experts, out)
+    out = _grouped_product(t, out, m.tensors["mlp.experts.down_proj"], hidden, offsets)
+    out = _fill(t, out, sentinel)
+    weighted = mul(t, out, sorted_weights, "weighted output")
+    inverse = t.new((rows,), INT64, "inverse permutation")
+    weighted = gather(t, weighted, rows, "weighted output in order")
+    result = _summed(t, weighted, indices.shape)
+    del order, inverse
+    return cast(t, result, flat.kind, "experts' output")
+
+
+def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
+    gate, up = split(t, x, [experts.intermediate] * 2)
+    return mul(t, activation(t, experts.activation, gate), up, "act * up")
+
+
+def gather(t: Tape, x: Tensor, rows: int, label: str) -> Tensor:
+    """`x[indices]`: saves the indices; the gradient is added into zeros of x's shape."""
+    saved = t.save((t.new((rows,), INT64, "indices"),)) if t.needs_grad(x) else []
+    out = t.new((rows, x.shape[1]), x.kind, label)
+    if not t.needs_grad(x):
+        return out
+    before = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(before, grad.kind, label + " gradient"),)
+
+    return t.record(out, (x,), saved, backward)
+
+
+def _fill_in_place(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
+    """`masked_fill_`: saves the mask; the gradient is a filled copy."""
+    return _filled(t, x, mask, t.view(x, x.shape))
+
+
+def _fill(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
+    """`masked_fill`: a copy."""
+    return _filled(t, x, mask, t.new(x.shape, x.kind, "masked copy"))
+
+
+def _filled(t: Tape, x: Tensor, mask: Tensor, out: Tensor) -> Tensor:
+    if not t.needs_grad(x):
+        return out
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(grad.shape, grad.kind, "masked gradient"),)
+
+    return t.record(out, (x,), t.save((mask,)), backward)
+
+
+def _grouped_product(t: Tape, x: Tensor, weight: Tensor, width: int, offsets: Tensor) -> Tensor:
+    """`grouped_mm(x.to(weight.dtype), weight)`: autocast does not see it; saves x when the experts are trained."""
+    low = cast(t, x, weight.kind, "input cast")
+    nx, nw = t.needs_grad(low), t.needs_grad(weight)
+    saved = t.save((low if nw else None, weight if nx else None, offsets)) if nx or nw else []
+    out = t.new((x.shape[0], width), low.kind, "experts' product")
+    if not (nx or nw):
+        return out
+    shape, whole = low.shape, weight.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_x = t.new(shape, grad.kind, "experts' input gradient") if nx else None
+        return to_x, t.new(whole, grad.kind, "experts' gradient") if nw else None
+
+    return t.record(out, (low, weight), saved, backward)
+
+
+def _summed(t: Tape, x: Tensor, chosen: Shape) -> Tensor:
+    """The chosen experts' outputs added per token; the gradient is expanded, not copied."""
+    out = t.new((chosen[0], x.shape[1]), x.kind, "sum over experts")
+    if not t.needs_grad(x):
+        return out
+    before = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.view(grad, before),)
+
+    return t.record(out, (x,), [], backward)
+

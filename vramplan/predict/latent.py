@@ -1,0 +1,68 @@
+"""Multi-head latent attention (DeepSeek V2): queries, keys and values expanded from compressed ones."""
+
+from vramplan.architecture import Attention
+from vramplan.predict.modules import Context, Modules
+from vramplan.predict.operations import cast, cat, reshape, split
+from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
+
+
+def latent_queries_keys_values(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`DeepseekV2Attention.forward` up to the attention call."""
+    batch, seq, _ = x.shape
+    rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
+    query = _heads_first(t, _queries(t, m, facts, x), facts.heads)
+    nope, turning = split(t, query, [plain, rope])
+    compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)
+    latent, key_turning = split(t, compressed, [facts.latent_kv, rope])
+    latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent), (batch, 1, seq, facts.latent_kv))
+    key_turning = reshape(t, key_turning, (batch, 1, seq, rope))
+    turning, key_turning = _turned(t, c, turning), _turned(t, c, key_turning)
+    query = cat(t, [nope, turning], "queries")
+    expanded = m["self_attn.kv_b_proj"](t, latent)
+    expanded = reshape(t, expanded, (batch, facts.heads, seq, plain + facts.value_dim))
+    key_plain, value = split(t, expanded, [plain, facts.value_dim])
+    return query, _filled_keys(t, key_plain, key_turning, facts.head_dim), value
+
+
+def _queries(t: Tape, m: Modules, facts: Attention, x: Tensor) -> Tensor:
+    if not facts.latent_q:
+        return m["self_attn.q_proj"](t, x)
+    return m["self_attn.q_b_proj"](t, m.norm(t, "self_attn.q_a_layernorm", m["self_attn.q_a_proj"](t, x)))
+
+
+def _heads_first(t: Tape, x: Tensor, heads: int) -> Tensor:
+    batch, seq, width = x.shape
+    return reshape(t, x, (batch, heads, seq, width // heads))
+
+
+def _turned(t: Tape, c: Context, x: Tensor) -> Tensor:
+    """Rotation by complex numbers: the fp32 copy is multiplied, and the gradient by the conjugate."""
+    wide = cast(t, x, FLOAT32, "rotated part fp32")
+    out = t.new(wide.shape, FLOAT32, "rotated part")
+    if t.needs_grad(wide):
+        saved = t.save((c.cos,))
+
+        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+            return (t.new(grad.shape, grad.kind, "rotated part gradient"),)
+
+        t.record(out, (wide,), saved, backward)
+    return cast(t, out, x.kind, "rotated part cast")
+
+
+def _filled_keys(t: Tape, plain: Tensor, turning: Tensor, dim: int) -> Tensor:
+    """A new tensor into which both parts are copied; backward copies the gradient for each part and clears it."""
+    out = t.new((*plain.shape[:-1], dim), plain.kind, "keys")
+    if not t.needs_grad(plain, turning):
+        return out
+    shape, turning_shape = plain.shape, turning.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        rest = t.new(grad.shape, grad.kind, "keys gradient, cleared")
+        to_plain = t.new(shape, grad.kind, "plain part gradient")
+        to_turning = t.new(turning_shape, grad.kind, "rotated part gradient")
+        del rest
+        return to_plain, to_turning
+
+    return t.record(out, (plain, turning), [], backward)

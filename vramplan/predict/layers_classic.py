@@ -1,0 +1,159 @@
+"""Decoder layers with layer norms and plain MLPs, line by line as transformers 5.17 has them.
+
+models/{gpt2,gpt_neox,phi,opt,falcon}/modeling_*.py
+"""
+
+from vramplan.architecture import Attention, Block
+from vramplan.predict.decoder import heads, plain_mlp, rotate_partly, split_heads
+from vramplan.predict.modules import Context, Modules
+from vramplan.predict.operations import add, add_in_place, dropout, narrow, reshape, scale, split
+from vramplan.predict.tape import Tape, Tensor
+
+
+def _drop(t: Tape, c: Context, x: Tensor) -> Tensor:
+    """The residual branch's dropout, where the configuration has one."""
+    return dropout(t, x) if c.architecture.facts.get("residual_dropout") else x
+
+
+def _joined(t: Tape, out: Tensor, facts: Attention) -> Tensor:
+    return reshape(t, out, (*out.shape[:2], facts.heads * facts.value_dim))
+
+
+def gpt2(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """GPT2Block."""
+    residual = hidden
+    x = m.norm(t, "ln_1", hidden)
+    attended, weights = _gpt2_attention(t, m, c, block.attention, x)
+    x = add(t, attended, residual, "residual")
+    residual = x
+    x = m.norm(t, "ln_2", x)
+    assert block.mlp is not None
+    fed = _drop(t, c, plain_mlp(t, m, block.mlp, x, "mlp.c_fc", "mlp.c_proj"))
+    return add(t, residual, fed, "layer output")
+
+
+def _gpt2_attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    width = facts.heads * facts.head_dim
+    query, key, value = (split_heads(t, part, facts.heads) for part in split(t, m["attn.c_attn"](t, x), [width] * 3))
+    out, weights = c.attend(t, query, key, value, heads(c, facts))
+    out = m["attn.c_proj"](t, _joined(t, out, facts))
+    return _drop(t, c, out), weights
+
+
+def gpt_neox(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """GPTNeoXLayer: attention and MLP side by side, as a rule."""
+    attended, weights = _neox_attention(t, m, c, block.attention, m.norm(t, "input_layernorm", hidden))
+    attended = _drop(t, c, attended)
+    if c.architecture.facts.get("parallel_residual"):
+        fed = _drop(t, c, _neox_mlp(t, m, block, m.norm(t, "post_attention_layernorm", hidden)))
+        return add(t, add(t, fed, attended, "branches"), hidden, "layer output")
+    attended = add(t, attended, hidden, "residual")
+    fed = _drop(t, c, _neox_mlp(t, m, block, m.norm(t, "post_attention_layernorm", attended)))
+    return add(t, fed, attended, "layer output")
+
+
+def _neox_mlp(t: Tape, m: Modules, block: Block, x: Tensor) -> Tensor:
+    assert block.mlp is not None
+    return plain_mlp(t, m, block.mlp, x, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+
+
+def _neox_attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    fused = split_heads(t, m["attention.query_key_value"](t, x), facts.heads)
+    query, key, value = split(t, fused, [facts.head_dim] * 3)
+    query, key = _rotated_apart(t, c, query, key)
+    out, weights = c.attend(t, query, key, value, heads(c, facts))
+    out = m["attention.dense"](t, _joined(t, out, facts))
+    return out, weights
+
+
+def _rotated_apart(t: Tape, c: Context, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    assert c.cos is not None
+    assert c.sin is not None
+    return rotate_partly(t, query, c.cos, c.sin), rotate_partly(t, key, c.cos, c.sin)
+
+
+def phi(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """PhiDecoderLayer: one norm for attention and MLP side by side."""
+    residual = hidden
+    x = m.norm(t, "input_layernorm", hidden)
+    attended, weights = _phi_attention(t, m, c, block.attention, x)
+    attended = _drop(t, c, attended)
+    assert block.mlp is not None
+    fed = _drop(t, c, plain_mlp(t, m, block.mlp, x, "mlp.fc1", "mlp.fc2"))
+    return add(t, add(t, attended, fed, "branches"), residual, "layer output")
+
+
+def _phi_attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
+    key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
+    value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
+    query, key = _rotated_apart(t, c, query, key)
+    out, weights = c.attend(t, query, key, value, heads(c, facts))
+    out = m["self_attn.dense"](t, _joined(t, out, facts))
+    return out, weights
+
+
+def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """OPTDecoderLayer; the 350m model norms behind attention and MLP instead of in front."""
+    before = not c.architecture.facts.get("norm_after_residual")
+    residual = hidden
+    x = m.norm(t, "self_attn_layer_norm", hidden) if before else hidden
+    x, weights = _opt_attention(t, m, c, block.attention, x)
+    x = _drop(t, c, x)
+    x = add(t, residual, x, "residual")
+    x = x if before else m.norm(t, "self_attn_layer_norm", x)
+    residual = x
+    x = m.norm(t, "final_layer_norm", x) if before else x
+    assert block.mlp is not None
+    x = _drop(t, c, plain_mlp(t, m, block.mlp, x, "fc1", "fc2"))
+    x = add(t, residual, x, "layer output")
+    return x if before else m.norm(t, "final_layer_norm", x)
+
+
+def _opt_attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    query = split_heads(t, scale(t, m["self_attn.q_proj"](t, x), "scaled query"), facts.heads)
+    key, value = m["self_attn.k_proj"](t, x), m["self_attn.v_proj"](t, x)
+    key, value = split_heads(t, key, facts.kv_heads), split_heads(t, value, facts.kv_heads)
+    out, weights = c.attend(t, query, key, value, heads(c, facts))
+    out = m["self_attn.out_proj"](t, _joined(t, out, facts))
+    return out, weights
+
+
+def falcon(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
+    """FalconDecoderLayer."""
+    facts = c.architecture.facts
+    residual = hidden
+    two = "ln_mlp.weight" in m.tensors
+    x = m.norm(t, "ln_attn" if two else "input_layernorm", hidden)
+    for_mlp = m.norm(t, "ln_mlp", hidden) if two else x
+    attended, weights = _falcon_attention(t, m, c, block.attention, x)
+    if not facts.get("parallel_residual"):
+        residual = add(t, residual, attended, "residual")
+        for_mlp = m.norm(t, "post_attention_layernorm", residual)
+    fed = _neox_mlp(t, m, block, for_mlp)
+    if facts.get("parallel_residual"):
+        fed = add_in_place(t, fed, attended)
+    return add(t, residual, _drop(t, c, fed), "layer output")
+
+
+def _falcon_attention(
+    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Slices of one projection."""
+    batch, seq, _ = x.shape
+    fused = m["self_attention.query_key_value"](t, x)
+    dim = facts.head_dim
+    parts = [narrow(t, fused, heads * dim) for heads in (facts.heads, facts.kv_heads, facts.kv_heads)]
+    query, key, value = (reshape(t, part, (batch, part.shape[-1] // dim, seq, dim)) for part in parts)
+    if facts.rotary_dim:
+        query, key = _rotated_apart(t, c, query, key)
+    out, weights = c.attend(t, query, key, value, heads(c, facts))
+    return m["self_attention.dense"](t, _joined(t, out, facts)), weights
