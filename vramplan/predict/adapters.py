@@ -1,10 +1,12 @@
 """The adapters that peft attaches, and the tensors that are trained (peft 0.21.2)."""
 
+from math import prod
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import prepared_element
+from vramplan.predict.expert_targets import resolve_targets
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
@@ -25,10 +27,7 @@ class Trainable(NamedTuple):
     @property
     def numel(self) -> int:
         """Elements of one of them."""
-        size = 1
-        for extent in self.shape:
-            size *= extent
-        return size
+        return prod(self.shape)
 
     @property
     def bytes(self) -> int:
@@ -47,11 +46,10 @@ def _matches(path: str, target: str) -> bool:
 
 
 def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
-    """Whether peft adapts the module of `weight`.
+    """Whether peft adapts the module of `weight`, by targets that name modules.
 
     `all-linear` takes every `nn.Linear` and `Conv1D` but the output head (tuners_utils.py,
-    _maybe_include_all_linear_layers); names take every module whose path ends in them. Experts' 3-D parameters and bare
-    routers are no modules, so never.
+    _maybe_include_all_linear_layers); names take every module whose path ends in them.
     """
     if targets == (ALL_LINEAR,):
         return weight.adaptable
@@ -59,14 +57,20 @@ def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
 
 
 def check_targets(architecture: Architecture, lora: Lora) -> None:
-    """Raise a UsageError for a target that matches no module of the model."""
+    """Raise a UsageError for a target that matches no module of the model, or adapters that peft refuses."""
+    targets = resolve_targets(architecture, lora)
+    if targets.parameters and lora.dropout:
+        raise UsageError(
+            f"lora.dropout {lora.dropout} on {architecture.name}: peft has no dropout for adapters of experts",
+            hint="set lora.dropout: 0, or target attention alone (q_proj, k_proj, v_proj, o_proj)",
+        )
     if lora.targets == (ALL_LINEAR,):
         return
     modules = [weight for weight, _ in architecture.counted if weight.kind in _ADAPTABLE]
-    for target in lora.targets:
+    for target in targets.modules:
         if any(_matches(module_path(weight), target) for weight in modules):
             continue
-        names = list(dict.fromkeys(weight.module for weight in modules))
+        names = list(dict.fromkeys((*(weight.module for weight in modules), *targets.known)))
         raise UsageError(
             f"unknown target module '{target}' for {architecture.name}",
             hint=f"{nearest(target, names)}available: {', '.join(names)}, or {ALL_LINEAR}",
@@ -74,37 +78,50 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
 
 
 def lora_shapes(weight: Weight, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Shapes of lora_A and lora_B (lora/layer.py): `[r, in]`, `[out, r]`; an embedding's in is the vocabulary."""
+    """Shapes of lora_A and lora_B: `[r, in]` and `[out, r]` (tuners/lora/layer.py); an embedding's in is its rows."""
     if weight.kind is WeightKind.EMBEDDING:
-        vocab, hidden = weight.shape
-        return (rank, vocab), (hidden, rank)
-    columns, rows = weight.in_out
-    return (rank, columns), (rows, rank)
+        rows, hidden = weight.shape
+        return (rank, rows), (hidden, rank)
+    inputs, outputs = weight.in_out
+    return (rank, inputs), (outputs, rank)
 
 
-def adapter_tensors(weight: Weight, lora: Lora, times: int = 1) -> tuple[Trainable, ...]:
-    """lora_A and lora_B of one adapted weight."""
-    a, b = lora_shapes(weight, lora.rank)
-    return (
-        Trainable(f"{weight.module}.lora_A", a, lora.dtype.bytes, times),
-        Trainable(f"{weight.module}.lora_B", b, lora.dtype.bytes, times),
-    )
+def expert_shapes(weight: Weight, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shapes of lora_A and lora_B of a bare parameter, the ranks of all experts side by side.
+
+    tuners/lora/layer.py ParamWrapper: `nn.Linear(in, r * experts)` and `nn.Linear(r * experts, out)`.
+    """
+    *lead, outputs, inputs = weight.shape
+    wide = rank * prod(lead)
+    return (wide, inputs), (outputs, wide)
 
 
-def trained_tensors(weight: Weight, scenario: Scenario, times: int = 1) -> tuple[Trainable, ...]:
+def adapter_tensors(weight: Weight, lora: Lora, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
+    """lora_A and lora_B of one base weight; nothing when it is not among the targets."""
+    if adapted(weight, targets.modules):
+        name, shapes = weight.module, lora_shapes(weight, lora.rank)
+    elif factor := targets.rank_factor(weight):
+        name, shapes = weight.path, expert_shapes(weight, lora.rank * factor)
+    else:
+        return ()
+    parts = zip(("lora_A", "lora_B"), shapes, strict=True)
+    return tuple(Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times) for part, shape in parts)
+
+
+def trained_tensors(weight: Weight, scenario: Scenario, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
     """What is trained because of one base weight: its adapter, itself under full fine-tuning, or nothing."""
-    if scenario.method is Method.FULL:
-        if weight.kind is WeightKind.BUFFER:
-            return ()
-        table = weight.kind is WeightKind.EMBEDDING
-        return (Trainable(weight.path, weight.shape, prepared_element(weight, scenario), times, table),)
-    if scenario.method.adapts and adapted(weight, scenario.lora.targets):
-        return adapter_tensors(weight, scenario.lora, times)
-    return ()
+    if scenario.method is not Method.FULL:
+        return adapter_tensors(weight, scenario.lora, targets, times) if scenario.method.adapts else ()
+    if weight.kind is WeightKind.BUFFER:
+        return ()
+    table = weight.kind is WeightKind.EMBEDDING
+    return (Trainable(weight.path, weight.shape, prepared_element(weight, scenario), times, table),)
 
 
 def trainables(scenario: Scenario) -> tuple[Trainable, ...]:
     """Every trained parameter tensor of the run, tensors that repeat over layers counted, not listed."""
     if not scenario.method.trains:
         return ()
-    return tuple(t for weight, times in scenario.architecture.counted for t in trained_tensors(weight, scenario, times))
+    targets = resolve_targets(scenario.architecture, scenario.lora)
+    counted = scenario.architecture.counted
+    return tuple(t for weight, times in counted for t in trained_tensors(weight, scenario, targets, times))

@@ -8,6 +8,7 @@ from vramplan.architecture import WeightKind
 from vramplan.errors import UsageError
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import Trainable, check_targets, trainables, trained_tensors
+from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.loading import Group, Held, write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, context_entries, workspaces
@@ -139,10 +140,11 @@ def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenar
     for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
         _hold_state(writer, shared)
     managed = 0
+    targets = resolve_targets(scenario.architecture, scenario.lora)
     for group, _ in groups:
         with writer.repeat(group.times):
             for weight in group.weights:
-                for tensor in trained_tensors(weight, scenario):
+                for tensor in trained_tensors(weight, scenario, targets):
                     managed += group.times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
     return managed
 

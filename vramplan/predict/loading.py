@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from vramplan.architecture import Weight
 from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import adapted, adapter_tensors
+from vramplan.predict.adapters import adapter_tensors
 from vramplan.predict.base import loaded_element, piece, prepared_element, quantized_modules, steady_element, upcasts
+from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, Load, QuantType, Scenario
+from vramplan.scenario import DType, Load, Lora, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -51,8 +52,9 @@ def write_load(
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
         writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
     if scenario.method.adapts:
+        targets = resolve_targets(scenario.architecture, scenario.lora)
         for group, _ in groups:
-            _attach(writer, group, scenario)
+            _attach(writer, group, scenario.lora, targets)
     return groups
 
 
@@ -184,10 +186,9 @@ def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) 
     return after
 
 
-def _attach(writer: Writer, group: Group, scenario: Scenario) -> None:
+def _attach(writer: Writer, group: Group, lora: Lora, targets: Targets) -> None:
     """The adapters' two matrices for every adapted weight."""
     with writer.repeat(group.times):
         for weight in group.weights:
-            if adapted(weight, scenario.lora.targets):
-                for tensor in adapter_tensors(weight, scenario.lora):
-                    writer.alloc(Component.ADAPTERS, tensor.label, tensor.bytes)
+            for tensor in adapter_tensors(weight, lora, targets):
+                writer.alloc(Component.ADAPTERS, tensor.label, tensor.bytes)

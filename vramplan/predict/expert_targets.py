@@ -1,0 +1,77 @@
+"""Adapters on mixtures of experts: peft turns the names of projections that were fused into targets of parameters.
+
+peft 0.21.2 utils/transformers_weight_conversion.py _convert_peft_config_moe. transformers 5 fused each layer's experts
+into 3-D parameters; names of the old projections, and `all-linear`, still mean them.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vramplan.architecture import Architecture, Weight
+from vramplan.errors import UsageError
+from vramplan.scenario import ALL_LINEAR, Lora
+
+#: _MOE_TARGET_MODULE_MAPPING: the old module's name -> the parameter that it is now, per conversion pattern.
+_MIXTRAL = {"gate": "gate.weight", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"}
+_QWEN2_MOE = {
+    "gate": "gate.weight",
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+    "down_proj": "down_proj",
+}
+
+#: transformers 5.17 conversion_mapping.py _MODEL_TO_CONVERSION_PATTERN: which families follow which pattern.
+_PATTERNS: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(["mixtral", "minimax", "minimax_m2"], _MIXTRAL),
+    **dict.fromkeys(
+        ["qwen2_moe", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "afmoe", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "solar_open", "mellum", "hunyuan_v1_moe", "flex_olmo", "olmoe", "exaone_moe", "cohere2_moe"],
+        _QWEN2_MOE,
+    ),
+}
+
+
+class Targets(NamedTuple):
+    """What is adapted: modules by name, and bare parameters."""
+
+    modules: tuple[str, ...]
+    """Names of modules, or `('all-linear',)`."""
+    parameters: Mapping[str, int]
+    """End of a parameter's path -> how many old projections it holds: its rank is as many times the scenario's."""
+    known: tuple[str, ...]
+    """Names of old projections that the family also takes as targets."""
+
+    def rank_factor(self, weight: Weight) -> int:
+        """How many times the scenario's rank the adapter of a bare parameter has; 0 when it gets none."""
+        for end, factor in self.parameters.items():
+            if weight.path.endswith(f".{end}"):
+                return factor
+        return 0
+
+
+def resolve_targets(architecture: Architecture, lora: Lora) -> Targets:
+    """The scenario's targets as peft reads them for this family."""
+    pattern = _PATTERNS.get(architecture.family)
+    if pattern is None:
+        return Targets(lora.targets, {}, ())
+    names = lora.targets
+    if names == (ALL_LINEAR,):
+        linear = (weight.module for weight, _ in architecture.counted if weight.adaptable)
+        names = tuple(dict.fromkeys((*linear, *pattern)))
+    old = {name: _old_name(name, pattern) for name in names}
+    present: dict[str, set[str]] = {}
+    for name in filter(None, old.values()):
+        present.setdefault(pattern[name], set()).add(name)
+    for parameter, found in present.items():
+        needed = {name for name, new in pattern.items() if new == parameter}
+        if found != needed:
+            raise UsageError(
+                f"target {', '.join(sorted(found))} of {architecture.name} without {', '.join(sorted(needed - found))}",
+                hint=f"the experts hold them fused as {parameter}: peft adapts both or neither",
+            )
+    modules = tuple(name for name in names if not old[name])
+    return Targets(modules, {parameter: len(found) for parameter, found in present.items()}, tuple(pattern))
+
+
+def _old_name(target: str, pattern: Mapping[str, str]) -> str:
+    """The old projection that a target names; empty when it names a module."""
+    return next((name for name in pattern if target == name or target.endswith(f".{name}")), "")
