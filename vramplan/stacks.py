@@ -29,6 +29,11 @@ class LossKernel(StrEnum):
     CHUNKED = "chunked"
 
 
+#: Tokens whose logits exist at once with the chunked loss. TRL's chunked loss and torchtune's CEWithChunkedOutputLoss
+#: split a sequence into a handful of chunks; 1,024 tokens of a 128k vocabulary are 0.5 GiB in fp32.
+CHUNK_TOKENS = 1024
+
+
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training loop's habits that change memory, all of them spelled out."""
 

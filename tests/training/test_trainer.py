@@ -49,6 +49,7 @@ SCENARIOS = {
 class Run:
     losses: list[float]
     ledger: Ledger
+    dataset: int
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -122,9 +123,13 @@ def theirs(scenario: Scenario, folder: Path) -> Run:
         trainer.watch(meter)
         trainer.train()
     micro = [float(loss) for loss in trainer.losses]
-    return Run(
-        [sum(micro[i : i + scenario.grad_accum]) for i in range(0, len(micro), scenario.grad_accum)], meter.ledger()
-    )
+    steps = [sum(micro[i : i + scenario.grad_accum]) for i in range(0, len(micro), scenario.grad_accum)]
+    return Run(steps, meter.ledger(), dataset_bytes(scenario))
+
+
+def dataset_bytes(scenario: Scenario) -> int:
+    """The Trainer's dataset lies in CPU memory too: tokens and labels, 8 bytes each. Our loop has none."""
+    return 2 * 8 * scenario.tokens * scenario.grad_accum
 
 
 def ours(scenario: Scenario) -> Run:
@@ -132,7 +137,7 @@ def ours(scenario: Scenario) -> Run:
     with meter:
         workload = set_up(scenario, CPU, meter)
         losses = [float(workload.run()) for _ in range(STEPS)]
-    return Run(losses, meter.ledger())
+    return Run(losses, meter.ledger(), 0)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
@@ -150,9 +155,9 @@ def test_losses_are_the_trainers(runs: tuple[Run, Run]) -> None:
 @pytest.mark.parametrize("phase", TRAINING_PHASES)
 def test_memory_of_each_phase_is_the_trainers(runs: tuple[Run, Run], phase: Phase) -> None:
     own, trainer = runs
-    assert own.ledger.allocated(phase) == pytest.approx(trainer.ledger.allocated(phase), rel=0.01)
+    assert own.ledger.allocated(phase) == pytest.approx(trainer.ledger.allocated(phase) - trainer.dataset, rel=0.01)
 
 
 def test_steady_memory_is_the_trainers(runs: tuple[Run, Run]) -> None:
     own, trainer = runs
-    assert own.ledger.steady == pytest.approx(trainer.ledger.steady, rel=0.01)
+    assert own.ledger.steady == pytest.approx(trainer.ledger.steady - trainer.dataset, rel=0.01)

@@ -1,19 +1,16 @@
 """The base model of a scenario on a device: random weights layer by layer, or a checkpoint by `from_pretrained`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Phase
 from vramplan.scenario import Load, Method, QuantType, Scenario
+from vramplan.training.materialize import Quantize, materialize, quantize_by_bitsandbytes
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_base
-
-#: Makes the quantised parameter at a path of the model from its 16-bit value; a fake run brings its own.
-Quantize = Callable[[nn.Module, str, Tensor], nn.Parameter]
 
 
 def build_model(
@@ -93,74 +90,6 @@ def quantization_config(scenario: Scenario) -> Any:
 def attention_implementation(attention: str) -> str:
     """transformers' name of the attention: `sdpa:flash` and its kin are sdpa with the backend chosen by a context."""
     return attention.partition(":")[0]
-
-
-def materialize(model: Any, scenario: Scenario, device: torch.device, meter: Meter, *, quantize: Quantize) -> None:
-    """Give every parameter and buffer of a meta model a random or initial value on `device`, in the model's order.
-
-    Tied parameters are one object in the meta model and stay one object.
-    """
-    torch.manual_seed(0)
-    kept_fp32 = model._get_dtype_plan(getattr(torch, scenario.dtype))
-    std = getattr(model.config, "initializer_range", None) or 0.02
-    made: dict[int, nn.Parameter] = {}
-    for path, module in model.named_modules():
-        fresh = False
-        for name, parameter in list(module._parameters.items()):
-            if parameter is None:
-                continue
-            if id(parameter) not in made:
-                full = f"{path}.{name}" if path else name
-                if _is_quantized(module, name):
-                    made[id(parameter)] = _quantized(model, full, module, scenario, device, std, quantize)
-                else:
-                    made[id(parameter)] = _plain(full, parameter, device, kept_fp32)
-                    fresh = True
-            module._parameters[name] = made[id(parameter)]
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None and buffer.is_meta:
-                module._buffers[name] = torch.empty_like(buffer, device=device)
-                fresh = True
-        if fresh:
-            _initialise(model, module)
-        name_base(module, meter, within=model, prefix=path, recurse=False)
-    model.eval()  # as from_pretrained leaves it
-
-
-def quantize_by_bitsandbytes(model: Any, path: str, value: Tensor) -> nn.Parameter:
-    """The quantised parameter, made by the operation that `from_pretrained` runs on each tensor of a checkpoint."""
-    operation = model.hf_quantizer.get_quantize_ops()
-    parameter: nn.Parameter = operation.convert({path: value}, model=model)[path]
-    return parameter
-
-
-def _quantized(
-    model: Any, path: str, module: Any, scenario: Scenario, device: torch.device, std: float, quantize: Quantize
-) -> nn.Parameter:
-    shape = (module.out_features, module.in_features)
-    if module.source_cls is not nn.Linear:  # Conv1D: stored [in, out]; the conversion transposes it
-        shape = (shape[1], shape[0])
-    value = torch.empty(shape, dtype=getattr(torch, scenario.dtype), device=device).normal_(0.0, std)
-    return quantize(model, path, value)
-
-
-def _plain(path: str, parameter: nn.Parameter, device: torch.device, kept_fp32: dict[str, torch.dtype]) -> nn.Parameter:
-    dtype = next((dtype for part, dtype in kept_fp32.items() if part in path), parameter.dtype)
-    return nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=device), requires_grad=parameter.requires_grad)
-
-
-@torch.no_grad()
-def _initialise(model: Any, module: nn.Module) -> None:
-    """transformers' own initial values, rotary frequencies included; a quantised layer needs only its bias filled."""
-    if hasattr(module, "source_cls"):
-        if isinstance(module.bias, Tensor):
-            nn.init.zeros_(module.bias)
-        return
-    model._init_weights(module)
-
-
-def _is_quantized(module: nn.Module, name: str) -> bool:
-    return name == "weight" and hasattr(module, "source_cls")  # set by transformers' replace_with_bnb_linear
 
 
 def _set_block_size(model: nn.Module, block_size: int) -> None:

@@ -27,12 +27,16 @@ def bits_per_parameter(model: Any) -> float:
     head = base.get_output_embeddings()
     size = numel = 0
     for _, module, name, parameter in _parameters(base):
-        if name.endswith("weight") and is_linear(base, module) and module is not head:
+        if name.endswith("weight") and _counts(name, module, base, head):
             numel += _elements(module, name, parameter)
             size += _bytes(parameter)
             constants = quant_state_tensors(module, parameter)
             size += sum(_bytes(tensor) for label, tensor in constants if label.endswith(("absmax", "SCB")))
     return 8 * size / numel if numel else 0.0
+
+
+def _counts(name: str, module: Any, base: Any, head: Any) -> bool:
+    return is_linear(base, module) and module is not head and not belongs_to_adapter(name)
 
 
 def _parameters(model: nn.Module) -> list[tuple[str, Any, str, Tensor]]:

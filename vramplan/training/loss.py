@@ -8,11 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vramplan.errors import CannotRun, UsageError
-from vramplan.stacks import LossKernel
-
-#: Tokens whose logits exist at once. TRL's chunked loss and torchtune's CEWithChunkedOutputLoss split a sequence into
-#: a handful of chunks; 1,024 tokens of a 128k vocabulary are 0.5 GiB in fp32.
-CHUNK_TOKENS = 1024
+from vramplan.stacks import CHUNK_TOKENS, LossKernel
 
 #: Configuration keys that change logits after the head in ways that are not written down here.
 _UNSUPPORTED = ("logit_scale", "mup_width_multiplier")

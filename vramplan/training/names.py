@@ -18,6 +18,7 @@ def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = ""
     model = within or module
     head = model.get_output_embeddings()
     parts = module.named_modules(prefix=prefix) if recurse else [(prefix, module)]
+    nested = False
     for path, part in parts:
         if belongs_to_adapter(path):
             continue
@@ -26,10 +27,21 @@ def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = ""
             meter.name(parameter, Component.WEIGHTS if linear else Component.UNQUANTIZED, name)
             for label, tensor in quant_state_tensors(part, parameter):
                 meter.name(tensor, Component.QUANT_STATE, f"{name}.{label}")
+                nested |= label == "nested code"
         for name, buffer in part.named_buffers(prefix=path, recurse=False):
             meter.name(buffer, Component.UNQUANTIZED, name)
+    if nested:
+        name_process_map(meter)
     if head is not None and within is None and getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         meter.name(head.weight, Component.UNQUANTIZED, "embeddings, tied to the head")
+
+
+def name_process_map(meter: Meter) -> None:
+    """Name the 256-entry map that double quantisation makes once per process (bitsandbytes 0.50 functional.py)."""
+    from bitsandbytes.functional import name2qmap
+
+    for label, tensor in tensors_in(name2qmap):
+        meter.name(tensor, Component.QUANT_STATE, f"{label} code map of the process")
 
 
 def name_adapters(model: nn.Module, meter: Meter) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 from vramplan.errors import CannotRun
 from vramplan.ledger import Phase
 from vramplan.scenario import Method, Scenario
-from vramplan.training.build import Quantize, build_model
+from vramplan.training.build import build_model
 from vramplan.training.inference import Generation
+from vramplan.training.materialize import Quantize
 from vramplan.training.meter import Meter
 from vramplan.training.optimizers import create_optimizer
 from vramplan.training.prepare import prepare
