@@ -6,7 +6,7 @@ from typing import NamedTuple
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import prepared_element
-from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.

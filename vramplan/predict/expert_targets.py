@@ -22,11 +22,11 @@ _QWEN2_MOE = {
 
 #: transformers 5.17 conversion_mapping.py _MODEL_TO_CONVERSION_PATTERN: which families follow which pattern.
 _PATTERNS: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(["mixtral", "minimax", "minimax_m2"], _MIXTRAL),
-    **dict.fromkeys(
-        ["qwen2_moe", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "afmoe", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "solar_open", "mellum", "hunyuan_v1_moe", "flex_olmo", "olmoe", "exaone_moe", "cohere2_moe"],
-        _QWEN2_MOE,
-    ),
+    **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), _MIXTRAL),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _QWEN2_MOE),
+    **dict.fromkeys(("glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "dots1", "ernie4_5_moe", "olmoe"), _QWEN2_MOE),
+    **dict.fromkeys(("afmoe", "longcat_flash", "solar_open", "mellum", "hunyuan_v1_moe"), _QWEN2_MOE),
+    **dict.fromkeys(("flex_olmo", "exaone_moe", "cohere2_moe"), _QWEN2_MOE),
 }
 
 
