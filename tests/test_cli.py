@@ -13,6 +13,7 @@ from samples import FAILED, ON_CPU, RECORD
 import vramplan
 from vramplan.cli import build_parser, main
 from vramplan.commands import all_commands
+from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
 from vramplan.record import save_result
 from vramplan.scenario_schema import ScenarioKeys
@@ -115,6 +116,7 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--reserve", "-1GiB"], ["--reserve"]),
     (["predict", "tiny.yaml", "--budget", "1GiB", "--device", "cpu"], ["--budget", "cpu"]),
     (["predict", "tiny.yaml", "--reserve", "1GiB"], ["--reserve", "--gpu"]),
+    (["predict", "tiny.yaml", "--reserve", "30GiB", "--gpu", "rtx3090"], ["30.00 GiB", "rtx3090", "23.67 GiB"]),
     (["predict", "tiny.yaml", "--reserve", "1GiB", "--budget", "2GiB"], ["--budget", "--reserve"]),
     (["predict", "tiny.yaml", "--engine", "magic"], ["'magic'", "trace"]),
     (["predict", "tiny.yaml", "--device", "gpu"], ["'gpu'", "cuda, cpu"]),
@@ -127,6 +129,8 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["measure", "tiny.yaml", "--steps", "0"], ["--steps", "'0'"]),
     (["measure", "tiny.yaml", "--timeout", "-5"], ["--timeout"]),
     (["measure", "matrix.yaml", "--out", "record.json"], ["record.json", "directory"]),
+    (["measure", "tiny.yaml", "--out", "tiny.yaml/record.json"], ["--out", "tiny.yaml/record.json"]),
+    (["measure", "tiny.yaml", "--out", "/proc/record.json"], ["--out", "/proc/record.json"]),
     (["compare", "tiny.yaml"], ["two sides", "compare A B"]),
     (["compare", "a", "b", "c"], ["two sides"]),
     (["compare", "tiny.yaml", "missing.json"], ["missing.json"]),
@@ -470,6 +474,21 @@ def test_an_interrupted_measurement_leaves_nothing(here: Path) -> None:
     assert (child.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted"
     assert not (here / "out").exists()
+
+
+def test_measuring_on_a_gpu_without_one_cannot_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if diagnose().gpus:
+        pytest.skip("this machine has a GPU")
+    code, out, err = run(capsys, "measure", "tiny.yaml", "--device", "cuda")
+    assert (code, out) == (3, ""), err
+    assert err.splitlines()[-1].startswith("hint:  ")
+
+
+def test_the_largest_numbers_that_are_accepted_are_predicted(capsys: pytest.CaptureFixture[str]) -> None:
+    most = str(2**24)
+    for flags in ([], ["--attention", "eager", "--checkpointing", "false"]):
+        code, out, err = run(capsys, "predict", "llama-3.1-405b", "--batch", most, "--seq", most, "--gpu", "t4", *flags)
+        assert (code, out.splitlines()[-1].partition(":")[0], err) == (1, "does not fit", "")
 
 
 def test_where_records_go(here: Path) -> None:

@@ -10,7 +10,7 @@ from vramplan.allocator.driver import Driver
 from vramplan.allocator.rules import segment_size
 
 # A free block is one integer, size above address: a sorted list of them is in the allocator's order, (size, address).
-ADDRESS_BITS = 60
+ADDRESS_BITS = 120  # more than the largest run that a scenario can ask for, whatever hardware would say
 ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
 
 

@@ -38,6 +38,8 @@ def run(args: Namespace) -> Answer:
     scenarios = [scenario for target in targets for scenario in target.scenarios]
     many = len(targets) > 1 or targets[0].is_matrix
     files = record_files(args.out, [scenario.name for scenario in scenarios], many=many)
+    for place in filter(None, files):
+        _check_writable(place)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
         _progress(f"measuring {scenario.name} on {args.device} ...")
@@ -70,6 +72,18 @@ def record_files(out: Path | None, names: list[str], *, many: bool) -> list[Path
     if len(set(files)) < len(files):
         raise UsageError("--out: two scenarios have the same name", hint="give each scenario file a `name` of its own")
     return files
+
+
+def _check_writable(file: Path) -> None:
+    """Refuse a place that cannot be written before minutes are spent on what would go there."""
+    import tempfile
+
+    parent = next(parent for parent in file.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        hint = "name a file in a directory that you may write"
+        raise UsageError(f"--out: cannot write {file}: {error.strerror}", hint=hint) from error
 
 
 def _save(record: "Record", file: Path | None) -> None:

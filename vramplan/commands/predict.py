@@ -63,6 +63,8 @@ def run(args: Namespace) -> Answer:
 
 def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
     from vramplan.api import predict
+    from vramplan.catalog.gpus import gpu
+    from vramplan.units import human
 
     if args.device == "cpu" and (args.budget or args.reserve):
         raise UsageError(
@@ -72,6 +74,12 @@ def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
         raise UsageError(
             "--reserve leaves a part of a card free, and no card is named", hint="add --gpu, or use --budget"
         )
+    if args.reserve:
+        capacity = gpu(scenario.gpu).capacity
+        if args.reserve >= capacity:
+            raise UsageError(
+                f"--reserve: {human(args.reserve)} leaves nothing of {scenario.gpu}", hint=f"it has {human(capacity)}"
+            )
     return predict(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
 
 

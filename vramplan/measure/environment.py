@@ -64,7 +64,10 @@ def _gpu() -> dict[str, Any]:
     """Name, driver and capacity of the first GPU, from the driver."""
     import pynvml
 
-    pynvml.nvmlInit()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise CannotRun(f"no NVIDIA GPU can be used here: {error}", hint="measure on the CPU: --device cpu") from error
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         return {
