@@ -69,6 +69,11 @@ def test_phases_follow_each_other_and_fill_the_width() -> None:
     assert visits[2].right - visits[2].left > 0.05
 
 
+def test_a_phase_entered_twice_in_a_row_is_one_stretch() -> None:
+    twice = (Enter(Phase.FORWARD), *FORWARD, Enter(Phase.FORWARD), Enter(Phase.LOSS))
+    assert [visit.phase for visit in sample(Timeline(twice)).visits] == [Phase.FORWARD, Phase.LOSS]
+
+
 def test_levels_between_events_are_carried_on() -> None:
     # one allocation in ten columns: all but the first stretch, before it, hold it
     columns = sample(Timeline((Alloc(1, 5, Component.WEIGHTS, "w"),)), columns=10).columns
@@ -81,7 +86,8 @@ def test_the_picture_names_phases_components_and_the_peak() -> None:
     assert {"weights", "activations", "logits", "3.00", "4.00", "2.00"} <= set(shown)
     assert "peak 9.00 GiB of tensors, in loss" in shown
     assert "layer input × 32" in shown  # noqa: RUF001
-    assert "workspace" not in shown  # freed before the peak
+    assert shown[shown.index("workspace") + 1] == "0.00"  # in the picture, but freed before the peak
+    assert "optimizer" not in shown
 
 
 def test_the_stack_is_as_high_as_the_peak() -> None:

@@ -51,7 +51,7 @@ _STYLE = """
 _LEFT, _RIGHT, _HEIGHT, _ROW, _HEADROOM = 52, 14, 300, 20, 18  # margins, height of the plot, rows below it
 _TOP_TENSORS = 6
 _LETTER, _HEADING_LETTER = 7.2, 10.6  # width of a letter at 13 and 17 pixels in a wide font, for line breaks
-_LABEL_LETTER = 6.0  # ... in a usual font: better a phase named tightly than not at all
+_LABEL_LETTER = 6.6  # ... on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,15 @@ class Picture:
 
     @property
     def _description(self) -> str:
-        parts = ", ".join(f"{component} {human(size)}" for component, size in self._parts)
+        parts = ", ".join(f"{part} {human(size)}" for part, size in self._parts if size)
         tensors = ", ".join(_named(group) + " " + human(group.bytes) for group in self.samples.tensors[:_TOP_TENSORS])
         return f"{self._summary}. At the peak: {parts}. Largest tensors: {tensors}."
 
-    @property
+    @cached_property
     def _parts(self) -> list[tuple[Component, int]]:
-        """What each component holds at the peak, in the order of the stack."""
-        held = self.samples.held
-        return [(component, held[INDEX[component]]) for component in COLORS if held[INDEX[component]]]
+        """What each component of the picture holds at the peak, nothing included, in the order of the stack."""
+        highest = [max(column) for column in zip(*self.samples.columns, strict=True)]
+        return [(part, self.samples.held[INDEX[part]]) for part in COLORS if highest[INDEX[part]]]
 
     @cached_property
     def _title_lines(self) -> list[str]:
@@ -170,7 +170,7 @@ class Picture:
             yield f"<rect {look} {shape}><title>{visit.phase}</title></rect>\n"
             if i:
                 yield f'<path class="edge" d="M{left} {self._top}V{self._bottom + 6}"/>\n'
-            if len(visit.phase) * _LABEL_LETTER <= right - left:
+            if len(visit.phase) * _LABEL_LETTER <= right - left + 4:  # better named tightly than not at all
                 middle = (left + right) / 2
                 yield f'<text x="{middle:.1f}" y="{self._bottom + 18}" text-anchor="middle">{visit.phase}</text>\n'
 
@@ -269,7 +269,7 @@ class Picture:
             x, y = (x + width + 40, y) if self._beside else (x, y + _ROW * (len(rows) + 2))
 
     def _legend_block(self, rows: Sequence[_Row], x: int, y: int, width: int) -> Iterator[str]:
-        room = int((width - 90) / _LETTER)
+        room = int((width - 75) / _LABEL_LETTER)
         for i, row in enumerate(rows):
             text = row.text if len(row.text) <= room else f"{row.text[: room // 2 - 1]}…{row.text[-room // 2 :]}"
             yield (

@@ -112,7 +112,7 @@ def _visits(events: Sequence[Event]) -> tuple[Visit, ...]:
     """The stretches of the phases: as wide as they have events, but none narrower than a label needs."""
     starts = [(Phase.LOAD, 0)]
     for i, event in enumerate(events):
-        if isinstance(event, Enter):
+        if isinstance(event, Enter) and event.phase is not starts[-1][0]:
             starts.append((event.phase, i))
     ends = [*(first for _, first in starts[1:]), max(len(events), 1)]
     stretches = [(phase, first, end) for (phase, first), end in zip(starts, ends, strict=True) if end > first]
