@@ -1,0 +1,145 @@
+"""Reading the two sides of a check: files and directories of records and predictions, each known by name."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vramplan.errors import UsageError
+from vramplan.record import Prediction, Record, Result, result_from_json
+
+_WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
+
+
+class Key(NamedTuple):
+    """What makes two results the same question: scenario, engine and device."""
+
+    scenario: str
+    engine: str
+    device: str
+
+    def __str__(self) -> str:
+        how = "measured" if self.engine == "measure" else self.engine
+        return f"{printable(self.scenario)} ({how}, {self.device})"
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters: what a file holds may not move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.splitlines()))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One result of a side, and where it came from."""
+
+    result: Prediction | Record
+    source: str
+    """Where it came from, in words: the file and the place in it, or the target that was predicted."""
+    file: Path | None = None
+    """None when it was predicted just now."""
+    in_array: bool = False
+    """Whether the file holds an array of results."""
+    faults: tuple[str, ...] = ()
+    """Where the file's totals are not the sums of its parts."""
+
+    @property
+    def key(self) -> Key:
+        """What it is matched by."""
+        return Key(self.result.scenario.name, self.result.engine, self.result.device)
+
+
+def holds_results(text: str) -> bool:
+    """Whether a word of the command line names a file or directory of results, rather than a scenario or model."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return not (path / "config.json").exists()
+    return path.suffix == ".json" and path.name != "config.json"
+
+
+def read_items(path: Path) -> tuple[Item, ...]:
+    """Every record and prediction of a file (one, or an array of them) or of all .json files below a directory.
+
+    A missing, empty or broken file, or a directory without any, is a UsageError that names it.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", hint=_WRITERS)
+    items = tuple(item for file in result_files(path) for item in read_file(file))
+    if not items:
+        raise UsageError(f"{path} holds no record and no prediction", hint=_WRITERS)
+    return items
+
+
+def result_files(path: Path) -> list[Path]:
+    """`path` itself, or the .json files below it that are not hidden, sorted."""
+    if not path.is_dir():
+        return [path]
+    files = path.rglob("*.json")
+    return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts))
+
+
+def read_file(file: Path) -> tuple[Item, ...]:
+    """The results in one file: an object, or an array of them as a matrix prints it."""
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}", hint=_WRITERS) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is not JSON: {error}", hint=f"the file is broken or cut off; {_WRITERS}") from error
+    if not isinstance(body, list):
+        return (_item(body, str(file), file),)
+    return tuple(_item(part, f"{file}[{i}]", file, in_array=True) for i, part in enumerate(body))
+
+
+def by_key(items: Iterable[Item], side: str) -> dict[Key, Item]:
+    """The items under their keys; two of the same key are a UsageError naming both files."""
+    found: dict[Key, Item] = {}
+    for item in items:
+        other = found.setdefault(item.key, item)
+        if other is not item:
+            raise UsageError(
+                f"{side}: {item.key} is there twice: in {other.source} and in {item.source}",
+                hint="give each scenario a name of its own, or keep one file of the two",
+            )
+    return found
+
+
+def _item(body: Any, source: str, file: Path, *, in_array: bool = False) -> Item:
+    if not isinstance(body, dict) or body.get("kind") not in ("prediction", "measurement"):
+        kind = body.get("kind", "no kind") if isinstance(body, dict) else type(body).__name__
+        raise UsageError(f"{source} is not a record or prediction: {kind}", hint=_WRITERS)
+    result = result_from_json(body, source=source)
+    problem = next(_wrong_types(result), "")
+    if problem:
+        raise UsageError(f"{source} is not a vramplan record: {problem}", hint=_WRITERS)
+    return Item(result, source, file, in_array, tuple(_faults(body, result)))
+
+
+def _wrong_types(result: Result) -> Iterator[str]:
+    """What the JSON may hold and a result may not."""
+    for entry in result.ledger.entries:
+        if not _is_size(entry.bytes):
+            yield f"{entry.component.value} in {entry.phase.value} holds {entry.bytes!r} bytes"
+    for name, size in (("steady", result.ledger.steady), *result.reserved.items()):
+        if not _is_size(size):
+            yield f"{name}: {size!r} is not a number of bytes"
+    mappings = {"libraries": result.libraries}
+    if isinstance(result, Record):
+        mappings["environment"] = result.environment
+    elif not result.ledger.entries:
+        yield "a prediction without entries"
+    yield from (f"{name} is not an object" for name, value in mappings.items() if not isinstance(value, Mapping))
+    if isinstance(result.libraries, Mapping):
+        yield from (f"{k} {v!r} is not a version" for k, v in result.libraries.items() if not isinstance(v, str))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _faults(body: Mapping[str, Any], result: Result) -> Iterator[str]:
+    """Totals that the file states and its entries do not add up to: somebody changed one and not the other."""
+    for phase in result.ledger.phases:
+        stated = body["phases"].get(phase.value, {}).get("allocated")
+        if stated != result.ledger.allocated(phase):
+            yield f"{phase.value}: entries add up to {result.ledger.allocated(phase)} bytes, not to {stated}"

@@ -1,0 +1,166 @@
+"""`vramplan check`: the regression gate."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_device, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.predict import ENGINES
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.check import Check, Item
+    from vramplan.record import Device
+    from vramplan.scenario import Scenario
+
+EXAMPLES = """\
+  vramplan check new/ --against reports/baseline
+  vramplan check scenarios/quickstart.yaml --against baseline.json --limit peak:1% --limit unquantized:0B
+  vramplan check new/ --against reports/baseline --limit backward.activations:2MiB --format github
+  vramplan check new/ --against reports/baseline --update"""
+FORMATS = ("text", "markdown", "json", "github", "junit")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument(
+        "new",
+        metavar="NEW",
+        nargs="+",
+        help="records or predictions (files or directories), or scenarios and models, which are predicted",
+    )
+    parser.add_argument("--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
+    parser.add_argument(
+        "--limit",
+        dest="limits",
+        metavar="SUBJECT:AMOUNT",
+        action="append",
+        default=[],
+        help="growth allowed, in per cent or bytes, of: peak, reserved, device, steady, phases (each of them), "
+        "a phase, a component (in each phase), or phase.component; "
+        "default: 0.5%% of peak, phases, steady and reserved",
+    )
+    parser.add_argument(
+        "--allow-vanished",
+        action="store_true",
+        help="what the baseline has and NEW lacks is no regression; with --update it is removed",
+    )
+    parser.add_argument("--update", action="store_true", help="make NEW the baseline, and say what changed")
+    _add_format(parser)
+    parser.add_argument(
+        "--engine",
+        type=one_of("--engine", ENGINES),
+        choices=ENGINES,
+        metavar="ENGINE",
+        default="analytic",
+        help="what predicts a scenario: analytic (default) or trace",
+    )
+    add_device(parser, None, "whose memory is predicted: cuda or cpu (default: as in the baseline, else cuda)")
+    add_scenario_flags(parser)
+
+
+def _add_format(parser: ArgumentParser) -> None:
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--format",
+        type=one_of("--format", FORMATS),
+        choices=FORMATS,
+        metavar="FORMAT",
+        default="text",
+        help="text (default), markdown, json, github (workflow commands) or junit (XML)",
+    )
+    shown.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+
+
+def run(args: Namespace) -> Answer:
+    """No when anything regressed; nothing compared, or something not comparable, is no yes either."""
+    from vramplan.check import DEFAULT_LIMITS, check, parse_limits, read_items
+
+    limits = parse_limits(args.limits) or DEFAULT_LIMITS
+    path = Path(args.against).expanduser()
+    baseline = read_items(path) if path.exists() or not args.update else ()
+    asked, scope, notes = _asked(args, baseline)
+    if args.update:
+        return _update(args, path, asked, baseline)
+    done = check(asked, scope, limits, allow_vanished=args.allow_vanished, notes=notes)
+    return Answer(_shown(done, args.format), done.code)
+
+
+def _update(args: Namespace, path: Path, new: "Sequence[Item]", baseline: "Sequence[Item]") -> Answer:
+    from vramplan.check.update import update_baseline
+    from vramplan.report.check_text import render_update
+
+    if args.format not in ("text", "json"):
+        raise UsageError(f"--update answers in text or json, not {args.format}", hint="leave out --format")
+    done = update_baseline(path, new, baseline, remove_vanished=args.allow_vanished)
+    return Answer(json_text(done.to_json()) if args.format == "json" else render_update(done, page()))
+
+
+def _asked(args: Namespace, baseline: "Sequence[Item]") -> "tuple[list[Item], Sequence[Item], list[str]]":
+    """The new results, the part of the baseline that they answer for, and a note on the part left out."""
+    from vramplan.check import read_items
+    from vramplan.check.items import holds_results
+    from vramplan.targets import resolve
+
+    files = [text for text in args.new if holds_results(text)]
+    targets = [resolve(text, overrides(args)) for text in args.new if text not in files]
+    if not targets and overrides(args):
+        keys = ", ".join(overrides(args))
+        raise UsageError(f"{keys}: flags change scenarios, and NEW holds results", hint="leave the flags out")
+    items = [item for text in files for item in read_items(Path(text).expanduser())]
+    if files:
+        scope, notes = baseline, []
+    else:
+        scope = [item for item in baseline if _answers_for(item, args)]
+        left_out = len(baseline) - len(scope)
+        notes = [f"{left_out} of the baseline's {len(baseline)} are of another engine or device"] if left_out else []
+    items += [item for target in targets for scenario in target.scenarios for item in _predict(scenario, args, scope)]
+    return items, scope, notes
+
+
+def _answers_for(item: "Item", args: Namespace) -> bool:
+    return item.key.engine == args.engine and args.device in (None, item.key.device)
+
+
+def _predict(scenario: "Scenario", args: Namespace, baseline: "Sequence[Item]") -> "Iterator[Item]":
+    """The scenario predicted on every device on which the baseline has it, against the baseline's budget."""
+    from vramplan.api import predict
+    from vramplan.check import Item
+    from vramplan.record import Prediction
+
+    before = [i for i in baseline if i.key.scenario == scenario.name and _answers_for(i, args)]
+    devices: list[Device] = [item.result.device for item in before] or [args.device or "cuda"]
+    for device in dict.fromkeys(devices):
+        known = [i.result for i in before if i.key.device == device and isinstance(i.result, Prediction)]
+        verdict = next((result.verdict for result in known if result.scenario.gpu == scenario.gpu), None)
+        budget = verdict.budget if verdict else None
+        prediction = predict(scenario, args.engine, device=device, budget=budget)
+        yield Item(prediction, f"{scenario.name}, predicted now")
+
+
+def _shown(done: "Check", form: str) -> str:
+    from vramplan.report.check_github import check_github
+    from vramplan.report.check_junit import check_junit
+    from vramplan.report.check_markdown import check_markdown
+    from vramplan.report.check_text import render_check
+
+    renderers: dict[str, Callable[[Check], str]] = {
+        "text": lambda value: render_check(value, page()),
+        "markdown": check_markdown,
+        "json": lambda value: json_text(value.to_json()),
+        "github": check_github,
+        "junit": check_junit,
+    }
+    return renderers[form](done)
+
+
+COMMAND = Command(
+    name="check",
+    order=40,
+    summary="hold new results to a baseline: the regression gate",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

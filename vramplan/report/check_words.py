@@ -1,0 +1,81 @@
+"""The sentences of a check, the same in every format."""
+
+from collections.abc import Iterator
+
+from vramplan.check.findings import Case, Check, Status
+from vramplan.check.gate import growth
+from vramplan.check.items import printable
+from vramplan.check.update import Action, Update
+from vramplan.compare import Row
+
+
+def answer(check: Check) -> str:
+    """The verdict in one line: how many of how many, then the worst case with its culprit and what changed."""
+    total = f"{len(check.cases)} result{'s' if len(check.cases) != 1 else ''}"
+    worst = check.worst
+    if worst is None:
+        lost = check.count(Status.INCOMPARABLE)
+        if lost:
+            return f"not comparable: {lost} of {total}; the scenarios changed (--update accepts them as the baseline)"
+        return f"ok: {total} within the limits"
+    text = f"regression: {len(check.failed)} of {total}: {worst.key}"
+    return f"{text}: {culprit(worst)}"
+
+
+def culprit(case: Case) -> str:
+    """What is to blame in one clause: the finding's component and phase, and the versions that changed."""
+    if not case.findings:
+        return "is in the baseline, not among the new results (--allow-vanished accepts that)"
+    rows = [finding.culprit for finding in case.findings if finding.culprit]
+    row = max(rows, key=lambda row: abs(row.pair.difference), default=None)
+    told = [printable(case.findings[0].text)] if row is None else [moved(row)]
+    outcome = next((finding.text for finding in case.findings if finding.subject == "outcome"), "")
+    if row is not None and outcome:
+        told.insert(0, printable(outcome))
+    return "; ".join([*told, changed(case)])
+
+
+def changed(case: Case) -> str:
+    """The versions and keys that changed: `peft 0.21.2 -> 0.22.0`; or that none did."""
+    return printable(", ".join(map(str, case.changes))) or "no version changed"
+
+
+def moved(row: Row) -> str:
+    """`activations in backward +100.00 MiB, +9.77%`."""
+    return f"{row.component.value} in {row.phase.value} {growth(row.pair)}"
+
+
+def details(case: Case) -> Iterator[str]:
+    """Why the case has its status, one line each."""
+    for finding in case.findings:
+        behind = f"; most: {moved(finding.culprit)}" if finding.culprit and finding.pair != finding.culprit.pair else ""
+        yield printable(finding.text) + behind
+    if case.fields:
+        yield f"different: {printable('; '.join(map(str, case.fields)))}"
+    if case.status is Status.VANISHED:
+        yield "in the baseline, not among the new results"
+    if case.status is Status.NEW:
+        yield "not in the baseline" + (f", ended as {case.outcome}" if case.outcome else "")
+    elif case.outcome and not case.findings:
+        yield f"outcome {case.outcome}"
+    if case.most and case.status in (Status.IMPROVED, Status.MOVED, Status.INCOMPARABLE):
+        yield f"moved most: {moved(case.most)}"
+    if case.changes:
+        yield f"changed: {changed(case)}"
+    elif case.findings:
+        yield "changed: no version, no key of the model's configuration"
+
+
+def update_lines(update: Update) -> Iterator[str]:
+    """What the rewrite of the baseline did, one line per result that is not as it was; the count last."""
+    for action, case in update.actions:
+        if action is Action.UNCHANGED:
+            continue
+        facts = [printable("; ".join(map(str, (*case.fields, *case.changes))))]
+        if case.most and action is Action.REPLACED:
+            facts.append(moved(case.most))
+        told = "; ".join(fact for fact in facts if fact)
+        yield f"{action.value}: {case.key}" + (f": {told}" if told and action is Action.REPLACED else "")
+    counts = {action: sum(done is action for done, _ in update.actions) for action in Action}
+    told = ", ".join(f"{count} {action.value}" for action, count in counts.items() if count)
+    yield f"baseline {update.path}: {told or 'nothing to do'}"
