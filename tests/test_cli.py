@@ -1,8 +1,12 @@
+import fcntl
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import msgspec
@@ -257,8 +261,8 @@ def test_every_key_of_the_file_has_a_flag() -> None:
 
     sections = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
     keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
-    for section, struct in sections.items():
-        keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(struct)}
+    for section, content in sections.items():
+        keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(content)}
     assert keys - {flag.key for flag in FLAGS} == {"stack.base"}  # which is what `--stack` sets
     assert {flag.key for flag in FLAGS} - keys == {"stack"}
 
@@ -382,6 +386,36 @@ def test_a_reader_that_stops_early_is_no_error(here: Path) -> None:
         shell=True, executable="/bin/bash", capture_output=True, text=True, check=False, env=ENV,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def _on_a_terminal(argv: list[str], env: dict[str, str], columns: int) -> str:
+    """What a command writes to a terminal so many columns wide."""
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen([sys.executable, "-m", "vramplan", *argv], stdout=there, env=env) as child:
+        os.close(there)
+        written = b""
+        while True:
+            try:
+                part = os.read(here, 4096)
+            except OSError:  # Linux ends a terminal whose other side is closed like this
+                part = b""
+            if not part:
+                break
+            written += part
+    os.close(here)
+    assert child.returncode == 0
+    return written.decode()
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_on_a_terminal_the_answer_has_its_width_and_colours(here: Path, columns: int) -> None:
+    env = {key: value for key, value in ENV.items() if key not in ("NO_COLOR", "COLUMNS")} | {"TERM": "xterm"}
+    coloured = _on_a_terminal(["predict", "tiny.yaml"], env, columns)
+    plain = _on_a_terminal(["predict", "tiny.yaml"], env | {"NO_COLOR": "1"}, columns)
+    assert "\x1b[1m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert max(map(len, plain.splitlines())) <= columns
 
 
 def test_a_full_disk_is_said_and_a_closed_stdout_is_not(here: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vramplan.compare import Comparison, ErrorTable, Pair, Summary, Total, label
 from vramplan.ledger import Component
 from vramplan.record import Record
-from vramplan.report.layout import Page, amount, table, table_unit
+from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
 from vramplan.units import human
 
 EQUAL = "="
@@ -36,7 +36,13 @@ def render_errors(errors: ErrorTable, page: Page) -> str:
         cells = [row.name, row.device, *sizes, percent(row.error), f"{row.worst_phase:.2%}", static]
         rows.append(cells + ([percent(row.reserved.relative) if row.reserved else ""] if reserves else []))
     skipped = [line for text in errors.skipped for line in page.wrap(f"skipped: {text}", indent="  ")]
-    lines = [*table(rows, left=(0, 1)), *(["", *skipped] if skipped else []), ""]
+    shown = fitting_table(
+        rows,
+        page,
+        left=("record", "device"),
+        less_important=("worst phase", "device", "static", rows[0][2], "measured"),
+    )
+    lines = [*shown, *(["", *skipped] if skipped else []), ""]
     if errors.reserved is not None:
         lines += page.wrap(f"reserved:  {_summary(errors.reserved)}", indent="  ")
     count = f"{len(errors.rows)} record{'s' if len(errors.rows) > 1 else ''}"

@@ -74,6 +74,24 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[
     ]
 
 
+def fitting_table(
+    rows: Sequence[Sequence[str]], page: Page, *, left: Sequence[str], less_important: Sequence[str]
+) -> list[str]:
+    """A table whose columns, named in the first row, are left out one after the other until the page is wide enough.
+
+    `left` names the columns that are aligned to the left, `less_important` those that may go, the first one first.
+    """
+    kept = list(range(len(rows[0])))
+    for name in (*less_important, ""):
+        lines = table(
+            [[row[i] for i in kept] for row in rows], left=[k for k, i in enumerate(kept) if rows[0][i] in left]
+        )
+        if page.fits(lines):
+            break
+        kept = [i for i in kept if rows[0][i] != name]
+    return lines
+
+
 def table_unit(largest: int) -> tuple[str, int]:
     """The one unit of a table's columns, and its bytes: GiB, or MiB when the largest number is below 1 GiB."""
     return ("GiB", GIB) if largest >= GIB else ("MiB", MIB)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from vramplan.ledger import Basis, Component
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result, Verdict
-from vramplan.report.layout import Page, amount, bar, table, table_unit, visible
+from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -69,7 +69,9 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
             reserved = max(p.reserved.values(), default=0)
             row += [f"{reserved / factor:.2f}", f"{(reserved + p.context) / factor:.2f}"]
         rows.append(row + ([_word(p.verdict, page)] if judged else []))
-    lines = table(rows, left=(0, 1, 5) if on_card else (0, 1, 3))
+    lines = fitting_table(
+        rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
+    )
     if judged:
         fitting = sum(p.verdict is not None and p.verdict.fits for p in predictions)
         lines += ["", f"{fitting} of {len(predictions)} fit"]
