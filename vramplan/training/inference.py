@@ -3,13 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vramplan.ledger import Component, Phase
 from vramplan.scenario import Scenario
 from vramplan.training.attention import attention_backend
 from vramplan.training.meter import Meter
-from vramplan.training.names import name_base
 
 
 class Generation:
@@ -20,6 +19,7 @@ class Generation:
         self.meter = meter
         self._scenario = scenario
         self._device = device
+        keep_packing(model)
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
 
     @torch.no_grad()
@@ -31,9 +31,6 @@ class Generation:
         cache = DynamicCache(config=self.model.config)
         with attention_backend(self._scenario.attention):
             token = self._forward(self._prompt(), cache)
-            # bitsandbytes repacks 4-bit weights in the first inference forward on a CPU with AVX512-BF16
-            # (nn/modules.py Linear4bit.forward, `_convert_weight_packed_for_cpu`): other storages hold them now.
-            name_base(self.model, self.meter)
             self.meter.enter(Phase.DECODE)
             tokens = [token]
             for _ in range(self._scenario.new_tokens - 1):
@@ -53,3 +50,15 @@ class Generation:
         generator = torch.Generator().manual_seed(0)
         shape = (self._scenario.batch, self._scenario.seq)
         return torch.randint(self._vocabulary, shape, generator=generator).to(self._device)
+
+
+def keep_packing(model: nn.Module) -> None:
+    """Leave 4-bit weights as they were quantised, on every CPU alike.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks each weight in its first inference forward (nn/modules.py
+    `Linear4bit.forward`): constants become bfloat16, double quantisation is undone, and a matrix whose rows are not a
+    multiple of 32 fails an assertion. What a run takes would depend on the processor's model.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
