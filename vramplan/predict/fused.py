@@ -6,7 +6,7 @@ bitsandbytes 0.50.2 backends/cuda/ops.py: `gemm_4bit` and `_gemm_4bit_use_custom
 from functools import cache
 
 _ALWAYS_FUSED_ROWS = 4  # _GEMM_4BIT_CUSTOM_FLOOR_M
-_NEVER_FUSED_ROWS = 1536  # _gemm_4bit_custom_max_m
+NEVER_FUSED_ROWS = 1536  # _gemm_4bit_custom_max_m
 _SMALL_WEIGHT = 4 * 1024 * 1024  # elements
 
 
@@ -15,7 +15,7 @@ def fused_gemm_4bit(
     capability: tuple[int, int], processors: int, kind: str, rows: int, outputs: int, inputs: int, block: int
 ) -> bool:
     """Whether the product of `rows` tokens with an [outputs, inputs] matrix needs no dequantised copy."""
-    if rows > _NEVER_FUSED_ROWS or inputs % block:
+    if rows > NEVER_FUSED_ROWS or inputs % block:
         return False
     if rows <= _ALWAYS_FUSED_ROWS:
         return True

@@ -3,6 +3,7 @@
 from vramplan.predict.operations import cast, pointwise, reshape, scale
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
+from vramplan.predict.template import Padded
 
 
 def head_logits(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, facts: dict[str, object]) -> Tensor:
@@ -21,7 +22,7 @@ def causal_loss(t: Tape, logits: Tensor) -> Tensor:
     """`ForCausalLMLoss`: logits to fp32, labels shifted, cross entropy over all tokens."""
     batch, seq, vocab = logits.shape
     wide = cast(t, logits, FLOAT32, "logits fp32")
-    padded = t.new((batch, seq + 1), INT64, "labels padded")
+    padded = t.new((batch, Padded.of(seq, extra=1)), INT64, "labels padded")
     shifted = t.new((batch, seq), INT64, "labels shifted")
     loss = cross_entropy(t, reshape(t, wide, (batch * seq, vocab)), shifted)
     del padded

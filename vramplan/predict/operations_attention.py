@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vramplan.predict.operations import add, cast, cat, clone, dropout, mul, narrow, pointwise, reshape, scale, softmax
 from vramplan.predict.projections import lowered
+from vramplan.predict.template import Padded
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
 
 
@@ -128,7 +129,7 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     bias = None if mask is None else t.new((batch, 1, seq, seq), query.kind, "mask as bias")
     saved = t.save((query, key, value, bias)) if grad_needed else []
     out = t.new((*query.shape[:-1], value.shape[-1]), query.kind, "attention output")
-    rows = -(-seq // 32) * 32 if backend == "efficient" else seq  # cutlass pads to its alignment of 32
+    rows = Padded.of(seq, 32) if backend == "efficient" else seq  # cutlass pads to its alignment of 32
     sums = t.new((batch, heads, rows), FLOAT32, "log-sum-exp")
     seeds = [t.new((), INT64, "philox seed"), t.new((), INT64, "philox offset")] if t.cuda else []
     if not grad_needed:
@@ -155,7 +156,7 @@ def _backward_temporaries(
     if not t.cuda:
         return []
     if backend in ("flash", "cudnn", "flash_attention_2"):
-        padded, wide = -(-seq // 128) * 128, -(-dim // 32) * 32
+        padded, wide = Padded.of(seq, 128), -(-dim // 32) * 32
         made = [
             t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
             t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
@@ -165,7 +166,7 @@ def _backward_temporaries(
         return made
     made = [t.new((batch, heads, seq), FLOAT32, "delta")]
     if kind is not FLOAT32:  # kernel_backward.h: gradients of the query are accumulated in fp32
-        made.append(t.new((batch, heads, -(-seq // 64) * 64, dim), FLOAT32, "query gradient accumulator"))
+        made.append(t.new((batch, heads, Padded.of(seq, 64), dim), FLOAT32, "query gradient accumulator"))
     return made
 
 
@@ -198,10 +199,9 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
     """`_safe_softmax`: rows without any position become zeros; saves its result."""
     grad_needed = t.needs_grad(scores)
-    soft = t.new(scores.shape, scores.kind, "softmax")
-    masked = t.new(scores.shape, BOOL, "masked positions")
     out = t.new(scores.shape, scores.kind, "attention weights")
-    del soft, masked
+    masked = t.new(scores.shape, BOOL, "masked positions")
+    del masked
     if not grad_needed:
         return out
     saved = t.save((out,))

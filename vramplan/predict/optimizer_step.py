@@ -53,9 +53,16 @@ def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
 
 
 def _in_turn(tensors: tuple[Trainable, ...]) -> Iterator[tuple[Shape, Kind]]:
-    """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours."""
-    for _ in range(2):
-        for tensor in tensors:
+    """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours.
+
+    The Trainer puts those with weight decay (two dimensions) first; the head follows the last layer.
+    """
+    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
+    vectors = [tensor for tensor in tensors if len(tensor.shape) == 1]
+    for group in (matrices, vectors):
+        inside = [tensor for tensor in group if tensor.times > 1]
+        outside = [tensor for tensor in group if tensor.times == 1]
+        for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
             yield tensor.shape, _kind(tensor)
 
 

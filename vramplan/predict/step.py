@@ -14,8 +14,10 @@ from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.positions import attention_kernels, causal_masks, rotary
+from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.tape_parts import Group
+from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs
@@ -24,7 +26,7 @@ from vramplan.timeline import Part
 
 def step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     """FORWARD, LOSS, BACKWARD and STEP of one steady optimizer step; weights, adapters and states exist already."""
-    return StepRun(scenario, device).parts()
+    return structured(scenario, device, lambda probe: StepRun(probe, device).template())
 
 
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ class StepRun:
         self._autocast = _autocast(self.scenario)
         self._held: Outcome | None = None
 
-    def parts(self) -> tuple[Part, ...]:
+    def template(self) -> Template:
         """The whole step."""
         t, scenario = self.tape, self.scenario
         t.enter(Phase.FORWARD)
@@ -80,7 +82,7 @@ class StepRun:
             self._held = None
         model.zero_grad()
         batches.clear()
-        return t.script.parts()
+        return t.script.template(scenario.batch, scenario.seq)
 
     def _logits_of_last_step(self) -> Tensor:
         s = self.scenario

@@ -157,7 +157,7 @@ class Tape:
     def new(self, shape: Shape, kind: Kind, label: str) -> Tensor:
         """A tensor with memory of its own."""
         size = prod(shape) * kind.bytes
-        return Tensor(shape, kind, Storage(self.script, self.script.alloc(size, self.scope, label, shape, kind.name), size))
+        return Tensor(shape, kind, Storage(self.script, self.script.alloc(self.scope, label, shape, kind.name), size))
 
     def view(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Another tensor on the same storage, outside the graph."""
@@ -304,12 +304,15 @@ class Tape:
         frame.recomputing = True
         before = (self.frame, self.recording, self.autocast, self.casts)
         self.frame, self.recording, self.autocast, self.casts = frame, True, frame.autocast, {}
+        # `fork_rng` sets the generator's present state aside meanwhile
+        aside = None if frame.random is None else self.new(frame.random.shape, frame.random.kind, "generator's state aside")
         try:
             frame.run()
         except StopRecomputation:
             pass
         finally:
             self.frame, self.recording, self.autocast, self.casts = before
+            del aside
 
     # -- regimes
 
@@ -346,7 +349,7 @@ class Tape:
         """End a round of repeated layers."""
         if group.times == 1:
             return hidden
-        self.script.release(self._block(hidden))
+        self.script.free(self._block(hidden))
         self.script.close()
         self._adopt(hidden)
         return self._seam(hidden, lambda grad: self._reenter(group, grad))
@@ -364,7 +367,7 @@ class Tape:
         self._hand_over(grad)
 
     def _leave(self, grad: Tensor) -> None:
-        self.script.release(self._block(grad))
+        self.script.free(self._block(grad))
         self.script.close()
         self._adopt(grad)
 

@@ -1,0 +1,69 @@
+"""Which scenarios have the same step but for sizes, so that one run of the tape serves all of them."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import msgspec
+
+from vramplan.predict.fused import NEVER_FUSED_ROWS
+from vramplan.predict.template import Template
+from vramplan.record import Device
+from vramplan.scenario import Scenario
+from vramplan.stacks import LossKernel
+from vramplan.timeline import Part
+
+#: Batches and sequences to probe with: primes larger than most sizes of a model, and found in none.
+_BATCH = 1013
+_SEQUENCES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, 262139, 1048573)
+
+Build = Callable[[Scenario], Template]
+
+
+def structured(scenario: Scenario, device: Device, build: Build) -> tuple[Part, ...]:
+    """The parts of `scenario`'s run, from the template of every scenario that differs in batch and sequence alone."""
+    probe = _probe(scenario, device) or scenario
+    # The configuration decides the architecture; the name and what was there before the step decide nothing.
+    key = msgspec.msgpack.encode(msgspec.structs.replace(probe, name="", new_tokens=0))
+    template = _templates(_Key((device, key), probe, build))
+    return template.parts(scenario.batch, scenario.seq)
+
+
+class _Key:
+    """Compares by `key`; brings along what builds the template."""
+
+    def __init__(self, key: tuple[str, bytes], probe: Scenario, build: Build) -> None:
+        self.key = key
+        self.probe = probe
+        self.build = build
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.key == self.key
+
+
+@lru_cache(maxsize=128)
+def _templates(key: _Key) -> Template:
+    return key.build(key.probe)
+
+
+def _probe(scenario: Scenario, device: Device) -> Scenario | None:
+    """The scenario with primes for batch and sequence; None when the step depends on them in other ways than size.
+
+    Such ways: a batch of one makes some copies views, a window shorter than the sequence needs a mask, and few rows make
+    bitsandbytes' kernels fused; a loss in chunks has as many of them as the tokens fill.
+    """
+    if scenario.stack.loss is not LossKernel.TORCH:
+        return None
+    if device == "cuda" and scenario.quant.type.four_bit and scenario.tokens <= NEVER_FUSED_ROWS:
+        return None
+    batch = 1 if scenario.batch == 1 else _BATCH
+    windows = {block.attention.window for block in scenario.architecture.blocks} - {0}
+    sizes = {extent for weight, _ in scenario.architecture.counted for extent in weight.shape}
+    for seq in _SEQUENCES:
+        alike = all((window < seq) == (window < scenario.seq) for window in windows)
+        rows = device == "cpu" or batch * seq > NEVER_FUSED_ROWS
+        if alike and rows and not any(size % seq == 0 or size % _BATCH == 0 for size in sizes):
+            return msgspec.structs.replace(scenario, batch=batch, seq=seq)
+    return None

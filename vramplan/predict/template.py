@@ -1,0 +1,123 @@
+"""A step whose sizes follow from batch and sequence: built once, evaluated in a fraction of a millisecond.
+
+The step is run once with prime numbers for batch and sequence that divide no size of the model. How often they divide a
+tensor's dimension then says how the dimension follows from them.
+"""
+
+from typing import NamedTuple
+
+from vramplan.ledger import Component, Phase
+from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
+
+_BYTES = {
+    "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+
+
+class Padded(int):
+    """A dimension that is the sequence plus `extra`, rounded up to a multiple of `multiple`."""
+
+    multiple: int
+    extra: int
+
+    @classmethod
+    def of(cls, seq: int, multiple: int = 1, extra: int = 0) -> "Padded":
+        """The padded sequence, for a kernel that works in tiles."""
+        made = cls(_padded(seq, multiple, extra))
+        made.multiple, made.extra = multiple, extra
+        return made
+
+
+def _padded(seq: int, multiple: int, extra: int) -> int:
+    return -(-(seq + extra) // multiple) * multiple
+
+
+class Dimension(NamedTuple):
+    """`factor * batch**b * seq**s`, or, where `multiple` is not 0, the padded sequence."""
+
+    factor: int
+    b: int
+    s: int
+    multiple: int = 0
+    extra: int = 0
+
+    def at(self, batch: int, seq: int) -> int:
+        """The dimension for one batch and sequence."""
+        if self.multiple:
+            return _padded(seq, self.multiple, self.extra)
+        size = self.factor
+        if self.b:
+            size *= batch**self.b
+        return size * seq**self.s if self.s else size
+
+
+class Template:
+    """Parts of a timeline whose sizes are not filled in yet."""
+
+    def __init__(self, batch: int, seq: int) -> None:
+        self._batch = batch
+        self._seq = seq
+        self._kinds: dict[tuple[str, str, tuple[Dimension, ...]], int] = {}
+        self._blocks: list[tuple[int, Component]] = []  # what kind of tensor, what it is for
+        self._dimensions: dict[int, Dimension] = {}
+        self._items: list[object] = []
+
+    def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
+        """Describe the next block, as it was in the run."""
+        key = (name, kind, tuple(map(self._dimension, shape)))
+        number = self._kinds.setdefault(key, len(self._kinds))
+        self._blocks.append((number, component or Component.WORKSPACE))
+
+    def write(self, items: list[object]) -> None:
+        """The sequence of events: block numbers, their complements, phases, rounds."""
+        self._items = items
+
+    def _dimension(self, size: int) -> Dimension:
+        if type(size) is Padded:
+            return Dimension(0, 0, 0, size.multiple, size.extra)
+        found = self._dimensions.get(size)
+        if found is None:
+            b, rest = _power(size, self._batch)
+            s, rest = _power(rest, self._seq)
+            found = self._dimensions[size] = Dimension(rest, b, s)
+        return found
+
+    def parts(self, batch: int, seq: int) -> tuple[Part, ...]:
+        """The timeline's parts for `batch` sequences of `seq` tokens."""
+        sizes = {d: d.at(batch, seq) for d in self._dimensions.values()}
+        made: list[tuple[int, str]] = []
+        for name, kind, dimensions in self._kinds:
+            shape = [sizes[d] if d in sizes else d.at(batch, seq) for d in dimensions]
+            size = _BYTES[kind]
+            for extent in shape:
+                size *= extent
+            made.append((size, f"{name} {kind} {shape}"))
+        return self._filled(self._items, made)
+
+    def _filled(self, items: list[object], made: list[tuple[int, str]]) -> tuple[Part, ...]:
+        parts: list[Part] = []
+        blocks, new = self._blocks, tuple.__new__
+        for item in items:
+            if type(item) is int:
+                if item < 0:
+                    parts.append(new(Free, (~item,)))
+                else:
+                    number, component = blocks[item]
+                    size, label = made[number]
+                    parts.append(new(Alloc, (item, size, component, label)))
+            elif type(item) is tuple:
+                times, reverse, body = item
+                parts.append(Repeat(self._filled(body, made), times, reverse))
+            else:
+                assert isinstance(item, Phase)
+                parts.append(Enter(item))
+        return tuple(parts)
+
+
+def _power(size: int, prime: int) -> tuple[int, int]:
+    """How often `prime` divides `size`, and what is left; a prime of 1 (a batch of one) never does."""
+    power = 0
+    while prime > 1 and size and size % prime == 0:
+        size //= prime
+        power += 1
+    return power, size
