@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -12,9 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from vramplan.catalog.gpus import Gpu
+from vramplan.ledger import Component, Phase
+from vramplan.measure.attribution import Block
 from vramplan.measure.bnb_kernels import fake_opener
 from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
 from vramplan.measure.cuda_rules import TEMPORARIES, CublasWorkspaces
+from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Tracker
 from vramplan.training import build
 
@@ -85,6 +89,48 @@ class FakeTracker(Tracker):
             self._rules = TEMPORARIES
             self._openers |= attention_openers(self)
             self._before = dict.fromkeys(CublasWorkspaces.PRODUCTS, products.before)
+        self._named = 0
+        self._last_layer: int | None = None
+
+    def enter(self, phase: Phase) -> None:
+        """Also forgets which layer's parameter was worked on last."""
+        super().enter(phase)
+        self._last_layer = None
+
+    def name(self, tensor: Tensor, component: Component, label: str) -> None:
+        """Also gives what happened outside every layer since the last name to the layer of this one: a module is named
+        right after it was built."""
+        super().name(tensor, component, label)
+        layer = layer_in(label)
+        if self._phase is Phase.LOAD and layer is not None:
+            for event in self.events[self._named :]:
+                if isinstance(event, Block) and event.place.layer is None:
+                    event.place = replace(event.place, layer=layer)
+        self._named = len(self.events)
+
+    def _born(self, size: int, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int) -> Block:
+        """Also keeps a tensor made of nothing in the optimizer with the parameter that was worked on before it."""
+        block = super()._born(size, tensor, func, args, index)
+        if self._phase is Phase.STEP:
+            if block.place.layer is None and block.op in ("empty", "zeros", "full", "empty_strided"):
+                block.place = replace(block.place, layer=self._last_layer)
+            self._last_layer = block.place.layer
+        return block
+
+    @contextmanager
+    def attaching(self) -> Iterator[None]:
+        """Inside, what peft makes for a module belongs to that module."""
+        from peft.tuners.lora import LoraModel
+
+        original = LoraModel._create_and_replace
+        places = self.places
+
+        def create(*args: Any, current_key: str, **kwargs: Any) -> Any:
+            with places.inside(current_key):
+                return original(*args, current_key=current_key, **kwargs)
+
+        with mock.patch.object(LoraModel, "_create_and_replace", create):
+            yield
 
 
 def _read_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,7 +1,8 @@
 """Where in the model the running operation belongs: module path, autograd node, decoder layer."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from torch.utils.hooks import RemovableHandle
 from vramplan.measure.attribution import Place
 
 _LAYER = re.compile(r"\.(\d+)(?:\.|$)")
+
+
+def layer_in(path: str) -> int | None:
+    """The decoder layer in a module's path: 3 in `model.layers.3.mlp`."""
+    found = _LAYER.search(path)
+    return int(found.group(1)) if found else None
+
+
 #: The node of reentrant checkpointing: it runs a whole engine inside, whose own sums happen under this node's name.
 _NESTED_ENGINE = "CheckpointFunctionBackward"
 
@@ -72,17 +81,32 @@ class Places:
             module = "" if node is None else self._made_by.get(node._sequence_nr(), "")
         name = "" if node is None else node.name()
         place = self._place(module, name)
-        if place.layer is None and args:
+        if not module and args:
             layer = _first_layer(args, index, layer_of)
             return Place(module, name, layer) if layer is not None else place
         return place
 
+    def layer(self) -> int | None:
+        """The decoder layer whose code is running."""
+        if self._stack:
+            return self._place(self._stack[-1], "").layer
+        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        return None if node is None else self._place(self._made_by.get(node._sequence_nr(), ""), "").layer
+
     def _place(self, module: str, node: str) -> Place:
         place = self._cache.get((module, node))
         if place is None:
-            found = _LAYER.search(module)
-            place = self._cache[module, node] = Place(module, node, int(found.group(1)) if found else None)
+            place = self._cache[module, node] = Place(module, node, layer_in(module))
         return place
+
+    @contextmanager
+    def inside(self, path: str) -> Iterator[None]:
+        """Inside, what runs belongs to the module at `path`, though it is not being called."""
+        self._stack.append(path)
+        try:
+            yield
+        finally:
+            self._stack.pop()
 
     def summing(self) -> bool:
         """Whether the autograd engine itself, and no node, runs the operation: it is summing gradients."""

@@ -1,5 +1,6 @@
 """The trace engine: the code that `measure` runs, on fake tensors of full size, without a GPU and without weights."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Ledger
 from vramplan.measure.cuda_rules import cuda_choices
+from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
 from vramplan.measure.fake import FakeTracker, fake_machine
+from vramplan.measure.tracker import Tracker
 from vramplan.predict.overheads import context_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
@@ -27,6 +30,7 @@ from vramplan.training.run import set_up
 
 #: The card that is meant when the scenario names none: kernels of compute capability 8.0.
 REFERENCE_GPU = "a100-80gb"
+_LOG = logging.getLogger(__name__)
 BASIS: Mapping[Component, Basis] = dict.fromkeys(Component, Basis.TRACED)
 
 
@@ -79,38 +83,97 @@ def _prediction(
 
 
 def run_trace(scenario: Scenario, device: Device) -> Trace:
-    """Load and two steps of the scenario on the fake machine."""
-    card = (gpu(scenario.gpu or REFERENCE_GPU)) if device == "cuda" else None
-    return trace_steps(msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path="")), card)
+    """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often."""
+    card = gpu(scenario.gpu or REFERENCE_GPU) if device == "cuda" else None
+    whole = msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=""))
+    depths = find_depths(scenario.architecture.layers)
+    if depths is not None:
+        try:
+            return _stretched(whole, depths, card)
+        except DepthMismatch as mismatch:
+            _LOG.info("the layers do not repeat exactly (%s): every one is run", mismatch)
+    run = run_steps(whole, card)
+    return Trace(run.tracker.timeline(), run.parameters, run.bits(scenario), run.attention)
 
 
-def trace_steps(scenario: Scenario, card: Gpu | None) -> Trace:
-    """The trace of the scenario as it stands, every layer of it."""
-    tracker = FakeTracker(vocab=int(transformers_config(scenario).get_text_config().vocab_size), gpu=card)
+def _stretched(scenario: Scenario, depths: Depths, card: Gpu | None) -> Trace:
+    without = run_steps(shortened(scenario, depths.without), card)
+    with_one = run_steps(shortened(scenario, depths.with_one), card)
+    timeline = stretch(without.tracker, with_one.tracker, depths)
+    whole = with_one.plus(without, depths.times - 1)
+    return Trace(timeline, whole.parameters, whole.bits(scenario), with_one.attention)
+
+
+def shortened(scenario: Scenario, layers: list[int]) -> Scenario:
+    """The scenario with a model of these layers only: every list in the configuration that has one entry per layer is cut."""
+    config = transformers_config(scenario)
+    depth = config.num_hidden_layers
+    mapping = config.to_dict()
+    for key, value in mapping.items():
+        if isinstance(value, list) and len(value) == depth:
+            mapping[key] = [value[layer] for layer in layers]
+    mapping[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(layers)
+    return msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, config=mapping))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run on fake tensors leaves behind."""
+
+    tracker: FakeTracker
+    parameters: Parameters
+    packed: int
+    """Bytes of quantised weights and of their constants."""
+
+    @property
+    def attention(self) -> tuple[Choice, ...]:
+        """The attention kernels that were taken."""
+        return tuple(sorted(self.tracker.notes, key=str))
+
+    def plus(self, smaller: "Run", times: int) -> "Run":
+        """This run with what it has more than `smaller` added `times` times."""
+        more = {
+            name: now + times * (now - then)
+            for name in Parameters.__slots__
+            for now, then in [(getattr(self.parameters, name), getattr(smaller.parameters, name))]
+        }
+        return Run(self.tracker, Parameters(**more), self.packed + times * (self.packed - smaller.packed))
+
+    def bits(self, scenario: Scenario) -> float:
+        """Bits per quantised parameter; of the dtype when none is quantised."""
+        if not self.parameters.quantized:
+            return 8.0 * scenario.dtype.bytes
+        return 8 * self.packed / self.parameters.quantized
+
+
+def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
+    """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
+    vocab = int(transformers_config(scenario).get_text_config().vocab_size)
+    tracker = FakeTracker(vocab=vocab, gpu=card)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:
             stack.enter_context(cuda_choices(card, tracker))
+            # The machine underneath has no kernel for what the card's attention is.
+            stack.enter_context(mock.patch("vramplan.training.run.check_device"))
+        stack.enter_context(tracker.attaching())
         stack.enter_context(tracker)
         foreach = None if card is None else True
-        if card is not None:  # the real machine has no kernel for what the card's attention is
-            stack.enter_context(mock.patch("vramplan.training.run.check_device"))
-        step = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)
-        step.run()
-        step.run()
-    parameters = count_parameters(step.model)
-    return Trace(tracker.timeline(), parameters, _bits(tracker, scenario, parameters), _choices(tracker))
+        if scenario.quant.type.four_bit and scenario.quant.double:
+            name_code_map(tracker)
+        work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)
+        work.run()
+        work.run()
+    packed = sum(b.bytes for b in tracker.live() if b.component in (Component.WEIGHTS, Component.QUANT_STATE))
+    return Run(tracker, count_parameters(work.model), packed)
 
 
-def _choices(tracker: FakeTracker) -> tuple[Choice, ...]:
-    return tuple(sorted(tracker.notes, key=str))
+def name_code_map(tracker: Tracker) -> None:
+    """Make bitsandbytes' 256-entry code map, which every matrix's constants copy and the process keeps one of."""
+    from bitsandbytes import functional
 
-
-def _bits(tracker: FakeTracker, scenario: Scenario, parameters: Parameters) -> float:
-    if not parameters.quantized:
-        return 8.0 * scenario.dtype.bytes
-    packed = (Component.WEIGHTS, Component.QUANT_STATE)
-    return 8 * sum(block.bytes for block in tracker.live() if block.component in packed) / parameters.quantized
+    functional.name2qmap["dynamic"] = functional.create_dynamic_map()
+    tracker.name(functional.name2qmap["dynamic"], Component.QUANT_STATE, "code map of the process")
 
 
 def count_parameters(model: Any) -> Parameters:

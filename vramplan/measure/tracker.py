@@ -23,6 +23,13 @@ from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
 aten = torch.ops.aten
 
 
+class Death(NamedTuple):
+    """A block dies while code of `layer` runs."""
+
+    block: Block
+    layer: int | None
+
+
 class Temporary(NamedTuple):
     """Memory that a kernel takes for itself and gives back before it returns: dispatch cannot see it."""
 
@@ -54,10 +61,10 @@ class Tracker(TorchDispatchMode):
         """
         super().__init__()
         self.blocks: list[Block] = []
-        self.events: list[Enter | Free | EmptyCache | Block] = []
+        self.events: list[Enter | EmptyCache | Block | Death] = []
         self.places = Places()
         self.notes: set[Any] = set()
-        self._vocab = vocab
+        self.vocab = vocab
         self._device = device
         self._rules = rules or {}
         self._openers = openers or {}
@@ -118,7 +125,9 @@ class Tracker(TorchDispatchMode):
     def _written(self) -> Iterator[Event]:
         for event in self.events:
             if isinstance(event, Block):
-                yield Alloc(event.number, event.bytes, attribute(event, self._vocab), event.label)
+                yield Alloc(event.number, event.bytes, attribute(event, self.vocab), event.label)
+            elif isinstance(event, Death):
+                yield Free(event.block.number)
             else:
                 yield event
 
@@ -158,7 +167,7 @@ class Tracker(TorchDispatchMode):
         else:
             self._see(out, func, args)
         for block in temporaries:
-            self.events.append(Free(block.number))
+            self._freed(block)
         return out
 
     def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
@@ -230,7 +239,7 @@ class Tracker(TorchDispatchMode):
 
     def _freed(self, block: Block) -> None:
         if not block.elsewhere:
-            self.events.append(Free(block.number))
+            self.events.append(Death(block, self.places.layer()))
 
     def _in_place(self, total: "_EngineSum", old: Block) -> None:
         """Write the engine's sum as what happens unwatched: added into `old`, no new block."""

@@ -1,0 +1,214 @@
+"""A deep model's run from the runs of two shallow ones: what one more period of layers adds, added as often as needed.
+
+A shallow run of head and tail layers, and one with one more period of layers in the middle, must differ in the events of
+these layers alone. Then the deep run is the second one with each stretch of middle events written once per period. Every
+event keeps which layer's which block it is about, so that the result is the deep run event by event, not only in total.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vramplan.ledger import Component
+from vramplan.measure.attribution import Block, attribute
+from vramplan.measure.tracker import Death, Tracker
+from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Which layers of a deep model the shallow ones have: `head`, then a period that repeats, then `tail`."""
+
+    head: int
+    period: int
+    tail: int
+    times: int
+    """How often the period occurs in the deep model."""
+
+    @property
+    def without(self) -> list[int]:
+        """Layers of the deep model that make the shallow one without the period."""
+        return [*range(self.head), *self._tail]
+
+    @property
+    def with_one(self) -> list[int]:
+        """Layers of the deep model that make the shallow one with the period once."""
+        return [*range(self.head + self.period), *self._tail]
+
+    @property
+    def _tail(self) -> range:
+        end = self.head + self.period * self.times + self.tail
+        return range(end - self.tail, end)
+
+    def shift(self, layer: int | None) -> int | None:
+        """A layer of the run with one period, as the run without it counts; None stays, -1 is a layer of the period."""
+        if layer is None or layer < self.head:
+            return layer
+        return -1 if layer < self.head + self.period else layer - self.period
+
+
+def find_depths(kinds: Sequence[int]) -> Depths | None:
+    """How to shorten a stack of layers of these kinds; None when it is not worth it.
+
+    The first layer is never part of the period: its input may need no gradient. Nor is the last one.
+    """
+    for period in range(1, len(kinds) // 2):
+        head = 1 + period
+        while head < len(kinds) and not _periodic(kinds, head - period, period):
+            head += 1
+        times, rest = divmod(len(kinds) - head - 1, period)
+        depths = Depths(head, period, rest + 1, times)
+        if times > 1 and len(depths.without) + len(depths.with_one) < len(kinds):
+            return depths
+    return None
+
+
+def _periodic(kinds: Sequence[int], start: int, period: int) -> bool:
+    return all(kinds[i] == kinds[i + period] for i in range(start, len(kinds) - period))
+
+
+class Happening(NamedTuple):
+    """An event by what it is about: the `rank`-th block of a layer (None: of no layer), taken or given back."""
+
+    layer: int | None
+    """Whose code runs."""
+    owner: int | None
+    """Whose block it is."""
+    rank: int
+    born: bool
+    bytes: int
+
+
+class _Run:
+    """A shallow run whose blocks are numbered within their layers."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.blocks: dict[int | None, list[Block]] = defaultdict(list)
+        self.happenings: list[Happening | Enter | EmptyCache] = []
+        ranks: dict[int, int] = {}
+        for event in tracker.events:
+            if isinstance(event, Block):
+                layer = event.place.layer
+                ranks[event.number] = len(self.blocks[layer])
+                self.blocks[layer].append(event)
+                self.happenings.append(Happening(layer, layer, ranks[event.number], True, event.bytes))
+            elif isinstance(event, Death):
+                block = event.block
+                owner = block.place.layer
+                layer = owner if event.layer is None else event.layer
+                self.happenings.append(Happening(layer, owner, ranks[block.number], False, block.bytes))
+            else:
+                self.happenings.append(event)
+
+
+class DepthMismatch(Exception):
+    """The two shallow runs differ in more than the layers between them."""
+
+
+def stretch(without: Tracker, with_one: Tracker, depths: Depths) -> Timeline:
+    """The deep model's timeline; DepthMismatch when the shallow runs do not determine it."""
+    short, long = _Run(without), _Run(with_one)
+    growth = _growth(short, long, depths)
+    return Timeline(tuple(_Writer(long, depths, growth, with_one.vocab).events()))
+
+
+def _growth(short: _Run, long: _Run, depths: Depths) -> dict[int, int]:
+    """How many bytes each block outside the layers grows by per period (a list with an element per parameter does).
+
+    Checks that the long run without the period's events is the short run.
+    """
+    growth: dict[int, int] = {}
+    rest = [h for h in long.happenings if not isinstance(h, Happening) or depths.shift(h.layer) != -1]
+    if len(rest) != len(short.happenings):
+        raise DepthMismatch(f"{len(rest)} events outside the period, {len(short.happenings)} without it")
+    for a, b in zip(short.happenings, rest, strict=True):
+        if not isinstance(b, Happening) or not isinstance(a, Happening):
+            if a != b:
+                raise DepthMismatch(f"{a} against {b}")
+            continue
+        owner = depths.shift(b.owner)
+        # A block of the period's neighbours: which one is counted from the layer whose code runs.
+        if owner == -1 and b.layer is not None:
+            owner = b.owner if b.layer < depths.head else b.owner - depths.period  # type: ignore[operator]
+        same = a.born == b.born and a.layer == depths.shift(b.layer) and a.owner == owner and a.rank == b.rank
+        if not same or (a.bytes != b.bytes and b.owner is not None):
+            raise DepthMismatch(f"{a} against {b}")
+        if a.bytes != b.bytes:
+            growth[b.rank] = b.bytes - a.bytes
+    return growth
+
+
+class _Writer:
+    """Writes the deep run's events."""
+
+    def __init__(self, run: _Run, depths: Depths, growth: dict[int, int], vocab: int) -> None:
+        self._run = run
+        self._depths = depths
+        self._growth = growth
+        self._vocab = vocab
+        self._numbers: dict[tuple[int | None, int], int] = {}
+        self._components: dict[int, Component] = {}
+
+    def events(self) -> Iterator[Event]:
+        """Every event of the deep run, the period's written `times` times."""
+        middle: list[Happening] = []
+        before: int | None = None
+        last = (self._depths.times - 1) * self._depths.period
+        for happening in self._run.happenings:
+            layer = happening.layer if isinstance(happening, Happening) else None
+            if isinstance(happening, Happening) and self._depths.shift(layer) == -1:
+                middle.append(happening)
+                continue
+            if middle:
+                yield from self._repeated(middle, ascending=_ascending(before, layer, self._depths))
+                middle = []
+            if not isinstance(happening, Happening):
+                yield happening
+                continue
+            before = layer if layer is not None else before
+            yield self._event(happening, last if layer is not None and layer >= self._depths.head else 0)
+        if middle:
+            yield from self._repeated(middle, ascending=True)
+
+    def _repeated(self, middle: list[Happening], *, ascending: bool) -> Iterator[Event]:
+        rounds = range(self._depths.times)
+        for i in rounds if ascending else reversed(rounds):
+            for happening in middle:
+                yield self._event(happening, i * self._depths.period)
+
+    def _event(self, happening: Happening, shift: int) -> Event:
+        """The event, its layers counted `shift` further."""
+        layer = None if happening.owner is None else happening.owner + shift
+        key = (layer, happening.rank)
+        if not happening.born:
+            number = self._numbers.get(key)
+            if number is None:
+                raise DepthMismatch(f"no block {happening.rank} in layer {layer}")
+            return Free(number)
+        block = self._run.blocks[happening.owner][happening.rank]
+        self._numbers[key] = len(self._numbers)
+        size = block.bytes
+        if layer is None:
+            size += self._growth.get(happening.rank, 0) * (self._depths.times - 1)
+        return Alloc(self._numbers[key], size, self._component(block), _relabelled(block, layer))
+
+    def _component(self, block: Block) -> Component:
+        component = self._components.get(block.number)
+        if component is None:
+            component = self._components[block.number] = attribute(block, self._vocab)
+        return component
+
+
+def _ascending(before: int | None, after: int | None, depths: Depths) -> bool:
+    """Whether a stretch of the period's events runs from the first layer to the last."""
+    if after is not None:
+        return after >= depths.head
+    return before is None or before < depths.head
+
+
+def _relabelled(block: Block, layer: int | None) -> str:
+    if layer is None or layer == block.place.layer:
+        return block.label
+    return re.sub(rf"\.{block.place.layer}\b", f".{layer}", block.label, count=1)
