@@ -1,0 +1,158 @@
+"""What to change so that it fits: the shortest list of changes, cheapest in training terms first."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from vramplan.errors import VramplanError
+from vramplan.plan.limit import Limit, Probe
+from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.record import Verdict
+from vramplan.scenario import Scenario
+
+Fits = Callable[[Scenario], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of the list, made after those before it."""
+
+    change: Change
+    label: str
+    """The change, as people say it."""
+    saves: int
+    """Bytes less on the card than before it, by prediction."""
+    total: int
+    """Bytes that the process then holds on the card."""
+    scenario: Scenario
+    """With this change and those before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A list of changes after which the run fits."""
+
+    steps: tuple[Step, ...]
+    verdict: Verdict
+    """Of the changed scenario."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that fits."""
+        return self.steps[-1].scenario
+
+    @property
+    def keeps_training(self) -> bool:
+        """Whether what is learned stays what it was."""
+        return all(step.change.keeps_training for step in self.steps)
+
+
+def advise(scenario: Scenario, limit: Limit) -> tuple[Advice, ...]:
+    """The lists of changes that make `scenario` fit, the recommended one first; empty when no list does, or none must.
+
+    First the shortest list of changes that keep the training what it is, if there is one. Then, when it is shorter or
+    the first does not exist, the shortest of all changes. Of equally short lists the one whose costliest change is
+    cheapest wins. A run that fits but is tight shall fit without that word.
+    """
+    now = verdict(scenario, limit)
+    if now.word == "fits":
+        return ()
+    probe = Probe(limit)
+    fits = probe.fits_surely if now.fits else probe.fits
+    found: list[tuple[Change, ...]] = []
+    for changes in ([change for change in CHANGES if change.keeps_training], CHANGES):
+        longest = len(found[0]) - 1 if found else len(changes)
+        shortest = shortest_list(scenario, changes, fits, longest)
+        if shortest:
+            found.append(shortest)
+    return tuple(_advice(scenario, changes, probe, fits) for changes in found)
+
+
+def verdict(scenario: Scenario, limit: Limit) -> Verdict:
+    """What `predict` says; a UsageError when nothing says what may be held."""
+    limit.bytes(scenario)
+    found = predict_analytic(scenario, budget=limit.budget, reserve=limit.reserve).verdict
+    assert found is not None
+    return found
+
+
+def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, longest: int) -> tuple[Change, ...]:
+    """The shortest list of `changes`, each at its strongest, that fits; empty when none up to `longest` does."""
+    useful = [change for change in changes if _predictable(scenario, change)]
+    if not _works(scenario, useful, fits):  # then no part of the list works either
+        return ()
+    for length in range(1, min(longest, len(useful)) + 1):
+        for chosen in sorted(combinations(range(len(useful)), length), key=lambda indices: indices[::-1]):
+            if _works(scenario, [useful[i] for i in chosen], fits):
+                return tuple(useful[i] for i in chosen)
+    return ()
+
+
+def _predictable(scenario: Scenario, change: Change) -> bool:
+    """Whether the change applies and leads to what can be predicted."""
+    variants = change.variants(scenario)
+    if not variants:
+        return False
+    try:
+        forecast(variants[-1], "cuda")
+    except VramplanError:
+        return False
+    return True
+
+
+def _works(scenario: Scenario, changes: Iterable[Change], fits: Fits) -> bool:
+    """Whether the scenario fits with every change at its strongest; False when one does not apply after the others."""
+    for change in changes:
+        variants = change.variants(scenario)
+        if not variants:
+            return False
+        scenario = variants[-1]
+    return fits(scenario)
+
+
+def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Fits) -> Advice:
+    """The list at degrees that fit, and fit surely when the strongest do, with what each change saves."""
+    strongest = [-1] * len(changes)
+    if probe.fits_surely(_applied(scenario, changes, strongest)[-1]):
+        fits = probe.fits_surely
+    after = _applied(scenario, changes, _mildest(scenario, changes, fits))
+    return Advice(tuple(_steps(scenario, changes, after, probe.limit)), verdict(after[-1], probe.limit))
+
+
+def _mildest(scenario: Scenario, changes: Sequence[Change], fits: Fits) -> list[int]:
+    """The variant of each change: no stronger than needed, the costliest (last) change relaxed first."""
+    before = [scenario, *_applied(scenario, changes, [-1] * len(changes))]
+    degrees = [len(change.variants(then)) - 1 for change, then in zip(changes, before, strict=False)]
+    for i in reversed(range(len(changes))):
+        low = 0
+        while low < degrees[i]:  # what `degrees` says is known to fit
+            middle = (low + degrees[i]) // 2
+            if fits(_applied(scenario, changes, [*degrees[:i], middle, *degrees[i + 1 :]])[-1]):
+                degrees[i] = middle
+            else:
+                low = middle + 1
+    return degrees
+
+
+def _applied(scenario: Scenario, changes: Sequence[Change], degrees: Sequence[int]) -> list[Scenario]:
+    """The scenario after each change."""
+    after = []
+    for change, degree in zip(changes, degrees, strict=True):
+        scenario = change.variants(scenario)[degree]
+        after.append(scenario)
+    return after
+
+
+def _steps(scenario: Scenario, changes: Sequence[Change], after: Sequence[Scenario], limit: Limit) -> Iterator[Step]:
+    held = _held(scenario, limit)
+    for change, before, changed in zip(changes, (scenario, *after), after, strict=False):
+        total = _held(changed, limit)
+        yield Step(change, change.label(before, changed), held - total, total, changed)
+        held = total
+
+
+def _held(scenario: Scenario, limit: Limit) -> int:
+    """Bytes that the process holds on the card, as `predict` says it."""
+    found = verdict(scenario, limit)
+    return found.budget - found.margin

@@ -1,0 +1,163 @@
+"""`vramplan plan`: what fits on a card, and what to change."""
+
+import os
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page, size
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.plan.limit import Limit
+    from vramplan.scenario import Scenario
+
+EXAMPLES = """\
+  vramplan plan llama-3.1-8b --gpu rtx4090
+  vramplan plan scenarios/my.yaml --budget 16GiB --write fits.yaml
+  vramplan plan llama-2-7b --gpu t4 --goal max-rank --seq 1024
+  vramplan plan llama-3.2-1b llama-2-7b llama-2-70b --gpu t4,rtx4090,a100-80gb"""
+GOALS = ("max-tokens", "max-seq", "max-batch", "max-rank", "max-model", "cheapest-gpu")
+_GPU = "key:gpu"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="scenario file or name, model, directory; several")
+    parser.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
+    parser.add_argument(
+        "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
+    )
+    parser.add_argument(
+        "--goal",
+        type=one_of("--goal", GOALS),
+        choices=GOALS,
+        metavar="GOAL",
+        help=f"what is to be as large as it gets: {', '.join(GOALS)}; max-tokens, the default, shows the frontier",
+    )
+    parser.add_argument("--seqs", type=_lengths, metavar="N,N", help="sequence lengths that a matrix tries")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="save the fitting scenario there")
+    parser.add_argument("--force", action="store_true", help="let --write replace a file")
+    add_json(parser)
+    add_scenario_flags(parser)
+    # Here a card may be named more than once: the scenario's own flag gives way.
+    parser.conflict_handler = "resolve"
+    parser.add_argument_group("cards").add_argument(
+        "--gpu", dest=_GPU, action="append", metavar="NAME,NAME", help="card or cards, see `vramplan list gpus`"
+    )
+
+
+def run(args: Namespace) -> Answer:
+    """The plan of one scenario, or the matrix of several scenarios or cards; no when nothing fits."""
+    from vramplan.plan.limit import Limit
+    from vramplan.targets import resolve
+
+    cards = _cards(args)
+    setattr(args, _GPU, cards[0] if len(cards) == 1 else None)
+    keys = overrides(args)
+    scenarios = [scenario for target in args.targets for scenario in resolve(target, keys).scenarios]
+    limit = Limit(args.budget, args.reserve)
+    if len(scenarios) == 1 and len(cards) < 2:
+        return _plan(scenarios[0], limit, args)
+    return _matrix(scenarios, cards, limit, args)
+
+
+def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
+    from vramplan.plan.answer import plan
+    from vramplan.plan.goals import Goal
+    from vramplan.report.plan_text import render_plan
+
+    _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
+    if args.write:
+        _check_writable(args.write, force=args.force)
+    answer = plan(scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
+    if args.write and answer.proposed:
+        _write(answer.proposed, args.write)
+    text = json_text(answer.to_json()) if args.json else render_plan(answer, page())
+    return Answer(text, int(not answer.feasible))
+
+
+def _matrix(scenarios: "list[Scenario]", cards: list[str], limit: "Limit", args: Namespace) -> Answer:
+    from vramplan.plan.matrix import SEQS, matrix
+    from vramplan.report.plan_text import render_matrix
+
+    for option in ("goal", "write"):
+        _refuse(args, option, "belongs to one scenario on one card", "give one TARGET and one --gpu")
+    if cards and limit.budget is not None:
+        raise UsageError("--budget with several scenarios or cards", hint="the cards' own capacities are compared")
+    found = matrix(scenarios, cards or _own_cards(scenarios), args.seqs or SEQS, limit)
+    text = json_text(found.to_json()) if args.json else render_matrix(found, page())
+    return Answer(text, int(not any(cell.fits for cells in found.cells for cell in cells)))
+
+
+def _refuse(args: Namespace, option: str, why: str, hint: str) -> None:
+    if getattr(args, option):
+        raise UsageError(f"--{option} {why}", hint=hint)
+
+
+def _own_cards(scenarios: "list[Scenario]") -> list[str]:
+    """The cards that the scenarios name, each once."""
+    cards = list(dict.fromkeys(scenario.gpu for scenario in scenarios if scenario.gpu))
+    if not cards:
+        raise UsageError("several scenarios and no card", hint="name cards: --gpu rtx4090,a100-80gb, or --gpu all")
+    return cards
+
+
+def _cards(args: Namespace) -> list[str]:
+    """The cards that were named, in the catalogue's spelling; `all` is every card of it."""
+    from vramplan.catalog.gpus import check_gpu, gpu_names
+
+    words = [word.strip() for given in getattr(args, _GPU) or () for word in given.split(",")]
+    if words == ["all"]:
+        return list(gpu_names())
+    return list(dict.fromkeys(check_gpu(word) for word in words))
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    """An argparse `type`: sequence lengths with commas between them."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and 1 <= int(word.strip()[:9]) <= 2**24 for word in words):
+        raise UsageError(f"--seqs: '{text}' are not sequence lengths", hint="such as --seqs 512,2048,8192")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _check_writable(file: Path, *, force: bool) -> None:
+    """Refuse before the work is done what would be refused after it."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError(f"--write: cannot write {file}", hint="name a file in a directory that exists")
+    if file.exists() and not force:
+        raise UsageError(f"--write: {file} exists", hint="name another file, or add --force to replace it")
+
+
+def _write(scenario: "Scenario", file: Path) -> None:
+    """The scenario's file, whole or not at all: written beside it, then renamed."""
+    from vramplan.scenario_file import scenario_yaml
+
+    try:
+        handle, temporary = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write(scenario_yaml(scenario))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, file)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UsageError(
+            f"--write: cannot write {file}: {error.strerror}", hint="name a place that you may write"
+        ) from error
+    print(f"wrote {file}", file=sys.stderr)
+
+
+COMMAND = Command(
+    name="plan",
+    order=15,
+    summary="find what fits on a card, and what to change so that it does",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

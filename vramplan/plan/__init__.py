@@ -1,0 +1,1 @@
+"""What fits: the frontier of micro-batch and sequence, goals, and which models train on which cards."""

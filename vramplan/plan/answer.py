@@ -1,0 +1,129 @@
+"""One scenario's plan: the frontier or another goal, the recommended setting, and what to change if it does not fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from vramplan.advice import Advice, advise
+from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
+from vramplan.plan.goals import Goal, context_length, reach
+from vramplan.plan.limit import Limit, Probe
+from vramplan.predict.engine import predict_analytic
+from vramplan.record import SCHEMA, Verdict
+from vramplan.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What fits, for one scenario."""
+
+    scenario: Scenario
+    """As given."""
+    limit: Limit
+    goal: Goal
+    rows: tuple[Row, ...]
+    """The frontier, for the goal of most tokens; otherwise empty."""
+    best: Row | None
+    """The setting that reaches the goal; None when none fits."""
+    verdict: Verdict | None
+    """Of the scenario as given; None for a goal other than most tokens."""
+    advice: tuple[Advice, ...] = ()
+    """Lists of changes after which the scenario as given fits, the recommended one first."""
+
+    @property
+    def proposed(self) -> Scenario | None:
+        """What to run: the target with the changes that make it fit when it does not, else the best setting."""
+        if self.advice:
+            return self.advice[0].scenario
+        return self.best.scenario if self.best else None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether anything fits."""
+        return self.proposed is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: plan`."""
+        return {
+            "schema": SCHEMA,
+            "kind": "plan",
+            "goal": self.goal.value,
+            "scenario": self.scenario.to_mapping(),
+            "context_length": context_length(self.scenario),
+            "verdict": _verdict_json(self.verdict) if self.verdict else None,
+            "frontier": [_row_json(row) for row in self.rows],
+            "best": {**_row_json(self.best), "scenario": self.best.scenario.to_mapping()} if self.best else None,
+            "advice": [_advice_json(advice) for advice in self.advice],
+            "proposed": self.proposed.to_mapping() if self.proposed else None,
+        }
+
+
+def plan(scenario: Scenario, limit: Limit, goal: Goal = Goal.MAX_TOKENS, batches: Sequence[int] = BATCHES) -> Plan:
+    """What fits `limit`: the frontier and its setting of most tokens per step, or the one setting of another goal.
+
+    When the scenario as given does not fit, or is tight, there is advice as well.
+    """
+    if goal is not Goal.MAX_TOKENS:
+        return Plan(scenario, limit, goal, (), reach(goal, scenario, Probe(limit)), None)
+    limit.bytes(scenario)  # refuses early when nothing says what may be held
+    rows = frontier(scenario, limit, batches)
+    verdict = predict_analytic(scenario, budget=limit.budget, reserve=limit.reserve).verdict
+    return Plan(scenario, limit, goal, rows, most_tokens(rows, limit), verdict, advise(scenario, limit))
+
+
+def most_tokens(rows: Sequence[Row], limit: Limit) -> Row | None:
+    """The setting of most tokens per step within the model's context length; of equals, the longest sequences.
+
+    Where the context is shorter than what fits even in the largest batch, the batch is grown instead.
+    """
+    if not rows:
+        return None
+    context = context_length(rows[0].scenario)
+    if context is None or context < SHORTEST:
+        return max(rows, key=lambda row: row.tokens)
+    best = max(rows, key=lambda row: row.scenario.batch * min(row.scenario.seq, context))
+    if best.scenario.seq <= context:
+        return best
+    return reach(Goal.MAX_BATCH, replace(best.scenario, seq=context), Probe(limit))
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in Verdict.__slots__}
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {
+        "batch": row.scenario.batch,
+        "seq": row.scenario.seq,
+        "rank": row.scenario.lora.rank,
+        "model": row.scenario.model.name,
+        "gpu": row.scenario.gpu or None,
+        "tokens_per_step": row.tokens,
+        "allocated": row.allocated,
+        "device": row.device,
+        "binding": {
+            "component": row.binding.value,
+            "phase": row.phase.value,
+            "bytes": row.binding_bytes,
+        },
+    }
+
+
+def _advice_json(advice: Advice) -> dict[str, Any]:
+    return {
+        "keeps_training": advice.keeps_training,
+        "changes": [
+            {
+                "name": step.change.name,
+                "label": step.label,
+                "saves": step.saves,
+                "total": step.total,
+                "cost": step.change.cost,
+            }
+            for step in advice.steps
+        ],
+        "verdict": _verdict_json(advice.verdict),
+        "scenario": advice.scenario.to_mapping(),
+    }

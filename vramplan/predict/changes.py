@@ -1,0 +1,226 @@
+"""The changes to a scenario that save memory: one table, cheapest in training terms first, each with its price.
+
+`levers` shows which of them save most; `vramplan.advice` looks for the shortest list of them that fits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from vramplan.architecture import WeightKind
+from vramplan.predict.adapters import adapted
+from vramplan.scenario import Checkpointing, DType, Method, QuantType, Scenario
+from vramplan.stacks import LossKernel, Outputs, Upcast
+
+#: Sequences are shortened to multiples of this many tokens: tensor cores and fused kernels prefer them.
+SEQ_STEP = 64
+#: No shorter sequence is proposed: a few sentences, below which a fine-tuning sample says little.
+SHORTEST_SEQ = 128
+#: No lower rank is proposed: LoRA's paper (arXiv:2106.09685, table 6) finds 4 to 8 enough on its tasks.
+LOWEST_RANK = 4
+
+Variants = tuple[Scenario, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One way to save memory."""
+
+    name: str
+    """The word in JSON."""
+    keeps_training: bool
+    """Whether what is learned stays what it was: the same data, tokens per step and trained parameters."""
+    cost: str
+    """What it costs, in training terms."""
+    variants: Callable[[Scenario], Variants]
+    """The changed scenarios, the mildest first; empty where the change does not apply."""
+    label: Callable[[Scenario, Scenario], str]
+    """The change from one scenario to another, as people say it."""
+
+
+def _double(scenario: Scenario) -> Variants:
+    if not scenario.quant.type.four_bit or scenario.quant.double:
+        return ()
+    return (replace(scenario, quant=replace(scenario.quant, double=True)),)
+
+
+def _optimizer(scenario: Scenario) -> Variants:
+    """The paged 8-bit optimizer of the same family, where there is one."""
+    if not scenario.method.trains or "8bit" in scenario.optimizer or scenario.optimizer in ("sgd", "adafactor"):
+        return ()
+    if scenario.optimizer.startswith("adagrad"):
+        return ()
+    family = next((f for f in ("lion", "rmsprop", "ademamix") if f in scenario.optimizer), "adamw")
+    name = "rmsprop_bnb_8bit" if family == "rmsprop" else f"paged_{family}_8bit"
+    return (replace(scenario, optimizer=name),)
+
+
+def _attention(scenario: Scenario) -> Variants:
+    if scenario.attention not in ("eager", "sdpa:math"):
+        return ()
+    return (replace(scenario, attention="sdpa"),)
+
+
+def _outputs(scenario: Scenario) -> Variants:
+    if not scenario.method.trains or scenario.stack.outputs is Outputs.FREED:
+        return ()
+    return (replace(scenario, stack=replace(scenario.stack, outputs=Outputs.FREED)),)
+
+
+def _upcast(scenario: Scenario) -> Variants:
+    if not scenario.method.trains or scenario.stack.upcast is Upcast.NONE:
+        return ()
+    return (replace(scenario, stack=replace(scenario.stack, upcast=Upcast.NONE)),)
+
+
+def _loss(scenario: Scenario) -> Variants:
+    if not scenario.method.trains or scenario.stack.loss is not LossKernel.TORCH:
+        return ()
+    return (replace(scenario, stack=replace(scenario.stack, loss=LossKernel.LIGER)),)
+
+
+def _checkpointing(scenario: Scenario) -> Variants:
+    if not scenario.method.trains or scenario.checkpointing is not Checkpointing.OFF:
+        return ()
+    return (replace(scenario, checkpointing=Checkpointing.NON_REENTRANT),)
+
+
+def _micro_batch(scenario: Scenario) -> Variants:
+    """Every smaller micro-batch that keeps the samples per step."""
+    if not scenario.method.trains:
+        return ()
+    samples = scenario.batch * scenario.grad_accum
+    smaller = (n for n in range(scenario.batch - 1, 0, -1) if samples % n == 0)
+    return tuple(replace(scenario, batch=n, grad_accum=samples // n) for n in smaller)
+
+
+def _four_bit(scenario: Scenario) -> Variants:
+    if scenario.quant.type is not QuantType.INT8:
+        return ()
+    return (replace(scenario, quant=replace(scenario.quant, type=QuantType.NF4, double=True)),)
+
+
+def _quantize(scenario: Scenario) -> Variants:
+    if scenario.method is not Method.LORA or scenario.dtype is DType.FLOAT32:
+        return ()
+    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
+    return (replace(scenario, method=Method.QLORA, quant=quant),)
+
+
+def _sequence(scenario: Scenario) -> Variants:
+    """Every multiple of 64 tokens below the present length."""
+    longest = (scenario.seq - 1) // SEQ_STEP * SEQ_STEP
+    return tuple(replace(scenario, seq=seq) for seq in range(longest, SHORTEST_SEQ - 1, -SEQ_STEP))
+
+
+def _targets(scenario: Scenario) -> Variants:
+    """Adapters on attention alone: of the targets, those that stand beside no gate, that is, outside the feed-forward.
+
+    Attention's modules are recognised by structure: their path shares its parent with the first adapted module.
+    """
+    if not (scenario.method.trains and scenario.method.adapts):
+        return ()
+    weights = [w for block in scenario.architecture.blocks for w in block.weights]
+    linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
+    chosen = [w for w in linears if adapted(w, scenario.lora.targets)]
+    if not chosen:
+        return ()
+    parent = _parent(linears[0].path)
+    names = dict.fromkeys(w.module for w in chosen if _parent(w.path) == parent)
+    if not names or len(names) == len(dict.fromkeys(w.module for w in chosen)):
+        return ()
+    return (replace(scenario, lora=replace(scenario.lora, targets=tuple(names))),)
+
+
+def _parent(path: str) -> str:
+    """`self_attn` of `self_attn.q_proj.weight`."""
+    return path.partition(".")[0]
+
+
+def _rank(scenario: Scenario) -> Variants:
+    """The powers of two below the present rank."""
+    if not (scenario.method.trains and scenario.method.adapts):
+        return ()
+    lower = (2**n for n in range(16, 1, -1) if LOWEST_RANK <= 2**n < scenario.lora.rank)
+    return tuple(replace(scenario, lora=replace(scenario.lora, rank=rank)) for rank in lower)
+
+
+def _adapters(scenario: Scenario) -> Variants:
+    """QLoRA on every linear layer; the stack stays as it is."""
+    if scenario.method is not Method.FULL or scenario.dtype is DType.FLOAT32:
+        return ()
+    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
+    return (replace(scenario, method=Method.QLORA, quant=quant),)
+
+
+def _said(text: str) -> Callable[[Scenario, Scenario], str]:
+    return lambda before, after: text
+
+
+#: Cheapest in training terms first. The reason for each one's place is its cost.
+CHANGES: tuple[Change, ...] = (
+    Change(
+        "double-quant",
+        True,
+        "nothing measurable: the constants' error is far below the weights' (QLoRA paper, section 3)",
+        _double,
+        _said("double quantisation"),
+    ),
+    Change(
+        "optimizer",
+        True,
+        "states in 8 bits: published runs match 32-bit states (arXiv:2110.02861); pages move when memory is short",
+        _optimizer,
+        lambda before, after: f"optimizer {after.optimizer} instead of {before.optimizer}",
+    ),
+    Change(
+        "attention",
+        True,
+        "nothing: the same attention in a fused kernel, and faster",
+        _attention,
+        lambda before, after: f"attention {after.attention} instead of {before.attention}",
+    ),
+    Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
+           _said("outputs freed before backward (stack.outputs: freed)")),
+    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable", _upcast,
+           _said("no fp32 upcast (stack.upcast: none)")),
+    Change("loss", True, "another package (liger-kernel); the logits are never there as a whole", _loss,
+           _said("fused loss (stack.loss: liger)")),
+    Change("checkpointing", True, "about a third more compute: every layer's forward runs twice", _checkpointing,
+           _said("gradient checkpointing")),
+    Change(
+        "micro-batch",
+        True,
+        "slower steps: the same samples per step in more, smaller pieces",
+        _micro_batch,
+        lambda before, after: f"batch {after.batch} with grad_accum {after.grad_accum}",
+    ),
+    Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", _four_bit,
+           _said("nf4 instead of int8")),
+    Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16", _quantize,
+           _said("QLoRA (nf4) instead of a 16-bit base")),
+    Change(
+        "sequence",
+        False,
+        "longer samples are cut, and with them what they teach",
+        _sequence,
+        lambda before, after: f"sequence {after.seq:,} instead of {before.seq:,}",
+    ),
+    Change(
+        "targets",
+        False,
+        "fewer adapters: the QLoRA paper (figure 2) needs them on every linear layer to match full fine-tuning",
+        _targets,
+        lambda before, after: f"adapters on {'+'.join(after.lora.targets)} only",
+    ),
+    Change(
+        "rank",
+        False,
+        "less room for what is learned",
+        _rank,
+        lambda before, after: f"rank {after.lora.rank} instead of {before.lora.rank}",
+    ),
+    Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", _adapters,
+           _said("QLoRA instead of full fine-tuning")),
+)  # fmt: skip

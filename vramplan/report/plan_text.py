@@ -1,0 +1,190 @@
+"""Plans as text for a terminal or a pipe. Pure: a value in, a string out; verdict last."""
+
+from collections.abc import Iterator, Sequence
+
+from vramplan.advice import Advice
+from vramplan.catalog.gpus import gpu
+from vramplan.plan.answer import Plan
+from vramplan.plan.frontier import Row
+from vramplan.plan.goals import Goal, context_length
+from vramplan.plan.matrix import Matrix
+from vramplan.record import Verdict
+from vramplan.report.layout import Page, table
+from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
+from vramplan.units import gib, human
+
+_GOALS = {
+    Goal.MAX_TOKENS: "most tokens per step",
+    Goal.MAX_SEQ: "longest sequence",
+    Goal.MAX_BATCH: "largest batch",
+    Goal.MAX_RANK: "highest rank",
+    Goal.MAX_MODEL: "largest model of the catalogue",
+    Goal.CHEAPEST_GPU: "smallest card of the catalogue (by capacity: prices are not known)",
+}
+
+
+def render_plan(plan: Plan, page: Page) -> str:
+    """One scenario's plan."""
+    lines = list(_header(plan, page))
+    if plan.rows:
+        lines += ["", *_frontier(plan.rows, page), *_beyond_context(plan, page)]
+    if plan.best and plan.verdict:
+        lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}", indent="  ")]
+    for i, advice in enumerate(plan.advice):
+        lines += ["", *_advice(advice, plan, page, first=i == 0)]
+    return "\n".join([*lines, "", *page.wrap(_verdict(plan, page), indent="  ")])
+
+
+def _header(plan: Plan, page: Page) -> Iterator[str]:
+    scenario = plan.scenario
+    yield from page.wrap(f"{page.bold(scenario.model.name)}: {', '.join(_facts(scenario))}", indent="  ")
+    if plan.goal is not Goal.CHEAPEST_GPU:
+        where = f"{gpu(scenario.gpu).title}: " if scenario.gpu else ""
+        yield from page.wrap(f"{where}{human(plan.limit.bytes(scenario))} for the process", indent="  ")
+
+
+def _facts(scenario: Scenario) -> Iterator[str]:
+    yield scenario.method.value
+    if scenario.quant.type is not QuantType.NONE:
+        yield scenario.quant.type.value + (" with double quantisation" if scenario.quant.double else "")
+    if scenario.method.adapts:
+        targets = scenario.lora.targets
+        yield f"rank {scenario.lora.rank} on {ALL_LINEAR if targets == (ALL_LINEAR,) else '+'.join(targets)}"
+    if scenario.method.trains:
+        yield scenario.optimizer
+    if scenario.grad_accum > 1:
+        yield f"{scenario.grad_accum} micro-batches per step"
+    if scenario.method is not Method.INFERENCE:
+        yield f"stack {scenario.stack.base}"
+
+
+def _frontier(rows: Sequence[Row], page: Page) -> list[str]:
+    """Batches down; everything in GiB."""
+    head = ["batch", "longest sequence", "tokens per step", "GiB allocated", "on the card", "limited by"]
+    body = [
+        [
+            f"{row.scenario.batch}",
+            f"{row.scenario.seq:,}",
+            f"{row.tokens:,}",
+            gib(row.allocated),
+            gib(row.device),
+            f"{row.binding.value} {gib(row.binding_bytes)} in {row.phase.value}",
+        ]
+        for row in rows
+    ]
+    lines = table([head, *body], left=(5,))
+    if page.fits(lines):
+        return lines
+    return table([["batch", "longest", "tokens", "GiB", "limited by"], *(_short(cells) for cells in body)], left=(4,))
+
+
+def _short(cells: list[str]) -> list[str]:
+    """A row for a narrow page: without what is allocated."""
+    batch, seq, tokens, _, device, binding = cells
+    return [batch, seq, tokens, device, binding.partition(" ")[0]]
+
+
+def _beyond_context(plan: Plan, page: Page) -> list[str]:
+    context = context_length(plan.scenario)
+    if context is None:
+        return []
+    beyond = [str(row.scenario.batch) for row in plan.rows if row.scenario.seq > context]
+    if not beyond:
+        return []
+    which = f"batch {', '.join(beyond)}"
+    return page.wrap(f"longer than the model's context of {context:,} tokens: {which}", indent="  ")
+
+
+def _none(plan: Plan, page: Page) -> str:
+    scenario = plan.scenario
+    return f"{page.red('does not fit')}: {_GOALS[plan.goal]}: none, at batch {scenario.batch} x {scenario.seq:,} tokens"
+
+
+def _best(row: Row, plan: Plan) -> str:
+    scenario = row.scenario
+    what = [f"batch {scenario.batch} x {scenario.seq:,} tokens"]
+    if scenario.grad_accum > 1:
+        what.append(f"{scenario.grad_accum} micro-batches")
+    if scenario.method.adapts:
+        what.append(f"rank {scenario.lora.rank}")
+    where = f" on {scenario.gpu}" if scenario.gpu else ""
+    held = f"{human(row.device)} of {human(plan.limit.bytes(scenario))}{where}"
+    return f"{scenario.model.name}, {', '.join(what)}, {held}"
+
+
+def _advice(advice: Advice, plan: Plan, page: Page, *, first: bool) -> Iterator[str]:
+    """The changes with saving, new total and cost."""
+    what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
+    given = "to be safe" if plan.verdict and plan.verdict.fits else "to make it fit"
+    yield f"{given}, {what}:" if first else f"or in fewer changes; {what}:"
+    head = ["", "saves GiB", "GiB then", "change", "cost"]
+    rows = [
+        [f"{i}.", gib(step.saves), gib(step.total), step.label, step.change.cost]
+        for i, step in enumerate(advice.steps, 1)
+    ]
+    lines = table([head, *rows], left=(3, 4))
+    if page.fits(lines):
+        yield from lines
+        return
+    for line, row in zip(table([row[:4] for row in rows], left=(3,)), rows, strict=True):
+        yield line
+        yield from (f"     {text}" for text in Page(max(page.width - 5, 20)).wrap(row[4]))
+
+
+def _verdict(plan: Plan, page: Page) -> str:
+    """The last line: whether the target as given fits, else what does."""
+    if plan.verdict is None:
+        goal = _GOALS[plan.goal]
+        return f"{page.green('fits')}: {goal}: {_best(plan.best, plan)}" if plan.best else _none(plan, page)
+    scenario = plan.scenario
+    given = f"batch {scenario.batch} x {scenario.seq:,} as given"
+    text = f"{_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
+    if plan.verdict.word == "fits":
+        return text
+    if plan.advice:
+        count = len(plan.advice[0].steps)
+        after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
+        return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
+    return f"{text}; no list of changes " + ("makes it safe" if plan.verdict.fits else "makes it fit")
+
+
+def _of(verdict: Verdict) -> str:
+    return f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}"
+
+
+def _word(verdict: Verdict, page: Page) -> str:
+    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
+
+
+def render_matrix(matrix: Matrix, page: Page) -> str:
+    """Models down, cards across: the longest of the sequence lengths that fits."""
+    batches = sorted({scenario.batch for scenario in matrix.scenarios})
+    lengths = ", ".join(f"{seq:,}" for seq in matrix.seqs)
+    lines = page.wrap(
+        f"longest sequence that fits, of {lengths}, at batch {', '.join(map(str, batches))}; fitting between them is "
+        "taken to be monotone",
+        indent="  ",
+    )
+    names = [_name(scenario) for scenario in matrix.scenarios]
+    width = _columns(matrix, names, page)
+    for start in range(0, len(matrix.cards), width):
+        chosen = slice(start, start + width)
+        rows = [["", *matrix.cards[chosen]]]
+        for name, cells in zip(names, matrix.cells, strict=True):
+            rows.append([name, *(f"{c.scenario.seq:,}" if c.fits else page.red("no") for c in cells[chosen])])
+        lines += ["", *table(rows)]
+    count = sum(cell.fits for cells in matrix.cells for cell in cells)
+    total = len(matrix.cards) * len(matrix.scenarios)
+    return "\n".join([*lines, "", f"{count} of {total} pairs of model and card fit"])
+
+
+def _columns(matrix: Matrix, names: Sequence[str], page: Page) -> int:
+    """How many cards stand side by side."""
+    widest = max(*(len(card) for card in matrix.cards), len("32,768")) + 2
+    room = (page.width - max(map(len, names))) // widest if page.width else len(matrix.cards)
+    return max(room, 1)
+
+
+def _name(scenario: Scenario) -> str:
+    quant = f" {scenario.quant.type.value}" if scenario.quant.type is not QuantType.NONE else ""
+    return f"{scenario.model.name} {scenario.method.value}{quant}"
