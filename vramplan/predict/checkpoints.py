@@ -18,7 +18,7 @@ def run_checkpointed(t: Tape, layer: Layer, hidden: Tensor, kind: Checkpointing)
 
 
 def _random_state(t: Tape) -> Tensor | None:
-    """The CPU generator's state, kept so that dropout repeats itself (`preserve_rng_state`): 5,056 bytes of CPU memory."""
+    """The CPU generator's state (5,056 bytes), kept so that dropout repeats itself (`preserve_rng_state`)."""
     return None if t.cuda else t.new((5056,), UINT8, "random generator's state")
 
 
@@ -62,5 +62,3 @@ def _reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Tensor:
     assert out.node is not None
     out.node.kept = random
     return out
-
-

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from vramplan.architecture import Attention, Block, Mlp
 from vramplan.predict.experts import mixture
 from vramplan.predict.latent import latent_queries_keys_values
+from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import Heads, rotate
 from vramplan.predict.operations_mlp import activation
-from vramplan.predict.modules import Context, Modules
 from vramplan.predict.tape import Tape, Tensor
 
 LayerFunction = Callable[[Tape, Modules, Context, Block, Tensor], Tensor]
@@ -66,7 +66,7 @@ def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tens
     style = STYLES[c.architecture.family]
     residual = hidden
     x = _norm(t, m, style, style.names[0], hidden) if style.before else hidden
-    x, weights = attention(t, m, c, block.attention, style, x)
+    x, _weights = attention(t, m, c, block.attention, style, x)
     if style.after:
         x = _norm(t, m, style, style.names_after[0], x)
     x = add(t, residual, scale(t, x) if style.scaled_residual else x, "residual")

@@ -1,4 +1,4 @@
-"""Mixtures of experts as transformers 5.17 runs them: the router, and all experts' products grouped (integrations/moe.py)."""
+"""Mixtures of experts as transformers 5.17 runs them (integrations/moe.py): a router, all experts' products grouped."""
 
 from vramplan.architecture import Experts
 from vramplan.predict.modules import Modules
@@ -149,4 +149,3 @@ def _summed(t: Tape, x: Tensor, chosen: Shape) -> Tensor:
         return (t.view(grad, before),)
 
     return t.record(out, (x,), [], backward)
-

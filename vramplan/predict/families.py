@@ -2,12 +2,14 @@
 
 from vramplan.architecture import Architecture, WeightKind
 from vramplan.predict.decoder import STYLES, LayerFunction, layer
+from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, dropout, scale
+from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
 from vramplan.predict.tape import Gradients, Tape, Tensor
-from vramplan.scenario import Checkpointing, Scenario
-
+from vramplan.scenario import Checkpointing, Method, Scenario
+from vramplan.stacks import LossKernel
 
 #: Families whose layer is not Llama's with switches.
 CLASSIC: dict[str, LayerFunction] = {"gpt2": gpt2, "gpt_neox": gpt_neox, "phi": phi, "opt": opt, "falcon": falcon}
@@ -18,11 +20,25 @@ def layer_function(architecture: Architecture) -> LayerFunction:
     return CLASSIC.get(architecture.family, layer)
 
 
+def known(architecture: Architecture) -> bool:
+    """Whether the family's layer is written down."""
+    return architecture.family in STYLES or architecture.family in CLASSIC
+
+
 def unknown_features(scenario: Scenario) -> tuple[str, ...]:
     """Features of the scenario that the closed form only approximates, each in a few words."""
-    found = []
-    if scenario.architecture.family not in STYLES and scenario.architecture.family not in CLASSIC:
-        found.append(f"the layer of {scenario.architecture.family}")
+    architecture = scenario.architecture
+    found = [] if known(architecture) else [f"the layer of {architecture.family}, taken for Llama's"]
+    if assumed := architecture.facts.get("assumed"):
+        found.append(f"facts of the layer that were guessed ({assumed})")
+    if scenario.method.adapts and resolve_targets(architecture, scenario.lora).parameters:
+        found.append("adapters on the experts' fused parameters")
+    if scenario.stack.loss is LossKernel.LIGER:
+        found.append("Liger's loss kernel")
+    if scenario.method is Method.INFERENCE and any(block.attention.latent_kv for block in architecture.blocks):
+        found.append("the cache of latent attention")
+    names = {part.activation for b in architecture.blocks for part in (b.mlp, b.experts) if part is not None}
+    found += [f"activation '{name}'" for name in sorted(names) if name not in KNOWN_ACTIVATIONS]
     return tuple(found)
 
 

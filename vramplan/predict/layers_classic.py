@@ -23,7 +23,7 @@ def gpt2(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tenso
     """GPT2Block."""
     residual = hidden
     x = m.norm(t, "ln_1", hidden)
-    attended, weights = _gpt2_attention(t, m, c, block.attention, x)
+    attended, _weights = _gpt2_attention(t, m, c, block.attention, x)
     x = add(t, attended, residual, "residual")
     residual = x
     x = m.norm(t, "ln_2", x)
@@ -32,9 +32,7 @@ def gpt2(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tenso
     return add(t, residual, fed, "layer output")
 
 
-def _gpt2_attention(
-    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def _gpt2_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     width = facts.heads * facts.head_dim
     query, key, value = (split_heads(t, part, facts.heads) for part in split(t, m["attn.c_attn"](t, x), [width] * 3))
     out, weights = c.attend(t, query, key, value, heads(c, facts))
@@ -44,7 +42,7 @@ def _gpt2_attention(
 
 def gpt_neox(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
     """GPTNeoXLayer: attention and MLP side by side, as a rule."""
-    attended, weights = _neox_attention(t, m, c, block.attention, m.norm(t, "input_layernorm", hidden))
+    attended, _weights = _neox_attention(t, m, c, block.attention, m.norm(t, "input_layernorm", hidden))
     attended = _drop(t, c, attended)
     if c.architecture.facts.get("parallel_residual"):
         fed = _drop(t, c, _neox_mlp(t, m, block, m.norm(t, "post_attention_layernorm", hidden)))
@@ -59,9 +57,7 @@ def _neox_mlp(t: Tape, m: Modules, block: Block, x: Tensor) -> Tensor:
     return plain_mlp(t, m, block.mlp, x, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 
 
-def _neox_attention(
-    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def _neox_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     fused = split_heads(t, m["attention.query_key_value"](t, x), facts.heads)
     query, key, value = split(t, fused, [facts.head_dim] * 3)
     query, key = _rotated_apart(t, c, query, key)
@@ -80,16 +76,14 @@ def phi(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor
     """PhiDecoderLayer: one norm for attention and MLP side by side."""
     residual = hidden
     x = m.norm(t, "input_layernorm", hidden)
-    attended, weights = _phi_attention(t, m, c, block.attention, x)
+    attended, _weights = _phi_attention(t, m, c, block.attention, x)
     attended = _drop(t, c, attended)
     assert block.mlp is not None
     fed = _drop(t, c, plain_mlp(t, m, block.mlp, x, "mlp.fc1", "mlp.fc2"))
     return add(t, add(t, attended, fed, "branches"), residual, "layer output")
 
 
-def _phi_attention(
-    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def _phi_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
     key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
@@ -104,7 +98,7 @@ def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor
     before = not c.architecture.facts.get("norm_after_residual")
     residual = hidden
     x = m.norm(t, "self_attn_layer_norm", hidden) if before else hidden
-    x, weights = _opt_attention(t, m, c, block.attention, x)
+    x, _weights = _opt_attention(t, m, c, block.attention, x)
     x = _drop(t, c, x)
     x = add(t, residual, x, "residual")
     x = x if before else m.norm(t, "self_attn_layer_norm", x)
@@ -116,9 +110,7 @@ def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor
     return x if before else m.norm(t, "final_layer_norm", x)
 
 
-def _opt_attention(
-    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def _opt_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     query = split_heads(t, scale(t, m["self_attn.q_proj"](t, x), "scaled query"), facts.heads)
     key, value = m["self_attn.k_proj"](t, x), m["self_attn.v_proj"](t, x)
     key, value = split_heads(t, key, facts.kv_heads), split_heads(t, value, facts.kv_heads)
@@ -134,7 +126,7 @@ def falcon(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Ten
     two = "ln_mlp.weight" in m.tensors
     x = m.norm(t, "ln_attn" if two else "input_layernorm", hidden)
     for_mlp = m.norm(t, "ln_mlp", hidden) if two else x
-    attended, weights = _falcon_attention(t, m, c, block.attention, x)
+    attended, _weights = _falcon_attention(t, m, c, block.attention, x)
     if not facts.get("parallel_residual"):
         residual = add(t, residual, attended, "residual")
         for_mlp = m.norm(t, "post_attention_layernorm", residual)
@@ -144,9 +136,7 @@ def falcon(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Ten
     return add(t, residual, _drop(t, c, fed), "layer output")
 
 
-def _falcon_attention(
-    t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Slices of one projection."""
     batch, seq, _ = x.shape
     fused = m["self_attention.query_key_value"](t, x)

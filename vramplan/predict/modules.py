@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.predict.adapters import adapted
 from vramplan.predict.base import prepared_element
+from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.operations import layer_norm, rms_norm
 from vramplan.predict.operations_attention import Heads, eager, sdpa
 from vramplan.predict.projections import Adapter, Projection, Quantised
@@ -28,11 +29,12 @@ class Modules:
         self.projections: dict[str, Projection] = {}
         self.tensors: dict[str, Tensor] = {}
         full = scenario.method is Method.FULL
+        targets = resolve_targets(scenario.architecture, scenario.lora).modules if scenario.method.adapts else ()
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:
             if weight.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD):
                 path = weight.path.removesuffix(".weight")
-                self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"))
+                self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), targets)
             elif weight.kind is not WeightKind.BIAS:
                 self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
 
@@ -51,7 +53,9 @@ class Modules:
         return self.projections[path]
 
 
-def _projection(t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None) -> Projection:
+def _projection(
+    t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None, targets: tuple[str, ...]
+) -> Projection:
     inputs, outputs = weight.in_out
     full = scenario.method is Method.FULL
     quantised = _quantised(scenario) if is_quantized(weight, scenario.quant) else None
@@ -63,7 +67,7 @@ def _projection(t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None
         None if quantised else t.parameter(shape, kind_of(weight, scenario), trained=full),
         quantised,
         None if bias is None or quantised else t.parameter(bias.shape, kind_of(bias, scenario), trained=full),
-        _adapter(t, scenario, weight) if scenario.method.adapts and adapted(weight, scenario.lora.targets) else None,
+        _adapter(t, scenario, weight) if targets and adapted(weight, targets) else None,
     )
 
 

@@ -168,14 +168,18 @@ def mean(t: Tape, x: Tensor) -> Tensor:
     return t.record(out, (x,), [], backward)
 
 
-def rms_norm(t: Tape, x: Tensor, weight: Tensor | None, *, upcast_weight: bool = False, shifted: bool = False) -> Tensor:
+def rms_norm(
+    t: Tape, x: Tensor, weight: Tensor | None, *, upcast_weight: bool = False, shifted: bool = False
+) -> Tensor:
     """LlamaRMSNorm and its kin, written out in Python in transformers: fp32 inside, back to the input's type, times weight.
 
     `upcast_weight` multiplies in fp32 and casts last (Gemma, OLMo 2); `shifted` uses `1 + weight` (Gemma).
     """
     wide = cast(t, x, FLOAT32, "norm input fp32")
     variance = mean(t, square(t, wide))
-    normed = mul(t, wide, pointwise(t, shift(t, variance, "variance"), "rsqrt", saves="result", temporaries=2), "normed")
+    normed = mul(
+        t, wide, pointwise(t, shift(t, variance, "variance"), "rsqrt", saves="result", temporaries=2), "normed"
+    )
     del wide
     if weight is None:
         return cast(t, normed, x.kind)
@@ -280,7 +284,17 @@ def cat(t: Tape, pieces: list[Tensor], label: str = "concatenation") -> Tensor:
 
 def split(t: Tape, x: Tensor, sizes: list[int]) -> list[Tensor]:
     """`x.split(sizes, -1)`: views; backward concatenates the gradients once all of them are there."""
-    pieces = [t.view(x, (*x.shape[:-1], size)) for size in sizes]
+    return _split(t, x, [(*x.shape[:-1], size) for size in sizes])
+
+
+def split_rows(t: Tape, x: Tensor, rows: int) -> list[Tensor]:
+    """`x.split(rows)`: the same along the first dimension."""
+    counts = [min(rows, x.shape[0] - start) for start in range(0, x.shape[0], rows)]
+    return _split(t, x, [(count, *x.shape[1:]) for count in counts])
+
+
+def _split(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    pieces = [t.view(x, piece) for piece in shapes]
     if not t.needs_grad(x):
         return pieces
     shape = x.shape

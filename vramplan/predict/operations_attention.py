@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vramplan.predict.operations import add, cast, cat, clone, dropout, mul, narrow, pointwise, reshape, scale, softmax
 from vramplan.predict.projections import lowered
-from vramplan.predict.template import Padded
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
+from vramplan.predict.template import Padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ def _transposed(t: Tape, x: Tensor) -> Tensor:
     return reshape(t, x, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
 
 
-def eager(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> tuple[Tensor, Tensor]:
+def eager(
+    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads
+) -> tuple[Tensor, Tensor]:
     """`eager_attention_forward` of modeling_llama.py: scores of every pair of positions, softmax in fp32."""
     grouped = spec.grouped
     key_states = repeat_kv(t, key, spec.heads)
@@ -80,14 +82,17 @@ def eager(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     weights = scale(
         t,
         batched(
-            t, _dense(t, query, permuted=not spec.heads_first),
+            t,
+            _dense(t, query, permuted=not spec.heads_first),
             _transposed(t, _dense(t, key_states, permuted=not grouped and not spec.heads_first)),
             "scores",
         ),
         "scaled scores",
     )
     if spec.softcap:
-        weights = scale(t, pointwise(t, scale(t, weights, "capped scores"), "tanh of scores", saves="result"), "soft-capped scores")
+        weights = scale(
+            t, pointwise(t, scale(t, weights, "capped scores"), "tanh of scores", saves="result"), "soft-capped scores"
+        )
     if mask is not None:
         weights = add(t, weights, mask, "masked scores")
     weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
@@ -104,9 +109,7 @@ def _heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
     return clone(t, swapped, "attention output, heads last") if copy else swapped
 
 
-def sdpa(
-    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str
-) -> Tensor:
+def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
     expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
     if backend != "flash_attention_2" and (expands or backend == "efficient"):
@@ -140,7 +143,10 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         kind = grad.kind
-        grads = [t.new(shape, kind, f"{name} gradient") for shape, name in zip(shapes, ("query", "key", "value"), strict=True)]
+        grads = [
+            t.new(shape, kind, f"{name} gradient")
+            for shape, name in zip(shapes, ("query", "key", "value"), strict=True)
+        ]
         temporaries = _backward_temporaries(t, backend, (batch, heads, seq, dim), kind, grouped=grouped)
         del temporaries
         return grads
@@ -183,7 +189,10 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     keys, values = repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads)
     grouped = spec.grouped
     scores = batched(
-        t, _dense(t, scaled, permuted=not spec.heads_first), _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped and not spec.heads_first), "scores"
+        t,
+        _dense(t, scaled, permuted=not spec.heads_first),
+        _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped and not spec.heads_first),
+        "scores",
     )
     weights = _safe_softmax(t, scores)
     del scores

@@ -1,11 +1,12 @@
 """Activation functions, by transformers' ACT2FN name."""
 
-from vramplan.errors import UsageError
 from vramplan.predict.operations import add, mul, pointwise, scale, shift
 from vramplan.predict.tape import Tape, Tensor
 
 #: One kernel that saves its input (silu_backward, gelu_backward).
 _SAVES_INPUT = ("silu", "swish", "gelu", "gelu_pytorch_tanh", "gelu_python_tanh")
+
+KNOWN_ACTIVATIONS = (*_SAVES_INPUT, "relu", "gelu_new")
 
 
 def activation(t: Tape, name: str, x: Tensor) -> Tensor:
@@ -16,7 +17,7 @@ def activation(t: Tape, name: str, x: Tensor) -> Tensor:
         return pointwise(t, x, name, saves="result")
     if name == "gelu_new":
         return _gelu_new(t, x)
-    raise UsageError(f"activation '{name}' is not known in closed form", hint="use --engine trace")
+    return pointwise(t, x, name, saves="input")  # unknown: as if it were one kernel; the step warns
 
 
 def _gelu_new(t: Tape, x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from vramplan.predict.fused import fused_gemm_4bit
 from vramplan.predict.operations import add, cast, clone, dropout, scale
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
 
-
 _A, _B = "lora_A output", "lora_B output"
 
 

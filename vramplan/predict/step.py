@@ -8,8 +8,9 @@ from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trainables
 from vramplan.predict.checkpoints import run_checkpointed
-from vramplan.predict.families import embed, final_norm, layer_function
-from vramplan.predict.loss import causal_loss, head_logits
+from vramplan.predict.families import embed, final_norm, known, layer_function, unknown_features
+from vramplan.predict.generic import stand_in
+from vramplan.predict.loss import causal_loss, chunked_loss, head_logits, liger_loss
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
@@ -20,7 +21,7 @@ from vramplan.predict.tape_parts import Group
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
-from vramplan.stacks import Outputs
+from vramplan.stacks import LossKernel, Outputs
 from vramplan.timeline import Part
 
 
@@ -31,8 +32,6 @@ def step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
 
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:
     """What the closed form of this step does not know exactly; each sentence points to the trace."""
-    from vramplan.predict.families import unknown_features
-
     return tuple(f"{what}: not exact in closed form, use --engine trace" for what in unknown_features(scenario))
 
 
@@ -145,6 +144,9 @@ class _Model:
         self.t = t
         self.scenario = scenario
         architecture = scenario.architecture
+        if not known(architecture):
+            architecture = stand_in(architecture)
+        self.architecture = architecture
         self.layers = list(_patterns(architecture, scenario.seq))
         self.groups = [Group(run.times) for run in self.layers]
         self.modules: list[list[Modules]] = []
@@ -161,11 +163,19 @@ class _Model:
     def forward(self) -> Outcome:
         """`...ForCausalLM.forward` with labels."""
         t, s = self.t, self.scenario
-        hidden = self._decoder()
+        hidden = self.hidden_states()
         t.enter(Phase.LOSS)
         t.script.logits_width(s.architecture.vocab)
-        logits = head_logits(t, hidden, *self._head(), dict(s.architecture.facts))
+        if s.stack.loss is LossKernel.CHUNKED:
+            return Outcome(chunked_loss(t, hidden, self.logits), None)
+        if s.stack.loss is LossKernel.LIGER:
+            return Outcome(liger_loss(t, hidden, self._head()[0]), None)
+        logits = self.logits(hidden)
         return Outcome(causal_loss(t, logits), logits)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output head on the hidden states of one or all tokens."""
+        return head_logits(self.t, hidden, *self._head(), dict(self.scenario.architecture.facts))
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
         if self.scenario.architecture.tied:
@@ -175,17 +185,18 @@ class _Model:
         assert projection.weight is not None
         return projection.weight, projection.bias
 
-    def _decoder(self) -> Tensor:
+    def hidden_states(self) -> Tensor:
+        """`...Model.forward`: embeddings, layers, final norm."""
         t, s = self.t, self.scenario
         hidden, held = embed(t, self.outside, s)
-        context = Context(s.architecture, attention_kernels(s, t, hidden.kind))
+        context = Context(self.architecture, attention_kernels(s, t, hidden.kind))
         context.position_ids = t.new((1, s.seq), INT64, "position_ids")
         context.masks = causal_masks(t, s, hidden.kind)
         context.cos, context.sin = rotary(t, s, hidden.kind)
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
             hidden = t.open(group, hidden)
             for block, own in zip(run.blocks, modules, strict=True):
-                hidden = self._layer(own, context, s.architecture.blocks[block], hidden)
+                hidden = self._layer(own, context, self.architecture.blocks[block], hidden)
             hidden = t.close(group, hidden)
         hidden = final_norm(t, self.outside, s.architecture, hidden)
         del held

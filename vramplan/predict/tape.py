@@ -81,11 +81,14 @@ Gradients = Sequence[Tensor | None]
 Backward = Callable[[list[Tensor], Tensor], Gradients]
 
 
-class Holder(NamedTuple):
+class Holder:
     """Stands for a saved tensor that a checkpoint will recompute."""
 
-    frame: "Frame"
-    index: int
+    __slots__ = ("frame", "index")
+
+    def __init__(self, frame: "Frame", index: int) -> None:
+        self.frame = frame
+        self.index = index
 
 
 Saved = Tensor | Holder
@@ -97,7 +100,13 @@ class Node:
     __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "pending", "saved", "scope")
 
     def __init__(
-        self, order: int, kind: Kind, edges: "Sequence[Node | None]", saved: list[Saved], backward: Backward, scope: str = ""
+        self,
+        order: int,
+        kind: Kind,
+        edges: "Sequence[Node | None]",
+        saved: list[Saved],
+        backward: Backward,
+        scope: str = "",
     ) -> None:
         self.order = order
         self.kind = kind
@@ -128,7 +137,7 @@ class Frame:
         self.recomputed: list[Tensor | None] = []
 
 
-class StopRecomputation(Exception):  # noqa: N818 - control flow, as in torch
+class StopRecomputationError(Exception):
     """Raised when a recomputation has saved everything that its forward saved."""
 
 
@@ -185,7 +194,7 @@ class Tape:
     def _accumulate(self, leaf: Leaf, grad: Tensor) -> Gradients:
         """AccumulateGrad: the first gradient becomes `.grad` as it is, the next is added in place."""
         if leaf.grad is None:
-            # accumulate_grad.h: taken as it is when it has the parameter's layout and nobody else refers to it, else cloned
+            # accumulate_grad.h: taken as it is when it has the parameter's layout, else cloned
             storage = grad.storage
             whole = storage is not None and grad.numel * grad.kind.bytes == storage.bytes
             leaf.grad = grad if whole else self.new(leaf.tensor.shape, leaf.tensor.kind, "gradient")
@@ -218,7 +227,7 @@ class Tape:
                 continue
             frame.recomputed.append(Tensor(tensor.shape, tensor.kind, tensor.storage))
             if len(frame.recomputed) == frame.count:
-                raise StopRecomputation
+                raise StopRecomputationError
         return holders
 
     def record(self, out: Tensor, inputs: Sequence[Tensor | None], saved: list[Saved], backward: Backward) -> Tensor:
@@ -278,7 +287,7 @@ class Tape:
         return outputs
 
     def _add(self, node: Node, grad: Tensor) -> None:
-        """Put a gradient where `node` will find it; the engine casts it to what forward produced (`validate_outputs`)."""
+        """Put a gradient where `node` will find it, cast to what forward produced (engine.cpp `validate_outputs`)."""
         if grad.kind is not node.kind:
             grad = self.new(grad.shape, node.kind, "gradient cast")
         old = node.gradient
@@ -305,10 +314,11 @@ class Tape:
         before = (self.frame, self.recording, self.autocast, self.casts)
         self.frame, self.recording, self.autocast, self.casts = frame, True, frame.autocast, {}
         # `fork_rng` sets the generator's present state aside meanwhile
-        aside = None if frame.random is None else self.new(frame.random.shape, frame.random.kind, "generator's state aside")
+        state = frame.random
+        aside = None if state is None else self.new(state.shape, state.kind, "generator's state aside")
         try:
             frame.run()
-        except StopRecomputation:
+        except StopRecomputationError:
             pass
         finally:
             self.frame, self.recording, self.autocast, self.casts = before

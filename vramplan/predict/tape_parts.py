@@ -36,7 +36,13 @@ class Block:
     __slots__ = ("alive", "component", "group", "kind", "label", "scope", "shape")
 
     def __init__(
-        self, scope: str, label: str, shape: tuple[int, ...], kind: str, group: Group | None, component: Component | None
+        self,
+        scope: str,
+        label: str,
+        shape: tuple[int, ...],
+        kind: str,
+        group: Group | None,
+        component: Component | None,
     ) -> None:
         self.scope = scope
         self.label = label
@@ -84,7 +90,8 @@ class Script:
             self._items.append(~block)
             return
         if info.group is None or self._group is not None:
-            self._misplaced = f"a round frees what another made: {info.scope} {info.label}"  # destructors must not raise
+            # a destructor must not raise: `template` does
+            self._misplaced = f"a round frees what another made: {info.scope} {info.label}"
             return
         self._items.append(Body(info.group, False, [~block]))
 
