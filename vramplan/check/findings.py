@@ -139,8 +139,8 @@ def _case_json(case: Case) -> dict[str, Any]:
         "baseline": case.baseline.source if case.baseline else None,
         "new": case.new.source if case.new else None,
         "findings": [_finding_json(finding) for finding in case.findings],
-        "different_fields": [_change_json(change) for change in case.fields],
-        "changes": [_change_json(change) for change in case.changes],
+        "different_fields": [change.to_json() for change in case.fields],
+        "changes": [change.to_json() for change in case.changes],
         "moved_most": row_json(case.most) if case.most else None,
     }
     if case.outcome:
@@ -167,7 +167,3 @@ def pair_json(pair: Pair) -> dict[str, Any]:
     """A quantity in baseline and new result; the relative difference is null when the baseline holds nothing."""
     relative = None if pair.relative is None else round(pair.relative, 6)
     return {"baseline": pair.reference, "new": pair.other, "difference": pair.difference, "relative": relative}
-
-
-def _change_json(change: Change) -> dict[str, str]:
-    return {"what": change.what, "before": change.before, "after": change.after}

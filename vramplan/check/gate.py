@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vramplan.check.findings import Case, Check, Finding, FindingKind, Status
 from vramplan.check.items import Item, Key, by_key
-from vramplan.check.limits import DEFAULT_LIMITS, Limit, Reading, readings
+from vramplan.check.limits import DEFAULT_LIMITS, Limit, Reading, mirrored, readings
 from vramplan.check.sameness import different_fields, other_changes
 from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
@@ -136,16 +136,11 @@ def _status(
     if comparison is None or not _moved(comparison):
         return Status.EQUAL
     shrank = (
-        not limit.allowance.allows(_mirrored(reading.pair))
+        not limit.allowance.allows(mirrored(reading.pair))
         for limit in limits
         for reading in readings(limit.subject, comparison)
     )
     return Status.IMPROVED if any(shrank) else Status.MOVED
-
-
-def _mirrored(pair: Pair) -> Pair:
-    """Growth where there is shrinkage, by as much."""
-    return Pair(pair.reference, 2 * pair.reference - pair.other)
 
 
 def _moved(comparison: Comparison) -> bool:

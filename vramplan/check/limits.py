@@ -54,6 +54,11 @@ class Amount:
         return human(self.bytes).replace(".00 ", " ").replace(" ", "")
 
 
+def mirrored(pair: Pair) -> Pair:
+    """Growth where there is shrinkage, by as much: what a limit says to it holds in both directions."""
+    return Pair(pair.reference, 2 * pair.reference - pair.other)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One component at one phase's high-water mark."""

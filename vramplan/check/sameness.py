@@ -24,6 +24,10 @@ class Change:
     def __str__(self) -> str:
         return f"{self.what} {self.before} -> {self.after}"
 
+    def to_json(self) -> dict[str, str]:
+        """A plain mapping."""
+        return {"what": self.what, "before": self.before, "after": self.after}
+
 
 def different_fields(baseline: Result, new: Result) -> tuple[Change, ...]:
     """The fields that change memory and differ: with any, the two are not comparable.

@@ -1,12 +1,14 @@
 """The sentences of a check, the same in every format."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vramplan.check.findings import Case, Check, Status
 from vramplan.check.gate import growth
 from vramplan.check.items import printable
 from vramplan.check.update import Action, Update
 from vramplan.compare import Row
+from vramplan.report.layout import Page
 
 
 def answer(check: Check) -> str:
@@ -64,6 +66,12 @@ def details(case: Case) -> Iterator[str]:
         yield f"changed: {changed(case)}"
     elif case.findings:
         yield "changed: no version, no key of the model's configuration"
+
+
+def indented(text: str, page: Page) -> list[str]:
+    """`text` two columns in, wrapped to the page with what follows two more in."""
+    narrower = replace(page, width=max(page.width - 2, 1) if page.width else 0)
+    return [f"  {line}" for line in narrower.wrap(text, indent="  ")]
 
 
 def update_lines(update: Update) -> Iterator[str]:
