@@ -1,0 +1,48 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+from samples import ON_CPU, RECORD
+
+import vramplan
+from vramplan.ledger import Component, Phase
+from vramplan.units import GIB
+
+
+def test_a_scenario_is_loaded_and_predicted() -> None:
+    scenario = vramplan.Scenario.load("llama-2-7b", batch=4, seq=512, gpu="rtx3090")
+    prediction = vramplan.predict(scenario)
+    assert isinstance(prediction, vramplan.Prediction)
+    assert (prediction.engine, prediction.device, prediction.scenario) == ("analytic", "cuda", scenario)
+    # 6,476,005,376 weights of 4 bits
+    assert prediction.ledger.bytes(Phase.STEP, Component.WEIGHTS) == 3_238_002_688
+    assert prediction.verdict is not None
+    assert prediction.to_json()["verdict"]["fits"] is True
+    with pytest.raises(FrozenInstanceError):
+        prediction.engine = "other"  # type: ignore[misc]
+
+
+def test_a_budget_stands_for_a_card() -> None:
+    scenario = vramplan.Scenario.load("llama-2-7b")
+    assert vramplan.predict(scenario).verdict is None
+    verdict = vramplan.predict(scenario, budget=GIB).verdict
+    assert verdict is not None
+    assert (verdict.budget, verdict.fits, verdict.word) == (GIB, False, "does not fit")
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(vramplan.VramplanError, match="unknown engine 'magic'"):
+        vramplan.predict(vramplan.Scenario.load("llama-2-7b"), "magic")  # type: ignore[arg-type]
+
+
+def test_a_scenario_is_compared_on_the_other_sides_device() -> None:
+    scenario = vramplan.Scenario.load("llama-2-7b", seq=64)
+    assert vramplan.compare(scenario, RECORD).a.device == "cpu"
+    assert vramplan.compare(ON_CPU, scenario).b.device == "cpu"
+    comparison = vramplan.compare(scenario, scenario)
+    assert isinstance(comparison, vramplan.Comparison)
+    assert (comparison.a.device, comparison.equal) == ("cuda", True)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        vramplan.nothing  # type: ignore[attr-defined]  # noqa: B018
