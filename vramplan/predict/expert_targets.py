@@ -30,6 +30,15 @@ _PATTERNS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def fused_projections(family: str, weight: Weight) -> int:
+    """How many projections of a checkpoint each expert's part of a 3-D parameter is made of; 0 when nothing is merged.
+
+    conversion_mapping.py: these families' checkpoints store every expert's matrices apart.
+    """
+    name = weight.path.rpartition(".")[2]
+    return sum(parameter == name for parameter in _PATTERNS.get(family, {}).values())
+
+
 class Targets(NamedTuple):
     """What is adapted: modules by name, and bare parameters."""
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vramplan.architecture import Weight
+from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import adapter_tensors
 from vramplan.predict.base import loaded_element, piece, prepared_element, quantized_modules, steady_element, upcasts
-from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.expert_targets import Targets, fused_projections, resolve_targets
 from vramplan.predict.layers import runs
-from vramplan.predict.quantization import is_quantized, pieces, shared_pieces
+from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Load, Lora, QuantType, Scenario
@@ -119,10 +119,33 @@ def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> l
         for weight in group.weights:
             if is_quantized(weight, scenario.quant):
                 _quantize(writer, weight, scenario, device)
-            else:
-                block = writer.hold(piece(weight, loaded_element(weight, scenario), scenario.quant))
-                held.append(Held(weight, block))
+                continue
+            stored = piece(weight, loaded_element(weight, scenario), scenario.quant)
+            parts = 0
+            if scenario.load_from is Load.CHECKPOINT and weight.kind is WeightKind.EXPERTS:
+                parts = fused_projections(scenario.architecture.family, weight)
+            held.append(Held(weight, _merge(writer, stored, parts) if parts else writer.hold(stored)))
     return held
+
+
+def _merge(writer: Writer, stored: Piece, parts: int) -> int:
+    """One parameter made of every expert's matrices, as transformers 5.17 core_model_loading.py makes it.
+
+    All of them arrive; MergeModulelist stacks each projection's (its list goes after), Concatenate joins the stacks.
+    """
+    size = stored.bytes // parts
+    arrived = [writer.alloc(Component.WORKSPACE, f"{stored.label} expert by expert", size) for _ in range(parts)]
+    if parts == 1:
+        block = writer.hold(stored)
+        writer.free(*arrived)
+        return block
+    stacked = []
+    for matrices in arrived:
+        stacked.append(writer.alloc(Component.WORKSPACE, f"{stored.label} stacked", size))
+        writer.free(matrices)
+    block = writer.hold(stored)
+    writer.free(*stacked)
+    return block
 
 
 def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> None:
