@@ -87,20 +87,31 @@ class _Run:
     def __init__(self, tracker: Tracker) -> None:
         self.blocks: dict[int | None, list[Block]] = defaultdict(list)
         self.happenings: list[Happening | Enter | EmptyCache] = []
-        ranks: dict[int, int] = {}
+        self._ranks: dict[int, int] = {}
+        together: list[Happening] = []
         for event in tracker.events:
+            if isinstance(event, Death) and event.layer is None:
+                together.append(self._death(event))
+                continue
+            # What dies together outside every layer (autocast's cache of casts) dies in the order of a hash table.
+            self.happenings += sorted(together, key=lambda h: (-1 if h.owner is None else h.owner, h.rank))
+            together = []
             if isinstance(event, Block):
-                layer = event.place.layer
-                ranks[event.number] = len(self.blocks[layer])
-                self.blocks[layer].append(event)
-                self.happenings.append(Happening(layer, layer, ranks[event.number], True, event.bytes))
-            elif isinstance(event, Death):
-                block = event.block
-                owner = block.place.layer
-                layer = owner if event.layer is None else event.layer
-                self.happenings.append(Happening(layer, owner, ranks[block.number], False, block.bytes))
+                self.happenings.append(self._birth(event))
             else:
-                self.happenings.append(event)
+                self.happenings.append(self._death(event) if isinstance(event, Death) else event)
+        self.happenings += together
+
+    def _birth(self, block: Block) -> Happening:
+        layer = block.place.layer
+        self._ranks[block.number] = len(self.blocks[layer])
+        self.blocks[layer].append(block)
+        return Happening(layer, layer, self._ranks[block.number], True, block.bytes)
+
+    def _death(self, death: Death) -> Happening:
+        owner = death.block.place.layer
+        layer = owner if death.layer is None else death.layer
+        return Happening(layer, owner, self._ranks[death.block.number], False, death.block.bytes)
 
 
 class DepthMismatch(Exception):
@@ -114,12 +125,12 @@ def stretch(without: Tracker, with_one: Tracker, depths: Depths) -> Timeline:
     return Timeline(tuple(_Writer(long, depths, growth, with_one.vocab).events()))
 
 
-def _growth(short: _Run, long: _Run, depths: Depths) -> dict[int, int]:
-    """How many bytes each block outside the layers grows by per period (a list with an element per parameter does).
+def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, int], int]:
+    """How many bytes a block outside the period grows by per period (a tensor with an element per parameter does).
 
     Checks that the long run without the period's events is the short run.
     """
-    growth: dict[int, int] = {}
+    growth: dict[tuple[int | None, int], int] = {}
     rest = [h for h in long.happenings if not isinstance(h, Happening) or depths.shift(h.layer) != -1]
     if len(rest) != len(short.happenings):
         raise DepthMismatch(f"{len(rest)} events outside the period, {len(short.happenings)} without it")
@@ -133,17 +144,17 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[int, int]:
         if owner == -1 and b.layer is not None:
             owner = b.owner if b.layer < depths.head else b.owner - depths.period  # type: ignore[operator]
         same = a.born == b.born and a.layer == depths.shift(b.layer) and a.owner == owner and a.rank == b.rank
-        if not same or (a.bytes != b.bytes and b.owner is not None):
+        if not same:
             raise DepthMismatch(f"{a} against {b}")
         if a.bytes != b.bytes:
-            growth[b.rank] = b.bytes - a.bytes
+            growth[b.owner, b.rank] = b.bytes - a.bytes
     return growth
 
 
 class _Writer:
     """Writes the deep run's events."""
 
-    def __init__(self, run: _Run, depths: Depths, growth: dict[int, int], vocab: int) -> None:
+    def __init__(self, run: _Run, depths: Depths, growth: dict[tuple[int | None, int], int], vocab: int) -> None:
         self._run = run
         self._depths = depths
         self._growth = growth
@@ -189,9 +200,7 @@ class _Writer:
             return Free(number)
         block = self._run.blocks[happening.owner][happening.rank]
         self._numbers[key] = len(self._numbers)
-        size = block.bytes
-        if layer is None:
-            size += self._growth.get(happening.rank, 0) * (self._depths.times - 1)
+        size = block.bytes + self._growth.get((happening.owner, happening.rank), 0) * (self._depths.times - 1)
         return Alloc(self._numbers[key], size, self._component(block), _relabelled(block, layer))
 
     def _component(self, block: Block) -> Component:

@@ -112,7 +112,7 @@ class FakeTracker(Tracker):
         """Also keeps a tensor made of nothing in the optimizer with the parameter that was worked on before it."""
         block = super()._born(size, tensor, func, args, index)
         if self._phase is Phase.STEP:
-            if block.place.layer is None and block.op in ("empty", "zeros", "full", "empty_strided"):
+            if block.place.layer is None and block.op in ("empty", "zeros", "full", "empty_strided", "lift_fresh"):
                 block.place = replace(block.place, layer=self._last_layer)
             self._last_layer = block.place.layer
         return block

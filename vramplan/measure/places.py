@@ -34,6 +34,7 @@ class Places:
         self._made_by: dict[int, str] = {}
         self._cache: dict[tuple[str, str], Place] = {}
         self._handles: list[RemovableHandle] = []
+        self._ran_last = ""
         self._depth = 0
 
     def open(self) -> None:
@@ -59,12 +60,21 @@ class Places:
         """
         if self._stack:
             self._made_by[torch._C._autograd._get_sequence_nr() - 1] = self._stack[-1]
+            return
+        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        if node is not None:
+            self._ran_last = self._made_by.get(node._sequence_nr(), "")
 
     def _entered(self, module: nn.Module, args: Any) -> None:
         if not self._stack and id(module) not in self._names:
             for path, part in module.named_modules():
                 self._names.setdefault(id(part), path)
-        self._stack.append(self._names.get(id(module), ""))
+        path = self._names.get(id(module), "")
+        if not self._stack:
+            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            if node is not None:  # reentrant checkpointing runs the layer inside its own node
+                self._made_by[node._sequence_nr()] = path
+        self._stack.append(path)
 
     def _left(self, module: nn.Module, args: Any, out: Any) -> None:
         self._stack.pop()
@@ -87,11 +97,14 @@ class Places:
         return place
 
     def layer(self) -> int | None:
-        """The decoder layer whose code is running."""
+        """The decoder layer whose code is running; between two nodes of a backward, that of the node that ran last."""
         if self._stack:
             return self._place(self._stack[-1], "").layer
+        if torch._C._current_graph_task_id() == -1:  # type: ignore[attr-defined]
+            return None
         node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
-        return None if node is None else self._place(self._made_by.get(node._sequence_nr(), ""), "").layer
+        made_by = self._ran_last if node is None else self._made_by.get(node._sequence_nr(), "")
+        return self._place(made_by, "").layer
 
     def _place(self, module: str, node: str) -> Place:
         place = self._cache.get((module, node))
