@@ -259,7 +259,7 @@ def test_every_key_of_the_file_has_a_flag() -> None:
     from vramplan.commands.flags import FLAGS
     from vramplan.scenario_schema import LoraKeys, QuantKeys, StackKeys
 
-    sections = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
+    sections: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
     keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
     for section, content in sections.items():
         keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(content)}

@@ -19,7 +19,7 @@ FLOORS = [
     {"timeline", "allocator", "record"},
     {"predict", "training"},
     {"measure"},
-    {"api", "check", "compare", "history", "targets", "doctor"},
+    {"api", "check", "compare", "error_table", "history", "targets", "doctor"},
     {"report"},
     {"__init__", "cli", "commands", "__main__"},
 ]

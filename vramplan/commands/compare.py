@@ -93,7 +93,7 @@ def _shown(comparison: "Comparison", args: Namespace) -> Answer:
 
 def _errors(directory: Path, args: Namespace) -> Answer:
     from vramplan.api import predict
-    from vramplan.compare import error_table
+    from vramplan.error_table import error_table
 
     errors = error_table(directory, lambda scenario, device: predict(scenario, device=device))
     if args.json:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from vramplan.compare import Comparison, ErrorTable, Pair, Summary, Total, label
+from vramplan.compare import Comparison, Pair, Total, label
+from vramplan.error_table import ErrorTable, Summary
 from vramplan.ledger import Component
 from vramplan.record import Record
 from vramplan.report.layout import Page, amount, fitting_table, table, table_unit

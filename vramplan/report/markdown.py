@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vramplan.compare import Comparison, ErrorTable, Pair, Summary
+from vramplan.compare import Comparison, Pair
+from vramplan.error_table import ErrorTable, Summary
 from vramplan.report.comparison import EQUAL, difference, peak_sentence, percent, sides
 from vramplan.report.layout import amount, table_unit
 

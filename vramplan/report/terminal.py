@@ -131,7 +131,7 @@ def _share(share: float) -> str:
 
 def _header(result: Result, page: Page) -> Iterator[str]:
     scenario, count = result.scenario, result.parameters
-    yield from page.wrap(f"{page.bold(scenario.model.name)}: {', '.join(_method(scenario))}", indent="  ")
+    yield from page.wrap(f"{page.bold(_title(scenario))}: {', '.join(_method(scenario))}", indent="  ")
     yield from page.wrap(", ".join(_run(scenario)), indent="  ")
     counts = f"{_millions(count.total)} parameters"
     if count.quantized:
@@ -139,6 +139,12 @@ def _header(result: Result, page: Page) -> Iterator[str]:
     if count.trainable:
         counts += f", {_millions(count.trainable)} trained"
     yield from page.wrap(counts, indent="  ")
+
+
+def _title(scenario: Scenario) -> str:
+    """The model's name, after the scenario's own where it was given one."""
+    model = scenario.model.name
+    return model if scenario.name == f"{model}-{scenario.method.value}" else f"{scenario.name} ({model})"
 
 
 def _method(scenario: Scenario) -> Iterator[str]:

@@ -1,0 +1,134 @@
+"""How far predictions are from measurements: a directory of records, each against the prediction of its scenario."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from vramplan.compare import Comparison, Pair, compare
+from vramplan.errors import UsageError
+from vramplan.ledger import STATIC_COMPONENTS
+from vramplan.record import SCHEMA, Device, Outcome, Prediction, Record, load_result
+from vramplan.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """How far the prediction of one record's scenario is from the record."""
+
+    name: str
+    device: str
+    predicted: int
+    measured: int
+    reserved: Pair | None
+    """None where either side reserves nothing (cpu)."""
+    static_equal: bool
+    """Whether every static component of every phase is equal to the byte."""
+    worst_phase: float
+    """The largest relative error of any phase, as a magnitude."""
+
+    @property
+    def error(self) -> float:
+        """The signed relative error of the allocated peak."""
+        return (self.predicted - self.measured) / self.measured
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Magnitudes of a column of relative errors."""
+
+    mean: float
+    median: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """Predicted against measured over many records."""
+
+    rows: tuple[ErrorRow, ...]
+    skipped: tuple[str, ...]
+    """Files that gave no row, each with the reason."""
+
+    @property
+    def allocated(self) -> Summary:
+        """Errors of the allocated peak."""
+        return _summary([row.error for row in self.rows])
+
+    @property
+    def reserved(self) -> Summary | None:
+        """Errors of the reserved peak; None when no record has one."""
+        errors = [row.reserved.difference / row.reserved.reference for row in self.rows if row.reserved]
+        return _summary(errors) if errors else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: errors`; errors are fractions."""
+        summaries = {"allocated": self.allocated, "reserved": self.reserved}
+        return {
+            "schema": SCHEMA,
+            "kind": "errors",
+            "rows": [_error_json(row) for row in self.rows],
+            "summary": {
+                name: {"mean": round(s.mean, 6), "median": round(s.median, 6), "worst": round(s.worst, 6)}
+                for name, s in summaries.items()
+                if s is not None
+            },
+            "skipped": list(self.skipped),
+        }
+
+
+def error_table(directory: Path, predict: Callable[[Scenario, Device], Prediction]) -> ErrorTable:
+    """Every record below `directory` against `predict` of its own scenario on its own device."""
+    rows: list[ErrorRow] = []
+    skipped: list[str] = []
+    for path in sorted(directory.rglob("*.json")):
+        name = str(path.relative_to(directory))
+        try:
+            record = load_result(path)
+            if not isinstance(record, Record):
+                skipped.append(f"{name}: a prediction, not a record")
+            elif record.outcome is not Outcome.OK:
+                skipped.append(f"{name}: outcome {record.outcome.value}")
+            else:
+                rows.append(_error_row(compare(predict(record.scenario, record.device), record), name))
+        except UsageError as error:
+            skipped.append(f"{name}: {error.message.replace(f'{path}: ', '').replace(str(path), 'it')}")
+    if not rows:
+        reasons = "; ".join(skipped[:3]) or "it holds no .json file"
+        raise UsageError(f"no record to compare in '{directory}'", hint=f"{reasons}; `vramplan measure` writes records")
+    return ErrorTable(tuple(rows), tuple(skipped))
+
+
+def _error_row(comparison: Comparison, name: str) -> ErrorRow:
+    peaks = [max(side.reserved.values(), default=0) for side in (comparison.b, comparison.a)]
+    static = [row.pair.difference == 0 for row in comparison.rows if row.component in STATIC_COMPONENTS]
+    return ErrorRow(
+        name=name.removesuffix(".json"),
+        device=comparison.b.device,
+        predicted=comparison.peak.other,
+        measured=comparison.peak.reference,
+        reserved=Pair(*peaks) if all(peaks) else None,
+        static_equal=all(static),
+        worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
+    )
+
+
+def _error_json(row: ErrorRow) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "record": row.name,
+        "device": row.device,
+        "allocated": {"predicted": row.predicted, "measured": row.measured, "error": round(row.error, 6)},
+        "worst_phase": round(row.worst_phase, 6),
+        "static_equal": row.static_equal,
+    }
+    if row.reserved:
+        pair = row.reserved
+        relative = round(pair.difference / pair.reference, 6)
+        body["reserved"] = {"predicted": pair.other, "measured": pair.reference, "error": relative}
+    return body
+
+
+def _summary(errors: Sequence[float]) -> Summary:
+    sizes = [abs(error) for error in errors]
+    return Summary(mean(sizes), median(sizes), max(sizes))
