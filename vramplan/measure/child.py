@@ -16,7 +16,6 @@ import msgspec
 import torch
 
 from vramplan.errors import CannotRun, VramplanError
-from vramplan.ledger import Ledger
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
@@ -57,8 +56,12 @@ def measured(scenario: Scenario, device: str, steps: int) -> Record:
         _run(workload, losses)
         _say("measuring")
         _run(workload, losses)
+        steady = meter.ledger().steady
+        held = workload.release()
     _say("checking with the profiler")
-    ledger = _checked(meter, workload, losses)
+    # The profiler does not hear the end of what was allocated before it began (c10/core/CPUAllocator.cpp 2.13 knows no
+    # size for it): what a step holds over into the next was dropped, and two steps are watched.
+    _check(meter, workload, 2 if held else 1, losses)
     timings = _timed(workload, scenario, steps, losses)
     base = workload.model
     return Record(
@@ -67,7 +70,7 @@ def measured(scenario: Scenario, device: str, steps: int) -> Record:
         scenario=scenario,
         parameters=count_parameters(base),
         bits_per_parameter=bits_per_parameter(base),
-        ledger=ledger,
+        ledger=replace(meter.ledger(), steady=steady),
         libraries=library_versions(),
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
@@ -89,22 +92,13 @@ def note_of(error: Exception) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _checked(meter: CpuMeter, workload: Workload, losses: list[float]) -> Ledger:
-    """The meter's ledger after the profiler's check.
-
-    The profiler does not hear the end of what was allocated before it began (c10/core/CPUAllocator.cpp, 2.13, knows no
-    size for it). So what a step holds over into the next one is dropped first, and two steps are watched.
-    """
-    steady = meter.ledger().steady
-    steps = 2 if workload.release() else 1
-
+def _check(meter: CpuMeter, workload: Workload, steps: int, losses: list[float]) -> None:
     def watched(marks: Meter) -> None:
         workload.meter = marks
         for _ in range(steps):
             _run(workload, losses)
 
     meter.check(watched)
-    return replace(meter.ledger(), steady=steady)
 
 
 def _timed(workload: Workload, scenario: Scenario, steps: int, losses: list[float]) -> dict[str, Any]:

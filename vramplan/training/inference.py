@@ -38,6 +38,10 @@ class Generation:
                 tokens.append(token)
         return torch.cat(tokens, dim=-1)
 
+    def release(self) -> bool:
+        """Nothing is held from one generation into the next."""
+        return False
+
     def _forward(self, ids: Tensor, cache: Any) -> Tensor:
         outputs = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for number, layer in enumerate(cache.layers):

@@ -27,6 +27,9 @@ class Workload(Protocol):
     def run(self) -> Tensor:
         """Do it once: the loss of a step, or the tokens of a generation."""
 
+    def release(self) -> bool:
+        """Drop what is held from one run into the next; whether anything was."""
+
 
 def set_up(
     scenario: Scenario,

@@ -14,7 +14,7 @@ from vramplan.training.attention import attention_backend
 from vramplan.training.batch import Batch, make_batches
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter
-from vramplan.training.names import name_gradients, name_optimizer
+from vramplan.training.names import name_base, name_gradients, name_optimizer
 from vramplan.training.scaling import Scaling
 
 #: transformers 5.17 TrainingArguments.max_grad_norm.
@@ -47,7 +47,8 @@ class TrainingStep:
         self._trainer = scenario.stack.base == "hf-trainer"
         self._before_head = False
         self._held: Any = None
-        causal = causal_model(model)
+        self._first = True
+        causal = self._causal = causal_model(model)
         self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
         self._counts_items, self._shifted = accepts_loss_kwargs(causal), shifts_labels(causal)
         install_loss(causal, scenario.stack.loss)
@@ -68,9 +69,19 @@ class TrainingStep:
                 total = total + self._micro_batch(batch, items, len(batches))
         self.meter.enter(Phase.STEP)
         self._update()
+        if self._first:
+            # The first forward of a bitsandbytes layer casts its bias to the input's dtype for good, and moves the row
+            # constants of 8-bit weights (bitsandbytes 0.50 nn/modules.py): other storages hold them from now on.
+            name_base(self._causal, self.meter)
+            self._first = False
         if self._stack.outputs is not Outputs.HELD_NEXT:
             self._held = None
         return total
+
+    def release(self) -> bool:
+        """Drop the outputs that the stack holds into the next step; whether there were any."""
+        held, self._held = self._held, None
+        return held is not None
 
     def _micro_batch(self, batch: Batch, items: Tensor | None, micro_batches: int) -> Tensor:
         self.meter.enter(Phase.FORWARD)
