@@ -1,0 +1,95 @@
+"""A report as text for a terminal or a pipe. Pure: a value in, a string out; the answer is the last line."""
+
+from collections.abc import Iterator
+
+from vramplan.check.items import printable
+from vramplan.error_table import Summary
+from vramplan.report.comparison import EQUAL, percent
+from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
+from vramplan.report.report_facts import Case, Miss, Report, summary
+from vramplan.units import human
+
+
+def render_report(report: Report, page: Page) -> str:
+    """One line per result, errors by group, what double quantisation saves; the closed form's error at the end."""
+    lines = [*_results(report, page)]
+    if report.misses:
+        lines += ["", *_groups(report, page)]
+    for pair in report.doubles:
+        lines += page.wrap(double_sentence(pair.double, pair.quant_state.difference, pair.peak.difference), indent="  ")
+    lines += [line for text in report.skipped for line in page.wrap(f"skipped: {printable(text)}", indent="  ")]
+    return "\n".join([*lines, "", *page.wrap(answer(report), indent="  ")])
+
+
+def answer(report: Report) -> str:
+    """How many results there are, and how far the closed form is from the records, in one line."""
+    failed = sum(case.comparison is None for case in report.records)
+    counts = [counted(len(report.records), "record")]
+    counts += [f"{failed} not compared"] if failed else []
+    predictions = len(report.cases) - len(report.records)
+    counts += [counted(predictions, "prediction")] if predictions else []
+    if not report.closed_form:
+        return ", ".join(counts)
+    errors = summary([miss.error for miss in report.closed_form])
+    return f"{', '.join(counts)}: peak predicted with {error_words(errors)}"
+
+
+def error_words(errors: Summary) -> str:
+    """`mean error 0.10%, median 0.05%, worst 1.20%`."""
+    return f"mean error {errors.mean:.2%}, median {errors.median:.2%}, worst {errors.worst:.2%}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def double_sentence(case: Case, state: int, peak: int) -> str:
+    """What the double quantisation of `case` changed, against the same run without it; arguments are differences."""
+    name = printable(case.result.scenario.name)
+    how = "measured" if case.measured else case.result.engine
+    return f"double quantisation, {name} ({how}): constants {human(state)}, peak {human(peak)}"
+
+
+def misses_by_case(report: Report) -> dict[int, Miss]:
+    """The closed form's miss of each result that has one, by the result's number."""
+    return {miss.case.number: miss for miss in report.closed_form}
+
+
+def _results(report: Report, page: Page) -> list[str]:
+    unit, factor = table_unit(max(case.peak for case in report.cases))
+    misses = misses_by_case(report)
+    rows = [["scenario", "device", "outcome", "peaks in", f"measured {unit}", "predicted", "error", "static"]]
+    for case in report.cases:
+        rows.append([*_names(case), *_sizes(case, factor), *_errors(misses.get(case.number))])
+    left = ("scenario", "device", "outcome", "peaks in")
+    return fitting_table(rows, page, left=left, less_important=("static", "peaks in", "device", "outcome"))
+
+
+def _names(case: Case) -> list[str]:
+    phase = case.result.ledger.peak_phase.value if case.peak else ""
+    return [printable(case.result.scenario.name), case.result.device, case.outcome, phase]
+
+
+def _sizes(case: Case, factor: int) -> list[str]:
+    predicted = case.comparison.a.ledger.peak if case.comparison else 0 if case.measured else case.peak
+    return [amount(case.peak if case.measured else 0, factor), amount(predicted, factor)]
+
+
+def _errors(miss: Miss | None) -> list[str]:
+    if miss is None:
+        return ["", ""]
+    return [percent(miss.error), EQUAL if miss.static_equal else "differs"]
+
+
+def _groups(report: Report, page: Page) -> Iterator[str]:
+    rows = [["error of the peak by", "", "records", "mean", "median", "worst"]]
+    last = ""
+    for group in report.groups:
+        value = group.summary
+        by, last = ("" if group.by == last else group.by), group.by
+        cells = [f"{size:.2%}" for size in (value.mean, value.median, value.worst)]
+        rows.append([by, printable(group.name), str(len(group.errors)), *cells])
+    lines = table(rows, left=(0, 1))
+    yield from lines if page.fits(lines) else table([[*row[:2], *row[3:]] for row in rows], left=(0, 1))
+    yield ""
