@@ -37,6 +37,7 @@ def skeleton(scenario: Scenario) -> Any:
     """The model on the meta device, its linear layers replaced by bitsandbytes' where the scenario quantises."""
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
+    from transformers.modeling_utils import local_torch_dtype
     from transformers.quantizers import AutoHfQuantizer
 
     with torch.device("meta"), no_init_weights():
@@ -48,7 +49,8 @@ def skeleton(scenario: Scenario) -> Any:
     model.tie_weights()  # part of the initialisation that was skipped (transformers 5.17 `init_weights`)
     if scenario.quant.type is not QuantType.NONE:
         quantizer = AutoHfQuantizer.from_config(quantization_config(scenario), pre_quantized=False)
-        quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+        with local_torch_dtype(getattr(torch, scenario.dtype)):  # as from_pretrained does: biases follow the weights
+            quantizer.preprocess_model(model=model, device_map={"": "cpu"})
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer  # as from_pretrained leaves it
         _set_block_size(model, scenario.quant.block_size)
