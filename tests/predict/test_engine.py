@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from real_models import held, load, one_step, save_checkpoint, scenario
+from real_models import config, held, load, one_step, save_checkpoint, scenario
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
@@ -121,3 +122,15 @@ def test_bits_of_an_unquantised_base_are_its_dtypes(dtype: torch.dtype) -> None:
     assert predict_analytic(scenario("llama", method="lora"), device="cpu").bits_per_parameter == 16.0
     full = scenario("llama", method="full", dtype="float32", compute_dtype="float32")
     assert predict_analytic(full, device="cpu").bits_per_parameter == 8.0 * dtype.itemsize
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "phi3", "mixtral"])
+def test_the_cache_is_what_transformers_keeps(family: str) -> None:
+    model = AutoModelForCausalLM.from_config(config(family), dtype=torch.bfloat16).eval()
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(input_ids=torch.ones(2, 16, dtype=torch.int64), past_key_values=cache, use_cache=True)
+    real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    predicted = ledger(scenario(family, method="inference", batch=2, seq=16, new_tokens=5), "cpu")
+    assert predicted.phases == (Phase.LOAD, Phase.PREFILL, Phase.DECODE)
+    assert predicted.bytes(Phase.PREFILL, Component.CACHE) == real

@@ -71,8 +71,8 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         for workspace in workspaces(target)[: 2 if scenario.method.trains else 1]:
             writer.hold(workspace)
     managed = _write_states(writer, groups, scenario, device) if scenario.method.trains else 0
-    step = step_parts(scenario, device)
-    return Forecast(Timeline((*writer.parts, *step)), managed, _warnings(scenario, managed))
+    run = step_parts(scenario, device)
+    return Forecast(Timeline((*writer.parts, *run)), managed, _warnings(scenario, managed, device))
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
@@ -170,9 +170,11 @@ def _noted(entry: Entry, run: Forecast) -> Entry:
     return entry
 
 
-def _warnings(scenario: Scenario, managed: int) -> tuple[str, ...]:
-    own = (_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario))
-    return (*filter(None, own), *(step_warnings(scenario) if scenario.method.trains else ()))
+def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
+    own = [_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)]
+    if device == "cuda" and not scenario.gpu:
+        own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
+    return (*filter(None, own), *step_warnings(scenario))
 
 
 def _experts_warning(scenario: Scenario) -> str:
