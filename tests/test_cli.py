@@ -16,7 +16,7 @@ from samples import FAILED, ON_CPU, RECORD
 
 import vramplan
 from vramplan.cli import build_parser, main
-from vramplan.commands import all_commands
+from vramplan.commands import all_commands, commands_for
 from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
 from vramplan.record import save_result
@@ -248,7 +248,12 @@ def test_every_help_has_an_example_that_parses(
     examples = [line.strip() for line in out.splitlines() if line.startswith("  vramplan ")]
     assert examples or command == "completion"
     for example in examples:
-        build_parser().parse_args(example.split("#")[0].split(">")[0].split()[1:])
+        build_parser(all_commands()).parse_args(example.split("#")[0].split(">")[0].split()[1:])
+
+
+def test_a_command_is_called_like_its_module() -> None:
+    assert [commands_for(command.name) for command in all_commands()] == [(command,) for command in all_commands()]
+    assert commands_for("flags") == commands_for("nonsense") == all_commands()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

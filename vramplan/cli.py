@@ -4,11 +4,11 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import vramplan
-from vramplan.commands import Answer, all_commands
+from vramplan.commands import Answer, Command, all_commands, commands_for
 from vramplan.errors import CannotRun, UsageError, VramplanError, nearest
 
 EPILOG = """\
@@ -34,8 +34,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
-def build_parser(only: str = "") -> argparse.ArgumentParser:
-    """The parser of every command; with `only`, the other commands are known by name but have no arguments."""
+def build_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """The parser of some commands."""
     parser = _Parser(
         prog="vramplan",
         description="Will this fine-tuning run fit on this GPU? Predict, measure and compare its memory.",
@@ -44,9 +44,9 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vramplan {vramplan.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in all_commands():
-        sub = commands.add_parser(
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in commands:
+        sub = parsers.add_parser(
             command.name,
             help=command.summary,
             description=command.summary[0].upper() + command.summary[1:] + ".",
@@ -54,8 +54,7 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if only in ("", command.name):
-            command.configure(sub)
+        command.configure(sub)
         options = [option for action in sub._actions for option in action.option_strings]
         sub.set_defaults(run=command.run, options=options)
     return parser
@@ -90,8 +89,7 @@ def run() -> NoReturn:
 
 
 def _answer(argv: list[str]) -> Answer:
-    named = next((command.name for command in all_commands() if command.name == (argv or [""])[0]), "")
-    args, unread = build_parser(only=named).parse_known_args(argv)
+    args, unread = build_parser(commands_for(argv[0] if argv else "")).parse_known_args(argv)
     if unread:
         hint = nearest(unread[0].partition("=")[0], args.options) if unread[0].startswith("-") else ""
         raise UsageError(f"unknown argument '{unread[0]}'", hint=f"{hint}see `vramplan {args.command} --help`")

@@ -1,4 +1,4 @@
-"""The commands, one module each: a module here with a `COMMAND` is a command, nothing else needs to know about it.
+"""The commands, one module each: a module here with a `COMMAND` of its own name is a command, and no list names it.
 
 A command's module imports what it works with inside its functions, so that building the parser stays instant.
 """
@@ -37,6 +37,18 @@ class Command:
 @cache
 def all_commands() -> tuple[Command, ...]:
     """Every command, in the order of `--help`."""
-    modules = (import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
-    found: list[Command] = [module.COMMAND for module in modules if hasattr(module, "COMMAND")]
-    return tuple(sorted(found, key=lambda command: command.order))
+    found = (_load(module.name) for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(filter(None, found), key=lambda command: command.order))
+
+
+def commands_for(word: str) -> tuple[Command, ...]:
+    """The command called `word` alone, so that nothing else is imported for it; every command when there is none."""
+    known = any(module.name == word for module in pkgutil.iter_modules(__path__))
+    command = _load(word) if known else None
+    return all_commands() if command is None else (command,)
+
+
+def _load(name: str) -> Command | None:
+    """The command in the module of that name; None for a module that only helps."""
+    command: Command | None = getattr(import_module(f"{__name__}.{name}"), "COMMAND", None)
+    return command

@@ -25,8 +25,9 @@ def run(args: Namespace) -> Answer:
     import shtab
 
     from vramplan.cli import build_parser
+    from vramplan.commands import all_commands
 
-    words, parser = closed_lists(), build_parser()
+    words, parser = closed_lists(), build_parser(all_commands())
     for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             for sub in action.choices.values():
