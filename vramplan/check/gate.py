@@ -220,8 +220,15 @@ def _vanished(comparison: Comparison) -> Iterator[Finding]:
         if phase not in b.ledger.phases:
             pair = Pair(a.ledger.allocated(phase), 0)
             yield Finding(FindingKind.VANISHED, f"{phase.value} phase", f"the phase {phase.value} is gone", pair)
-    if a.reserved and not b.reserved:
-        yield Finding(FindingKind.VANISHED, "reserved", "reserved is gone: the new result does not know it")
+    unknown = [phase.value for phase in a.reserved if phase not in b.reserved]
+    if unknown:
+        text = f"reserved is gone from {', '.join(unknown)}: the new result does not know it"
+        yield Finding(FindingKind.VANISHED, "reserved", text)
+    if a.ledger.steady and not b.ledger.steady:
+        text = f"steady is gone: {human(a.ledger.steady)} -> 0 B"
+        yield Finding(FindingKind.VANISHED, "steady", text, comparison.steady)
+    if isinstance(a, Prediction) and isinstance(b, Prediction) and a.verdict and not b.verdict:
+        yield Finding(FindingKind.VANISHED, "verdict", "the verdict is gone: the new prediction has no budget")
     lost: dict[Component, list[Row]] = {}
     for row in comparison.rows:
         if row.pair.reference and not row.pair.other and _is_lost(row, comparison):

@@ -1,13 +1,14 @@
 """Reading the two sides of a check: files and directories of records and predictions, each known by name."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vramplan.check.soundness import contradictions, wrong_types
 from vramplan.errors import UsageError
-from vramplan.record import Prediction, Record, Result, result_from_json
+from vramplan.record import Prediction, Record, result_from_json
 
 _WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
@@ -109,37 +110,7 @@ def _item(body: Any, source: str, file: Path, *, in_array: bool = False) -> Item
         kind = body.get("kind", "no kind") if isinstance(body, dict) else type(body).__name__
         raise UsageError(f"{source} is not a record or prediction: {kind}", hint=_WRITERS)
     result = result_from_json(body, source=source)
-    problem = next(_wrong_types(result), "")
+    problem = next(wrong_types(result), "")
     if problem:
         raise UsageError(f"{source} is not a vramplan record: {problem}", hint=_WRITERS)
-    return Item(result, source, file, in_array, tuple(_faults(body, result)))
-
-
-def _wrong_types(result: Result) -> Iterator[str]:
-    """What the JSON may hold and a result may not."""
-    for entry in result.ledger.entries:
-        if not _is_size(entry.bytes):
-            yield f"{entry.component.value} in {entry.phase.value} holds {entry.bytes!r} bytes"
-    for name, size in (("steady", result.ledger.steady), *result.reserved.items()):
-        if not _is_size(size):
-            yield f"{name}: {size!r} is not a number of bytes"
-    mappings = {"libraries": result.libraries}
-    if isinstance(result, Record):
-        mappings["environment"] = result.environment
-    elif not result.ledger.entries:
-        yield "a prediction without entries"
-    yield from (f"{name} is not an object" for name, value in mappings.items() if not isinstance(value, Mapping))
-    if isinstance(result.libraries, Mapping):
-        yield from (f"{k} {v!r} is not a version" for k, v in result.libraries.items() if not isinstance(v, str))
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _faults(body: Mapping[str, Any], result: Result) -> Iterator[str]:
-    """Totals that the file states and its entries do not add up to: somebody changed one and not the other."""
-    for phase in result.ledger.phases:
-        stated = body["phases"].get(phase.value, {}).get("allocated")
-        if stated != result.ledger.allocated(phase):
-            yield f"{phase.value}: entries add up to {result.ledger.allocated(phase)} bytes, not to {stated}"
+    return Item(result, source, file, in_array, tuple(contradictions(body, result)))

@@ -6,7 +6,7 @@ The rules of escaping are those of actions/toolkit, packages/core/src/command.ts
 from collections.abc import Iterator
 
 from vramplan.check.findings import Case, Check, Status
-from vramplan.report.check_words import answer, details
+from vramplan.report.check_words import answer, details, summary
 
 _LEVEL = {
     Status.REGRESSED: "error",
@@ -17,9 +17,14 @@ _LEVEL = {
 
 
 def check_github(check: Check) -> str:
-    """An error per regression, a notice per improvement and new scenario, and the answer as the last command."""
+    """The answer, an error per regression, a notice per improvement and new scenario; the numbers as the last line.
+
+    The answer comes first because GitHub shows ten annotations of a level per step. The last line is no command and
+    holds no name, because older workflow commands are looked for in the middle of lines too.
+    """
     level = "notice" if check.passed else "error"
-    return "\n".join([*_cases(check), _command(level, title="vramplan check", file="", message=answer(check))])
+    first = _command(level, title="vramplan check", file="", message=answer(check))
+    return "\n".join([first, *_cases(check), summary(check)])
 
 
 def _cases(check: Check) -> Iterator[str]:

@@ -13,21 +13,27 @@ from vramplan.report.layout import Page
 
 def answer(check: Check) -> str:
     """The verdict in one line: how many of how many, then the worst case with its culprit and what changed."""
+    if check.worst:
+        return f"{summary(check)}: {check.worst.key}: {culprit(check.worst)}"
+    if not check.passed:
+        return f"{summary(check)}; the scenarios changed (--update accepts them as the baseline)"
+    return summary(check)
+
+
+def summary(check: Check) -> str:
+    """The verdict and its numbers, without any name."""
     total = f"{len(check.cases)} result{'s' if len(check.cases) != 1 else ''}"
-    worst = check.worst
-    if worst is None:
-        lost = check.count(Status.INCOMPARABLE)
-        if lost:
-            return f"not comparable: {lost} of {total}; the scenarios changed (--update accepts them as the baseline)"
-        return f"ok: {total} within the limits"
-    text = f"regression: {len(check.failed)} of {total}: {worst.key}"
-    return f"{text}: {culprit(worst)}"
+    if check.failed:
+        return f"regression: {len(check.failed)} of {total}"
+    if not check.passed:
+        return f"not comparable: {check.count(Status.INCOMPARABLE)} of {total}"
+    return f"ok: {total} within the limits"
 
 
 def culprit(case: Case) -> str:
     """What is to blame in one clause: the finding's component and phase, and the versions that changed."""
     if not case.findings:
-        return "is in the baseline, not among the new results (--allow-vanished accepts that)"
+        return "vanished: in the baseline, not among the new results (--allow-vanished accepts that)"
     rows = [finding.culprit for finding in case.findings if finding.culprit]
     row = max(rows, key=lambda row: abs(row.pair.difference), default=None)
     told = [printable(case.findings[0].text)] if row is None else [moved(row)]
