@@ -15,7 +15,7 @@ class Generation:
     """Prefill and greedy decoding as transformers 5.17 `generate` does them: DynamicCache, logits of the last token."""
 
     def __init__(self, model: Any, scenario: Scenario, device: torch.device, meter: Meter) -> None:
-        self.model = model
+        self.model = model.requires_grad_(False)
         self.meter = meter
         self._scenario = scenario
         self._device = device
