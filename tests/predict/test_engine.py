@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from real_models import config, held, load, one_step, save_checkpoint, scenario
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -13,9 +14,11 @@ from vramplan.catalog.gpus import gpu
 from vramplan.errors import UsageError
 from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
 from vramplan.predict.engine import forecast, ledger, predict_analytic
+from vramplan.predict.resident import resident
 from vramplan.record import result_from_json
 from vramplan.scenario import Scenario
 
+FIELDS = {"load": "load_from"}
 GUANACO = {"batch": 1, "seq": 512, "lora": {"rank": 64}}
 
 
@@ -134,3 +137,26 @@ def test_the_cache_is_what_transformers_keeps(family: str) -> None:
     predicted = ledger(scenario(family, method="inference", batch=2, seq=16, new_tokens=5), "cpu")
     assert predicted.phases == (Phase.LOAD, Phase.PREFILL, Phase.DECODE)
     assert predicted.bytes(Phase.PREFILL, Component.CACHE) == real
+
+
+def test_what_is_kept_between_predictions_follows_every_key_that_decides_it() -> None:
+    """The resident part is remembered; a scenario that differs must not get another's."""
+    base = scenario("qwen2", batch=1)
+    changed = {
+        "quant": {"type": "nf4", "double": False},
+        "lora": {"rank": 4},
+        "optimizer": "adamw_8bit",
+        "load": "random",
+        "gpu": "h100-80gb",
+        "compute_dtype": "float32",
+        "stack": {"base": "hf-trainer", "upcast": "none"},
+    }
+    seen = {resident(base, "cuda").parts, resident(base, "cpu").parts}
+    for key, value in changed.items():
+        other = replace(
+            base, **{FIELDS.get(key, key): getattr(scenario("qwen2", **{key: value}), FIELDS.get(key, key))}
+        )
+        assert other.model is base.model
+        seen.add(resident(other, "cuda").parts)
+    assert len(seen) == 2 + len(changed)
+    assert resident(replace(base, batch=7), "cuda") is resident(base, "cuda")

@@ -6,16 +6,13 @@ from dataclasses import dataclass, replace
 from vramplan.allocator import Replay, replay
 from vramplan.architecture import WeightKind
 from vramplan.errors import UsageError
-from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
-from vramplan.predict.adapters import Trainable, check_targets, trainables, trained_tensors
-from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.loading import Group, Held, write_first_step, write_load
-from vramplan.predict.optimizer import State, shared_states, states
-from vramplan.predict.overheads import card, context_entries, workspaces
+from vramplan.ledger import Basis, Component, Entry, Ledger
+from vramplan.predict.adapters import check_targets, trainables
+from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
+from vramplan.predict.resident import resident
 from vramplan.predict.step import step_parts, step_warnings
 from vramplan.predict.verdict import judge
-from vramplan.predict.writer import Writer
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.stacks import Upcast
@@ -61,18 +58,10 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         raise UsageError("method merge has no closed form yet", hint="predict the training with method: qlora or lora")
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
-    writer = Writer()
-    target = card(scenario)
-    groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
-    first = Phase.FORWARD if scenario.method.trains else Phase.PREFILL
-    writer.enter(first)
-    write_first_step(writer, groups, scenario)
-    if device == "cuda":
-        for workspace in workspaces(target)[: 2 if scenario.method.trains else 1]:
-            writer.hold(workspace)
-    managed = _write_states(writer, groups, scenario, device) if scenario.method.trains else 0
+    before = resident(scenario, device)
     run = step_parts(scenario, device)
-    return Forecast(Timeline((*writer.parts, *run)), managed, _warnings(scenario, managed, device))
+    warnings = _warnings(scenario, before.managed, device)
+    return Forecast(Timeline((*before.parts, *run)), before.managed, warnings)
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
@@ -132,35 +121,6 @@ def bits_per_parameter(scenario: Scenario) -> float:
     if scenario.quant.type is QuantType.NONE:
         return 8.0 * scenario.dtype.bytes
     return bits(scenario.architecture, scenario.quant).per_parameter
-
-
-def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
-    """Write the optimizer's states; returns the bytes of those in managed memory."""
-    trainer = scenario.stack.base == "hf-trainer"
-    for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
-        _hold_state(writer, shared)
-    managed = 0
-    targets = resolve_targets(scenario.architecture, scenario.lora)
-    for group, _ in groups:
-        with writer.repeat(group.times):
-            for weight in group.weights:
-                for tensor in trained_tensors(weight, scenario, targets):
-                    managed += group.times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
-    return managed
-
-
-def _write_tensor(writer: Writer, tensor: Trainable, scenario: Scenario, device: Device, *, trainer: bool) -> int:
-    managed = 0
-    for state in states(scenario.optimizer, tensor, device, trainer=trainer):
-        if state.managed:
-            managed += state.bytes
-        else:
-            _hold_state(writer, state, tensor.label)
-    return managed
-
-
-def _hold_state(writer: Writer, state: State, owner: str = "") -> None:
-    writer.alloc(Component.OPTIMIZER, f"{state.label} {owner}".rstrip(), state.bytes)
 
 
 def _noted(entry: Entry, run: Forecast) -> Entry:

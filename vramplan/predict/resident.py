@@ -1,0 +1,89 @@
+"""What is on the device before a step from the second on begins: load phase, workspaces, optimizer states."""
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from vramplan.ledger import Component, Phase
+from vramplan.predict.adapters import Trainable, trainables, trained_tensors
+from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.loading import Group, Held, write_first_step, write_load
+from vramplan.predict.optimizer import State, shared_states, states
+from vramplan.predict.overheads import card, workspaces
+from vramplan.predict.writer import Writer
+from vramplan.record import Device
+from vramplan.scenario import ModelRef, Scenario
+from vramplan.timeline import Part
+
+
+class Resident(NamedTuple):
+    """The parts of the timeline up to the first step that counts."""
+
+    parts: tuple[Part, ...]
+    managed: int
+    """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
+
+
+#: A sweep over batch and sequence asks for the same again and again: the latest answers, with the model whose id is in
+#: the key, so that it stays that model's.
+_KEPT: dict[Hashable, tuple[ModelRef, Resident]] = {}
+_MOST_KEPT = 64
+
+
+def resident(scenario: Scenario, device: Device) -> Resident:
+    """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states."""
+    key = _key(scenario, device)
+    if key in _KEPT:
+        return _KEPT[key][1]
+    while len(_KEPT) >= _MOST_KEPT:
+        del _KEPT[next(iter(_KEPT))]
+    made = _resident(scenario, device)
+    _KEPT[key] = (scenario.model, made)
+    return made
+
+
+def _key(scenario: Scenario, device: Device) -> Hashable:
+    """All that decides the resident bytes: everything but batch, sequence and the like."""
+    s = scenario
+    run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from, s.gpu)
+    return (id(s.model), device, s.stack.base, s.stack.upcast, *run)
+
+
+def _resident(scenario: Scenario, device: Device) -> Resident:
+    writer, target, trains = Writer(), card(scenario), scenario.method.trains
+    groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
+    writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
+    write_first_step(writer, groups, scenario)
+    if device == "cuda":
+        for workspace in workspaces(target)[: 2 if trains else 1]:
+            writer.hold(workspace)
+    managed = _write_states(writer, groups, scenario, device) if trains else 0
+    return Resident(tuple(writer.parts), managed)
+
+
+def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
+    """Write the optimizer's states; returns the bytes of those in managed memory."""
+    trainer = scenario.stack.base == "hf-trainer"
+    for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
+        _hold_state(writer, shared)
+    managed = 0
+    targets = resolve_targets(scenario.architecture, scenario.lora)
+    for group, _ in groups:
+        with writer.repeat(group.times):
+            for weight in group.weights:
+                for tensor in trained_tensors(weight, scenario, targets):
+                    managed += group.times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
+    return managed
+
+
+def _write_tensor(writer: Writer, tensor: Trainable, scenario: Scenario, device: Device, *, trainer: bool) -> int:
+    managed = 0
+    for state in states(scenario.optimizer, tensor, device, trainer=trainer):
+        if state.managed:
+            managed += state.bytes
+        else:
+            _hold_state(writer, state, tensor.label)
+    return managed
+
+
+def _hold_state(writer: Writer, state: State, owner: str = "") -> None:
+    writer.alloc(Component.OPTIMIZER, f"{state.label} {owner}".rstrip(), state.bytes)
