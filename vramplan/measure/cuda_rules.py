@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 from unittest import mock
 
+import peft
 import torch
 from torch import Tensor
 
@@ -115,6 +116,10 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             (_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
             # bitsandbytes/optim/optimizer.py `get_state_buffer`: large states of paged optimizers are managed memory.
             (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
+            # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
+            (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
+            # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
+            (torch.amp.GradScaler, "_maybe_opt_step", lambda self, optimizer, *args, **kwargs: optimizer.step()),
             # torch/utils/_foreach_utils.py: the multi-tensor code of optimizers and clipping is for these devices.
             (torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
             (torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["cpu"]),
@@ -140,6 +145,17 @@ def _softmax(
     if dim is not None and dtype is torch.float32 and input.dtype is torch.float16:
         return torch._softmax(input, dim, True)
     return _torch_softmax(input, dim, _stacklevel, dtype)
+
+
+def _prepare(tracker: Tracker) -> Any:
+    original = peft.prepare_model_for_kbit_training
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        model = original(*args, **kwargs)
+        tracker.empty_cache()
+        return model
+
+    return run
 
 
 def _state_buffer(tracker: Tracker) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vramplan.ledger import Component
+from vramplan.ledger import Component, Phase
 from vramplan.measure.attribution import Block, attribute
 from vramplan.measure.tracker import Death, Tracker
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
@@ -88,19 +88,35 @@ class _Run:
         self.blocks: dict[int | None, list[Block]] = defaultdict(list)
         self.happenings: list[Happening | Enter | EmptyCache] = []
         self._ranks: dict[int, int] = {}
-        together: list[Happening] = []
+        self._together: list[Happening] = []
+        phase = Phase.LOAD
+        working_on: int | None = None
         for event in tracker.events:
             if isinstance(event, Death) and event.layer is None:
-                together.append(self._death(event))
+                self._together.append(self._death(event))
                 continue
-            # What dies together outside every layer (autocast's cache of casts) dies in the order of a hash table.
-            self.happenings += sorted(together, key=lambda h: (-1 if h.owner is None else h.owner, h.rank))
-            together = []
+            self._settle(working_on if phase is Phase.STEP and isinstance(event, Block) else None)
             if isinstance(event, Block):
                 self.happenings.append(self._birth(event))
+                working_on = event.place.layer
+            elif isinstance(event, Death):
+                self.happenings.append(self._death(event))
             else:
-                self.happenings.append(self._death(event) if isinstance(event, Death) else event)
-        self.happenings += together
+                self.happenings.append(event)
+                phase = event.phase if isinstance(event, Enter) else phase
+        self._settle(None)
+
+    def _settle(self, working_on: int | None) -> None:
+        """Write what died together outside every layer.
+
+        An optimizer's loop drops the last parameter's temporaries while it works on the next one: the next one's layer.
+        Other things that die together (autocast's cache of casts, gradients) die in any order: one is chosen.
+        """
+        group, self._together = self._together, []
+        if working_on is not None and {h.owner for h in group} <= {working_on, working_on - 1}:
+            self.happenings += [h._replace(layer=working_on) for h in group]
+        else:
+            self.happenings += sorted(group, key=lambda h: (-1 if h.owner is None else h.owner, h.rank))
 
     def _birth(self, block: Block) -> Happening:
         layer = block.place.layer

@@ -22,10 +22,10 @@ from vramplan.measure.tracker import Tracker
 from vramplan.predict.overheads import context_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import Scenario
+from vramplan.scenario import Load, Scenario
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
-from vramplan.training.materialize_fake import quantize_fake
+from vramplan.training.materialize_fake import load_fake, quantize_fake
 from vramplan.training.run import set_up
 
 #: The card that is meant when the scenario names none: kernels of compute capability 8.0.
@@ -156,6 +156,10 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
             stack.enter_context(cuda_choices(card, tracker))
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
+        if scenario.load_from is Load.CHECKPOINT:
+            capacity = 0 if card is None else card.capacity
+            load = lambda *args, quantize: load_fake(*args, capacity=capacity)  # noqa: E731
+            stack.enter_context(mock.patch("vramplan.training.build.materialize", load))
         stack.enter_context(tracker.attaching())
         stack.enter_context(tracker)
         foreach = None if card is None else True
