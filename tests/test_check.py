@@ -135,9 +135,10 @@ def test_a_vanished_scenario_is_a_regression_unless_allowed(tmp_path: Path, caps
 
 
 def test_a_new_scenario_is_fine_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    new, baseline = save_sides(tmp_path, [CUDA, named(CUDA, "fresh")], [CUDA])
+    fresh = replace(named(CUDA, "fresh"), outcome=Outcome.OOM)
+    new, baseline = save_sides(tmp_path, [CUDA, fresh], [CUDA])
     assert main(["check", new, "--against", baseline]) == 0
-    assert "new: fresh (measured, cuda)" in capsys.readouterr().out
+    assert "new: fresh (measured, cuda)\n  not in the baseline: oom\n" in capsys.readouterr().out
 
 
 def test_a_gate_that_compares_nothing_is_refused() -> None:

@@ -23,7 +23,7 @@ def test_update_replaces_adds_and_keeps(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--update"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "replaced: guanaco (measured, cuda): peft 0.21.2 -> 0.22.0; logits in backward +100.00 MiB, +40.00%",
-        "kept: gone (measured, cuda)",
+        "kept: gone (measured, cuda): not among the new results; --allow-vanished removes it",
         "added: ../fresh (measured, cuda)",
         f"baseline {baseline}: 1 added, 1 replaced, 1 kept, 1 unchanged",
     ]

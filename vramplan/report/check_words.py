@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vramplan.check.findings import Case, Check, Status
+from vramplan.check.findings import Case, Check, FindingKind, Status
 from vramplan.check.gate import growth
 from vramplan.check.items import printable
 from vramplan.check.update import Action, Update
@@ -36,11 +36,9 @@ def culprit(case: Case) -> str:
         return "vanished: in the baseline, not among the new results (--allow-vanished accepts that)"
     rows = [finding.culprit for finding in case.findings if finding.culprit]
     row = max(rows, key=lambda row: abs(row.pair.difference), default=None)
-    told = [printable(case.findings[0].text)] if row is None else [moved(row)]
-    outcome = next((finding.text for finding in case.findings if finding.subject == "outcome"), "")
-    if row is not None and outcome:
-        told.insert(0, printable(outcome))
-    return "; ".join([*told, changed(case)])
+    told = [printable(finding.text) for finding in case.findings if finding.kind is FindingKind.OUTCOME]
+    told += [moved(row)] if row else []
+    return "; ".join([*(told or [printable(case.findings[0].text)]), changed(case)])
 
 
 def changed(case: Case) -> str:
@@ -63,7 +61,7 @@ def details(case: Case) -> Iterator[str]:
     if case.status is Status.VANISHED:
         yield "in the baseline, not among the new results"
     if case.status is Status.NEW:
-        yield "not in the baseline" + (f", ended as {case.outcome}" if case.outcome else "")
+        yield f"not in the baseline{': ' if case.outcome else ''}{case.outcome}"
     elif case.outcome and not case.findings:
         yield f"outcome {case.outcome}"
     if case.most and case.status in (Status.IMPROVED, Status.MOVED, Status.INCOMPARABLE):
@@ -88,8 +86,10 @@ def update_lines(update: Update) -> Iterator[str]:
         facts = [printable("; ".join(map(str, (*case.fields, *case.changes))))]
         if case.most and action is Action.REPLACED:
             facts.append(moved(case.most))
+        if action is Action.KEPT:
+            facts = ["not among the new results; --allow-vanished removes it"]
         told = "; ".join(fact for fact in facts if fact)
-        yield f"{action.value}: {case.key}" + (f": {told}" if told and action is Action.REPLACED else "")
+        yield f"{action.value}: {case.key}{': ' if told else ''}{told}"
     counts = {action: sum(done is action for done, _ in update.actions) for action in Action}
     told = ", ".join(f"{count} {action.value}" for action, count in counts.items() if count)
     yield f"baseline {update.path}: {told or 'nothing to do'}"
