@@ -60,8 +60,7 @@ def _results(report: Report, page: Page) -> list[str]:
     unit, factor = table_unit(max(case.peak for case in report.cases))
     misses = misses_by_case(report)
     rows = [["scenario", "device", "outcome", "peaks in", f"measured {unit}", "predicted", "error", "static"]]
-    for case in report.cases:
-        rows.append([*_names(case), *_sizes(case, factor), *_errors(misses.get(case.number))])
+    rows += [[*_names(case), *_sizes(case, factor), *_errors(misses.get(case.number))] for case in report.cases]
     left = ("scenario", "device", "outcome", "peaks in")
     return fitting_table(rows, page, left=left, less_important=("static", "peaks in", "device", "outcome"))
 

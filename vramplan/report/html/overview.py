@@ -1,0 +1,81 @@
+"""The head of the page: tiles with the figures that matter, the plots, the errors by group."""
+
+from collections.abc import Iterator
+
+from vramplan.report.html.markup import Html, el, joined, quantity
+from vramplan.report.html.plots import NARROW, WIDE, distributions, scatter
+from vramplan.report.report_facts import Report, summary
+from vramplan.report.report_text import counted
+from vramplan.units import human
+
+
+def tiles(report: Report) -> Html:
+    """Counts, errors and the largest peak."""
+    return el("dl", *_tiles(report), class_="tiles")
+
+
+def _tiles(report: Report) -> Iterator[Html]:
+    failed = sum(case.outcome != "ok" for case in report.records)
+    devices = sorted({case.result.device for case in report.cases})
+    beside = counted(len(report.cases) - len(report.records), "prediction")
+    note = f"{failed} did not end well" if failed else f"{beside} beside them"
+    yield _tile("records", str(len(report.records)), f"{note}, on {' and '.join(devices)}")
+    if report.closed_form:
+        errors = summary([miss.error for miss in report.closed_form])
+        equal = sum(miss.static_equal for miss in report.closed_form)
+        low, high = report.band
+        yield _tile("median error", f"{errors.median:.2%}", "of the allocated peak, closed form")
+        yield _tile("mean error", f"{errors.mean:.2%}", f"9 in 10 within {low:+.2%} and {high:+.2%}")
+        yield _tile("worst error", f"{errors.worst:.2%}", _worst(report))
+        yield _tile(
+            "equal to the byte", f"{equal} of {len(report.closed_form)}", "weights, constants, adapters, states"
+        )
+    largest = max(report.cases, key=lambda case: case.peak)
+    if largest.peak:
+        size = quantity(largest.peak, human(largest.peak))
+        yield _tile("largest peak", size, f"in {largest.result.ledger.peak_phase.value}, {largest.result.device}")
+
+
+def _worst(report: Report) -> Html:
+    miss = max(report.closed_form, key=lambda miss: abs(miss.error))
+    way = "too little" if miss.error < 0 else "too much" if miss.error else "equal"
+    return joined((f"{way}: ", el("a", miss.case.result.scenario.name, href=f"#r{miss.case.number}")))
+
+
+def _tile(name: str, figure: str, note: str) -> Html:
+    return el("div", el("dt", name), el("dd", el("span", figure, class_="big"), el("small", note)), class_="tile")
+
+
+def accuracy(report: Report) -> Html:
+    """Predicted against measured, drawn for wide and for narrow windows."""
+    low, high = report.band
+    caption = (
+        f"Each mark is a record against the closed form's answer to its scenario. Below the zero line the prediction "
+        f"is too low, the side on which a run ends out of memory. Band: {low:+.2%} to {high:+.2%}."
+    )
+    drawings = (scatter(report.closed_form, report.band, width=width) for width in (WIDE, NARROW))
+    return el("figure", *_both(*drawings), el("figcaption", caption))
+
+
+def groups(report: Report) -> Html:
+    """The distributions of errors, and the same as a table."""
+    drawings = (distributions(report.groups, width=width) for width in (WIDE, NARROW))
+    caption = "Each dot is a record; the stroke is the median. The table below has the same groups in the same order."
+    return joined((el("figure", *_both(*drawings), el("figcaption", caption)), _groups_table(report)))
+
+
+def _both(wide: Html, narrow: Html) -> tuple[Html, Html]:
+    return el("div", wide, class_="wide"), el("div", narrow, class_="narrow")
+
+
+def _groups_table(report: Report) -> Html:
+    numbers = ("records", "mean", "median", "worst")
+    head = el("tr", el("th", "group", scope="col"), *(el("th", name, scope="col", class_="n") for name in numbers))
+    rows = []
+    for group in report.groups:
+        value = group.summary
+        cells = [str(len(group.errors)), *(f"{size:.2%}" for size in (value.mean, value.median, value.worst))]
+        name = el("th", group.name, el("small", group.by), scope="row")
+        rows.append(el("tr", name, *(el("td", cell, class_="n") for cell in cells)))
+    caption = el("caption", "Magnitudes of the relative errors of the allocated peak")
+    return el("table", caption, el("thead", head), el("tbody", *rows))

@@ -1,0 +1,88 @@
+"""A report as one self-contained HTML page: no script, no request, nothing that a record says becomes markup."""
+
+import vramplan
+from vramplan.report.html import double, results
+from vramplan.report.html.bars import component_bars
+from vramplan.report.html.markup import Html, el
+from vramplan.report.html.overview import accuracy, groups, tiles
+from vramplan.report.html.runs import timelines
+from vramplan.report.html.style import stylesheet
+from vramplan.report.report_facts import Report
+from vramplan.report.report_text import answer
+
+#: Nothing may be fetched and no script may run, whatever a record holds.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_TITLE = "GPU memory of fine-tuning runs"
+
+
+def render_page(report: Report) -> str:
+    """The whole page. CannotRun when matplotlib, which draws its plots, is missing."""
+    sections = _sections(report)
+    links = (el("a", heading, href=f"#{name}") for name, heading, _, _ in sections)
+    body = el(
+        "body",
+        el("a", "Skip to all results", href="#results", class_="skip"),
+        el(
+            "header", el("h1", _TITLE), el("p", answer(report), class_="lede"), el("nav", *links, aria_label="Sections")
+        ),
+        el("main", *(_section(*section) for section in sections)),
+        el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes."),
+    )
+    return f'<!DOCTYPE html>\n<html lang="en">\n{_head()}\n{body}\n</html>\n'
+
+
+def _head() -> Html:
+    style = stylesheet(("results", results.COLUMNS), ("double", double.COLUMNS))
+    return el(
+        "head",
+        Html('<meta charset="utf-8">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html('<meta name="color-scheme" content="light dark">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        el("title", _TITLE),
+        Html(f"<style>{style}</style>"),
+    )
+
+
+def _sections(report: Report) -> list[tuple[str, str, str, Html]]:
+    """Name, heading, what it shows, and the section's content; those without content are left out."""
+    measured = bool(report.closed_form)
+    sections = [
+        ("summary", "Summary", "", tiles(report)),
+        ("accuracy", "Predicted against measured", "", accuracy(report) if measured else Html()),
+        ("errors", "Errors by group", "", groups(report) if report.misses else Html()),
+        (
+            "components",
+            "What the peaks consist of",
+            "Components at each side's own highest moment, the largest errors first.",
+            component_bars(report),
+        ),
+        (
+            "runs",
+            "Memory over the run",
+            "What the closed form says is allocated from loading to the optimizer's step, and what is largest at the "
+            "peak: the largest run of each model family.",
+            timelines(report),
+        ),
+        ("double", "Double quantisation", "", double.double_study(report)),
+        ("results", "All results", "", results.results_table(report)),
+        (
+            "details",
+            "Every result in detail",
+            "Bytes by phase and component, where and with what it was measured, and the scenario that repeats it.",
+            results.result_details(report),
+        ),
+        (
+            "skipped",
+            "Skipped files",
+            "",
+            el("ul", *(el("li", text) for text in report.skipped)) if report.skipped else Html(),
+        ),
+    ]
+    return [section for section in sections if section[3]]
+
+
+def _section(name: str, heading: str, note: str, content: Html) -> Html:
+    words = (el("p", note, class_="soft"),) if note else ()
+    look = "first" if name == "summary" else ""
+    return el("section", el("h2", heading), *words, content, id=name, class_=look)

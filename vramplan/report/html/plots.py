@@ -1,0 +1,208 @@
+"""The statistical plots, drawn by matplotlib: scales, ticks and layout are what a plotting library is for.
+
+Its SVG is then made part of the page: colours that stand for the page's tones become CSS variables, so that a plot
+follows the reader's light or dark setting; text stays text, in the page's font; points link to their result. Stacked
+bars are HTML instead, which reflows on a phone, and timelines have their own drawing.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from vramplan.errors import CannotRun
+from vramplan.ledger import Component
+from vramplan.report.html.markup import Html
+from vramplan.report.report_facts import Group, Miss
+from vramplan.report.timeline_picture import COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE, NARROW = 1100, 372  # units, which are pixels at the intended width
+
+#: Colours that matplotlib draws with, and the page's tone that takes the place of each.
+_FG, _SOFT, _GRID, _BG, _SHADE = "#010203", "#010204", "#010205", "#010206", "#010207"
+_TONES = {_FG: "var(--fg)", _SOFT: "var(--soft)", _GRID: "var(--grid)", _BG: "var(--bg)", _SHADE: "var(--shade)"}
+
+#: Marker and colour by device: told apart by shape alone.
+_MARKS = {"cuda": ("o", COLORS[Component.WEIGHTS]), "cpu": ("s", COLORS[Component.LOGITS])}
+
+_STYLE: Mapping[str, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "vramplan",  # the same report gives the same bytes
+    "font.size": 12,
+    "text.color": _FG,
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "grid.color": _GRID,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _SOFT,
+    "ytick.labelcolor": _SOFT,
+    "legend.frameon": False,
+    "legend.handletextpad": 0.3,
+}
+
+
+def scatter(misses: Sequence[Miss], band: tuple[float, float], *, width: int) -> Html:
+    """Predicted against measured peaks, and their errors with the band; side by side, or one below the other."""
+    beside = width >= 640
+    with _matplotlib():
+        figure = _figure(width, 400 if beside else 720)
+        first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
+        _peaks(first, misses)
+        _errors(second, misses, band)
+        text = _svg(figure)
+    links = {f"#r{m.case.number}": f"{m.case.result.scenario.name}: {m.error:+.2%}" for m in misses}
+    description = f"{len(misses)} records; 9 in 10 errors lie between {band[0]:+.2%} and {band[1]:+.2%}."
+    return _embedded(text, f"scatter{width}", "Predicted against measured peaks", description, links)
+
+
+def distributions(groups: Sequence[Group], *, width: int) -> Html:
+    """Every error as a dot, one line per group, its median marked."""
+    with _matplotlib():
+        figure = _figure(width, 64 + 24 * len(groups))
+        axes = figure.subplots()
+        for y, group in enumerate(groups):
+            percents = [100 * error for error in group.errors]
+            axes.scatter(percents, [y] * len(percents), s=34, color=_MARKS["cuda"][1], alpha=0.45, linewidths=0)
+            middle = sorted(percents)[len(percents) // 2]
+            axes.plot([middle, middle], [y - 0.32, y + 0.32], color=_FG, linewidth=2)
+        _percent_axis(axes.xaxis, [error for group in groups for error in group.errors])
+        axes.axvline(0, color=_SOFT, linewidth=1)
+        axes.set_yticks(range(len(groups)), [_short(group, width) for group in groups])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("error of the allocated peak, %")
+        text = _svg(figure)
+    description = "; ".join(f"{g.by} {g.name}: worst {g.summary.worst:.2%} of {len(g.errors)}" for g in groups)
+    return _embedded(text, f"errors{width}", "Errors by group", description, {})
+
+
+def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
+    """Logarithmic on both axes, since records range from a laptop's MiB to a card's GiB."""
+    sizes = [size for miss in misses for size in (miss.comparison.peak.reference, miss.comparison.peak.other)]
+    low, high = math.log2(max(min(sizes), 1)) - 0.4, math.log2(max(*sizes, 2)) + 0.4
+    limits = (2**low, 2**high)
+    axes.plot(limits, limits, color=_SOFT, linewidth=1)
+    _marks(axes, misses, [miss.comparison.peak.other for miss in misses])
+    for axis, name in ((axes.xaxis, "measured"), (axes.yaxis, "predicted")):
+        _byte_axis(axis, low, high)
+        axis.set_label_text(f"{name} peak")
+    axes.set(xlim=limits, ylim=limits, title="Peaks: on the line is right")
+
+
+def _errors(axes: "Axes", misses: Sequence[Miss], band: tuple[float, float]) -> None:
+    sizes = [math.log2(miss.comparison.peak.reference) for miss in misses]
+    low, high = min(sizes) - 0.4, max(sizes) + 0.4
+    axes.axhspan(100 * band[0], 100 * band[1], color=_SHADE, linewidth=0)
+    axes.axhline(0, color=_SOFT, linewidth=1)
+    _marks(axes, misses, [100 * miss.error for miss in misses])
+    _byte_axis(axes.xaxis, low, high)
+    _percent_axis(axes.yaxis, [miss.error for miss in misses])
+    axes.set(xlim=(2**low, 2**high), xlabel="measured peak", title="Errors, %: 9 in 10 are in the band")
+
+
+def _marks(axes: "Axes", misses: Sequence[Miss], heights: Sequence[float]) -> None:
+    for device, (shape, color) in _MARKS.items():
+        points = [(m, y) for m, y in zip(misses, heights, strict=True) if m.case.result.device == device]
+        if points:
+            drawn = axes.scatter(
+                [m.comparison.peak.reference for m, _ in points],
+                [y for _, y in points],
+                s=42,
+                marker=shape,
+                color=color,
+                edgecolors=_BG,
+                linewidths=0.8,
+                label=f"{device} ({len(points)})",
+            )
+            drawn.set_urls([f"#r{m.case.number}" for m, _ in points])
+    axes.legend(loc="best")
+
+
+def _byte_axis(axis: Any, low: float, high: float) -> None:
+    """Ticks at powers of two, at most six."""
+    exponents = range(math.ceil(low), math.floor(high) + 1)
+    step = max(1, math.ceil(len(exponents) / 5))
+    ticks = exponents[::step] or [round(low)]
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_ticks([2.0**e for e in ticks], labels=[_power(e) for e in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def _power(exponent: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+    return f"{2 ** (exponent % 10)} {units[exponent // 10]}"
+
+
+def _percent_axis(axis: Any, errors: Sequence[float]) -> None:
+    """Linear, unless a few errors are so large that the others would be one line."""
+    sizes = sorted(100 * abs(error) for error in errors)
+    usual = max(sizes[len(sizes) * 3 // 4], 0.1)
+    if sizes[-1] > 12 * usual:
+        getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=usual)
+    if sizes[-1] < 0.1:
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(-0.1, 0.1)
+
+
+def _short(group: Group, width: int) -> str:
+    room = 42 if width >= 640 else 16
+    text = group.name if len(group.name) <= room else group.name[: room - 1] + "…"
+    return f"{group.by}: {text}" if width >= 640 else text
+
+
+def _figure(width: int, height: int) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / 72, height / 72), layout="constrained")
+
+
+def _matplotlib() -> Any:
+    """The context that draws in the page's style."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        hint = "pip install 'vramplan[report]'; --markdown needs nothing more"
+        raise CannotRun("the page's plots need matplotlib, which is not installed", hint=hint) from error
+    return mpl.rc_context(dict(_STYLE))
+
+
+def _svg(figure: "Figure") -> str:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return file.getvalue()
+
+
+def _embedded(text: str, name: str, title: str, description: str, links: Mapping[str, str]) -> Html:
+    """matplotlib's SVG as an element of the page: ids of its own, the page's tones and font, a title, no metadata."""
+    body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r'(?:xlink:)?href="#([^"]+)"', lambda m: _href(m[1], name), body)
+    body = re.sub(r' id="(?!r\d)([^"]+)"', rf' id="{name}-\1"', body)
+    body = body.replace("url(#", f"url(#{name}-")
+    body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
+    for color, tone in _TONES.items():
+        body = body.replace(color, tone)
+    for target, label in links.items():
+        body = body.replace(f'<a href="{target}">', f'<a href="{target}" tabindex="-1"><title>{escape(label)}</title>')
+    box = re.search(r'viewBox="[^"]+"', body)
+    head = f'<svg class="plot" {box[0] if box else ""} role="group" aria-labelledby="{name}-title {name}-desc">'
+    words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    return Html(head + words + body[body.index(">") + 1 :].replace("\n", ""))
+
+
+def _href(target: str, name: str) -> str:
+    """Links to results stay; references inside the drawing get its name."""
+    return f'href="#{target}"' if re.fullmatch(r"r\d+", target) else f'href="#{name}-{target}"'

@@ -1,0 +1,43 @@
+"""Memory over the run, for a few records: the timeline that the closed form made for each."""
+
+from collections.abc import Iterator
+
+from vramplan.allocator import replay
+from vramplan.errors import VramplanError
+from vramplan.predict.engine import forecast
+from vramplan.report.html.markup import Html, el, joined
+from vramplan.report.report_facts import Case, Report, family
+from vramplan.report.timeline_plot import NARROW, WIDE, render_timeline
+
+_RUNS = 3
+
+
+def timelines(report: Report) -> Html:
+    """The pictures, the first one unfolded; empty when nothing can be drawn."""
+    return joined(_picture(case, first=i == 0) for i, case in enumerate(_chosen(report)))
+
+
+def _chosen(report: Report) -> Iterator[Case]:
+    """The largest peak of each family, the largest three of those."""
+    largest: dict[str, Case] = {}
+    for case in sorted(report.cases, key=lambda case: -case.peak):
+        if case.comparison or not case.measured:
+            largest.setdefault(family(case), case)
+    yield from list(largest.values())[:_RUNS]
+
+
+def _picture(case: Case, *, first: bool) -> Html:
+    scenario, device = case.result.scenario, case.result.device
+    try:
+        timeline = forecast(scenario, device).timeline
+    except VramplanError:
+        return Html()
+    played = replay(timeline.parts) if device == "cuda" else None
+    drawings = []
+    for width, look in ((WIDE, "wide"), (NARROW, "narrow")):
+        picture = render_timeline(timeline, title=f"{scenario.name}, predicted", replay=played, width=width)
+        unique = picture.replace(f"vp{width}-", f"vp{width}-{case.number}-")  # several pictures on one page
+        drawings.append(el("div", Html(unique), class_=look))
+    heading = el("summary", el("b", scenario.name), el("span", f" {family(case)}, {device}", class_="soft"))
+    body = el("div", *drawings, class_="body")
+    return el("details", heading, body, **({"open": "open"} if first else {}))
