@@ -67,6 +67,7 @@ def test_a_percentage_is_exact_at_its_edge() -> None:
         ("forward:100MiB", (Phase.FORWARD, Component.ACTIVATIONS, 100 * MIB), True),
         ("forward:100MiB", (Phase.FORWARD, Component.ACTIVATIONS, 100 * MIB + 1), False),
         ("backward:0B", (Phase.FORWARD, Component.ACTIVATIONS, 100 * MIB), True),
+        ("backward:0B", (Phase.BACKWARD, Component.LOGITS, -100 * MIB), True),  # less is no growth
         ("unquantized:0B", (None, Component.UNQUANTIZED, 1), False),
         ("unquantized:0B", (None, Component.WEIGHTS, KIB), True),
         ("load.weights:0B", (Phase.STEP, Component.WEIGHTS, KIB), True),

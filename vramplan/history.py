@@ -119,11 +119,11 @@ def _points(items: Iterable[Item], over: Allowance) -> Iterator[Point]:
         anchor, before = (item if move and item.result.ledger.entries else anchor), item
 
 
-def _when(item: Item) -> tuple[bool, datetime, list[tuple[int, str]]]:
+def _when(item: Item) -> tuple[datetime, list[tuple[int, str]]]:
     date = date_of(item)
     numbers = re.split(r"(\d+)", item.source)  # run-9 before run-10
     natural = [(int(part), "") if part.isdecimal() else (-1, part) for part in numbers]
-    return date is not None, date or datetime.min.replace(tzinfo=UTC), natural
+    return date or datetime.min.replace(tzinfo=UTC), natural
 
 
 def date_of(item: Item) -> datetime | None:
