@@ -95,7 +95,8 @@ def attention(
     if facts.latent_kv:
         query, key, value = latent_queries_keys_values(t, m, c, facts, x)
     else:
-        query, key, value = _rotated(t, c, *_queries_keys_values(t, m, facts, style, x))
+        query, key, value = _rotated(t, c, facts, *_queries_keys_values(t, m, facts, style, x))
+    key, value = c.remember(t, key, value, facts.window)
     out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
@@ -109,13 +110,14 @@ def heads(c: Context, facts: Attention) -> Heads:
     return Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped, joined)
 
 
-def _rotated(t: Tape, c: Context, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    assert c.cos is not None
-    assert c.sin is not None
+def _rotated(
+    t: Tape, c: Context, facts: Attention, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    cos, sin = c.tables[facts.window > 0]
     outer, t.scope = t.scope, "rotary"
     joined = c.architecture.family == "phi3"
-    query = rotate_partly(t, query, c.cos, c.sin, joined=joined)
-    rotated = query, rotate_partly(t, key, c.cos, c.sin, joined=joined), value
+    query = rotate_partly(t, query, cos, sin, joined=joined)
+    rotated = query, rotate_partly(t, key, cos, sin, joined=joined), value
     t.scope = outer
     return rotated
 

@@ -49,11 +49,12 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
     hidden = lookup(t, table, (scenario.batch, scenario.seq))
     if scenario.architecture.facts.get("embedding_scale"):
         hidden = scale(t, hidden, "scaled output")
-    if scenario.checkpointing is not Checkpointing.OFF and hidden.node is None:
+    trains = scenario.method.trains and scenario.checkpointing is not Checkpointing.OFF
+    if trains and hidden.node is None:
         t.require_grad(hidden)  # the hook of `enable_input_require_grads`, on the embedding's own output
     held = [hidden]
     hidden = _positioned(t, outside, scenario, hidden, held)
-    if scenario.architecture.facts.get("embedding_dropout"):
+    if scenario.method.trains and scenario.architecture.facts.get("embedding_dropout"):
         hidden = dropout(t, hidden)
     t.scope = ""
     return hidden, held

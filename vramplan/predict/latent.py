@@ -42,7 +42,7 @@ def _turned(t: Tape, c: Context, x: Tensor) -> Tensor:
     wide = cast(t, x, FLOAT32, "rotated part fp32")
     out = t.new(wide.shape, FLOAT32, "rotated part")
     if t.needs_grad(wide):
-        saved = t.save((c.cos,))
+        saved = t.save(c.tables[False])
 
         def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
             return (t.new(grad.shape, grad.kind, "rotated part gradient"),)

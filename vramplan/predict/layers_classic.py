@@ -35,6 +35,7 @@ def gpt2(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tenso
 def _gpt2_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
     width = facts.heads * facts.head_dim
     query, key, value = (split_heads(t, part, facts.heads) for part in split(t, m["attn.c_attn"](t, x), [width] * 3))
+    key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     out = m["attn.c_proj"](t, _joined(t, out, facts))
     return _drop(t, c, out), weights
@@ -61,15 +62,15 @@ def _neox_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
     fused = split_heads(t, m["attention.query_key_value"](t, x), facts.heads)
     query, key, value = split(t, fused, [facts.head_dim] * 3)
     query, key = _rotated_apart(t, c, query, key)
+    key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     out = m["attention.dense"](t, _joined(t, out, facts))
     return out, weights
 
 
 def _rotated_apart(t: Tape, c: Context, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    assert c.cos is not None
-    assert c.sin is not None
-    return rotate_partly(t, query, c.cos, c.sin), rotate_partly(t, key, c.cos, c.sin)
+    cos, sin = c.tables[False]
+    return rotate_partly(t, query, cos, sin), rotate_partly(t, key, cos, sin)
 
 
 def phi(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
@@ -88,6 +89,7 @@ def _phi_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor)
     key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
     query, key = _rotated_apart(t, c, query, key)
+    key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     out = m["self_attn.dense"](t, _joined(t, out, facts))
     return out, weights
@@ -114,6 +116,7 @@ def _opt_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor)
     query = split_heads(t, scale(t, m["self_attn.q_proj"](t, x), "scaled query"), facts.heads)
     key, value = m["self_attn.k_proj"](t, x), m["self_attn.v_proj"](t, x)
     key, value = split_heads(t, key, facts.kv_heads), split_heads(t, value, facts.kv_heads)
+    key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     out = m["self_attn.out_proj"](t, _joined(t, out, facts))
     return out, weights
@@ -145,5 +148,6 @@ def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tens
     query, key, value = (reshape(t, part, (batch, part.shape[-1] // dim, seq, dim)) for part in parts)
     if facts.rotary_dim:
         query, key = _rotated_apart(t, c, query, key)
+    key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     return m["self_attention.dense"](t, _joined(t, out, facts)), weights

@@ -44,7 +44,8 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Head) -> Tensor:
 
 def _chunk_loss(t: Tape, head: Head, tokens: Tensor) -> Tensor:
     labels = t.new((tokens.shape[0],), INT64, "labels of the chunk")
-    return cross_entropy(t, cast(t, head(tokens), FLOAT32, "logits fp32"), labels)
+    logits = head(tokens)
+    return cross_entropy(t, cast(t, logits, FLOAT32, "logits fp32"), labels)
 
 
 def liger_loss(t: Tape, hidden: Tensor, weight: Tensor) -> Tensor:

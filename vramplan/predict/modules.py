@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import resolve_targets
@@ -84,6 +85,44 @@ def _quantised(scenario: Scenario) -> Quantised:
     return Quantised(8 if quant.type is QuantType.INT8 else 4, quant.block_size, quant.double, compute, origin)
 
 
+class Cache:
+    """Keys and values of every token so far, one pair per layer (transformers' DynamicCache)."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.current = 0
+        """The layer that runs."""
+        self.length = 0
+        """Tokens remembered after the next update, when there were some before."""
+
+    def update(self, t: Tape, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """`torch.cat([self.keys, key])`, then the same for values: the old ones go when the new ones exist.
+
+        A layer with a window shorter than what there is remembers as much as the window (a view of it: the storage of
+        a longer prompt stays until the next token).
+        """
+        old = self.layers.pop(self.current, None)
+        keys = self._joined(t, key, "keys", self._tokens(key, window, grows=old is not None))
+        old = None if old is None else (keys, old[1])
+        values = self._joined(t, value, "values", keys.shape[2])
+        del old
+        self.layers[self.current] = keys, values
+        return keys, values
+
+    def _tokens(self, new: Tensor, window: int, *, grows: bool) -> int:
+        if not grows:
+            return new.shape[2]
+        return window if 0 < window < self.length else self.length
+
+    @staticmethod
+    def _joined(t: Tape, new: Tensor, label: str, tokens: int) -> Tensor:
+        batch, heads, _, dim = new.shape
+        made = t.new((batch, heads, tokens, dim), new.kind, label)
+        assert made.storage is not None
+        t.script.name(made.storage.block, Component.CACHE)
+        return made
+
+
 @dataclass(slots=True)
 class Context:
     """What the layers of a model share."""
@@ -91,11 +130,17 @@ class Context:
     architecture: Architecture
     kernels: dict[bool, str]
     """What computes attention, without and with a mask: `eager`, `flash_attention_2`, or sdpa's kernel."""
-    cos: Tensor | None = None
-    sin: Tensor | None = None
+    tables: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Cosines and sines for layers without and with a sliding window."""
     position_ids: Tensor | None = None
     masks: dict[bool, Tensor | None] = field(default_factory=dict)
     """For layers without and with a sliding window."""
+
+    cache: Cache | None = None
+
+    def remember(self, t: Tape, key: Tensor, value: Tensor, window: int = 0) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens so far, these included."""
+        return (key, value) if self.cache is None else self.cache.update(t, key, value, window)
 
     def attend(
         self, t: Tape, query: Tensor, key: Tensor, value: Tensor, heads: Heads, *, windowed: bool = False

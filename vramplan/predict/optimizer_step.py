@@ -122,6 +122,8 @@ def _update_8bit(t: Tape, tensor: Trainable, name: str) -> None:
     held = [t.new(tensor.shape, FLOAT32, "state fp32") for _ in range(states)]
     held += _common(t, tensor)
     root = t.new(tensor.shape, FLOAT32, "square root")
+    if "lion" in name:
+        held.append(t.new(tensor.shape, FLOAT32, "scaled gradient's share"))
     if "rmsprop" not in name:
         held.append(t.new(tensor.shape, FLOAT32, "denominator"))
     del root

@@ -1,25 +1,44 @@
-"""What a model makes once per forward for all its layers: rotary tables, the causal mask; and which attention kernel runs."""
+"""What a model makes once per forward for all its layers: rotary tables, masks; and which attention kernel runs."""
 
-from vramplan.architecture import Attention
+from vramplan.architecture import Architecture, Attention
 from vramplan.attention import AttentionInput, resolve
 from vramplan.predict.operations import cast
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import DType, Scenario
 
 
-def rotary(t: Tape, scenario: Scenario, kind: Kind) -> tuple[Tensor | None, Tensor | None]:
-    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] in the hidden states' type."""
+Tables = tuple[Tensor, Tensor]
+
+
+def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
+    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] in the hidden states' type.
+
+    For layers without and with a window: the same ones, unless each kind has its own (Gemma 3).
+    """
     attention = scenario.architecture.blocks[0].attention
     dim = attention.rope_head or attention.rotary_dim
     if not dim:
-        return None, None
+        return {}
     t.scope = "rotary_emb"
-    half = t.new((1, scenario.seq, dim // 2), FLOAT32, "angles")
-    whole = t.new((1, scenario.seq, dim), FLOAT32, "angles, both halves")
-    cos, sin = (_scaled(t, scenario.seq, dim, what) for what in ("cos", "sin"))
+    first = _tables(t, scenario.seq, dim, kind)
+    second = _tables(t, scenario.seq, dim, kind) if own_tables(scenario.architecture) else first
+    t.scope = ""
+    return {False: second, True: first}
+
+
+def own_tables(architecture: Architecture) -> bool:
+    """Whether layers with a window have rotary tables of their own."""
+    return any(
+        buffer.path.endswith("_original_inv_freq") and "attention" in buffer.path for buffer in architecture.buffers
+    )
+
+
+def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> tuple[Tensor, Tensor]:
+    half = t.new((1, seq, dim // 2), FLOAT32, "angles")
+    whole = t.new((1, seq, dim), FLOAT32, "angles, both halves")
+    cos, sin = (_scaled(t, seq, dim, what) for what in ("cos", "sin"))
     result = cast(t, cos, kind, "cos"), cast(t, sin, kind, "sin")
     del half, whole
-    t.scope = ""
     return result
 
 
@@ -33,7 +52,7 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
 def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor | None]:
     """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
 
-    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean and one for the whole batch, `eager_mask` a float per sequence.
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the whole batch; `eager_mask` a float per sequence.
     """
     attention = scenario.attention
     masks: dict[bool, Tensor | None] = {False: None, True: None}
@@ -69,8 +88,8 @@ def attention_kernels(scenario: Scenario, t: Tape, kind: Kind) -> dict[bool, str
 def _on_cpu(scenario: Scenario) -> str:
     """sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys."""
     attention = scenario.architecture.blocks[0].attention
-    plain = attention.head_dim == attention.value_dim and not scenario.architecture.facts.get("attention_dropout")
-    return "flash" if plain else "math"
+    dropped = scenario.method.trains and scenario.architecture.facts.get("attention_dropout")
+    return "flash" if attention.head_dim == attention.value_dim and not dropped else "math"
 
 
 def _call(attention: Attention, t: Tape, kind: Kind, *, masked: bool) -> AttentionInput:

@@ -185,7 +185,8 @@ def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
     Both keep the input on the context itself: a checkpoint does not see it, it lives as long as the graph.
     """
     held = t.detach(x)
-    out = _scaled_int8(t, held, layer) if t.cuda else _dequantised_product(t, held, layer)
+    dequantises = not t.cuda and t.training  # `matmul` of autograd/_functions.py
+    out = _dequantised_product(t, held, layer) if dequantises else _scaled_int8(t, held, layer)
     if not t.needs_grad(x):
         return out
     shape, kind = x.shape, x.kind

@@ -23,7 +23,9 @@ def structured(scenario: Scenario, device: Device, build: Build) -> tuple[Part, 
     """The parts of `scenario`'s run, from the template of every scenario that differs in batch and sequence alone."""
     probe = _probe(scenario, device) or scenario
     # The configuration decides the architecture; the name and what was there before the step decide nothing.
-    key = msgspec.msgpack.encode(msgspec.structs.replace(probe, name="", new_tokens=0))
+    key = msgspec.msgpack.encode(
+        msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
+    )
     template = _templates(_Key((device, key), probe, build))
     return template.parts(scenario.batch, scenario.seq)
 

@@ -153,6 +153,7 @@ class Tape:
         self.processors = processors
         self.script = Script()
         self.recording = True
+        self.training = True
         self.autocast: Kind | None = None
         self.casts: dict[int, Tensor] = {}
         self.frame: Frame | None = None

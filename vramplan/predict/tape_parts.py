@@ -63,6 +63,7 @@ class Script:
         self._group: Group | None = None
         self._vocab = -1
         self._misplaced = ""
+        self._late: list[int] = []
 
     def logits_width(self, vocab: int) -> None:
         """From now on a tensor whose last dimension is `vocab` belongs to the logits."""
@@ -89,7 +90,10 @@ class Script:
         if info.group is self._group:
             self._items.append(~block)
             return
-        if info.group is None or self._group is not None:
+        if info.group is None:
+            self._late.append(block)  # some round is the last to need it: gone when they are over
+            return
+        if self._group is not None:
             # a destructor must not raise: `template` does
             self._misplaced = f"a round frees what another made: {info.scope} {info.label}"
             return
@@ -110,6 +114,8 @@ class Script:
         """The round is over."""
         self._items = self.outer
         self._group = None
+        self._items.extend(~block for block in self._late)
+        self._late.clear()
 
     def take_over(self, block: int) -> int:
         """The same memory under a number that belongs to the current round."""

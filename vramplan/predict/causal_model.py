@@ -1,0 +1,156 @@
+"""A causal language model on a tape: embeddings, layers (those that repeat run once), norm, head, loss."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from vramplan.architecture import Architecture, Block, WeightKind
+from vramplan.ledger import Phase
+from vramplan.predict.checkpoints import run_checkpointed
+from vramplan.predict.families import embed, final_norm, known, layer_function
+from vramplan.predict.generic import stand_in
+from vramplan.predict.loss import causal_loss, chunked_loss, head_logits, liger_loss
+from vramplan.predict.modules import Cache, Context, Modules
+from vramplan.predict.positions import attention_kernels, causal_masks, own_tables, rotary
+from vramplan.predict.tape import INT64, Tape, Tensor
+from vramplan.predict.tape_parts import Group
+from vramplan.scenario import Checkpointing, Scenario
+from vramplan.stacks import LossKernel
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the model returns: `outputs` in the libraries."""
+
+    loss: Tensor
+    logits: Tensor | None
+
+
+@dataclass(slots=True)
+class _Layers:
+    """Layers that follow each other as one pattern, repeated."""
+
+    blocks: tuple[int, ...]
+    times: int
+
+
+class CausalModel:
+    """The causal language model on a tape: embeddings, layers, norm, head, loss."""
+
+    def __init__(self, t: Tape, scenario: Scenario) -> None:
+        self.t = t
+        self.scenario = scenario
+        architecture = scenario.architecture
+        if not known(architecture):
+            architecture = stand_in(architecture)
+        if not scenario.method.trains:  # `eval()`: nothing is dropped out
+            facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
+            architecture = replace(architecture, facts=facts)
+        self.architecture = architecture
+        self.layers = list(_patterns(architecture, scenario.seq))
+        self.groups = [Group(run.times) for run in self.layers]
+        self.modules: list[list[Modules]] = []
+        for run in self.layers:
+            self.modules.append([Modules(t, scenario, architecture.blocks[i].weights) for i in run.blocks])
+        self.outside = Modules(t, scenario, (*architecture.before, *architecture.after))
+        self.leaves = list(t.leaves)
+
+    def zero_grad(self) -> None:
+        """Gradients die."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def forward(self) -> Outcome:
+        """`...ForCausalLM.forward` with labels."""
+        t, s = self.t, self.scenario
+        hidden = self.hidden_states(s.seq)
+        t.enter(Phase.LOSS)
+        t.script.logits_width(s.architecture.vocab)
+        if s.stack.loss is LossKernel.CHUNKED:
+            return Outcome(chunked_loss(t, hidden, self.logits), None)
+        if s.stack.loss is LossKernel.LIGER:
+            return Outcome(liger_loss(t, hidden, self._head()[0]), None)
+        logits = self.logits(hidden)
+        return Outcome(causal_loss(t, logits), logits)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output head on the hidden states of one or all tokens."""
+        return head_logits(self.t, hidden, *self._head(), dict(self.scenario.architecture.facts))
+
+    def _head(self) -> tuple[Tensor, Tensor | None]:
+        if self.scenario.architecture.tied:
+            return self.outside.tensors[self.scenario.architecture.before[0].path], None
+        head = next(w for w in self.scenario.architecture.after if w.kind is WeightKind.HEAD)
+        projection = self.outside.projections[head.path.removesuffix(".weight")]
+        assert projection.weight is not None
+        return projection.weight, projection.bias
+
+    def hidden_states(self, tokens: int, cache: Cache | None = None) -> Tensor:
+        """`...Model.forward` on `tokens` of each sequence: embeddings, layers, final norm."""
+        t, s = self.t, msgspec.structs.replace(self.scenario, seq=tokens)
+        hidden, held = embed(t, self.outside, s)
+        context = Context(self.architecture, attention_kernels(s, t, hidden.kind), cache=cache)
+        context.position_ids = t.new((1, tokens), INT64, "position_ids")
+        if cache is None or not cache.layers:  # one new token sees everything before it
+            context.masks = causal_masks(t, s, hidden.kind)
+        context.tables = rotary(t, s, hidden.kind)
+        number = 0
+        for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
+            hidden = t.open(group, hidden)
+            for block, own in zip(run.blocks, modules, strict=True):
+                if cache is not None:
+                    cache.current = number
+                number += 1
+                hidden = self._layer(own, context, self.architecture.blocks[block], hidden)
+            hidden = t.close(group, hidden)
+        hidden = final_norm(t, self.outside, s.architecture, hidden)
+        del held
+        return hidden
+
+    def _layer(self, own: Modules, context: Context, block: Block, hidden: Tensor) -> Tensor:
+        t, function = self.t, layer_function(context.architecture)
+
+        def run(x: Tensor) -> Tensor:
+            return function(t, own, context, block, x)
+
+        kind = self.scenario.checkpointing if self.scenario.method.trains else Checkpointing.OFF
+        return run_checkpointed(t, run, hidden, kind)
+
+
+def _patterns(architecture: Architecture, seq: int) -> Iterator[_Layers]:
+    """The first layer alone (its input is the embedding's output), then the shortest pattern that repeats, then what is left.
+
+    Layers that differ in a window that the sequence never leaves are alike.
+    """
+    kinds = _kinds(architecture, seq)
+    yield _Layers((kinds[0],), 1)
+    rest = kinds[1:]
+    while rest:
+        period, times = _repetition(rest)
+        yield _Layers(tuple(rest[:period]), times)
+        rest = rest[period * times :]
+
+
+def _kinds(architecture: Architecture, seq: int) -> list[int]:
+    seen: list[Block] = []
+    numbers: list[int] = []
+    for index, block in enumerate(architecture.blocks):
+        window = block.attention.window
+        effective = window if 0 < window < seq or own_tables(architecture) else 0
+        alike = replace(block, attention=replace(block.attention, window=effective))
+        numbers.append(seen.index(alike) if alike in seen else index)
+        seen.append(alike)
+    return [numbers[i] for i in architecture.layers]
+
+
+def _repetition(kinds: list[int]) -> tuple[int, int]:
+    """(period, times): the split of the beginning that needs the fewest layers run for the most covered."""
+    best = (1, 1)
+    for period in range(1, min(len(kinds), 16) + 1):
+        times = 1
+        while kinds[period * times : period * (times + 1)] == kinds[:period]:
+            times += 1
+        if times > 1 and period * times > best[0] * best[1]:
+            best = (period, times)
+    return best
