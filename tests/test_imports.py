@@ -19,7 +19,7 @@ FLOORS = [
     {"timeline", "allocator", "record"},
     {"predict", "training"},
     {"measure"},
-    {"api", "check", "compare", "error_table", "history", "targets", "doctor"},
+    {"api", "check", "compare", "error_table", "history", "targets", "doctor", "plan", "advice"},
     {"report"},
     {"__init__", "cli", "commands", "__main__"},
 ]
