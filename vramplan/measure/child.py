@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from vramplan.errors import CannotRun, VramplanError
+from vramplan.ledger import Ledger
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
@@ -47,11 +48,30 @@ def measured(scenario: Scenario, device: str, steps: int) -> Record:
     if device != "cpu":
         raise CannotRun(f"measuring on {device} is not possible yet", hint="use --device cpu")
     warnings.simplefilter("ignore")  # the libraries' talk; what matters to the reader stands in `_warnings`
-    meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size))
     losses: list[float] = []
+    workload, ledger = _observed(scenario, torch.device(device), losses)
+    timings = _timed(workload, scenario, steps, losses)
+    return Record(
+        engine="measure",
+        device="cpu",
+        scenario=scenario,
+        parameters=count_parameters(workload.model),
+        bits_per_parameter=bits_per_parameter(workload.model),
+        ledger=ledger,
+        libraries=library_versions(),
+        warnings=_warnings(scenario),
+        outcome=Outcome.OK,
+        environment={},
+        timings=timings,
+    )
+
+
+def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> tuple[Workload, Ledger]:
+    """The loaded workload, and the ledger of its loading and of a run after the first, checked by the profiler."""
+    meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size))
     with meter:
         _say("building the model")
-        workload = set_up(scenario, torch.device(device), meter)
+        workload = set_up(scenario, device, meter)
         _say("warming up")
         _run(workload, losses)
         _say("measuring")
@@ -62,21 +82,7 @@ def measured(scenario: Scenario, device: str, steps: int) -> Record:
     # The profiler does not hear the end of what was allocated before it began (c10/core/CPUAllocator.cpp 2.13 knows no
     # size for it): what a step holds over into the next was dropped, and two steps are watched.
     _check(meter, workload, 2 if held else 1, losses)
-    timings = _timed(workload, scenario, steps, losses)
-    base = workload.model
-    return Record(
-        engine="measure",
-        device="cpu",
-        scenario=scenario,
-        parameters=count_parameters(base),
-        bits_per_parameter=bits_per_parameter(base),
-        ledger=replace(meter.ledger(), steady=steady),
-        libraries=library_versions(),
-        warnings=_warnings(scenario),
-        outcome=Outcome.OK,
-        environment={},
-        timings=timings,
-    )
+    return workload, replace(meter.ledger(), steady=steady)
 
 
 def outcome_of(error: Exception) -> Outcome:

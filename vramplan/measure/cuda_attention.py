@@ -39,6 +39,40 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def flash_package(tracker: Tracker) -> Iterator[None]:
+    """Inside, transformers' `flash_attention_2` finds the flash-attn package, in the shape of its one function.
+
+    The package saves and allocates what torch's copy of the same kernel does; transformers' code around it is its own.
+    """
+    from transformers import PreTrainedModel, modeling_flash_attention_utils, modeling_utils
+
+    def flash_attn_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+        deterministic: bool = False,
+    ) -> Tensor:
+        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
+        query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        return _flash(query, key, value, None, dropout_p, causal, softmax_scale).transpose(1, 2)
+
+    process = modeling_flash_attention_utils._lazy_define_process_function(flash_attn_func)
+    functions = ((flash_attn_func, flash_attn_func, None, None, None), process)
+    find = lambda *args, **kwargs: functions  # noqa: E731
+    with (
+        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
+    ):
+        yield
+
+
 def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Choice:
     """Autocast, when on, has the last word on the dtype: sdpa is in its list of 16-bit operations."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vramplan.catalog.gpus import Gpu
-from vramplan.measure.cuda_attention import sdpa_as_on_cuda
+from vramplan.measure.cuda_attention import flash_package, sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.tracker import Rule, Temporary, Tracker
 
@@ -106,6 +106,7 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(sdpa_as_on_cuda(gpu, tracker))
+        stack.enter_context(flash_package(tracker))
         stack.enter_context(cuda_autocast_lists())
         replaced: list[tuple[Any, str, Any]] = [
             # aten/src/ATen/native/Dropout.cpp `is_fused_kernel_acceptable`: CUDA keeps a 1-byte mask.
@@ -118,8 +119,6 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
             (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
-            # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
-            (torch.amp.GradScaler, "_maybe_opt_step", lambda self, optimizer, *args, **kwargs: optimizer.step()),
             # torch/utils/_foreach_utils.py: the multi-tensor code of optimizers and clipping is for these devices.
             (torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
             (torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["cpu"]),

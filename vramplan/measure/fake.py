@@ -39,6 +39,9 @@ def fake_machine() -> Iterator[None]:
         # The skeleton is on the meta device already, and bitsandbytes' layers cannot be made of fake meta tensors.
         stack.enter_context(mock.patch("vramplan.training.build.skeleton", _outside(build.skeleton)))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
+        # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
+        step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
+        stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
         # transformers 5.17 builds attention masks that it would skip, when it thinks that it is being traced.
         stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", lambda tensor: False))
         yield
@@ -80,7 +83,7 @@ class FakeTracker(Tracker):
         super().__init__(vocab=vocab)
         self._openers = {
             "bitsandbytes": fake_opener(gpu),
-            aten._local_scalar_dense.default: _read_back,
+            aten._local_scalar_dense.default: self._read_back,
             aten._safe_softmax.default: open_safe_softmax,
         }
         if gpu is not None:
@@ -117,6 +120,17 @@ class FakeTracker(Tracker):
             self._last_layer = block.place.layer
         return block
 
+    def _read_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A number read from a tensor: fake tensors have none. Counts are one, which divides nothing by zero.
+
+        A truth is false (a dice roll below a probability of zero, any overflow), but for `all` and `==`: no token is masked.
+        """
+        tensor: Tensor = args[0]
+        if tensor.dtype is torch.bool:
+            block = self._known(tensor)
+            return block is not None and block.op in ("all", "eq")
+        return 1.0 if tensor.is_floating_point() else 1
+
     @contextmanager
     def attaching(self) -> Iterator[None]:
         """Inside, what peft makes for a module belongs to that module."""
@@ -131,12 +145,6 @@ class FakeTracker(Tracker):
 
         with mock.patch.object(LoraModel, "_create_and_replace", create):
             yield
-
-
-def _read_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A number read from a tensor: fake tensors have none, and one is a step count that divides nothing by zero."""
-    tensor: Tensor = args[0]
-    return True if tensor.dtype is torch.bool else 1.0 if tensor.is_floating_point() else 1
 
 
 def _dynamic_map(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> Tensor:

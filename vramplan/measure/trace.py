@@ -22,7 +22,7 @@ from vramplan.measure.tracker import Tracker
 from vramplan.predict.overheads import context_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import Load, Scenario
+from vramplan.scenario import Load, QuantType, Scenario
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
 from vramplan.training.materialize_fake import load_fake, quantize_fake
@@ -156,7 +156,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
             stack.enter_context(cuda_choices(card, tracker))
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
-        if scenario.load_from is Load.CHECKPOINT:
+        # A model that is not quantised is loaded on the host and moved whole, module by module (Trainer, `model.to`).
+        if scenario.load_from is Load.CHECKPOINT and scenario.quant.type is not QuantType.NONE:
             capacity = 0 if card is None else card.capacity
             load = lambda *args, quantize: load_fake(*args, capacity=capacity)  # noqa: E731
             stack.enter_context(mock.patch("vramplan.training.build.materialize", load))

@@ -150,7 +150,6 @@ class Tracker(TorchDispatchMode):
         kwargs = kwargs or {}
         self._sum = None
         self.places.note()
-        temporaries: tuple[Block, ...] = ()
         if (tell := self._before.get(func)) is not None:
             tell(self)
         opener = self._openers.get(func) or self._openers.get(func.namespace)
@@ -158,16 +157,15 @@ class Tracker(TorchDispatchMode):
             with self:
                 out = opener(func, args, kwargs)
         else:
-            if (rule := self._rules.get(func)) is not None:
-                temporaries = self._take(rule(args, kwargs))
             out = func(*args, **kwargs)
         if self._scalars_on_host and func is aten.lift_fresh.default and out.dim() == 0:
             with self.elsewhere():
                 self._see(out, func, args)
         else:
             self._see(out, func, args)
-        for block in temporaries:
-            self._freed(block)
+        if (rule := self._rules.get(func)) is not None:  # kernels make their outputs first
+            for block in self._take(rule(args, kwargs)):
+                self._freed(block)
         return out
 
     def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
