@@ -63,6 +63,6 @@ def keep_packing(model: nn.Module) -> None:
     `Linear4bit.forward`): constants become bfloat16, double quantisation is undone, and a matrix whose rows are not a
     multiple of 32 fails an assertion. What a run takes would depend on the processor's model.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
