@@ -85,6 +85,7 @@ class FakeTracker(Tracker):
             "bitsandbytes": fake_opener(gpu),
             aten._local_scalar_dense.default: self._read_back,
             aten._safe_softmax.default: open_safe_softmax,
+            aten._grouped_mm.default: _grouped_mm,
         }
         if gpu is not None:
             products = CublasWorkspaces(gpu)
@@ -145,6 +146,28 @@ class FakeTracker(Tracker):
 
         with mock.patch.object(LoraModel, "_create_and_replace", create):
             yield
+
+
+def _grouped_mm(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """Products of groups of rows with a matrix each (mixtures of experts); its registered fake version knows bfloat16 alone.
+
+    aten/src/ATen/native/GroupedMMUtils.h `create_grouped_gemm_output_tensor`: rows padded to 16 bytes.
+    """
+    left, right, offsets = (*args, *kwargs.values())[:3]
+    if left.dim() == 2 and right.dim() == 2:
+        shape = [offsets.shape[0], left.shape[0], right.shape[1]]
+    elif left.dim() == 3 and right.dim() == 3:
+        shape = [left.shape[0], left.shape[1], right.shape[2]]
+    else:
+        shape = [left.shape[-2], right.shape[-1]]
+    dtype = kwargs.get("out_dtype") or left.dtype
+    padded = -(-shape[-1] * dtype.itemsize // 16) * 16 // dtype.itemsize
+    strides = [padded, 1] if len(shape) == 2 else [shape[1] * padded, padded, 1]
+    return torch.empty_strided(shape, strides, dtype=dtype)
 
 
 def _dynamic_map(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> Tensor:
