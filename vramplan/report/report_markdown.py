@@ -1,12 +1,11 @@
 """A report as GitHub-flavoured Markdown, for pull requests and step summaries. Pure: a value in, a string out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vramplan.report.check_markdown import escape
 from vramplan.report.comparison import EQUAL, percent
-from vramplan.report.layout import amount, table_unit
 from vramplan.report.report_facts import Case, Miss, Report
-from vramplan.report.report_text import answer, counted, misses_by_case
+from vramplan.report.report_text import answer, counted, misses_by_case, size_column, sizes_of
 from vramplan.units import human
 
 _OPEN_ROWS = 20  # more results than that are folded away, the errors by group staying in sight
@@ -30,17 +29,16 @@ def report_markdown(report: Report) -> str:
 
 
 def _results(report: Report) -> Iterator[str]:
-    unit, factor = table_unit(max(case.peak for case in report.cases))
+    unit, written = size_column(report)
     misses = misses_by_case(report)
-    head = ["scenario", "device", "outcome", "peaks in", f"measured {unit}", "predicted", "error", "static", "reserved"]
-    yield from _table(head, [_result(case, misses.get(case.number), factor) for case in report.cases], left=4)
+    head = ["scenario", "device", "outcome", "peaks in", f"measured{unit}", "predicted", "error", "static", "reserved"]
+    yield from _table(head, [_result(case, misses.get(case.number), written) for case in report.cases], left=4)
 
 
-def _result(case: Case, miss: Miss | None, factor: int) -> list[str]:
+def _result(case: Case, miss: Miss | None, written: Callable[[int], str]) -> list[str]:
     phase = case.result.ledger.peak_phase.value if case.peak else ""
     outcome = case.outcome + (f": {case.problem}" if case.problem else "")
-    predicted = case.comparison.a.ledger.peak if case.comparison else 0 if case.measured else case.peak
-    sizes = [amount(case.peak if case.measured else 0, factor), amount(predicted, factor)]
+    sizes = sizes_of(case, written)
     errors = ["", "", ""]
     if miss:
         reserved = percent(miss.reserved.relative) if miss.reserved else ""

@@ -1,6 +1,6 @@
 """A report as text for a terminal or a pipe. Pure: a value in, a string out; the answer is the last line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vramplan.check.items import printable
 from vramplan.error_table import Summary
@@ -48,7 +48,7 @@ def double_sentence(case: Case, state: int, peak: int) -> str:
     """What the double quantisation of `case` changed, against the same run without it; arguments are differences."""
     name = printable(case.result.scenario.name)
     how = "measured" if case.measured else case.result.engine
-    return f"double quantisation, {name} ({how}): constants {human(state)}, peak {human(peak)}"
+    return f"double quantisation in {name} ({how}) saves {human(-state)} of constants, {human(-peak)} at the peak"
 
 
 def misses_by_case(report: Report) -> dict[int, Miss]:
@@ -56,11 +56,29 @@ def misses_by_case(report: Report) -> dict[int, Miss]:
     return {miss.case.number: miss for miss in report.closed_form}
 
 
+def size_column(report: Report) -> tuple[str, Callable[[int], str]]:
+    """The unit of the columns of peaks, with a space before it, and what writes a cell.
+
+    Where a laptop's runs stand beside a card's, no unit fits all: then each cell has its own.
+    """
+    peaks = [case.peak for case in report.cases if case.peak]
+    unit, factor = table_unit(max(peaks, default=0))
+    if peaks and min(peaks) < factor / 10:
+        return "", lambda size: human(size) if size else "-"
+    return f" {unit}", lambda size: amount(size, factor)
+
+
+def sizes_of(case: Case, written: Callable[[int], str]) -> list[str]:
+    """The cells `measured` and `predicted` of a result."""
+    predicted = case.comparison.a.ledger.peak if case.comparison else 0 if case.measured else case.peak
+    return [written(case.peak if case.measured else 0), written(predicted)]
+
+
 def _results(report: Report, page: Page) -> list[str]:
-    unit, factor = table_unit(max(case.peak for case in report.cases))
+    unit, written = size_column(report)
     misses = misses_by_case(report)
-    rows = [["scenario", "device", "outcome", "peaks in", f"measured {unit}", "predicted", "error", "static"]]
-    rows += [[*_names(case), *_sizes(case, factor), *_errors(misses.get(case.number))] for case in report.cases]
+    rows = [["scenario", "device", "outcome", "peaks in", f"measured{unit}", "predicted", "error", "static"]]
+    rows += [[*_names(case), *sizes_of(case, written), *_errors(misses.get(case.number))] for case in report.cases]
     left = ("scenario", "device", "outcome", "peaks in")
     return fitting_table(rows, page, left=left, less_important=("static", "peaks in", "device", "outcome"))
 
@@ -68,11 +86,6 @@ def _results(report: Report, page: Page) -> list[str]:
 def _names(case: Case) -> list[str]:
     phase = case.result.ledger.peak_phase.value if case.peak else ""
     return [printable(case.result.scenario.name), case.result.device, case.outcome, phase]
-
-
-def _sizes(case: Case, factor: int) -> list[str]:
-    predicted = case.comparison.a.ledger.peak if case.comparison else 0 if case.measured else case.peak
-    return [amount(case.peak if case.measured else 0, factor), amount(predicted, factor)]
 
 
 def _errors(miss: Miss | None) -> list[str]:

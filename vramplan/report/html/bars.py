@@ -51,13 +51,18 @@ def _bars(case: Case) -> Html:
 
 
 def _row(word: str, side: Result, longest: int) -> Html:
-    ledger = side.ledger
-    held = [(part, ledger.bytes(ledger.peak_phase, part)) for part in _STACK]
+    held = [(part, side.ledger.bytes(side.ledger.peak_phase, part)) for part in _STACK]
+    return stacked_bar(word, held, longest)
+
+
+def stacked_bar(word: str, held: Sequence[tuple[Component, int]], longest: int) -> Html:
+    """A line: `word`, the components as lengths of which `longest` bytes fill the line, and their sum."""
     segments = joined(
         Html(f'<i class="{part}" style="width:{100 * size / longest:.2f}%" title="{part} {human(size)}"></i>')
         for part, size in held
         if size
     )
     label = f"{word}: " + ", ".join(f"{part} {human(size)}" for part, size in held if size)
+    total = sum(size for _, size in held)
     bar = el("span", segments, class_="bar", role="img", aria_label=label)
-    return el("div", el("span", word), bar, quantity(ledger.peak, human(ledger.peak)), class_="row")
+    return el("div", el("span", word), bar, quantity(total, human(total)), class_="row")

@@ -1,12 +1,17 @@
 """The double-quantisation study: what quantising the block constants saved, from pairs of runs that differ in it."""
 
 from vramplan.compare import Pair
+from vramplan.ledger import Component
+from vramplan.report.html.bars import stacked_bar
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.report_facts import DoublePair, Report
 from vramplan.units import human
 
 COLUMNS = ("", "bits/parameter", "constants", "saved", "peak saved", "predicted")
 _HEAD = ("run", "bits per parameter", "constants", "saved", "peak saved", "predicted")
+
+_PARTS = (Component.WEIGHTS, Component.QUANT_STATE)
+_DRAWN = 4  # pairs that are drawn; the table has all of them
 
 
 def double_study(report: Report) -> Html:
@@ -28,7 +33,18 @@ def double_study(report: Report) -> Html:
         "and an fp32 per 256 blocks.",
     )
     body = el("tbody", *map(_row, report.doubles))
-    return el("table", caption, el("thead", head), body, class_="cards double")
+    table = el("table", caption, el("thead", head), body, class_="cards double")
+    note = el("p", "Packed weights and their constants, without and with double quantisation.", class_="soft")
+    return joined((note, el("ul", *map(_bars, report.doubles[:_DRAWN]), class_="bars"), table))
+
+
+def _bars(pair: DoublePair) -> Html:
+    """What the quantised weights take on both sides, at the peak of each."""
+    sides = [(word, case.result.ledger) for word, case in (("without", pair.single), ("with", pair.double))]
+    held = {word: [(part, ledger.bytes(ledger.peak_phase, part)) for part in _PARTS] for word, ledger in sides}
+    longest = max(sum(size for _, size in parts) for parts in held.values()) or 1
+    name = el("p", el("a", pair.double.result.scenario.name, href=f"#r{pair.double.number}"))
+    return el("li", name, *(stacked_bar(word, parts, longest) for word, parts in held.items()))
 
 
 def _row(pair: DoublePair) -> Html:

@@ -60,7 +60,7 @@ def accuracy(report: Report) -> Html:
 def groups(report: Report) -> Html:
     """The distributions of errors, and the same as a table."""
     drawings = (distributions(report.groups, width=width) for width in (WIDE, NARROW))
-    caption = "Each dot is a record; the stroke is the median. The table below has the same groups in the same order."
+    caption = "Each dot is a record; the stroke is the median, signs included. The table has the same order."
     return joined((el("figure", *_both(*drawings), el("figcaption", caption)), _groups_table(report)))
 
 
@@ -75,7 +75,7 @@ def _groups_table(report: Report) -> Html:
     for group in report.groups:
         value = group.summary
         cells = [str(len(group.errors)), *(f"{size:.2%}" for size in (value.mean, value.median, value.worst))]
-        name = el("th", group.name, el("small", group.by), scope="row")
+        name = el("th", el("span", f"{group.by} ", class_="soft"), group.name, scope="row")
         rows.append(el("tr", name, *(el("td", cell, class_="n") for cell in cells)))
     caption = el("caption", "Magnitudes of the relative errors of the allocated peak")
-    return el("table", caption, el("thead", head), el("tbody", *rows))
+    return el("table", caption, el("thead", head), el("tbody", *rows), class_="groups")

@@ -10,26 +10,34 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import CannotRun
-from vramplan.ledger import Component
 from vramplan.report.html.markup import Html
 from vramplan.report.report_facts import Group, Miss
-from vramplan.report.timeline_picture import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDE, NARROW = 1100, 372  # units, which are pixels at the intended width
 
 #: Colours that matplotlib draws with, and the page's tone that takes the place of each.
-_FG, _SOFT, _GRID, _BG, _SHADE = "#010203", "#010204", "#010205", "#010206", "#010207"
-_TONES = {_FG: "var(--fg)", _SOFT: "var(--soft)", _GRID: "var(--grid)", _BG: "var(--bg)", _SHADE: "var(--shade)"}
+_FG, _SOFT, _GRID, _BG, _SHADE, _ROUND, _SQUARE = (f"#01020{i}" for i in range(3, 10))
+_TONES = {
+    _FG: "var(--fg)",
+    _SOFT: "var(--soft)",
+    _GRID: "var(--grid)",
+    _BG: "var(--bg)",
+    _SHADE: "var(--shade)",
+    _ROUND: "var(--round)",
+    _SQUARE: "var(--square)",
+}
 
 #: Marker and colour by device: told apart by shape alone.
-_MARKS = {"cuda": ("o", COLORS[Component.WEIGHTS]), "cpu": ("s", COLORS[Component.LOGITS])}
+_MARKS = {"cuda": ("o", _ROUND), "cpu": ("s", _SQUARE)}
 
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -76,8 +84,8 @@ def distributions(groups: Sequence[Group], *, width: int) -> Html:
         axes = figure.subplots()
         for y, group in enumerate(groups):
             percents = [100 * error for error in group.errors]
-            axes.scatter(percents, [y] * len(percents), s=34, color=_MARKS["cuda"][1], alpha=0.45, linewidths=0)
-            middle = sorted(percents)[len(percents) // 2]
+            axes.scatter(percents, [y] * len(percents), s=34, color=_ROUND, alpha=0.5, linewidths=0)
+            middle = median(percents)
             axes.plot([middle, middle], [y - 0.32, y + 0.32], color=_FG, linewidth=2)
         _percent_axis(axes.xaxis, [error for group in groups for error in group.errors])
         axes.axvline(0, color=_SOFT, linewidth=1)
@@ -100,6 +108,7 @@ def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
     for axis, name in ((axes.xaxis, "measured"), (axes.yaxis, "predicted")):
         _byte_axis(axis, low, high)
         axis.set_label_text(f"{name} peak")
+    axes.legend(loc="upper left")
     axes.set(xlim=limits, ylim=limits, title="Peaks: on the line is right")
 
 
@@ -129,7 +138,6 @@ def _marks(axes: "Axes", misses: Sequence[Miss], heights: Sequence[float]) -> No
                 label=f"{device} ({len(points)})",
             )
             drawn.set_urls([f"#r{m.case.number}" for m, _ in points])
-    axes.legend(loc="best")
 
 
 def _byte_axis(axis: Any, low: float, high: float) -> None:
@@ -165,8 +173,9 @@ def _short(group: Group, width: int) -> str:
 
 def _figure(width: int, height: int) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width / 72, height / 72), layout="constrained")
+    return Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
 
 
 def _matplotlib() -> Any:
@@ -193,6 +202,7 @@ def _embedded(text: str, name: str, title: str, description: str, links: Mapping
     body = re.sub(r' id="(?!r\d)([^"]+)"', rf' id="{name}-\1"', body)
     body = body.replace("url(#", f"url(#{name}-")
     body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
+    body = re.sub(r"font-family: [^;\"]+;? ?", "", body)
     for color, tone in _TONES.items():
         body = body.replace(color, tone)
     for target, label in links.items():

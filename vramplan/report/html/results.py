@@ -44,7 +44,7 @@ def _names(case: Case) -> Iterator[Html]:
     yield el("th", name, el("small", ", ".join(how)), scope="row")
     gpu = str(result.environment.get("gpu", "")) if isinstance(result, Record) else scenario.gpu
     yield el("td", gpu or result.device)
-    yield el("td", case.outcome)
+    yield el("td", case.outcome, *((el("small", case.problem),) if case.problem else ()))
     yield el("td", result.ledger.peak_phase.value if case.peak else "")
 
 

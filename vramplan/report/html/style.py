@@ -4,9 +4,11 @@ from vramplan.report.timeline_picture import COLORS
 
 _TONES = """
 :root { color-scheme: light dark; --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --band: #f5f6f9;
-  --link: #2f5f92; --under: #b4492a; --over: #2f6f9f; --good: #1c7a5c; --shade: #4477aa2e }
+  --link: #2f5f92; --under: #b4492a; --over: #2f6f9f; --good: #1c7a5c; --shade: #4477aa2e; --round: #4477aa;
+  --square: #cc5f38 }
 @media (prefers-color-scheme: dark) { :root { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
-  --band: #1a1f28; --link: #8fbdee; --under: #ee8866; --over: #77aadd; --good: #5ccbaa; --shade: #77aadd33 } }
+  --band: #1a1f28; --link: #8fbdee; --under: #ee8866; --over: #77aadd; --good: #5ccbaa; --shade: #77aadd33;
+  --round: #77aadd; --square: #ee8866 } }
 """
 
 _TEXT = """
@@ -59,9 +61,12 @@ summary .soft { font-size: 13px } .body { padding: 0 14px 12px; border-top: 1px 
 .facts { display: grid; grid-template-columns: minmax(96px, max-content) 1fr; gap: 2px 14px; margin: 0;
   font-size: 13.5px } .facts dt { color: var(--soft) } .facts dd { margin: 0 }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 0 32px }
-pre { font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: var(--band); padding: 10px 12px;
-  border-radius: 6px; white-space: pre-wrap; margin: 0 } .warn { border-left: 3px solid var(--under);
-  padding: 2px 0 2px 10px; margin: 10px 0; font-size: 14px } .narrow { display: none } .plot text { fill: var(--fg) }
+.groups { max-width: 720px } .groups th, .groups td { padding-top: 3px; padding-bottom: 3px } .groups .soft {
+  font-weight: 400; font-size: 13px }
+pre { font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: var(--band);
+  padding: 10px 12px; border-radius: 6px; white-space: pre-wrap; margin: 0 }
+.warn { border-left: 3px solid var(--under); padding: 2px 0 2px 10px; margin: 10px 0; font-size: 14px }
+.narrow { display: none } .plot text { fill: var(--fg) }
 .vp { border-radius: 8px }
 """
 
@@ -69,9 +74,10 @@ _NARROW = """
 @media (max-width: 640px) {
   body { padding: 18px 14px 48px } h1 { font-size: 23px } .lede { font-size: 16px } .wide { display: none }
   .narrow { display: block } .tiles { grid-template-columns: 1fr 1fr } .tile .big { font-size: 21px }
-  .row { grid-template-columns: 62px 1fr 74px; gap: 6px } .ledger { font-size: 11.5px; letter-spacing: -.01em }
+  .row { grid-template-columns: 70px 1fr 72px; gap: 6px }
+  .groups td.n, .groups th.n { padding-left: 6px } .ledger { font-size: 11.5px; letter-spacing: -.01em }
   .ledger td.n, .ledger th.n { padding-left: 4px } .ledger th { padding-right: 2px } .ledger small { font-size: 10.5px }
-  .cards thead { position: absolute; left: -9999px } .cards, .cards tbody { display: block }
+  .cards thead { position: absolute; left: -9999px } .cards, .cards tbody, .cards caption { display: block }
   .cards tr { display: grid; grid-template-columns: 1fr 1fr; gap: 2px 12px; padding: 9px 0;
     border-bottom: 1px solid var(--grid) } .cards td, .cards th { border: 0; padding: 0; text-align: left !important;
     white-space: normal !important } .cards tr > :first-child { grid-column: 1 / -1 }
