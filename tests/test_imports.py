@@ -13,10 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "vramplan"
 FLOORS = [
     {"errors"},
     {"units"},
-    {"ledger", "architecture", "catalog", "optimizers", "stacks", "attention"},
+    {"ledger", "architecture", "catalog", "optimizers", "stacks"},
     {"scenario"},
     {"scenario_schema", "scenario_check", "model_source", "yaml_file", "scenario_file"},
     {"timeline", "allocator", "record"},
+    {"attention"},
     {"predict", "training"},
     {"measure"},
     {"api", "check", "compare", "error_table", "history", "targets", "doctor", "plan", "advice"},

@@ -32,6 +32,7 @@ def run(args: Namespace) -> Answer:
     """Measure every scenario of every target, one after the other; no when any run did not end well."""
     from vramplan.api import measure
     from vramplan.record import Outcome
+    from vramplan.report.progress import progress
     from vramplan.targets import resolve
 
     targets = [resolve(target, overrides(args)) for target in args.targets]
@@ -42,8 +43,8 @@ def run(args: Namespace) -> Answer:
         _check_writable(place)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
-        _progress(f"measuring {scenario.name} on {args.device} ...")
-        record = measure(scenario, args.device, steps=args.steps, timeout=args.timeout, progress=_progress)
+        with progress(f"measuring {scenario.name} on {args.device} ...") as tell:
+            record = measure(scenario, args.device, steps=args.steps, timeout=args.timeout, progress=tell)
         _save(record, file)
         records.append(record)
     code = int(any(record.outcome is not Outcome.OK for record in records))
@@ -53,10 +54,6 @@ def run(args: Namespace) -> Answer:
     from vramplan.report.terminal import render_record
 
     return Answer("\n\n".join(render_record(record, page()) for record in records), code)
-
-
-def _progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def record_files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
@@ -97,7 +94,7 @@ def _save(record: "Record", file: Path | None) -> None:
         raise UsageError(
             f"--out: cannot write {file}: {error.strerror}", hint="name a place that you may write"
         ) from error
-    _progress(f"wrote {file}")
+    print(f"wrote {file}", file=sys.stderr)
 
 
 COMMAND = Command(
