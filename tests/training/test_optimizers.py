@@ -65,6 +65,18 @@ def test_class_groups_and_options_are_the_trainers(name: str, model: Any, tmp_pa
         assert {k: v for k, v in ours.items() if k != "params"} == {k: v for k, v in theirs.items() if k != "params"}
 
 
+def test_an_earlier_optimizer_does_not_change_a_later_one(model: Any) -> None:
+    create_optimizer(model, scenario("adamw_8bit"))  # the Trainer asks for 32-bit states of the embedding
+    later = create_optimizer(model, scenario("adamw_8bit", stack="script"))
+    embedding = model.get_input_embeddings().weight
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    later.step()
+    later.zero_grad()
+    # 128 x 32 elements reach the 4,096 from which states have 8 bits
+    assert later.state[embedding]["state1"].dtype is torch.uint8
+
+
 def test_a_script_has_one_group(model: Any) -> None:
     assert len(create_optimizer(model, scenario("adamw_torch", stack="script")).param_groups) == 1
 

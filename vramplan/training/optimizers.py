@@ -37,12 +37,25 @@ def create_optimizer(model: nn.Module, scenario: Scenario, *, foreach: bool | No
         chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     except (ImportError, ValueError) as error:
         raise CannotRun(f"optimizer {scenario.optimizer}: {error}", hint="choose another optimizer") from error
+    _forget_overrides(chosen)
     if foreach is not None and chosen.__module__.startswith("torch.optim") and not options.get("fused"):
         options["foreach"] = foreach
     if scenario.stack.base == "script":
         optimizer: torch.optim.Optimizer = chosen([p for p in model.parameters() if p.requires_grad], **options)
         return optimizer
     return _as_trainer(model, arguments, chosen, options)
+
+
+def _forget_overrides(chosen: Any) -> None:
+    """Drop what bitsandbytes' process-wide manager remembers of optimizers made before in this process.
+
+    The Trainer tells it to keep embeddings' states in 32 bits; it remembers them by position in the parameter groups
+    (bitsandbytes 0.50 optim/optimizer.py `GlobalOptimManager.index2config`), and would apply them to the next model.
+    """
+    if chosen.__module__.startswith("bitsandbytes"):
+        from bitsandbytes.optim import GlobalOptimManager
+
+        GlobalOptimManager.get_instance().initialize()
 
 
 def _as_trainer(model: nn.Module, arguments: Any, chosen: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
