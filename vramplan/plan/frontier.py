@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
-from vramplan.plan.limit import Limit, Probe
+from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.plan.search import largest
-from vramplan.predict.engine import ledger
+from vramplan.predict.engine import forecast, ledger
 from vramplan.scenario import Scenario
+from vramplan.timeline import Part, Repeat
 
 #: Longest sequence that is looked at: 2^20 tokens, the longest context among published models.
 LONGEST = 2**20
@@ -18,8 +19,11 @@ SHORTEST = 64
 BATCHES = (1, 2, 4, 8, 16, 32)
 #: Rows (tokens of a micro-batch) up to which bitsandbytes may take its fused kernel (predict/fused.py).
 FUSED_ROWS = 1536
-#: Shares of the answer at which fitting is checked again, because it need not be monotone.
-BELOW = (0.98, 0.92)
+#: How much is replayed to check that everything below an answer fits, in events of a timeline: four lengths of a 7B
+#: model, thirty of a model of a few layers, where segments of 20 MiB weigh more and fitting is less monotone.
+CHECKED_EVENTS = 100_000
+#: Checked as well: so many below the answer, where there is least to spare.
+NEAR_BELOW = (1, 2, 3, 5, 8, 13, 21, 34)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +76,42 @@ def largest_fitting(
 ) -> Scenario | None:
     """The scenario of the largest number of [low, high] below which all fit; None when that of `low` does not.
 
-    Found by search, then checked below: at `switches` (numbers at which kernels change) and the numbers after them, and
-    shortly under the answer. A number that does not fit there becomes the new upper end.
+    Found by search, then checked below, because fitting need not be monotone: at `switches` (numbers at which kernels
+    change) and the numbers after them, right below the answer, and at evenly spaced numbers of those in doubt, that is,
+    whose tensors leave too little room to be sure. A number that does not fit becomes the new upper end. A band of
+    failing numbers narrower than the spacing can be missed.
     """
     while low <= high:
         number = largest(lambda n: probe.gap(make(n)), low, high, near=near)
         if number is None:
             return None
         answer = make(number)
-        below = [n + more for n in switches for more in (0, 1)] + [int(number * share) for share in BELOW]
-        failing = [n for n in sorted(set(below)) if low <= n < number and probe.gap(make(n)) > 0]
-        if not failing and probe.fits(answer):
+        if not probe.fits(answer):
+            high = number - 1
+            continue
+        around = [n + more for n in switches for more in (0, 1)] + [number - less for less in NEAR_BELOW]
+        around += _in_doubt(make, low, number, probe)
+        failing = next((n for n in sorted(set(around)) if low <= n < number and probe.gap(make(n)) > 0), None)
+        if failing is None:
             return answer
-        high = min([*failing, number]) - 1
+        high = failing - 1
     return None
+
+
+def _in_doubt(make: Callable[[int], Scenario], low: int, number: int, probe: Probe) -> range:
+    """Evenly spaced numbers between the largest that fits for sure and `number`."""
+    timeline = forecast(make(number), "cuda").timeline
+    room, allocated = probe.limit.room(make(number)), allocated_peak(timeline)
+    first = allocated_peak(forecast(make(low), "cuda").timeline)
+    # Tensors grow with the number about as a line: the one that `sure_room` reaches the room at, or `low`.
+    sure = low + (number - low) * max(room * 3 // 4 - first, 0) // max(allocated - first, 1)
+    count = max(CHECKED_EVENTS // _events(timeline.parts), 4)
+    return range(number - 1, min(sure, number), -max((number - sure) // count, 1))
+
+
+def _events(parts: Iterable[Part]) -> int:
+    """How many events a timeline has, repeats written out."""
+    return sum(part.times * _events(part.body) if isinstance(part, Repeat) else 1 for part in parts)
 
 
 def row(scenario: Scenario, small: Scenario, probe: Probe) -> Row:

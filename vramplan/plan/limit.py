@@ -9,12 +9,18 @@ from vramplan.predict.overheads import card
 from vramplan.predict.verdict import ERROR
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
+from vramplan.units import MIB
 
-#: A run whose tensors take no more than this share of its room is taken to fit without a replay, while a search is far
-#: from its answer (the answer itself is replayed). Near its cap the allocator gives cached segments back, so little is
-#: lost to fragmentation: of 200 random runs of the catalogue's models all fitted in 4/3 of what their tensors take, and
-#: 198 in 6/5 (`headroom` in benchmarks/test_plan.py repeats this).
-SURE = (3, 4)
+
+def sure_room(allocated: int) -> int:
+    """Room in which a run whose tensors take `allocated` is taken to fit without a replay: 4/3 of it, and 128 MiB.
+
+    Only asked while a search is far from its answer; the answer itself is replayed. Near its cap the allocator gives
+    cached segments back, so little is lost to fragmentation: of 200 random runs of the catalogue's models all fitted in
+    4/3 of what their tensors take, and 198 in 6/5 (benchmarks/plan_cases.py repeats this). The constant is for models
+    so small that segments of 2 and 20 MiB matter.
+    """
+    return allocated * 4 // 3 + 128 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Probe:
         room = self.limit.room(scenario)
         timeline = self._timeline(scenario)
         allocated = allocated_peak(timeline)
-        if allocated > room or allocated * SURE[1] <= room * SURE[0]:
+        if allocated > room or sure_room(allocated) <= room:
             return allocated - room
         played = self._replay(timeline, room)
         if played.oom is None:

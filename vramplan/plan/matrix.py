@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
 from vramplan.plan.frontier import FUSED_ROWS
-from vramplan.plan.limit import SURE, Limit, allocated_peak
+from vramplan.plan.limit import Limit, allocated_peak, sure_room
 from vramplan.predict.engine import forecast
 from vramplan.predict.overheads import workspaces
 from vramplan.predict.quantization import quantized_parameters
@@ -116,7 +116,7 @@ class _Runs:
         if key not in self._known:
             timeline = forecast(scenario, "cuda").timeline
             allocated = allocated_peak(timeline)
-            self._known[key] = _Run(timeline, allocated, allocated * SURE[1] // SURE[0], allocated - 1)
+            self._known[key] = _Run(timeline, allocated, sure_room(allocated), allocated - 1)
         return self._known[key]
 
 

@@ -10,8 +10,8 @@ def largest(gap: Gap, low: int, high: int, *, near: int = 0) -> int | None:
     """A number of [low, high] that fits while the next does not (or is `high`); None when `low` does not fit.
 
     Where fitting is monotone it is the largest that fits. Guesses follow the line through the gaps of the two lowest
-    numbers that failed, which is straight over long stretches; every third one halves the interval, so that no shape of
-    the gap makes it slow. `near` is a number that the answer is expected at.
+    numbers that failed, which is straight over long stretches; every fourth failure is followed by halving the
+    interval, so that no shape of the gap makes it slow. `near` is a number that the answer is expected at.
     """
     if gap(low) > 0:
         return None
@@ -51,18 +51,25 @@ class _Search:
 
     def run(self) -> int:
         """The lower end once nothing lies between the ends."""
-        tries, step = 0, 1
+        failures, step = 0, 0
         while self._fails[0] - self._fits > 1:
-            tries += 1
-            middle = (self._fits + self._fails[0]) // 2
-            guess = middle if tries % 3 == 0 else self._guess(middle, step)
-            step = step * 2 if self._try(min(max(guess, self._fits + 1), self._fails[0] - 1)) else 1
+            guess = self._middle if failures % 4 == 3 and not step else self._guess(step)
+            if self._try(min(max(guess, self._fits + 1), self._fails[0] - 1)):
+                step = max(step * 4, 1)
+            else:
+                failures, step = failures + 1, 0
         return self._fits
 
-    def _guess(self, middle: int, step: int) -> int:
-        """Where the line reaches 0; just above what fits when that is below it."""
+    @property
+    def _middle(self) -> int:
+        return (self._fits + self._fails[0]) // 2
+
+    def _guess(self, step: int) -> int:
+        """Where the line reaches 0; when that fits already, steps up from what fits until one fails; the middle."""
         if self._before is None or self._before[1] <= self._fails[1]:
-            return middle
+            return self._middle
         (upper, lacks_more), (lower, lacks) = self._before, self._fails
         root = lower - -(-lacks * (upper - lower) // (lacks_more - lacks))
-        return root if root > self._fits else self._fits + step
+        if root > self._fits:
+            return root
+        return self._fits + step if step else self._middle

@@ -126,7 +126,9 @@ def _advice(advice: Advice, plan: Plan, page: Page, *, first: bool) -> Iterator[
     if page.fits(lines):
         yield from lines
         return
-    for line, row in zip(table([row[:4] for row in rows], left=(3,)), rows, strict=True):
+    first_line, *others = table([row[:4] for row in (head, *rows)], left=(3,))
+    yield first_line
+    for line, row in zip(others, rows, strict=True):
         yield line
         yield from (f"     {text}" for text in Page(max(page.width - 5, 20)).wrap(row[4]))
 

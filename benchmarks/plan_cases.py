@@ -1,0 +1,145 @@
+"""Plans and advice checked on random cases: `python benchmarks/plan_cases.py frontier|advice|room [CASES]`.
+
+`frontier`: at the answer `predict` must say that it fits, one token above that it does not, and 20 random lengths below
+must fit. `advice`: every list of changes is tried with `predict`; none that fits may be shorter. `room`: how much more
+room than its tensors take a run needs, which is what `vramplan.plan.limit.sure_room` relies on.
+"""
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from msgspec.structs import replace
+
+from vramplan.advice import advise
+from vramplan.allocator import replay
+from vramplan.catalog.gpus import gpu_names
+from vramplan.catalog.models import catalog_names
+from vramplan.plan.frontier import SHORTEST, longest_sequence
+from vramplan.plan.limit import Limit, Probe, allocated_peak
+from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import scenario_from_mapping
+
+SEQS = (256, 512, 1000, 2048, 4096, 8192)
+
+
+def case(pick: random.Random) -> Scenario:
+    """A random recipe on a random model and card of the catalogue."""
+    method = pick.choice(["qlora", "qlora", "qlora", "lora"])
+    quant: dict[str, Any] = {"type": pick.choice(["nf4", "fp4", "int8"])} if method == "qlora" else {}
+    if quant.get("type") in ("nf4", "fp4"):
+        quant["double"] = pick.choice([True, False])
+    return scenario_from_mapping(
+        {
+            "model": pick.choice(catalog_names()),
+            "gpu": pick.choice(gpu_names()),
+            "method": method,
+            "quant": quant,
+            "lora": {"rank": pick.choice([8, 16, 64])},
+            "batch": pick.choice([1, 2, 4, 8]),
+            "seq": pick.choice(SEQS),
+            "optimizer": pick.choice(["adamw_torch", "paged_adamw_8bit", "sgd"]),
+            "checkpointing": pick.choice([True, True, False]),
+            "attention": pick.choice(["sdpa", "sdpa", "eager"]),
+            "stack": pick.choice(["hf-trainer", "script"]),
+        }
+    )
+
+
+def fits(scenario: Scenario) -> bool:
+    """What `predict` says."""
+    verdict = predict_analytic(scenario).verdict
+    assert verdict is not None
+    return verdict.fits
+
+
+def check_frontier(pick: random.Random) -> Iterator[str]:
+    """What is wrong with one answer; the word `none` when the model does not fit its card at all."""
+    scenario = case(pick)
+    found = longest_sequence(scenario, Probe(Limit()))
+    if found is None:
+        yield "none" if not fits(replace(scenario, seq=SHORTEST)) else "MISSED: the shortest fits"
+        return
+    if not fits(found):
+        yield "WRONG: the answer does not fit"
+    if fits(replace(found, seq=found.seq + 1)):
+        yield "WRONG: one more fits"
+    below = pick.sample(range(SHORTEST, found.seq), min(20, found.seq - SHORTEST))
+    yield from (f"BELOW: {seq} of {found.seq} does not fit" for seq in below if not fits(replace(found, seq=seq)))
+
+
+def shortest(scenario: Scenario, *, keeping: bool) -> int | None:
+    """Length of the shortest list of changes that fits, by trying every one."""
+    useful = [c for c in CHANGES if c.variants(scenario) and (c.keeps_training or not keeping)]
+    limit = Limit()
+    for length in range(1, len(useful) + 1):
+        for chosen in combinations(useful, length):
+            changed = strongest(scenario, chosen)
+            if changed is None or allocated_peak(forecast(changed, "cuda").timeline) > limit.room(changed):
+                continue
+            if fits(changed):
+                return length
+    return None
+
+
+def strongest(scenario: Scenario, changes: tuple[Change, ...]) -> Scenario | None:
+    """All changes at their strongest; None when one does not apply after the others."""
+    for change in changes:
+        variants = change.variants(scenario)
+        if not variants:
+            return None
+        scenario = variants[-1]
+    return scenario
+
+
+def check_advice(pick: random.Random) -> Iterator[str]:
+    """What is wrong with one advice; the word `fits` where none is needed, `none` where none exists."""
+    scenario = case(pick)
+    if fits(scenario):
+        yield "fits already"
+        return
+    found = advise(scenario, Limit())
+    keeping = min((len(advice.steps) for advice in found if advice.keeps_training), default=None)
+    if keeping != shortest(scenario, keeping=True):
+        yield "WRONG: a shorter list keeps the training"
+    if min((len(advice.steps) for advice in found), default=None) != shortest(scenario, keeping=False):
+        yield "WRONG: a shorter list exists"
+    if not all(fits(advice.scenario) for advice in found):
+        yield "WRONG: the advice does not fit"
+    yield f"{len(found[0].steps)} changes" if found else "none exists"
+
+
+def check_room(pick: random.Random) -> Iterator[str]:
+    """The share of room above its tensors in which a run fits."""
+    timeline = forecast(case(pick), "cuda").timeline
+    allocated = allocated_peak(timeline)
+    shares = (105, 110, 115, 120, 125, 133)
+    enough = next((s for s in shares if replay(timeline.parts, budget=allocated * s // 100).oom is None), None)
+    yield f"fits in {enough} %" if enough else "MORE than 133 %"
+
+
+def main() -> int:
+    """Run the cases and print what was found; 1 when anything in capitals was."""
+    what, cases = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 50
+    check = {"frontier": check_frontier, "advice": check_advice, "room": check_room}[what]
+    counted: Counter[str] = Counter()
+    began = time.perf_counter()
+    for seed in range(cases):
+        for finding in check(random.Random(seed)) or ():
+            counted[finding] += 1
+            if finding[:4].isupper():
+                print(f"case {seed}: {finding}")
+    for finding, count in sorted(counted.items()):
+        print(f"{count:5} {finding}")
+    print(f"{cases} cases in {time.perf_counter() - began:.0f} s")
+    return int(any(finding[:4].isupper() for finding in counted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+import random
+from itertools import combinations
+
+import pytest
+from msgspec.structs import replace
+from plans import fits, held, random_scenario, small_scenario
+from samples import check_golden
+
+from vramplan.advice import Advice, Step, advise, verdict
+from vramplan.plan.answer import Plan
+from vramplan.plan.goals import Goal
+from vramplan.plan.limit import Limit
+from vramplan.predict.changes import CHANGES, Change
+from vramplan.record import Verdict
+from vramplan.report.layout import Page
+from vramplan.report.plan_text import render_plan
+from vramplan.scenario import Scenario
+from vramplan.units import GIB
+
+BY_NAME = {change.name: change for change in CHANGES}
+
+
+def _strongest(scenario: Scenario, changes: tuple[Change, ...]) -> Scenario | None:
+    for change in changes:
+        variants = change.variants(scenario)
+        if not variants:
+            return None
+        scenario = variants[-1]
+    return scenario
+
+
+def _shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
+    """Length of the shortest list that fits, by trying every one."""
+    useful = [c for c in CHANGES if c.variants(scenario) and (c.keeps_training or not keeping)]
+    for length in range(1, len(useful) + 1):
+        for chosen in combinations(useful, length):
+            changed = _strongest(scenario, chosen)
+            if changed is not None and fits(changed, budget):
+                return length
+    return None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_list_is_shorter(seed: int) -> None:
+    pick = random.Random(seed)
+    scenario = random_scenario(seed)
+    everything = scenario
+    for change in CHANGES:
+        everything = (change.variants(everything) or (everything,))[-1]
+    low, high = held(everything), held(scenario)
+    budget = low + int((high - low) * pick.uniform(-0.1, 0.9))
+    while fits(scenario, budget):
+        budget = budget * 9 // 10
+    found = advise(scenario, Limit(budget))
+    keeping = [len(advice.steps) for advice in found if advice.keeps_training]
+    any_kind = min((len(advice.steps) for advice in found), default=None)
+    assert (keeping[0] if keeping else None) == _shortest(scenario, budget, keeping=True)
+    assert any_kind == _shortest(scenario, budget, keeping=False)
+    for advice in found:
+        assert fits(advice.scenario, budget)
+        assert advice.verdict == verdict(advice.scenario, Limit(budget))
+
+
+def test_every_saving_is_a_prediction() -> None:
+    scenario = small_scenario(batch=8, seq=512, checkpointing=False, stack="script", attention="eager")
+    limit = Limit(held(scenario) // 4)
+    (best, *_) = advise(scenario, limit)
+    before = scenario
+    for step in best.steps:
+        then, now = verdict(before, limit), verdict(step.scenario, limit)
+        assert step.total == now.budget - now.margin
+        assert step.saves == (then.budget - then.margin) - step.total
+        before = step.scenario
+    assert best.verdict.margin == limit.bytes(scenario) - best.steps[-1].total
+
+
+def test_nothing_is_said_where_nothing_is_wrong() -> None:
+    scenario = small_scenario()
+    assert advise(scenario, Limit(10 * held(scenario))) == ()
+
+
+def test_what_is_tight_becomes_safe() -> None:
+    scenario = small_scenario(batch=4, seq=512)
+    budget = held(scenario)
+    while fits(scenario, budget * 99 // 100):
+        budget = budget * 99 // 100
+    limit = Limit(budget)  # fits by next to nothing
+    assert verdict(scenario, limit).word == "tight"
+    (best, *_) = advise(scenario, limit)
+    assert best.verdict.word == "fits"
+
+
+def test_degrees_go_no_further_than_needed() -> None:
+    scenario = small_scenario(batch=8, seq=512, optimizer="sgd", stack={"loss": "liger", "upcast": "none"})
+    limit = Limit(held(replace(scenario, batch=5)))
+    (best, *_) = advise(scenario, limit)
+    assert [step.change.name for step in best.steps] == ["micro-batch"]
+    assert best.scenario.batch == 4  # 8 samples in pieces of 4, not of 1
+    assert best.scenario.grad_accum == 2
+    assert best.steps[0].label == "batch 4 with grad_accum 2"
+
+
+def test_the_cheaper_of_two_changes_wins() -> None:
+    """Both alone suffice: freeing outputs is one line of code, smaller batches make every step slower."""
+    scenario = small_scenario(batch=8, seq=512, stack="script")
+    freed = BY_NAME["outputs"].variants(scenario)[0]
+    budget = int(held(freed) * 1.1)
+    assert not fits(scenario, budget)
+    assert fits(replace(scenario, batch=1, grad_accum=8), budget)
+    found = advise(scenario, Limit(budget))
+    assert len(found) == 1
+    assert [step.change.name for step in found[0].steps][-1] != "micro-batch"
+
+
+# -- the table of changes
+
+
+def test_changes_that_keep_the_training_come_first() -> None:
+    kept = [change.keeps_training for change in CHANGES]
+    assert kept == sorted(kept, reverse=True)
+    assert [change.name for change in CHANGES] == [
+        *("double-quant", "optimizer", "attention", "outputs", "upcast", "loss", "checkpointing", "micro-batch"),
+        *("four-bit", "quantize", "sequence", "targets", "rank", "adapters"),
+    ]
+    assert all(change.cost for change in CHANGES)
+
+
+def test_a_smaller_batch_keeps_the_samples_per_step() -> None:
+    variants = BY_NAME["micro-batch"].variants(small_scenario(batch=12, grad_accum=2))
+    assert [(v.batch, v.grad_accum) for v in variants] == [(8, 3), (6, 4), (4, 6), (3, 8), (2, 12), (1, 24)]
+
+
+def test_fewer_targets_are_those_of_attention() -> None:
+    (fewer,) = BY_NAME["targets"].variants(small_scenario())
+    assert fewer.lora.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert BY_NAME["targets"].variants(small_scenario(lora={"targets": ["q_proj", "v_proj"]})) == ()
+
+
+def test_sequences_and_ranks_go_down_in_steps() -> None:
+    scenario = small_scenario(seq=300, lora={"rank": 24})
+    assert [v.seq for v in BY_NAME["sequence"].variants(scenario)] == [256, 192, 128]
+    assert [v.lora.rank for v in BY_NAME["rank"].variants(scenario)] == [16, 8, 4]
+    assert BY_NAME["sequence"].variants(small_scenario(seq=128)) == ()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "becomes"),
+    [
+        ("adamw_torch", "paged_adamw_8bit"),
+        ("lion_32bit", "paged_lion_8bit"),
+        ("rmsprop", "rmsprop_bnb_8bit"),
+        ("ademamix", "paged_ademamix_8bit"),
+        ("adamw_bnb_8bit", None),
+        ("sgd", None),
+        ("adafactor", None),
+    ],
+)
+def test_the_8bit_optimizer_is_of_the_same_family(optimizer: str, becomes: str | None) -> None:
+    variants = BY_NAME["optimizer"].variants(small_scenario(optimizer=optimizer))
+    assert [v.optimizer for v in variants] == ([becomes] if becomes else [])
+
+
+def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
+    from vramplan.scenario_file import scenario_from_mapping
+
+    given = [
+        small_scenario(quant={"double": False}, attention="eager", stack="script", checkpointing=False, batch=4),
+        small_scenario(quant={"type": "int8"}, lora={"rank": 64}),
+        small_scenario(method="lora"),
+        small_scenario(method="full"),
+    ]
+    changed = [variant for scenario in given for change in CHANGES for variant in change.variants(scenario)]
+    assert len(changed) > 30
+    for scenario in changed:
+        assert scenario_from_mapping(scenario.to_mapping()) == scenario
+
+
+# -- text
+
+
+@pytest.mark.parametrize("width", [0, 72])
+def test_advice_as_text(width: int) -> None:
+    scenario = small_scenario(batch=8, seq=512, checkpointing=False)
+    checkpointed = replace(scenario, checkpointing=BY_NAME["checkpointing"].variants(scenario)[0].checkpointing)
+    halved = replace(checkpointed, batch=4, grad_accum=2)
+    fits_ = Verdict(8 * GIB, True, "fits", 2 * GIB)
+    two = Advice(
+        (
+            Step(BY_NAME["checkpointing"], "gradient checkpointing", 5 * GIB, 10 * GIB, checkpointed),
+            Step(BY_NAME["micro-batch"], "batch 4 with grad_accum 2", 4 * GIB, 6 * GIB, halved),
+        ),
+        fits_,
+    )
+    one = Advice((Step(BY_NAME["sequence"], "sequence 128 instead of 512", 8 * GIB, 7 * GIB, scenario),), fits_)
+    given = Verdict(8 * GIB, False, "does not fit", -7 * GIB)
+    plan = Plan(scenario, Limit(8 * GIB), Goal.MAX_TOKENS, (), None, given, (two, one))
+    check_golden(f"advice-{width or 'pipe'}.txt", render_plan(plan, Page(width)))
