@@ -119,7 +119,7 @@ class CausalModel:
 
 
 def _patterns(architecture: Architecture, seq: int) -> Iterator[_Layers]:
-    """The first layer alone (its input is the embedding's output), then the shortest pattern that repeats, then what is left.
+    """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
     Layers that differ in a window that the sequence never leaves are alike.
     """

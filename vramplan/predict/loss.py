@@ -1,4 +1,4 @@
-"""The output head and the loss: transformers' ForCausalLMLoss (loss/loss_utils.py, 5.17), and the kernels that avoid the logits."""
+"""The output head and the loss: transformers' ForCausalLMLoss (loss/loss_utils.py, 5.17), chunked and Liger's."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,6 +1,6 @@
 """The operations that layers are made of: what each allocates, what it saves for backward, what its backward allocates.
 
-Formulas: torch/tools/autograd/derivatives.yaml and FunctionsManual.cpp (2.13). Names follow torch. One place per operation.
+Formulas: torch/tools/autograd/derivatives.yaml and FunctionsManual.cpp (2.13). Names follow torch.
 """
 
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
@@ -57,7 +57,7 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
 
 
 def _result(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
-    """The output; operands of different types are converted first on the CPU (TensorIterator), inside the kernel on CUDA."""
+    """The output; operands of another type are converted first on the CPU (TensorIterator), in the kernel on CUDA."""
     out = t.new(_broadcast(a.shape, b.shape), wider(a.kind, b.kind), label)
     if a.kind is not b.kind and not t.cuda:
         narrower = a if a.kind is not out.kind else b
@@ -171,7 +171,7 @@ def mean(t: Tape, x: Tensor) -> Tensor:
 def rms_norm(
     t: Tape, x: Tensor, weight: Tensor | None, *, upcast_weight: bool = False, shifted: bool = False
 ) -> Tensor:
-    """LlamaRMSNorm and its kin, written out in Python in transformers: fp32 inside, back to the input's type, times weight.
+    """LlamaRMSNorm and its kin, written out in Python: fp32 inside, back to the input's type, times weight.
 
     `upcast_weight` multiplies in fp32 and casts last (Gemma, OLMo 2); `shifted` uses `1 + weight` (Gemma).
     """
@@ -237,7 +237,7 @@ def matmul(t: Tape, a: Tensor, b: Tensor, label: str, *, saved_a: Tensor | None 
 def softmax(t: Tape, x: Tensor, kind: Kind) -> Tensor:
     """`softmax(x, -1, dtype=kind)`: saves its result; on CUDA the backward kernel makes `grad * output` first.
 
-    SoftMax.cpp: only fp16 to fp32 on CUDA is one kernel; everything else is converted first, and the copy is an operand.
+    SoftMax.cpp: only fp16 to fp32 on CUDA is one kernel; everything else is converted first, by a copy.
     """
     if not (t.cuda and x.kind is FLOAT16 and kind is FLOAT32):
         x = cast(t, x, kind, "softmax input cast")

@@ -47,7 +47,7 @@ def repeat_kv(t: Tape, x: Tensor, heads: int) -> Tensor:
 
 
 def _dense(t: Tape, x: Tensor, *, permuted: bool) -> Tensor:
-    """What a batched product makes of [batch, heads, seq, dim] laid out as [batch, seq, heads, dim]: a copy, unless batch is 1."""
+    """What a batched product makes of heads that lie in memory behind the sequence: a copy, unless batch is 1."""
     return clone(t, x, "operand of a batched product") if permuted and x.shape[0] > 1 else x
 
 

@@ -21,7 +21,7 @@ def activation(t: Tape, name: str, x: Tensor) -> Tensor:
 
 
 def _gelu_new(t: Tape, x: Tensor) -> Tensor:
-    """`0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))`, each step a tensor (activations.py NewGELUActivation)."""
+    """`0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))`, each step a tensor (NewGELUActivation)."""
     half = scale(t, x, "0.5 * x")
     return mul(t, half, _tanh_term(t, x), "gelu_new")
 

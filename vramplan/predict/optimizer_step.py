@@ -1,7 +1,7 @@
 """What clipping and the optimizer allocate while they step; states and gradients exist already.
 
-torch/optim (2.13): CUDA runs the multi-tensor (`foreach`) code, which makes its intermediates for all parameters at once;
-the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing.
+torch/optim (2.13): CUDA runs the multi-tensor (`foreach`) code, which makes its intermediates for all parameters
+at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def _kind(tensor: Trainable) -> Kind:
 
 
 def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
-    """`_multi_tensor_*`: the square roots of the second moments of all parameters, at once, one list per element type."""
+    """`_multi_tensor_*`: the square roots of all second moments at once, one list per element type."""
     for size in {tensor.element for tensor in tensors}:
         group = [tensor for tensor in tensors if tensor.element == size]
         held = [
@@ -67,7 +67,7 @@ def _in_turn(tensors: tuple[Trainable, ...]) -> Iterator[tuple[Shape, Kind]]:
 
 
 def _one_by_one(t: Tape, tensors: tuple[Trainable, ...], *, divided: bool = True) -> None:
-    """`_single_tensor_adam`: `denom = (exp_avg_sq.sqrt() / correction).add_(eps)`; the last one lives until the next is made."""
+    """`denom = (exp_avg_sq.sqrt() / correction).add_(eps)`; the last one lives until the next is made."""
     denominator: Tensor | None = None
     for shape, kind in _in_turn(tensors):
         root = t.new(shape, kind, "square root of the second moment")
@@ -77,7 +77,7 @@ def _one_by_one(t: Tape, tensors: tuple[Trainable, ...], *, divided: bool = True
 
 
 def _adafactor(t: Tape, tensors: tuple[Trainable, ...]) -> None:
-    """transformers/optimization.py Adafactor.step: `update` is rebound several times, and the last one outlives its turn."""
+    """transformers/optimization.py Adafactor.step: `update` is bound several times, the last one outlives its turn."""
     update: Tensor | None = None
     for shape, kind in _in_turn(tensors):
         wide = [] if kind is FLOAT32 else [t.new(shape, FLOAT32, what) for what in ("gradient fp32", "parameter fp32")]
@@ -118,10 +118,11 @@ def _update_32bit(t: Tape, tensor: Trainable, name: str) -> None:
 
 def _update_8bit(t: Tape, tensor: Trainable, name: str) -> None:
     """`_optimizer_update_8bit_blockwise_cpu`: states to fp32 first; they are quantised again at the end."""
-    states = 1 if "lion" in name or "rmsprop" in name else 3 if "ademamix" in name else 2
+    # AdEMAMix has two first states, dequantised apart, stacked, and stacked again when they are updated
+    states = 1 if "lion" in name or "rmsprop" in name else 7 if "ademamix" in name else 2
     held = [t.new(tensor.shape, FLOAT32, "state fp32") for _ in range(states)]
     held += _common(t, tensor)
-    root = t.new(tensor.shape, FLOAT32, "square root")
+    root = None if "ademamix" in name else t.new(tensor.shape, FLOAT32, "square root")
     if "lion" in name:
         held.append(t.new(tensor.shape, FLOAT32, "scaled gradient's share"))
     if "rmsprop" not in name:

@@ -6,7 +6,6 @@ from vramplan.predict.operations import cast
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import DType, Scenario
 
-
 Tables = tuple[Tensor, Tensor]
 
 
@@ -52,7 +51,7 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
 def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor | None]:
     """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
 
-    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the whole batch; `eager_mask` a float per sequence.
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch; `eager_mask` a float per sequence.
     """
     attention = scenario.attention
     masks: dict[bool, Tensor | None] = {False: None, True: None}

@@ -149,7 +149,7 @@ def _blocks(layer: Projection, quantised: Quantised) -> int:
 
 
 def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> Tensor:
-    """backends/cuda/ops.py `gemm_4bit`, backends/default/ops.py on CPU: fused, or the whole matrix dequantised first."""
+    """`gemm_4bit` (backends/cuda/ops.py, backends/default/ops.py): fused, or the whole matrix dequantised first."""
     shape = (*x.shape[:-1], layer.outputs)
     rows = x.numel // layer.inputs
     if t.cuda and fused_gemm_4bit(
@@ -224,7 +224,7 @@ def _dequantised_product(t: Tape, x: Tensor, layer: Projection) -> Tensor:
 
 
 def _scaled_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
-    """Input to fp16, to int8 with one constant per row; the product in int32, then scaled to fp16, then to the input's type."""
+    """Input to fp16, to int8 with one constant per row; the product in int32, scaled to fp16, to the input's type."""
     rows = x.numel // layer.inputs
     half = cast(t, x, FLOAT16, "input fp16")
     constants = t.new((rows,), FLOAT32, "row constants")

@@ -1,4 +1,4 @@
-"""One optimizer step from the second on, as timeline parts: the training loop of both stacks over the model's layers."""
+"""One optimizer step from the second on, as timeline parts: the training loop of both stacks."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
-from vramplan.stacks import Outputs
+from vramplan.stacks import Outputs, Upcast
 from vramplan.timeline import Part
 
 
@@ -67,9 +67,11 @@ class StepRun:
 
     def _logits_of_last_step(self) -> Tensor:
         s = self.scenario
-        self.tape.script.logits_width(s.architecture.vocab)
-        kind = FLOAT32 if s.stack.upcast.value == "all" else FLOATS[s.dtype.value]
-        return self.tape.new((s.batch, s.seq, s.architecture.vocab), kind, "logits of the step before")
+        kind = FLOAT32 if s.stack.upcast is Upcast.ALL or self._autocast else FLOATS[s.dtype.value]
+        logits = self.tape.new((s.batch, s.seq, s.architecture.vocab), kind, "logits of the step before")
+        assert logits.storage is not None
+        self.tape.script.name(logits.storage.block, Component.LOGITS)
+        return logits
 
     def _batch(self) -> list[Tensor]:
         t, s = self.tape, self.scenario

@@ -53,8 +53,8 @@ def _templates(key: _Key) -> Template:
 def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """The scenario with primes for batch and sequence; None when the step depends on them in other ways than size.
 
-    Such ways: a batch of one makes some copies views, a window shorter than the sequence needs a mask, and few rows make
-    bitsandbytes' kernels fused; a loss in chunks has as many of them as the tokens fill.
+    Such ways: a batch of one makes some copies views, a window shorter than the sequence needs a mask, few rows make
+    bitsandbytes' kernels fused, a loss in chunks has as many of them as the tokens fill.
     """
     if scenario.stack.loss is not LossKernel.TORCH:
         return None

@@ -1,9 +1,9 @@
 """Autograd on shapes: tensors without values, the graph that they build, and the timeline of what they hold.
 
-A `Tensor` refers to a `Storage`; a storage is on the timeline from its making until Python drops the last reference to it.
-The modelling code is mirrored line by line in the modules above, so that locals live as long as they do in the libraries.
-Backward follows torch/csrc/autograd/engine.cpp (2.13): the newest ready node runs first, gradients that meet are added in
-place into the first one when nobody else holds it, and what a node saved dies when the node has run.
+A `Tensor` refers to a `Storage`, which is on the timeline from its making until Python drops the last reference to it.
+The modelling code is mirrored line by line in the modules above, so that locals live as long as in the libraries.
+Backward follows torch/csrc/autograd/engine.cpp (2.13): the newest ready node runs first, gradients that meet are added
+in place into the first one when nobody else holds it, and what a node saved dies when the node has run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ class Storage:
 
 
 class Tensor:
-    """A shape, an element type, the storage it looks into (None: a parameter, counted elsewhere) and its place in the graph."""
+    """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
     __slots__ = ("kind", "node", "shape", "storage")
 
@@ -68,7 +68,7 @@ class Tensor:
 
 
 class Leaf:
-    """Where gradients end: what they are the gradients of, and their sum (torch's AccumulateGrad, which holds its variable)."""
+    """Where gradients end: the tensor they belong to, and their sum (AccumulateGrad, which holds its variable)."""
 
     __slots__ = ("grad", "tensor")
 
@@ -115,7 +115,7 @@ class Node:
         self.backward = backward
         self.scope = scope
         self.kept: object = None
-        """What a Python autograd function stores on its context without `save_for_backward`: lives as long as the node."""
+        """What a Python autograd function puts on its context past `save_for_backward`: lives as long as the node."""
         self.pending = 0
         self.gradient: Tensor | None = None
 

@@ -100,7 +100,9 @@ class Script:
         self._items.append(Body(info.group, False, [~block]))
 
     def enter(self, phase: Phase) -> None:
-        """From here on the high-water mark belongs to `phase`."""
+        """From here on the high-water mark belongs to `phase`; logits are born in loss and backward alone."""
+        if phase in (Phase.FORWARD, Phase.STEP):
+            self._vocab = -1
         self._items.append(phase)
 
     def open(self, group: Group, *, reverse: bool = False) -> None:

@@ -1,0 +1,98 @@
+"""The closed form's step against real steps on the CPU: transformers, peft, bitsandbytes, torch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.predict.real_steps import real_peaks
+from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.predict.step import StepRun, step_parts, step_warnings
+from vramplan.scenario import Scenario
+from vramplan.targets import resolve
+from vramplan.timeline import Alloc, Enter, Free, Timeline
+
+TINY = Path(__file__).parents[2] / "scenarios" / "tiny"
+SCRIPT = {"base": "script", "upcast": "none", "autocast": False}
+BARE = {"type": "none"}
+
+#: Each names a file of scenarios/tiny, and what is changed in it.
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama-nf4", {}),
+    "llama reentrant": ("llama-nf4", {"checkpointing": "reentrant"}),
+    "llama without checkpoints": ("llama-nf4", {"checkpointing": False}),
+    "llama script": ("llama-nf4", {"stack": "script"}),
+    "llama script without checkpoints": ("llama-nf4", {"stack": "script", "checkpointing": False}),
+    "llama eager": ("llama-nf4", {"attention": "eager"}),
+    "llama math": ("llama-nf4", {"attention": "sdpa:math"}),
+    "llama accumulating": ("llama-nf4", {"grad_accum": 2}),
+    "llama 16-bit base": ("llama-lora", {"checkpointing": False, "stack": SCRIPT, "optimizer": "adamw_torch"}),
+    "llama full": ("llama-full", {"optimizer": "adamw_torch"}),
+    "llama int8": ("llama-nf4", {"quant": {"type": "int8"}, "stack": "script"}),
+    "llama few targets": ("llama-nf4", {"lora": {"rank": 8, "targets": ["q_proj", "v_proj"]}}),
+    "llama chunked loss": ("llama-chunked", {}),
+    "llama tied fp4": ("llama-tied-fp4-single", {}),
+    "mistral": ("mistral-norms", {}),
+    "gemma 2": ("gemma2-softcap", {}),
+    "gemma 3": ("gemma3-text", {}),
+    "gpt-2": ("gpt2-conv1d", {}),
+    "gpt-neox": ("neox-parallel", {"stack": {"base": "script", "outputs": "held"}}),
+    "opt": ("opt-float16", {}),
+    "phi-3": ("phi3-fused", {}),
+    "qwen 2": ("qwen2-biases", {}),
+    "qwen 3 int8": ("qwen3-int8", {}),
+}
+
+
+def scenario(file: str, changes: dict[str, Any]) -> Scenario:
+    return resolve(str(TINY / f"{file}.yaml"), changes).single("the test")
+
+
+def predicted(run: Scenario) -> dict[Phase, int]:
+    """High-water marks of the step alone, every round of every repeat written out."""
+    held, phase, sizes, peaks = 0, Phase.LOAD, dict[int, int](), dict[Phase, int]()
+    for event in Timeline(step_parts(run, "cpu")).events():
+        if isinstance(event, Alloc):
+            sizes[event.block] = event.bytes
+            held += event.bytes
+        elif isinstance(event, Free):
+            held -= sizes.pop(event.block)
+        elif isinstance(event, Enter):
+            phase = event.phase
+        peaks[phase] = max(peaks.get(phase, 0), held)
+    assert held == 0  # a steady step leaves nothing behind
+    return peaks
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_phase_is_within_half_a_percent_of_the_real_step(name: str) -> None:
+    run = scenario(*RUNS[name])
+    real = real_peaks(run)
+    assert tuple(real) == TRAINING_PHASES
+    assert predicted(run) == pytest.approx(real, rel=0.005)
+
+
+def test_a_mixture_of_experts_is_within_three_percent_of_the_real_step() -> None:
+    run = scenario("mixtral-experts", {})
+    assert predicted(run) == pytest.approx(real_peaks(run), rel=0.03)
+
+
+@pytest.mark.parametrize("file", ["llama-nf4", "phi3-fused", "gpt2-conv1d"])
+def test_a_generation_is_within_half_a_percent_of_the_real_one(file: str) -> None:
+    run = scenario(file, {"method": "inference", "new_tokens": 6})
+    assert predicted(run) == pytest.approx(real_peaks(run), rel=0.005)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("model", ["llama-2-7b", "gemma-3-1b", "phi-2", "qwen3-30b-a3b", "gpt2"])
+def test_the_structure_found_with_prime_sizes_gives_what_the_run_itself_gives(model: str, device: Any) -> None:
+    for changes in ({"batch": 1, "seq": 4096}, {"batch": 3, "seq": 640}):
+        run = resolve(model, changes).single("the test")
+        assert step_parts(run, device) == StepRun(run, device).template().parts(run.batch, run.seq)
+
+
+def test_what_is_not_known_exactly_is_said() -> None:
+    known = resolve("llama-2-7b", {}).single("the test")
+    unknown = resolve("gpt-oss-20b", {"attention": "eager"}).single("the test")
+    assert step_warnings(known) == ()
+    assert any("gpt_oss" in warning and "--engine trace" in warning for warning in step_warnings(unknown))
