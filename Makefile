@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench clean help
+.PHONY: quickstart test check bench accuracy clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -42,6 +42,9 @@ check: $(VENV)/.test  ## lint, type-check and test
 
 bench: $(VENV)/.test  ## benchmarks: time per prediction, per replay, per trace
 	$(BIN)/python -m pytest benchmarks -q -p no:xdist -p no:cacheprovider $(ARGS)
+
+accuracy: $(VENV)/.measure  ## both engines against published GPU measurements -> reports/accuracy.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
