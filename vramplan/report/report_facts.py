@@ -1,7 +1,9 @@
 """What a report shows: results, each record beside the closed form's answer, their errors in groups, pairs of runs."""
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -206,7 +208,8 @@ def read_report(paths: Iterable[Path], predict: Predict) -> Report:
 def make_report(items: Sequence[Item], predict: Predict, *, skipped: Iterable[str] = ()) -> Report:
     """The report on results that were read; `predict` is the closed form, asked once per scenario and device."""
     known: dict[tuple[str, Device], Prediction | str] = {}
-    cases = tuple(_case(number, item, predict, known) for number, item in enumerate(items, 1))
+    with _without_collector():
+        cases = tuple(_case(number, item, predict, known) for number, item in enumerate(items, 1))
     return Report(cases, tuple(_misses(cases)), tuple(_doubles(cases)), tuple(skipped))
 
 
@@ -250,6 +253,18 @@ _GROUPS: Mapping[str, Callable[[Case], str]] = {
     "family": family,
     "stack": stack_name,
 }
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Many predictions make millions of tuples and no cycles; looking for cycles among them takes a third longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _case(number: int, item: Item, predict: Predict, known: dict[tuple[str, Device], Prediction | str]) -> Case:

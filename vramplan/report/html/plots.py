@@ -20,7 +20,6 @@ from vramplan.report.report_facts import Group, Miss
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDE, NARROW = 1100, 372  # units, which are pixels at the intended width
 

@@ -87,15 +87,12 @@ def _ledger(case: Case) -> Html:
     unit, factor = table_unit(ledger.peak)
     phases = ledger.phases
     head = el("tr", el("th", unit, scope="col"), *(el("th", phase.value, scope="col", class_="n") for phase in phases))
-    rows = [
-        _line(part.value, [_cell(case, phase, part, factor) for phase in phases])
-        for part in Component
-        if any(side.ledger.bytes(phase, part) for side in _both(case) for phase in phases)
-    ]
+    rows = [_part(case, part, factor) for part in Component if part is not Component.CONTEXT]
     rows.append(_line("allocated", [_total(case, phase, factor) for phase in phases], look="sum"))
     if case.result.reserved:
         held = [case.result.reserved.get(phase, 0) for phase in phases]
         rows.append(_line("reserved", [quantity(size, amount(size, factor)) for size in held]))
+    rows.append(_part(case, Component.CONTEXT, factor))  # stands outside the allocator
     note = "Measured; below it, what the closed form has more or less." if case.comparison else _known(case.result)
     return el("table", el("caption", note), el("thead", head), el("tbody", *rows), class_="ledger")
 
@@ -108,9 +105,12 @@ def _line(name: str, cells: list[Html], *, look: str = "") -> Html:
     return el("tr", el("th", name, scope="row"), *(el("td", cell, class_="n") for cell in cells), class_=look)
 
 
-def _cell(case: Case, phase: Phase, part: Component, factor: int) -> Html:
-    held, *predicted = (side.ledger.bytes(phase, part) for side in _both(case))
-    return _against(held, predicted, factor)
+def _part(case: Case, part: Component, factor: int) -> Html:
+    """The row of a component, empty when neither side holds any."""
+    sides = [[side.ledger.bytes(phase, part) for side in _both(case)] for phase in case.result.ledger.phases]
+    if not any(map(any, sides)):
+        return Html()
+    return _line(part.value, [_against(held, predicted, factor) for held, *predicted in sides])
 
 
 def _total(case: Case, phase: Phase, factor: int) -> Html:

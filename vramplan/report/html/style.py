@@ -61,6 +61,7 @@ summary .soft { font-size: 13px } .body { padding: 0 14px 12px; border-top: 1px 
 .facts { display: grid; grid-template-columns: minmax(96px, max-content) 1fr; gap: 2px 14px; margin: 0;
   font-size: 13.5px } .facts dt { color: var(--soft) } .facts dd { margin: 0 }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 0 32px }
+.ledger { table-layout: fixed } .ledger th:first-child { width: 25% }
 .groups { max-width: 720px } .groups th, .groups td { padding-top: 3px; padding-bottom: 3px } .groups .soft {
   font-weight: 400; font-size: 13px }
 pre { font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: var(--band);
