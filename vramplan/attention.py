@@ -51,7 +51,7 @@ class Choice:
         return f"attention falls back to the math kernel, which keeps every [heads, seq, seq] matrix: {self.reason}"
 
 
-#: Largest head of the flash kernels, and of those whose backward works on every card since 8.0 (`check_flash_attention_head_dim_size`).
+#: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
 
 

@@ -32,6 +32,8 @@ class Block:
     """The operation that made it."""
     place: Place
     phase: Phase
+    node: int = -1
+    """The number of the autograd node that made it; -1 in forward code."""
     kept: bool = False
     """Whether it was made by the forward and alive when backward began."""
     elsewhere: bool = False

@@ -1,9 +1,9 @@
 """bitsandbytes' own Python kernels, run in the open: what an operation takes inside itself becomes visible.
 
-The kernels (the dequantised matrix of `gemm_4bit`, casts, `contiguous` copies, the choice between fused and dequantising
-code) are Python around calls of a C library. Dispatched as operations they run unseen, and their registered fake versions
-make only the outputs. A private copy of that Python, called directly, shows every tensor; on fake tensors its C library
-does nothing.
+The kernels (the dequantised matrix of `gemm_4bit`, casts, `contiguous` copies, the choice between fused and
+dequantising code) are Python around calls of a C library. Dispatched as operations they run unseen, and their
+registered fake versions make only the outputs. A private copy of that Python, called directly, shows every tensor; on
+fake tensors its C library does nothing.
 """
 
 import contextlib
@@ -66,13 +66,13 @@ def fake_opener(gpu: Gpu | None) -> Opener:
 
 
 def _without_outliers(kernel: Kernel) -> Kernel:
-    """The kernel for an input that holds no outliers: their number depends on values, and they are few (LLM.int8(), 0.1 %)."""
+    """The kernel for an input without outliers: how many there are depends on values, and they are few (LLM.int8())."""
 
-    def run(A: Tensor, threshold: float = 0.0) -> Any:
+    def run(tensor: Tensor, threshold: float = 0.0) -> Any:
         if not threshold:
-            return kernel(A, 0.0)
-        outliers = A.abs() >= threshold
-        *quantized, _ = kernel(A, 0.0)
+            return kernel(tensor, 0.0)
+        outliers = tensor.abs() >= threshold
+        *quantized, _ = kernel(tensor, 0.0)
         del outliers
         return (*quantized, torch.empty(0, dtype=torch.int64))
 
@@ -100,7 +100,8 @@ def _execute(name: str, found: dict[str, Kernel]) -> ModuleType:
         return decorate
 
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # The CPU module looks for an optional package of kernels and warns when it is not there.
     bnb_log = logging.getLogger(name)

@@ -8,8 +8,8 @@ from vramplan.measure.profiler import PhaseMarks, profile_peaks
 from vramplan.measure.tracker import Tracker
 
 
-class CpuMeter(Tracker):
-    """A tracker of CPU memory: `with meter:` around set-up, a warm-up step and the measured step; then `check`; then `ledger`."""
+class CpuMeter(Tracker):  # type: ignore[no-untyped-call]
+    """A tracker of CPU memory: `with meter:` around set-up and two steps, then `check`, then `ledger`."""
 
     def __init__(self, *, vocab: int) -> None:
         super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()})

@@ -1,4 +1,4 @@
-"""`scaled_dot_product_attention` as CUDA runs it, on fake tensors: the chosen kernel's own operation, outputs and layout."""
+"""`scaled_dot_product_attention` as CUDA runs it, on fake tensors: the chosen kernel's outputs and layout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +125,7 @@ def _flash(
 def _efficient(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    """The kernel has as many key heads as query heads; a boolean mask becomes an additive one (`convert_boolean_attn_mask`)."""
+    """As many key heads as query heads; a boolean mask becomes an additive one (`convert_boolean_attn_mask`)."""
     query, key, value = _lowered(query, key, value)
     repeats = query.shape[1] // key.shape[1]
     key, value = _expanded(key, repeats), _expanded(value, repeats)
@@ -173,8 +173,9 @@ _KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _c
 
 
 def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """flash_attn/flash_api.cpp `mha_fwd`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32; the generator's
-    state as two device tensors; no debug mask. The registered fake version puts the state on the meta device."""
+    """flash_attn/flash_api.cpp `mha_fwd`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32; the
+    generator's state as two device tensors; no debug mask. The registered fake version puts the state on the meta
+    device."""
     query, key = args[0], args[1]
     batch, heads, rows, _ = query.shape
     out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
@@ -185,8 +186,8 @@ def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _efficient_outputs(tracker: Tracker) -> Opener:
-    """attention.cu `_efficient_attention_forward`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32, padded
-    to 32 rows; the generator's state stays on the host."""
+    """attention.cu `_efficient_attention_forward`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32,
+    padded to 32 rows; the generator's state stays on the host."""
 
     def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         query, _, value, _, needs_grad = args[:5]

@@ -1,4 +1,5 @@
-"""What CUDA does differently from the CPU that fake tensors are placed on, each difference one named rule with its origin.
+"""What CUDA does differently from the CPU that fake tensors are placed on: each difference a named rule with its
+origin.
 
 Three kinds: memory that a kernel takes inside itself (`TEMPORARIES`), operations that exist in another form on CUDA
 (`cuda_choices`), and memory that libraries keep (`CublasWorkspaces`). Sources are torch 2.13 and bitsandbytes 0.50.
@@ -92,7 +93,7 @@ class CublasWorkspaces:
 
     def before(self, tracker: Tracker) -> None:
         """Called before every matrix product."""
-        backward = torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined]
+        backward = torch._C._current_graph_task_id() != -1
         if backward not in self._taken:
             self._taken.add(backward)
             tracker.claim(self._size, f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
@@ -138,9 +139,7 @@ def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace
 _torch_softmax = torch.nn.functional.softmax
 
 
-def _softmax(
-    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Tensor:
+def _softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     if dim is not None and dtype is torch.float32 and input.dtype is torch.float16:
         return torch._softmax(input, dim, True)
     return _torch_softmax(input, dim, _stacklevel, dtype)
@@ -158,7 +157,7 @@ def _prepare(tracker: Tracker) -> Any:
 
 
 def _state_buffer(tracker: Tracker) -> Any:
-    """`Optimizer8bit.get_state_buffer` on CUDA: managed memory, which torch's allocator does not hold, from 100,000 elements."""
+    """`get_state_buffer` on CUDA: from 100,000 elements on managed memory, which torch's allocator does not hold."""
 
     def make(self: Any, parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         if not self.is_paged or prod(parameter.shape) < 1e5:

@@ -1,8 +1,9 @@
 """A deep model's run from the runs of two shallow ones: what one more period of layers adds, added as often as needed.
 
-A shallow run of head and tail layers, and one with one more period of layers in the middle, must differ in the events of
-these layers alone. Then the deep run is the second one with each stretch of middle events written once per period. Every
-event keeps which layer's which block it is about, so that the result is the deep run event by event, not only in total.
+A shallow run of head and tail layers, and one with one more period of layers in the middle, must differ in the events
+of these layers alone. Then the deep run is the second one with each stretch of middle events written once per period.
+Every event keeps which layer's which block it is about, so that the result is the deep run event by event, not only
+in total.
 """
 
 import re
@@ -157,8 +158,8 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, i
             continue
         owner = depths.shift(b.owner)
         # A block of the period's neighbours: which one is counted from the layer whose code runs.
-        if owner == -1 and b.layer is not None:
-            owner = b.owner if b.layer < depths.head else b.owner - depths.period  # type: ignore[operator]
+        if owner == -1 and b.owner is not None and b.layer is not None:
+            owner = b.owner if b.layer < depths.head else b.owner - depths.period
         same = a.born == b.born and a.layer == depths.shift(b.layer) and a.owner == owner and a.rank == b.rank
         if not same:
             raise DepthMismatch(f"{a} against {b}")

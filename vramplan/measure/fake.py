@@ -1,4 +1,4 @@
-"""A machine of fake tensors: tensors with shapes and storages but no memory, so that a real step of any size runs anywhere."""
+"""A machine of fake tensors: shapes and storages without memory, so that a real step of any size runs anywhere."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,18 +43,19 @@ def fake_machine() -> Iterator[None]:
         step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
         stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
         # transformers 5.17 builds attention masks that it would skip, when it thinks that it is being traced.
-        stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", lambda tensor: False))
+        stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", return_value=False))
         yield
 
 
 def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """`nn.Module._apply` as it treats ordinary tensors (torch 2.13): parameters keep their identity and change their data.
+    """`nn.Module._apply` as it treats ordinary tensors (torch 2.13): parameters keep their identity and change their
+    data.
 
     For fake tensors it would swap them instead, which the tracker's weak references forbid.
     """
     if recurse:
         for child in self.children():
-            child._apply(function)
+            child._apply(function)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in self._parameters.values():
             if parameter is not None:
@@ -75,7 +76,7 @@ def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-class FakeTracker(Tracker):
+class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
 
     def __init__(self, *, vocab: int, gpu: Gpu | None = None) -> None:
@@ -124,7 +125,8 @@ class FakeTracker(Tracker):
     def _read_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A number read from a tensor: fake tensors have none. Counts are one, which divides nothing by zero.
 
-        A truth is false (a dice roll below a probability of zero, any overflow), but for `all` and `==`: no token is masked.
+        A truth is false (a dice roll below a probability of zero, any overflow), but for `all` and `==`: nothing is
+        masked.
         """
         tensor: Tensor = args[0]
         if tensor.dtype is torch.bool:
@@ -148,12 +150,8 @@ class FakeTracker(Tracker):
             yield
 
 
-def _grouped_mm(
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Products of groups of rows with a matrix each (mixtures of experts); its registered fake version knows bfloat16 alone.
+def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Products of groups of rows with a matrix each (experts); the registered fake version knows bfloat16 alone.
 
     aten/src/ATen/native/GroupedMMUtils.h `create_grouped_gemm_output_tensor`: rows padded to 16 bytes.
     """

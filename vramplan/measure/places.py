@@ -21,10 +21,6 @@ def layer_in(path: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-#: The node of reentrant checkpointing: it runs a whole engine inside, whose own sums happen under this node's name.
-_NESTED_ENGINE = "CheckpointFunctionBackward"
-
-
 class Places:
     """Follows module calls through global hooks, and remembers which module made each autograd node."""
 
@@ -61,7 +57,7 @@ class Places:
         if self._stack:
             self._made_by[torch._C._autograd._get_sequence_nr() - 1] = self._stack[-1]
             return
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        node = torch._C._current_autograd_node()
         if node is not None:
             self._ran_last = self._made_by.get(node._sequence_nr(), "")
 
@@ -71,7 +67,7 @@ class Places:
                 self._names.setdefault(id(part), path)
         path = self._names.get(id(module), "")
         if not self._stack:
-            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            node = torch._C._current_autograd_node()
             if node is not None:  # reentrant checkpointing runs the layer inside its own node
                 self._made_by[node._sequence_nr()] = path
         self._stack.append(path)
@@ -84,11 +80,9 @@ class Places:
 
         Of an operation over lists of tensors (`_foreach_*`), the layer of output `index` is that of input `index`.
         """
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
-        if self._stack:
-            module = self._stack[-1]
-        else:
-            module = "" if node is None else self._made_by.get(node._sequence_nr(), "")
+        node = torch._C._current_autograd_node()
+        made_by = "" if node is None else self._made_by.get(node._sequence_nr(), "")
+        module = self._stack[-1] if self._stack else made_by
         name = "" if node is None else node.name()
         place = self._place(module, name)
         if not module and args:
@@ -100,9 +94,9 @@ class Places:
         """The decoder layer whose code is running; between two nodes of a backward, that of the node that ran last."""
         if self._stack:
             return self._place(self._stack[-1], "").layer
-        if torch._C._current_graph_task_id() == -1:  # type: ignore[attr-defined]
+        if torch._C._current_graph_task_id() == -1:
             return None
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        node = torch._C._current_autograd_node()
         made_by = self._ran_last if node is None else self._made_by.get(node._sequence_nr(), "")
         return self._place(made_by, "").layer
 
@@ -121,12 +115,10 @@ class Places:
         finally:
             self._stack.pop()
 
-    def summing(self) -> bool:
-        """Whether the autograd engine itself, and no node, runs the operation: it is summing gradients."""
-        if torch._C._current_graph_task_id() == -1 or torch.is_grad_enabled():  # type: ignore[attr-defined]
-            return False
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
-        return node is None or node.name() == _NESTED_ENGINE
+    def node(self) -> int:
+        """The number of the autograd node that is running; -1 outside backward."""
+        node = torch._C._current_autograd_node()
+        return -1 if node is None else int(node._sequence_nr())
 
 
 def _first_layer(args: tuple[Any, ...], index: int, layer_of: Callable[[Tensor], int | None]) -> int | None:

@@ -1,7 +1,7 @@
 """The independent check of the tracker: PyTorch's own profiler, which hears every allocation of the CPU allocator.
 
-It knows no names, but it misses nothing, temporaries inside kernels included, and it does not change what autograd does,
-as a dispatch mode can. What it holds more than the tracker at a phase's peak is `unknown`.
+It knows no names, but it misses nothing, temporaries inside kernels included, and it does not change what autograd
+does, as a dispatch mode can. What it holds more than the tracker at a phase's peak is `unknown`.
 """
 
 from collections.abc import Callable, Mapping

@@ -53,7 +53,13 @@ def trace(scenario: Scenario, *, device: Device = "cuda", budget: int | None = N
     On cuda the timeline is replayed through the caching allocator. The verdict is against `budget`, or the card's
     capacity less `reserve`; without card and budget there is none.
     """
-    run = run_trace(scenario, device)
+    return conclude(scenario, device, run_trace(scenario, device), budget=budget, reserve=reserve)
+
+
+def conclude(
+    scenario: Scenario, device: Device, run: Trace, *, budget: int | None = None, reserve: int = 0
+) -> Prediction:
+    """The prediction that a trace amounts to."""
     if device == "cpu":
         return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
     played = replay(run.timeline.parts)
@@ -105,7 +111,8 @@ def _stretched(scenario: Scenario, depths: Depths, card: Gpu | None) -> Trace:
 
 
 def shortened(scenario: Scenario, layers: list[int]) -> Scenario:
-    """The scenario with a model of these layers only: every list in the configuration that has one entry per layer is cut."""
+    """The scenario with a model of these layers only: every list in the configuration with one entry per layer is
+    cut."""
     config = transformers_config(scenario)
     depth = config.num_hidden_layers
     mapping = config.to_dict()

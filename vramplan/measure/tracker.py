@@ -1,13 +1,15 @@
 """The tracker: sees every operation of a run and writes down the birth and death of every storage, with its name.
 
-A `TorchDispatchMode` sees each operation's outputs below autograd. A storage is born when it is first seen and dies when
-its weak reference is called back: storages keep their Python identity for as long as C++ holds them (the same footing as
-torch.distributed._tools.mem_tracker, torch 2.13). Nothing is sampled, so the result is the run's `Timeline`.
+A `TorchDispatchMode` sees each operation's outputs below autograd. A storage is born when it is first seen and dies
+when its weak reference is called back: storages keep their Python identity for as long as C++ holds them (the same
+footing as torch.distributed._tools.mem_tracker, torch 2.13). Nothing is sampled, so the result is the run's
+`Timeline`.
 """
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -43,7 +45,7 @@ Rule = Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Temporary, ...]]
 Opener = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches a run on one device (a `Meter`): every storage with its size, its birth, its death and what it is for."""
 
     def __init__(
@@ -59,7 +61,7 @@ class Tracker(TorchDispatchMode):
         """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
         `before` to what is told first. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are not on the device.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Block] = []
         self.events: list[Enter | EmptyCache | Block | Death] = []
         self.places = Places()
@@ -136,13 +138,13 @@ class Tracker(TorchDispatchMode):
     def __enter__(self) -> Self:
         self._depth += 1
         self.places.open()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         self.places.close()
         self._depth -= 1
 
@@ -172,12 +174,21 @@ class Tracker(TorchDispatchMode):
         if isinstance(out, Tensor):
             born = len(self.blocks)
             block = self._block_of(out, func, args)
-            if func is aten.add.Tensor and len(self.blocks) > born and block and self.places.summing():
-                self._sum = _EngineSum(len(self.events) - 1, block, tuple(map(self._known, args[:2])))
+            if func is aten.add.Tensor and block is not None and len(self.blocks) > born:
+                self._sum = self._engine_sum(block, args[0])
         elif isinstance(out, (list, tuple)):
             for i, part in enumerate(out):
                 if isinstance(part, Tensor):
                     self._block_of(part, func, args, i)
+
+    def _engine_sum(self, total: Block, first: Tensor) -> "_EngineSum | None":
+        """The sum that just ran, if it may be the engine's own: its first term was made by another node."""
+        old = self._known(first)
+        if old is None or torch.is_grad_enabled() or torch._C._current_graph_task_id() == -1:
+            return None
+        if old.node == total.node or old.bytes != total.bytes:
+            return None
+        return _EngineSum(len(self.events) - 1, total, old)
 
     def _block_of(self, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int = 0) -> Block | None:
         """The block of the tensor's storage, born now if it was never seen; None for what is not on the device."""
@@ -192,13 +203,14 @@ class Tracker(TorchDispatchMode):
                 return block
             self._freed(block)  # resized in place: another block holds it now
         block = self._born(storage.nbytes(), tensor, func, args, index)
-        self._live[key] = (weakref.ref(storage, lambda _, key=key: self._died(key)), block)
+        self._live[key] = (weakref.ref(storage, partial(self._died, key)), block)
         return block
 
     def _born(self, size: int, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int) -> Block:
         place = self.places.here(args, index, self._layer_of)
         op = func if isinstance(func, str) else func._schema.name.partition("::")[2]
-        block = Block(len(self.blocks), size, tuple(tensor.shape), tensor.dtype, op, place, self._phase)
+        node = self.places.node()
+        block = Block(len(self.blocks), size, tuple(tensor.shape), tensor.dtype, op, place, self._phase, node)
         self.blocks.append(block)
         if self._elsewhere:
             block.elsewhere = True
@@ -209,7 +221,8 @@ class Tracker(TorchDispatchMode):
     def _take(self, temporaries: tuple[Temporary, ...]) -> tuple[Block, ...]:
         blocks = []
         for size, label in temporaries:
-            block = Block(len(self.blocks), size, (), None, label, self.places.here(None, 0, self._layer_of), self._phase)
+            place = self.places.here(None, 0, self._layer_of)
+            block = Block(len(self.blocks), size, (), None, label, place, self._phase)
             self.blocks.append(block)
             self.events.append(block)
             blocks.append(block)
@@ -226,12 +239,12 @@ class Tracker(TorchDispatchMode):
         block = self._known(tensor)
         return block.place.layer if block else None
 
-    def _died(self, key: int) -> None:
+    def _died(self, key: int, _: object) -> None:
         if self._depth == 0:
             return  # the run is over; what dies now dies because nobody watches any more
         _, block = self._live.pop(key)
-        if self._sum is not None and self._sum.replaces(block):
-            self._in_place(self._sum, block)
+        if self._sum is not None and self._sum.old is block:
+            self._in_place(self._sum)
             return
         self._freed(block)
 
@@ -239,12 +252,12 @@ class Tracker(TorchDispatchMode):
         if not block.elsewhere:
             self.events.append(Death(block, self.places.layer()))
 
-    def _in_place(self, total: "_EngineSum", old: Block) -> None:
-        """Write the engine's sum as what happens unwatched: added into `old`, no new block."""
+    def _in_place(self, total: "_EngineSum") -> None:
+        """Write the engine's sum as what happens unwatched: added into the old buffer, no new block."""
         del self.events[total.event]
         for key, (ref, block) in self._live.items():
             if block is total.block:
-                self._live[key] = (ref, old)
+                self._live[key] = (ref, total.old)
                 break
         self._sum = None
 
@@ -252,17 +265,14 @@ class Tracker(TorchDispatchMode):
 class _EngineSum(NamedTuple):
     """A sum of two gradients that the autograd engine made out of place because a mode was watching.
 
-    torch/csrc/autograd/input_buffer.cpp (2.13) `can_accumulate_inplace` refuses when `isTensorSubclassLike`, which is true
-    under any dispatch mode; unwatched it adds into the older buffer when nobody else holds that. Then, and only then, the
-    old buffer dies before the next operation.
+    torch/csrc/autograd/input_buffer.cpp (2.13) `can_accumulate_inplace` refuses when `isTensorSubclassLike`, which is
+    true under any dispatch mode; unwatched it adds into the older buffer when nobody else holds that. Then, and only
+    then, the old buffer dies before the next operation: within a node's own code its inputs are still held.
     """
 
     event: int
     block: Block
-    terms: tuple[Block | None, ...]
-
-    def replaces(self, old: Block) -> bool:
-        return old.bytes == self.block.bytes and any(old is term for term in self.terms)
+    old: Block
 
 
 def _plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:

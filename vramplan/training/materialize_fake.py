@@ -17,10 +17,11 @@ _FOUR_BIT = ("blocksize", "compress_statistics", "quant_type", "quant_storage", 
 
 
 def quantize_fake(model: Any, path: str, value: Tensor) -> nn.Parameter:
-    """The quantised parameter at `path` from its fake 16-bit `value`; stands in for `training.build.quantize_by_bitsandbytes`.
+    """The quantised parameter at `path` from its fake 16-bit `value`, in place of `build.quantize_by_bitsandbytes`.
 
-    `Params4bit` and `Int8Params` cannot be made of fake tensors (`Tensor._make_subclass` refuses a tensor subclass), so a
-    plain parameter carries their attributes; the arithmetic is `_quantize` of each, with the same tensors in flight.
+    `Params4bit` and `Int8Params` cannot be made of fake tensors (`Tensor._make_subclass` refuses a tensor subclass),
+    so a plain parameter carries their attributes; the arithmetic is `_quantize` of each, with the same tensors in
+    flight.
     """
     owner, _, _ = path.rpartition(".")
     module = model.get_submodule(owner)
@@ -38,7 +39,7 @@ def _four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
         blocksize=old.blocksize,
         compress_statistics=old.compress_statistics,
         quant_type=old.quant_type,
-        # The bytes are the same whatever the storage is viewed as; as uint8, no preparation takes them for 16-bit weights.
+        # The bytes are the same however they are viewed; as uint8, no preparation takes them for 16-bit weights.
     )
     parameter: Any = nn.Parameter(packed, requires_grad=False)
     for name in _FOUR_BIT:
