@@ -4,7 +4,7 @@ models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3,olmo2,granite,phi3,starcod
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramplan.architecture import Attention, Block, Mlp
 from vramplan.predict.experts import mixture
@@ -13,6 +13,7 @@ from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import Heads, rotate
 from vramplan.predict.operations_mlp import activation
+from vramplan.predict.positions import broadcasts
 from vramplan.predict.tape import Tape, Tensor
 
 LayerFunction = Callable[[Tape, Modules, Context, Block, Tensor], Tensor]
@@ -107,7 +108,8 @@ def heads(c: Context, facts: Attention) -> Heads:
     """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
     joined = 0 < facts.rotary_dim < facts.head_dim or c.architecture.family == "phi3"
     dropped = bool(c.architecture.facts.get("attention_dropout"))
-    return Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped, joined)
+    spec = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped)
+    return replace(spec, broadcasts=broadcasts(c.architecture), heads_first=joined)
 
 
 def _rotated(

@@ -47,11 +47,17 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
     table = outside.tensors[scenario.architecture.before[0].path]
     t.scope = "embedding"
     hidden = lookup(t, table, (scenario.batch, scenario.seq))
-    if scenario.architecture.facts.get("embedding_scale"):
+    scaled, outside_module = (
+        scenario.architecture.facts.get("embedding_scale"),
+        scenario.architecture.family == "granite",
+    )
+    if scaled and not outside_module:  # Gemma scales inside its embedding's module
         hidden = scale(t, hidden, "scaled output")
     trains = scenario.method.trains and scenario.checkpointing is not Checkpointing.OFF
     if trains and hidden.node is None:
         t.require_grad(hidden)  # the hook of `enable_input_require_grads`, on the embedding's own output
+    if scaled and outside_module:
+        hidden = scale(t, hidden, "scaled output")
     held = [hidden]
     hidden = _positioned(t, outside, scenario, hidden, held)
     if scenario.method.trains and scenario.architecture.facts.get("embedding_dropout"):

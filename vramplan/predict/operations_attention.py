@@ -21,6 +21,8 @@ class Heads:
     value_dim: int
     softcap: bool = False
     dropout: bool = False
+    broadcasts: bool = False
+    """Whether fewer key heads are left to the matrix product's broadcasting (Falcon)."""
     heads_first: bool = False
     """Whether queries and keys lie in memory as [batch, heads, seq, dim] (after a concatenation) and not seq first."""
 
@@ -112,7 +114,7 @@ def _heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
     expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
-    if backend != "flash_attention_2" and (expands or backend == "efficient"):
+    if backend != "flash_attention_2" and not spec.broadcasts and (expands or backend == "efficient"):
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
     if backend == "math":
@@ -181,28 +183,36 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     before, seq = query.kind, query.shape[2]
     q32, k32, v32 = (cast(t, x, FLOAT32, f"{n} fp32") for x, n in ((query, "query"), (key, "key"), (value, "value")))
     scaled = scale(t, q32, "scaled query")
-    bias = mask
-    if bias is None:
+    if mask is not None:
+        bias = t.new((query.shape[0], 1, seq, seq), before, "mask as bias")
+    else:
         allowed = t.new((seq, seq), BOOL, "causal mask")
         bias = t.new((seq, seq), FLOAT32, "causal bias")
         del allowed
-    keys, values = repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads)
-    grouped = spec.grouped
-    scores = batched(
+    keys, values = (k32, v32) if spec.broadcasts else (repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads))
+    weights = _safe_softmax(
         t,
-        _dense(t, scaled, permuted=not spec.heads_first),
-        _dense(t, scale(t, _transposed(t, keys), "scaled keys"), permuted=not grouped and not spec.heads_first),
-        "scores",
+        batched(
+            t,
+            _dense(t, scaled, permuted=not spec.heads_first),
+            _operand(t, scale(t, _transposed(t, keys), "scaled keys"), spec, permuted=not spec.heads_first),
+            "scores",
+        ),
     )
-    weights = _safe_softmax(t, scores)
-    del scores
     if spec.dropout:
         weights = dropout(t, weights)
-    out = batched(t, weights, _dense(t, values, permuted=not grouped), "attention output")
+    out = batched(t, weights, _operand(t, values, spec, permuted=True), "attention output")
     returned = cast(t, weights, before, "attention weights")
     result = cast(t, out, before, "attention output")
-    del returned
+    del returned, bias
     return result
+
+
+def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
+    """Keys or values as the product takes them: broadcast by a copy, repeated already, or laid out anew."""
+    if spec.broadcasts:
+        return repeat_kv(t, x, spec.heads)
+    return _dense(t, x, permuted=permuted and not spec.grouped)
 
 
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:

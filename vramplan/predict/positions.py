@@ -58,7 +58,11 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
     t.scope = "mask"
     for windowed in sorted({block.attention.window > 0 for block in scenario.architecture.blocks}):
         windows = [b.attention.window for b in scenario.architecture.blocks if b.attention.window]
-        if attention == "eager" or (windowed and attention != "flash_attention_2" and min(windows) < scenario.seq):
+        if (
+            attention == "eager"
+            or broadcasts(scenario.architecture)
+            or (windowed and attention != "flash_attention_2" and min(windows) < scenario.seq)
+        ):
             masks[windowed] = _mask(t, scenario, attention, kind)
     t.scope = ""
     return masks
@@ -77,11 +81,22 @@ def attention_kernels(scenario: Scenario, t: Tape, kind: Kind) -> dict[bool, str
     name = scenario.attention
     if name in ("eager", "flash_attention_2"):
         return {False: name, True: name}
+    if broadcasts(scenario.architecture):
+        return dict.fromkeys((False, True), "math")
     if not t.cuda and name == "sdpa":
         return dict.fromkeys((False, True), _on_cpu(scenario))
     attention = scenario.architecture.blocks[0].attention
     return {masked: resolve(_call(attention, t, kind, masked=masked), name.partition(":")[2]).kernel.value
             for masked in (False, True)}  # fmt: skip
+
+
+def broadcasts(architecture: Architecture) -> bool:
+    """Whether fewer key heads are left to broadcasting: Falcon calls sdpa itself, with a mask and without `enable_gqa`.
+
+    models/falcon/modeling_falcon.py. Only the math kernel does that (sdp_utils.cpp: the heads must be as many).
+    """
+    attention = architecture.blocks[0].attention
+    return architecture.family == "falcon" and attention.kv_heads != attention.heads
 
 
 def _on_cpu(scenario: Scenario) -> str:
