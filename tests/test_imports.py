@@ -20,7 +20,7 @@ FLOORS = [
     {"attention"},
     {"predict", "training"},
     {"measure"},
-    {"api", "check", "compare", "error_table", "history", "targets", "doctor", "plan", "advice"},
+    {"api", "check", "compare", "error_table", "history", "targets", "doctor", "plan", "advice", "explain"},
     {"report"},
     {"__init__", "cli", "commands", "__main__"},
 ]

@@ -1,11 +1,12 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vramplan.errors import VramplanError, unknown
 from vramplan.record import Device, Prediction, Record, Result
 from vramplan.scenario import Scenario
+from vramplan.timeline import Timeline
 
 if TYPE_CHECKING:
     from vramplan.compare import Comparison
@@ -29,17 +30,39 @@ def predict(
     `analytic` is the closed form (no torch, about a millisecond); `trace` runs the real libraries on fake tensors.
     `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`.
     """
-    if engine == "analytic":
-        from vramplan.predict.engine import predict_analytic
+    return foresee(scenario, engine, device=device, budget=budget, reserve=reserve).prediction
 
-        return predict_analytic(scenario, device=device, budget=budget, reserve=reserve)
+
+class Foreseen(NamedTuple):
+    """A prediction with the allocations and frees that it sums up."""
+
+    prediction: Prediction
+    timeline: Timeline
+
+
+def foresee(
+    scenario: Scenario,
+    engine: Engine = "analytic",
+    *,
+    device: Device = "cuda",
+    budget: int | None = None,
+    reserve: int = 0,
+) -> Foreseen:
+    """What `predict` returns, and the timeline behind it: for explanations and pictures."""
+    if engine == "analytic":
+        from vramplan.predict import engine as closed_form
+
+        forecast = closed_form.forecast(scenario, device)
+        prediction = closed_form.conclude(scenario, device, forecast, budget=budget, reserve=reserve)
+        return Foreseen(prediction, forecast.timeline)
     if engine == "trace":
         from vramplan.measure.environment import require_libraries
 
         require_libraries()
-        from vramplan.measure.trace import trace
+        from vramplan.measure import trace
 
-        return trace(scenario, device=device, budget=budget, reserve=reserve)
+        run = trace.run_trace(scenario, device)
+        return Foreseen(trace.conclude(scenario, device, run, budget=budget, reserve=reserve), run.timeline)
     raise unknown("engine", engine, ENGINES)
 
 

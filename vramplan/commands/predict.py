@@ -1,6 +1,10 @@
 """`vramplan predict`: what a run will need."""
 
+import os
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
@@ -14,17 +18,23 @@ from vramplan.commands.flags import (
     page,
     size,
 )
-from vramplan.errors import UsageError
+from vramplan.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from vramplan.api import Foreseen
+    from vramplan.explain import Explanation
+    from vramplan.ledger import Component
     from vramplan.record import Prediction
     from vramplan.scenario import Scenario
 
 EXAMPLES = """\
   vramplan predict llama-2-7b --gpu rtx3090 --batch 4 --seq 512
   vramplan predict scenarios/quickstart.yaml --no-double-quant --json
+  vramplan predict llama-2-7b --gpu rtx3090 --explain quant-state
+  vramplan predict llama-2-7b --gpu rtx3090 --engine trace --timeline step.html
   vramplan predict ./my-model --set lora.targets=[q_proj,v_proj] --budget 24GiB"""
 ENGINES = ("analytic", "trace")
+PICTURES = (".html", ".svg")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -44,8 +54,45 @@ def configure(parser: ArgumentParser) -> None:
     limit.add_argument(
         "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
     )
+    parser.add_argument(
+        "--explain",
+        type=_component,
+        nargs="?",
+        const=(),
+        metavar="COMPONENT",
+        help="work out every number of the peak, or those of one component (weights, quant-state, activations, ...)",
+    )
+    parser.add_argument(
+        "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
+    )
     add_json(parser)
     add_scenario_flags(parser)
+
+
+def _component(word: str) -> "tuple[Component, ...]":
+    """What `--explain` names; an empty tuple stands for all."""
+    from vramplan.ledger import Component
+
+    allowed = tuple(component.value for component in Component if component is not Component.UNKNOWN)
+    if word not in allowed:
+        raise UsageError(
+            f"--explain: unknown component '{word}'",
+            hint=f"{nearest(word, allowed)}components: {', '.join(allowed)}; a target goes before --explain",
+        )
+    return (Component(word),)
+
+
+def _picture(text: str) -> Path:
+    """The file that `--timeline` names, if it can be written: known before the work begins."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"--timeline: cannot write '{text}'", hint="write a name that ends in .html or .svg")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "it is a directory" if path.is_dir() else f"there is no directory '{path.parent}'"
+        raise UsageError(f"--timeline: cannot write '{text}': {what}", hint="choose another place")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--timeline: cannot write '{text}': permission denied", hint="choose another place")
+    return path
 
 
 def run(args: Namespace) -> Answer:
@@ -53,16 +100,59 @@ def run(args: Namespace) -> Answer:
     from vramplan.targets import resolve
 
     target = resolve(args.target, overrides(args))
-    predictions = [_predict(scenario, args) for scenario in target.scenarios]
+    if args.explain is not None:
+        target.single("--explain")
+    if args.timeline is not None:
+        target.single("--timeline")
+    found = [_foresee(scenario, args) for scenario in target.scenarios]
+    predictions = [foreseen.prediction for foreseen in found]
     code = int(any(p.verdict is not None and not p.verdict.fits for p in predictions))
+    if args.timeline is not None:
+        _draw(found[0], args.timeline)
+    if target.is_matrix:
+        return Answer(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions), code)
+    explanations = _explain(found[0], args.explain) if args.explain is not None else ()
     if args.json:
-        bodies = [prediction.to_json() for prediction in predictions]
-        return Answer(json_text(bodies if target.is_matrix else bodies[0]), code)
-    return Answer(_table(predictions) if target.is_matrix else _detailed(predictions[0]), code)
+        body = predictions[0].to_json()
+        if args.explain is not None:
+            body["explain"] = [explanation.to_json() for explanation in explanations]
+        return Answer(json_text(body), code)
+    return Answer(_explained(explanations, args.explain, predictions[0]) + _detailed(predictions[0]), code)
 
 
-def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
-    from vramplan.api import predict
+def _explain(foreseen: "Foreseen", wanted: "tuple[Component, ...]") -> "list[Explanation]":
+    from vramplan.explain import explain
+
+    return [found for found in explain(foreseen) if found.component in wanted or not wanted]
+
+
+def _explained(
+    explanations: "Sequence[Explanation]", wanted: "tuple[Component, ...] | None", prediction: "Prediction"
+) -> str:
+    """The explanations as text above the prediction, whose verdict stays the last line."""
+    from vramplan.report.explain_text import render_explanation
+
+    if wanted is None:
+        return ""
+    if not explanations:
+        return f"{wanted[0]} holds nothing at the peak ({prediction.ledger.peak_phase})\n\n"
+    return render_explanation(explanations, page()) + "\n\n"
+
+
+def _draw(foreseen: "Foreseen", path: Path) -> None:
+    from vramplan.allocator import replay
+    from vramplan.report.timeline_plot import write_timeline
+
+    prediction, timeline = foreseen
+    played = replay(timeline.parts) if prediction.device == "cuda" else None
+    budget = prediction.verdict.budget if prediction.verdict is not None else None
+    title = f"{prediction.scenario.name} ({prediction.engine})"
+    write_timeline(timeline, path, title=title, replay=played, budget=budget)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _foresee(scenario: "Scenario", args: Namespace) -> "Foreseen":
+    from vramplan.api import foresee
     from vramplan.catalog.gpus import gpu
     from vramplan.units import human
 
@@ -80,7 +170,7 @@ def _predict(scenario: "Scenario", args: Namespace) -> "Prediction":
             raise UsageError(
                 f"--reserve: {human(args.reserve)} leaves nothing of {scenario.gpu}", hint=f"it has {human(capacity)}"
             )
-    return predict(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
+    return foresee(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
 
 
 def _table(predictions: "list[Prediction]") -> str:

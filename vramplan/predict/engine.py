@@ -78,7 +78,13 @@ def predict_analytic(
     On cuda the timeline is replayed through the caching allocator, so that allocated counts whole blocks and reserved
     whole segments. The verdict is against `budget`, or the card's capacity less `reserve`; else there is none.
     """
-    run = forecast(scenario, device)
+    return conclude(scenario, device, forecast(scenario, device), budget=budget, reserve=reserve)
+
+
+def conclude(
+    scenario: Scenario, device: Device, run: Forecast, *, budget: int | None = None, reserve: int = 0
+) -> Prediction:
+    """The prediction that a forecast amounts to."""
     if device == "cpu":
         return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
     played = replay(run.timeline.parts)

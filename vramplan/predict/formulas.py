@@ -1,0 +1,216 @@
+"""The arithmetic behind every tensor that stays: what its bytes follow from, with the numbers put in."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import NamedTuple
+
+from vramplan.architecture import Weight, WeightKind
+from vramplan.ledger import Component
+from vramplan.predict.adapters import Trainable, trained_tensors
+from vramplan.predict.base import (
+    component,
+    loaded_element,
+    prepared_element,
+    quantized_modules,
+    steady_element,
+    upcasts,
+)
+from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.optimizer import (
+    FP32,
+    MIN_8BIT_SIZE,
+    MIN_PAGED_SIZE,
+    STATE_BLOCK,
+    State,
+    bnb_optimizer,
+    shared_states,
+    states,
+)
+from vramplan.predict.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE, card, workspaces
+from vramplan.predict.quantization import (
+    CODE_TABLE_BYTES,
+    DYNAMIC_MAP_BYTES,
+    NESTED_BLOCK,
+    Piece,
+    is_quantized,
+    pieces,
+    shared_pieces,
+)
+from vramplan.record import Device
+from vramplan.scenario import Quant, QuantType, Scenario
+
+#: A tensor as the timeline knows it: component, label, bytes.
+Key = tuple[Component, str, int]
+
+_CONSTANTS = {
+    CODE_TABLE_BYTES: ("16 x 4", "fp32, the 16 values of the 4-bit code, made anew for every matrix"),
+    DYNAMIC_MAP_BYTES: ("256 x 4", "fp32, the 256 values of the 8-bit code"),
+}
+_WORKSPACES = {
+    CUBLAS_WORKSPACE: "(2 x 4096 + 8 x 16) x 1024",
+    CUBLAS_WORKSPACE_LARGE: "8 x 4096 x 1024",
+}
+
+
+class Formula(NamedTuple):
+    """How one tensor's bytes are worked out."""
+
+    what: str
+    """Name of the tensor within its owner; of the tensor itself when it has no owner."""
+    owner: str
+    """Whose it is: owners with equal formulas are told together."""
+    text: str
+    """Arithmetic whose value is the bytes."""
+    note: str = ""
+
+
+def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
+    """The formula of every tensor of the base model, the adapters and the optimizer, and of cuBLAS's workspaces."""
+    found: dict[Key, Formula] = {}
+    architecture = scenario.architecture
+    weights = (*(weight for weight, _ in architecture.counted), *architecture.buffers)
+    plain = quantized_modules(weights, scenario.quant)
+    for piece in shared_pieces(scenario.quant):
+        text, note = _CONSTANTS[piece.bytes]
+        found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
+    for weight in weights:
+        if is_quantized(weight, scenario.quant):
+            for piece in pieces(weight, scenario.quant):
+                found[piece.component, piece.label, piece.bytes] = _quantized(weight, piece, scenario.quant)
+        else:
+            found |= _unquantized(weight, scenario, of_quantized=weight.path.rpartition(".")[0] in plain)
+    if scenario.method.trains or scenario.method.adapts:
+        found |= _trained(scenario, weights, device)
+    if device == "cuda":
+        for piece in workspaces(card(scenario)):
+            text = _WORKSPACES[piece.bytes]
+            found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, "torch's default size")
+    return found
+
+
+def dimensions(shape: tuple[int, ...]) -> str:
+    """`4096 x 11008`; `1` for a scalar."""
+    return " x ".join(map(str, shape)) or "1"
+
+
+def _quantized(weight: Weight, piece: Piece, quant: Quant) -> Formula:
+    name = weight.module
+    what = piece.label.removeprefix(f"{name} ")
+    size, numel, block = dimensions(weight.shape), weight.numel, quant.block_size
+    if what == "packed":
+        return Formula(what, name, *_packed(size, numel, piece.bytes, quant))
+    if what == "SCB":
+        return Formula(what, name, f"{weight.in_out[1]} x 4", "fp32, one scale for each output")
+    if what in ("code table", "code map"):
+        return Formula(what, name, *_CONSTANTS[piece.bytes])
+    if what == "absmax offset":
+        return Formula(what, name, "4", "fp32, the mean of the block constants")
+    if what == "nested absmax":
+        text = _ceiling(f"{size} / ({block} x {NESTED_BLOCK})", numel, block * NESTED_BLOCK)
+        return Formula(what, name, f"{text} x 4", f"fp32, one for every {NESTED_BLOCK} block constants")
+    text = _ceiling(f"{size} / {block}", numel, block)
+    if quant.double:
+        return Formula(what, name, text, f"uint8, one constant for every {block} weights")
+    return Formula(what, name, f"{text} x 4", f"fp32, one constant for every {block} weights")
+
+
+def _packed(size: str, numel: int, packed: int, quant: Quant) -> tuple[str, str]:
+    if quant.type is QuantType.INT8:
+        return size, "int8"
+    if 2 * packed == numel:
+        return f"{size} / 2", f"{quant.type.value}, two weights to a byte"
+    return f"{packed}", f"{quant.type.value}, two weights to a byte in whole elements of {quant.storage}"
+
+
+def _ceiling(text: str, numel: int, divisor: int) -> str:
+    return f"ceil({text})" if numel % divisor else text
+
+
+def _unquantized(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> dict[Key, Formula]:
+    """The weight as loaded, as prepared and as the first step leaves it; equal bytes are the same tensor."""
+    found = {}
+    kind, size = component(weight, scenario.quant), dimensions(weight.shape)
+    loaded, prepared = loaded_element(weight, scenario), prepared_element(weight, scenario)
+    for element in (loaded, prepared, steady_element(weight, scenario, of_quantized=of_quantized)):
+        note = weight.dtype or ("fp32" if element == 4 else scenario.dtype.value)
+        if upcasts(weight, scenario) and element == prepared:
+            note += ", cast by peft's preparation: 16-bit and not quantised"
+        elif element != prepared and element != loaded:
+            note += ", cast back by the first step: the bias of a 4-bit layer has the compute dtype"
+        note += _why(weight, scenario)
+        owner, _, what = weight.path.rpartition(".")
+        found[kind, weight.path, weight.numel * element] = Formula(what, owner, f"{size} x {element}", note)
+    return found
+
+
+def _why(weight: Weight, scenario: Scenario) -> str:
+    """Why a weight that looks like a matrix product's is not quantised."""
+    if scenario.quant.type is QuantType.NONE:
+        return ""
+    reasons = {
+        WeightKind.EXPERTS: "; experts are one 3-D parameter, no nn.Linear",
+        WeightKind.HEAD: "; transformers leaves the output head out",
+        WeightKind.SUBLINEAR: "; a subclass of nn.Linear, which transformers leaves as it is",
+        WeightKind.BUFFER: "; a buffer",
+    }
+    return reasons.get(weight.kind, "")
+
+
+def _trained(scenario: Scenario, weights: tuple[Weight, ...], device: Device) -> dict[Key, Formula]:
+    trainer = scenario.stack.base == "hf-trainer"
+    targets = resolve_targets(scenario.architecture, scenario.lora)
+    tensors = tuple(t for weight in weights for t in trained_tensors(weight, scenario, targets))
+    found: dict[Key, Formula] = {}
+    for tensor in tensors:
+        owner, _, what = tensor.label.rpartition(".")
+        text = f"{dimensions(tensor.shape)} x {tensor.element}"
+        if scenario.method.adapts:
+            found[Component.ADAPTERS, tensor.label, tensor.bytes] = Formula(what, owner, text, _shape_note(what))
+        if scenario.method.trains:
+            found |= dict(_states(scenario.optimizer, tensor, device, trainer=trainer))
+    if scenario.method.trains:
+        for state in shared_states(scenario.optimizer, tensors, device, trainer=trainer):
+            note = "fp32, one for the whole optimizer"
+            found[Component.OPTIMIZER, state.label, state.bytes] = Formula(state.label, "", "256 x 4", note)
+    return found
+
+
+def _shape_note(what: str) -> str:
+    return {"lora_A": "[r, in]", "lora_B": "[out, r]"}.get(what, "")
+
+
+def _states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> Iterator[tuple[Key, Formula]]:
+    for state in states(name, tensor, device, trainer=trainer):
+        if not state.managed:
+            text = _state_text(state, tensor)
+            formula = Formula(state.label, tensor.label, text, _state_note(name, state, tensor, device))
+            yield (Component.OPTIMIZER, f"{state.label} {tensor.label}", state.bytes), formula
+
+
+def _state_text(state: State, tensor: Trainable) -> str:
+    size, numel = dimensions(tensor.shape), tensor.numel
+    if state.label.startswith("absmax"):
+        return f"{_ceiling(f'{size} / {STATE_BLOCK}', numel, STATE_BLOCK)} x {FP32}"
+    if state.label in ("step", "RMS"):
+        return f"{FP32}"
+    if state.label == "exp_avg_sq_row":
+        return f"{dimensions(tensor.shape[:-1])} x {FP32}"
+    if state.label == "exp_avg_sq_col":
+        return f"{dimensions((*tensor.shape[:-2], tensor.shape[-1]))} x {FP32}"
+    element = state.bytes // prod(tensor.shape)
+    return size if element == 1 else f"{size} x {element}"
+
+
+def _state_note(name: str, state: State, tensor: Trainable, device: Device) -> str:
+    """Which of bitsandbytes' two size rules the state falls under; nothing for torch's optimizers."""
+    bnb = bnb_optimizer(name)
+    if bnb is None or not state.label.startswith("state"):
+        return ""
+    eight_bit = state.bytes < tensor.numel * FP32
+    note = "8-bit" if eight_bit else "fp32"
+    if bnb.eight_bit and not eight_bit:
+        few = f": {tensor.numel} elements are fewer than {MIN_8BIT_SIZE}"
+        note += few if tensor.numel < MIN_8BIT_SIZE else ": the Trainer's rule for embeddings"
+    if bnb.paged and device == "cuda":
+        note += f", not paged: {tensor.numel} elements are fewer than {MIN_PAGED_SIZE}"
+    return note
