@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
@@ -212,6 +213,14 @@ def test_every_layer_leaves_its_input_in_a_segment_of_its_own() -> None:
     result = run(Enter(Phase.FORWARD), Repeat(layer, times=126), Repeat((Free(1),), times=126, reverse=True))
     assert result.peak.allocated == result.peak.reserved == 126 * 12 * MIB + 40 * MIB
     assert result.steady == 0
+
+
+@pytest.mark.parametrize("round_", [(Free(1), take(2, 12 * MIB)), (take(2, 12 * MIB), Free(1))])
+def test_rounds_that_free_what_others_took_are_all_run(round_: tuple[Event, ...]) -> None:
+    # before every round the same is free, but each leaves a block of its own, which a later repeat frees
+    result = run(Repeat((take(1, 12 * MIB),), times=9), Repeat(round_, times=9), Repeat((Free(2),), times=9))
+    assert result.steady == 0
+    assert result.peak.allocated == 9 * 12 * MIB + (12 * MIB if isinstance(round_[0], Alloc) else 0)
 
 
 def test_rounds_that_change_nothing_more_are_not_run() -> None:

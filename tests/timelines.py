@@ -43,7 +43,8 @@ def _body(draw: st.DrawFn, numbers: Iterator[int], times: int, depth: int) -> tu
             unfreed += [(rounds, left)] if left else []
         elif kind == "u" and unfreed:
             rounds, blocks = unfreed.pop()
-            body, _ = _body(draw, numbers, times, depth + 1)
+            body, left = _body(draw, numbers, times, depth + 1)
+            unfreed += [(rounds, left)] if left else []
             frees: list[Part] = [Free(block) for block in blocks]
             whole = (*body, *frees) if draw(st.booleans()) else (*frees, *body)
             parts.append(Repeat(whole, rounds, draw(st.booleans())))

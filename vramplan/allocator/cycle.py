@@ -12,13 +12,16 @@ cycle, which is run, sets them. None of this holds near the budget, so rounds th
 from dataclasses import dataclass
 
 from vramplan.allocator.machine import Machine
+from vramplan.allocator.pool import ADDRESS_MASK
 from vramplan.allocator.program import Loop
 from vramplan.allocator.result import Growth
 from vramplan.ledger import Phase
 
 MEMORY = 32  # rounds remembered: longer cycles are not found
+PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
-State = tuple[Phase, tuple[int, ...], tuple[int, ...]]
+Sketch = tuple[Phase, int, int, int]
+State = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,13 @@ class _Before:
 
     round: int
     held: tuple[int, ...]
-    rounded: int
     allocated: int
     reserved: int
     calls: int
     retries: int
     top: int
     growth: int
+    state: State
 
 
 class CycleFinder:
@@ -43,7 +46,7 @@ class CycleFinder:
         self._machine = machine
         self._loop = loop
         self._step = step  # by how much a block's name grows from one round to the next
-        self._seen: dict[State, _Before] = {}
+        self._seen: dict[Sketch, _Before] = {}
         self._watching = loop.closed and loop.times > 3
 
     def skip(self, i: int) -> int:
@@ -52,13 +55,16 @@ class CycleFinder:
             return 0
         machine = self._machine
         machine.gauge.settle()
-        state = (machine.gauge.phase, machine.small.state(), machine.large.state())
-        before = self._seen.get(state)
         now = self._counters(i)
-        if before is None:
-            self._seen[state] = now
+        # equal states have this in common; whole ones are compared only then
+        cached = now.reserved - now.allocated
+        sketch = (machine.gauge.phase, cached, len(machine.small.free), len(machine.large.free))
+        before = self._seen.pop(sketch, None)
+        if before is None or before.state != now.state:
+            self._seen[sketch] = now
             if len(self._seen) > MEMORY:
                 del self._seen[next(iter(self._seen))]
+            self._watching = i < PATIENCE
             return 0
         self._watching = False
         cycle = i - before.round
@@ -70,8 +76,9 @@ class CycleFinder:
     def _counters(self, i: int) -> _Before:
         machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
         return _Before(
-            i, tuple(gauge.held), gauge.rounded, gauge.allocated, driver.reserved,
+            i, tuple(gauge.held), gauge.allocated, driver.reserved,
             driver.calls, machine.retries, driver.top, len(machine.growth),
+            (machine.small.state(), machine.large.state()),
         )  # fmt: skip
 
     def _affordable(self, before: _Before, now: _Before, times: int) -> int:
@@ -88,7 +95,6 @@ class CycleFinder:
         """Write down `times` more of the cycle that lies between `before` and `now`."""
         machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
         gauge.held[:] = [b + times * (b - a) for a, b in zip(before.held, now.held, strict=True)]
-        gauge.rounded += times * (now.rounded - before.rounded)
         gauge.allocated += times * (now.allocated - before.allocated)
         driver.calls += times * (now.calls - before.calls)
         driver.reserved += times * (now.reserved - before.reserved)
@@ -106,6 +112,6 @@ class CycleFinder:
         machine = self._machine
         machine.small.cycle(since, shift, times)
         machine.large.cycle(since, shift, times)
-        kept = [item for item in machine.live.items() if item[1] >= since]
+        kept = [item for item in machine.live.items() if item[1] & ADDRESS_MASK >= since]
         for k in range(1, times + 1):
-            machine.live.update((key + k * name, address + k * shift) for key, address in kept)
+            machine.live.update((key + k * name, block + k * shift) for key, block in kept)

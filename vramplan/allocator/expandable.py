@@ -22,13 +22,13 @@ class ExpandablePool(Pool):
     def __init__(self, driver: Driver, page: int) -> None:
         super().__init__(driver, MIN_BLOCK)  # should_split: any remainder becomes a block, in both pools
         self.page = page
+        self.fit = self._fit
         self.holes = [0]  # where unmapped stretches begin, ascending; both ends lie on page boundaries
         self.sizes = {0: RANGE}
 
-    def fit(self, size: int) -> int:
+    def _fit(self, free: list[int], wanted: int) -> int:
         """As in `Pool`, but a block that a hole follows counts for what it could grow to."""
-        free = self.free
-        i = bisect_left(free, size << ADDRESS_BITS)
+        i = bisect_left(free, wanted)
         while i + 1 < len(free) and self._reach(free[i + 1]) < self._reach(free[i]):
             i += 1
         return i
@@ -37,26 +37,28 @@ class ExpandablePool(Pool):
         size = key >> ADDRESS_BITS
         return size + self.sizes.get((key & ADDRESS_MASK) + size, 0)
 
-    def grow(self, size: int) -> int:
+    def grow(self, size: int) -> bool:
         """Map pages behind, or in place of, the first stretch that has room; what got mapped before a refusal stays."""
         start = self._room(size)
-        have = self.starts.get(start, 0)
-        while have < size:
+        while (have := self._free_from(start)) < size:
             if not self._map(start + have, size - have):
-                return -1
-            have = self.starts[start]
-        return start
+                return False
+        return True
 
     def _room(self, size: int) -> int:
         """The lowest address from which free blocks and holes without a gap hold `size` bytes."""
         for hole in self.holes:
-            start = self.ends.get(hole, hole)
+            start = self.ends.get(hole, hole) & ADDRESS_MASK
             end = start
-            while end - start < size and (step := self.starts.get(end, 0) or self.sizes.get(end, 0)):
+            while end - start < size and (step := self._free_from(end) or self.sizes.get(end, 0)):
                 end += step
             if end - start >= size:
                 return start
         raise AssertionError("the address range has no end")
+
+    def _free_from(self, address: int) -> int:
+        """Bytes of the free block at `address`; 0 when there is none."""
+        return self.starts.get(address, 0) >> ADDRESS_BITS
 
     def _map(self, hole: int, wanted: int) -> bool:
         """Turn the first `wanted` bytes of a hole, whole pages, into a free block merged with its neighbours."""
@@ -70,13 +72,8 @@ class ExpandablePool(Pool):
         if mapped < stretch:
             self.holes.insert(i, hole + mapped)
             self.sizes[hole + mapped] = stretch - mapped
-        self._free(hole, mapped)
+        self.give(mapped << ADDRESS_BITS | hole)
         return True
-
-    def _free(self, address: int, size: int) -> None:
-        """A free block, merged with the free blocks that touch it."""
-        self.blocks[address] = size
-        self.give(address)
 
     def release(self) -> None:
         """Unmap every page that no block in use touches; what is left of a free block stays cached."""
@@ -106,10 +103,10 @@ class ExpandablePool(Pool):
         insort(self.holes, start)
         self.sizes[start] = size
 
-    def state(self) -> tuple[int, ...]:
+    def state(self) -> list[int]:
         """As in `Pool`; what is mapped decides as well."""
-        return (*self.free, -1, *self.holes)
+        return [*self.free, -1, *self.holes]
 
     def pieces(self) -> int:
         """One address range while any page of it is mapped."""
-        return int(bool(self.blocks or self.free))
+        return int(self.sizes != {0: RANGE})

@@ -1,59 +1,94 @@
 """The high-water marks of a replay, phase by phase."""
 
+from operator import add
+from typing import NamedTuple
+
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.pool import Pool
+from vramplan.allocator.program import ROUNDED, Straight
 from vramplan.allocator.result import Moment, PhaseMark
 from vramplan.ledger import Component, Phase
+
+
+class _Noted(NamedTuple):
+    """A moment as it is noted: what the tensors are is worked out at the end, for the few moments that stay."""
+
+    allocated: int
+    reserved: int
+    largest_free: int
+    segments: int
+    held: tuple[int, ...]
+    run: Straight | None
+    """what has happened since `held`: the events of `run` before number `event`"""
+    event: int
+
+    def moment(self) -> tuple[Moment, tuple[int, ...]]:
+        """The moment, and the raw bytes of each component."""
+        held = self.held
+        if self.run:
+            held = tuple(map(add, held, self.run.before(self.event)))
+        *components, rounded = held
+        raw = sum(components)
+        moment = Moment(
+            raw=raw,
+            rounding=rounded - raw,
+            unsplit=self.allocated - rounded,
+            cached=self.reserved - self.allocated,
+            largest_free=self.largest_free,
+            segments=self.segments,
+        )
+        return moment, tuple(components)
 
 
 class Gauge:
     """Counts what blocks are in use and notes the moment when most were, once per phase."""
 
-    __slots__ = ("_driver", "_marks", "_pools", "_reserved", "allocated", "held", "highest", "phase", "rounded")
+    __slots__ = ("_driver", "_noted", "_pools", "_reserved", "allocated", "held", "highest", "phase")
 
-    def __init__(self, driver: Driver, pools: tuple[Pool, ...]) -> None:
+    def __init__(self, driver: Driver, pools: tuple[Pool, Pool]) -> None:
         self._driver = driver
         self._pools = pools
-        self._marks: dict[Phase, tuple[Moment, tuple[int, ...]]] = {}
+        self._noted: dict[Phase, _Noted] = {}
         self._reserved: dict[Phase, int] = {}
-        self.held = [0] * len(Component)  # raw bytes of each component
-        self.rounded = 0  # the same in multiples of 512
+        self.held = [0] * (ROUNDED + 1)  # raw bytes of each component, then all in multiples of 512
         self.allocated = 0  # the same in whole blocks
         self.phase = Phase.LOAD
         self.highest = 0  # allocated, in this phase so far
 
     def settle(self) -> None:
-        """Note this moment if it is the highest of its phase so far: call before blocks are given back."""
+        """Note this moment if it is the highest of its phase so far: call where blocks may be given back next."""
         if self.allocated > self.highest:
-            self.highest = self.allocated
-            self._marks[self.phase] = (self.moment(), tuple(self.held))
+            self.note(None, 0)
+
+    def note(self, run: Straight | None, event: int) -> None:
+        """Note this moment, `held` being what it was before `run`, of which the events before `event` are done."""
+        self.highest = self.allocated
+        small, large = self._pools
+        self._noted[self.phase] = _Noted(
+            self.allocated,
+            self._driver.reserved,
+            max(small.largest(), large.largest()),
+            small.pieces() + large.pieces(),
+            tuple(self.held),
+            run,
+            event,
+        )
 
     def enter(self, phase: Phase) -> None:
         """Close the phase that was, and count what follows under `phase`."""
         self.settle()
         self._reserved[self.phase] = self._driver.highest
         self.phase = phase
-        known = self._marks.get(phase)
-        self.highest = known[0].allocated if known else 0
-
-    def moment(self) -> Moment:
-        """What the memory consists of now."""
-        raw = sum(self.held)
-        return Moment(
-            raw=raw,
-            rounding=self.rounded - raw,
-            unsplit=self.allocated - self.rounded,
-            cached=self._driver.reserved - self.allocated,
-            largest_free=max(pool.largest() for pool in self._pools),
-            segments=sum(pool.pieces() for pool in self._pools),
-        )
+        known = self._noted.get(phase)
+        self.highest = known.allocated if known else 0
 
     def marks(self) -> tuple[PhaseMark, ...]:
         """The marks of all phases in which something was allocated."""
         self.enter(self.phase)
+        moments = [(phase, self._noted[phase].moment()) for phase in Phase if phase in self._noted]
         return tuple(
             PhaseMark(phase, moment, _components(moment, held), self._reserved[phase])
-            for phase, (moment, held) in sorted(self._marks.items(), key=lambda item: list(Phase).index(item[0]))
+            for phase, (moment, held) in moments
         )
 
 

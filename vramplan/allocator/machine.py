@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 class Machine:
-    """Takes and gives back blocks as `torch.cuda` does."""
+    """The state of `torch.cuda`'s memory."""
 
     __slots__ = ("driver", "gauge", "growth", "large", "live", "retries", "small")
 
@@ -46,39 +46,19 @@ class Machine:
             self.small = Pool(self.driver, MIN_BLOCK)
             self.large = Pool(self.driver, SMALL_SIZE + 1)
         self.gauge = Gauge(self.driver, (self.small, self.large))
-        self.live: dict[int, int] = {}  # name of a block in use -> address
+        self.live: dict[int, int] = {}  # name of a block in use -> its size above its address
         self.growth: list[Growth] = []
         self.retries = 0
 
-    def take(self, block: int, size: int, raw: int, component: int, event: int) -> int:
-        """The address of a block in use; raises `Refused` when there is no memory left."""
-        pool = self.small if size <= SMALL_SIZE else self.large
-        calls = self.driver.calls
-        address = pool.take(size)
-        if address < 0:
+    def grow(self, pool: Pool, block: int, size: int, event: int) -> int:
+        """A block in use from new memory, nothing cached being large enough; raises `Refused` when there is none."""
+        if not pool.grow(size):
             self._free_cached()
             self.retries += 1
-            address = pool.take(size)
-            if address < 0:
+            if not pool.grow(size):
                 raise Refused(block, size)
-        if self.driver.calls != calls:
-            self._note(event)
-        gauge = self.gauge
-        gauge.held[component] += raw
-        gauge.rounded += size
-        gauge.allocated += pool.blocks[address]
-        return address
-
-    def give(self, address: int, size: int, raw: int, component: int) -> None:
-        """Put a block back."""
-        pool = self.small if size <= SMALL_SIZE else self.large
-        gauge = self.gauge
-        if gauge.allocated > gauge.highest:
-            gauge.settle()
-        gauge.held[component] -= raw
-        gauge.rounded -= size
-        gauge.allocated -= pool.blocks[address]
-        pool.give(address)
+        self._note(event)
+        return pool.take(size)
 
     def release(self, event: int) -> None:
         """`torch.cuda.empty_cache`."""

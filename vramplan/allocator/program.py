@@ -1,104 +1,143 @@
-"""A timeline made ready to be replayed: one flat operation per event, repeats once."""
+"""A timeline made ready to be replayed: events between repeats as flat operations, repeats once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vramplan.allocator.rules import block_size
+from vramplan.allocator.rules import SMALL_SIZE, block_size
 from vramplan.ledger import Component, Phase
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
 
-TAKE, GIVE, LOOP, ENTER, RELEASE = range(5)
+TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE = range(4)
 ROUND_BITS = 32  # of a block's name, for its number in the program and for each enclosing repeat's round
 INDEX = {component: i for i, component in enumerate(Component)}
+ROUNDED = len(INDEX)  # stands behind the components: bytes of all of them in multiples of 512
 
 
 class Op(NamedTuple):
-    """One event. All kinds have one shape, because a loop over plain tuples is what makes the replay fast."""
+    """A block taken or given back. The replay's inner loop unpacks these, so they hold what it needs and no more."""
 
     kind: int
-    block: int = 0
-    """number of the block in the program; of the loop for LOOP"""
-    depth: int = 0
+    block: int
+    """number of the block in the program"""
+    depth: int
     """how many repeats enclose the block's allocation"""
-    size: int = 0
+    size: int
     """bytes, a multiple of 512"""
-    raw: int = 0
-    component: int = 0
-    event: int = 0
+    event: int
     """how many events of the enclosing body come before"""
+
+
+@dataclass(slots=True)
+class Straight:
+    """Operations with nothing else between them; what the tensors amount to does not depend on the allocator."""
+
+    ops: list[Op] = field(default_factory=list)
+    moves: list[tuple[int, int]] = field(default_factory=list)
+    """for each operation the index of its component, and its raw bytes, negative when given back"""
+    total: list[tuple[int, int]] = field(default_factory=list)
+    """by how much the whole changes each index of `Gauge.held`"""
+
+    def before(self, event: int) -> list[int]:
+        """By how much each index of `Gauge.held` has changed when that event of the body is about to happen."""
+        held = [0] * (ROUNDED + 1)
+        for op, (component, raw) in zip(self.ops, self.moves, strict=True):
+            if op.event >= event:
+                break
+            held[component] += raw
+            held[ROUNDED] += op.size if raw > 0 else -op.size
+        return held
+
+    def add_up(self) -> None:
+        """Fill in `total`."""
+        self.total = [(i, change) for i, change in enumerate(self.before(self.ops[-1].event + 1)) if change]
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
     """A repeat."""
 
-    body: "tuple[Op, ...]"
+    body: "tuple[Step, ...]"
     times: int
     reverse: bool
     events: int
     """events in one round, inner repeats written out"""
     closed: bool
-    """a round frees nothing but its own blocks"""
+    """a round frees nothing but what it took"""
+    event: int
 
 
-@dataclass(slots=True)
-class Program:
-    """The operations of a timeline and what they refer to."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A new phase begins, or, without one, the cache is emptied."""
 
-    ops: tuple[Op, ...] = ()
-    loops: list[Loop] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    labels: list[Alloc] = field(default_factory=list)
+    phase: Phase | None
+    event: int
+
+
+Step = Straight | Loop | Mark
 
 
 class Compiler:
     """Translates parts; blocks get consecutive numbers, events that move no memory get no operation."""
 
     def __init__(self) -> None:
-        self.program = Program()
+        self.labels: list[Alloc] = []
+        """the allocation of each number"""
         self._taken: dict[int, Op] = {}  # block of the timeline -> the operation that took it
-        self._outermost = 0  # the least depth of a block freed since it was last set
+        self._oldest = 0  # the lowest number of a block freed since it was last set
 
-    def compile(self, parts: Iterable[Part]) -> Program:
-        """The program of a whole timeline."""
-        self.program.ops, _ = self._body(parts, 0)
-        return self.program
-
-    def _body(self, parts: Iterable[Part], depth: int) -> tuple[tuple[Op, ...], int]:
-        ops: list[Op] = []
+    def body(self, parts: Iterable[Part], depth: int = 0) -> tuple[tuple[Step, ...], int]:
+        """The steps for `parts`, and how many events they are."""
+        steps: list[Step] = []
+        run = Straight()
         event = 0
         for part in parts:
-            op, events = self._op(part, depth, event)
-            if op is not None:
-                ops.append(op)
-            event += events
-        return tuple(ops), event
+            if isinstance(part, Alloc):
+                self._take(run, part, depth, event)
+            elif isinstance(part, Free):
+                self._give(run, part, event)
+            else:
+                _finish(run, steps)
+                run = Straight()
+                steps.append(self._step(part, depth, event))
+                if isinstance(part, Repeat):
+                    event += steps[-1].events * part.times - 1  # type: ignore[union-attr]
+            event += 1
+        _finish(run, steps)
+        return tuple(steps), event
 
-    def _op(self, part: Part, depth: int, event: int) -> tuple[Op | None, int]:
-        program = self.program
-        if isinstance(part, Alloc):
-            raw = part.bytes
-            op = Op(TAKE, len(program.labels), depth, block_size(raw), raw, INDEX[part.component], event)
-            program.labels.append(part)
-            self._taken[part.block] = op
-            return (op if raw else None), 1
-        if isinstance(part, Free):
-            taken = self._taken[part.block]
-            self._outermost = min(self._outermost, taken.depth)
-            return (Op(GIVE, *taken[1:6], event) if taken.raw else None), 1
-        if isinstance(part, Repeat):
-            return self._loop(part, depth, event)
+    def _take(self, run: Straight, part: Alloc, depth: int, event: int) -> None:
+        size = block_size(part.bytes)
+        op = Op(TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.labels), depth, size, event)
+        self._taken[part.block] = op
+        self.labels.append(part)
+        if size:
+            run.ops.append(op)
+            run.moves.append((INDEX[part.component], part.bytes))
+
+    def _give(self, run: Straight, part: Free, event: int) -> None:
+        kind, block, depth, size, _ = self._taken[part.block]
+        if size:
+            self._oldest = min(self._oldest, block)
+            taken = self.labels[block]
+            run.ops.append(Op(kind + GIVE_SMALL, block, depth, size, event))
+            run.moves.append((INDEX[taken.component], -taken.bytes))
+
+    def _step(self, part: Enter | EmptyCache | Repeat, depth: int, event: int) -> Step:
         if isinstance(part, Enter):
-            program.phases.append(part.phase)
-            return Op(ENTER, len(program.phases) - 1, event=event), 1
-        assert isinstance(part, EmptyCache)
-        return Op(RELEASE, event=event), 1
+            return Mark(part.phase, event)
+        if isinstance(part, EmptyCache):
+            return Mark(None, event)
+        first, outside = len(self.labels), self._oldest
+        self._oldest = first
+        body, events = self.body(part.body, depth + 1)
+        closed = self._oldest >= first
+        self._oldest = min(outside, self._oldest)
+        return Loop(body, max(part.times, 0), part.reverse, events, closed, event)
 
-    def _loop(self, part: Repeat, depth: int, event: int) -> tuple[Op, int]:
-        outside, self._outermost = self._outermost, depth + 1
-        body, events = self._body(part.body, depth + 1)
-        closed = self._outermost > depth
-        self._outermost = min(outside, self._outermost)
-        self.program.loops.append(Loop(body, max(part.times, 0), part.reverse, events, closed))
-        return Op(LOOP, len(self.program.loops) - 1, event=event), events * max(part.times, 0)
+
+def _finish(run: Straight, steps: list[Step]) -> None:
+    if run.ops:
+        run.add_up()
+        steps.append(run)
