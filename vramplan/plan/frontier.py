@@ -9,6 +9,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.plan.search import largest
 from vramplan.predict.engine import forecast, ledger
+from vramplan.predict.fused import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
 from vramplan.timeline import Part, Repeat
 
@@ -17,8 +18,6 @@ LONGEST = 2**20
 #: Sequences shorter than this are no row of the frontier.
 SHORTEST = 64
 BATCHES = (1, 2, 4, 8, 16, 32)
-#: Rows (tokens of a micro-batch) up to which bitsandbytes may take its fused kernel (predict/fused.py).
-FUSED_ROWS = 1536
 #: How much is replayed to check that everything below an answer fits, in events of a timeline: four lengths of a 7B
 #: model, thirty of a model of a few layers, where segments of 20 MiB weigh more and fitting is less monotone.
 CHECKED_EVENTS = 100_000
@@ -67,7 +66,7 @@ def _rows(scenario: Scenario, probe: Probe, batches: Sequence[int]) -> Iterator[
 def longest_sequence(scenario: Scenario, probe: Probe, *, near: int = 0) -> Scenario | None:
     """`scenario` with the longest sequence below which everything fits; None when not even 64 tokens fit."""
     windows = {block.attention.window for block in scenario.architecture.blocks}
-    switches = [FUSED_ROWS // scenario.batch, *windows]
+    switches = [NEVER_FUSED_ROWS // scenario.batch, *windows]
     return largest_fitting(lambda n: replace(scenario, seq=n), probe, SHORTEST, LONGEST, switches=switches, near=near)
 
 

@@ -10,8 +10,9 @@ from vramplan.catalog.gpus import gpu, gpu_names
 from vramplan.catalog.models import catalog_entries
 from vramplan.errors import UsageError, VramplanError
 from vramplan.model_source import resolve_model
-from vramplan.plan.frontier import FUSED_ROWS, SHORTEST, Row, largest_fitting, longest_sequence, row
+from vramplan.plan.frontier import SHORTEST, Row, largest_fitting, longest_sequence, row
 from vramplan.plan.limit import Probe
+from vramplan.predict.fused import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
 
 LARGEST_BATCH = 2**14
@@ -46,7 +47,7 @@ def reach(goal: Goal, scenario: Scenario, probe: Probe) -> Row | None:
 
 
 def _batch(scenario: Scenario, probe: Probe) -> Scenario | None:
-    switches = [FUSED_ROWS // scenario.seq]
+    switches = [NEVER_FUSED_ROWS // scenario.seq]
     return largest_fitting(lambda n: replace(scenario, batch=n), probe, 1, LARGEST_BATCH, switches=switches)
 
 

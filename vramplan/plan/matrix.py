@@ -8,14 +8,15 @@ from msgspec.structs import replace
 
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
-from vramplan.plan.frontier import FUSED_ROWS
 from vramplan.plan.limit import Limit, allocated_peak, sure_room
 from vramplan.predict.engine import forecast
+from vramplan.predict.fused import NEVER_FUSED_ROWS, fused_gemm_4bit
 from vramplan.predict.overheads import workspaces
-from vramplan.predict.quantization import quantized_parameters
+from vramplan.predict.quantization import is_quantized, quantized_parameters
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
+from vramplan.units import GIB
 
 SEQS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
@@ -60,7 +61,7 @@ class Matrix:
 
 
 def matrix(scenarios: Sequence[Scenario], cards: Sequence[str], seqs: Sequence[int], limit: Limit) -> Matrix:
-    """For every scenario on every card the longest of `seqs` that fits, fitting taken to be monotone between them."""
+    """For every scenario on every card the longest of `seqs` that fits, tensors taken to grow with the length."""
     lengths = tuple(sorted(seqs))
     cells = []
     for scenario in scenarios:
@@ -70,15 +71,16 @@ def matrix(scenarios: Sequence[Scenario], cards: Sequence[str], seqs: Sequence[i
 
 
 def _longest(scenario: Scenario, seqs: tuple[int, ...], runs: "_Runs") -> Cell:
-    """Bisection over the lengths."""
-    low, high = 0, len(seqs)  # seqs[:low] fit, seqs[high:] do not
+    """Bisection over the lengths by what the tensors take, then down from there until one fits."""
+    low, high = 0, len(seqs)  # tensors of seqs[:low] have room, those of seqs[high:] do not
     while low < high:
         middle = (low + high) // 2
-        if runs.fits(replace(scenario, seq=seqs[middle])):
+        if runs.may_fit(replace(scenario, seq=seqs[middle])):
             low = middle + 1
         else:
             high = middle
-    return Cell(replace(scenario, seq=seqs[max(low - 1, 0)]), low > 0)
+    fitting = next((seq for seq in reversed(seqs[:low]) if runs.fits(replace(scenario, seq=seq))), None)
+    return Cell(replace(scenario, seq=fitting or seqs[0]), fitting is not None)
 
 
 @dataclass(slots=True)
@@ -99,11 +101,16 @@ class _Runs:
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._known: dict[object, _Run] = {}
+        self._cards: dict[object, str] = {}  # the first card of each kind: its runs stand for the others'
+
+    def may_fit(self, scenario: Scenario) -> bool:
+        """Whether there is room for the run's tensors at least."""
+        room = self._limit.room(scenario)
+        return weights_floor(scenario) <= room and self._run(scenario).allocated <= room
 
     def fits(self, scenario: Scenario) -> bool:
         """Whether the run fits its card: by what is known of other cards where that settles it, else by replay."""
-        room = self._limit.room(scenario)
-        run = self._run(scenario)
+        room, run = self._limit.room(scenario), self._run(scenario)
         if run.too_little < room < run.enough:
             if replay(run.timeline.parts, budget=room).oom is None:
                 run.enough = room
@@ -112,9 +119,11 @@ class _Runs:
         return room >= run.enough
 
     def _run(self, scenario: Scenario) -> _Run:
-        key = (scenario.seq, same_run(scenario))
+        kind = same_run(scenario)
+        key = (scenario.seq, kind)
         if key not in self._known:
-            timeline = forecast(scenario, "cuda").timeline
+            same = replace(scenario, gpu=self._cards.setdefault(kind, scenario.gpu))
+            timeline = forecast(same, "cuda").timeline
             allocated = allocated_peak(timeline)
             self._known[key] = _Run(timeline, allocated, sure_room(allocated), allocated - 1)
         return self._known[key]
@@ -123,16 +132,32 @@ class _Runs:
 def same_run(scenario: Scenario) -> tuple[object, ...]:
     """Two cards for which this is equal have the same timeline of the scenario.
 
-    Cards decide the size of cuBLAS's workspaces, the attention kernel (compute capability 8.0), the fused 4-bit product
+    Cards decide how large cuBLAS's workspaces are, the attention kernel (compute capability 8.0), fused 4-bit products
     (small batches only), and how large the block of from_pretrained's warm-up may be (only for models of that size).
     """
     if not scenario.gpu:
         return ()
     card = gpu(scenario.gpu)
-    kernels: object = card.capability >= (8, 0)
-    if scenario.tokens <= FUSED_ROWS:
-        kernels = (card.capability, card.multiprocessors)
-    architecture = scenario.architecture
-    quantized = quantized_parameters(architecture, scenario.quant)
-    largest = quantized + 4 * (architecture.numel - quantized)  # at most a byte for a quantised weight, 4 for others
-    return kernels, workspaces(card), card.capacity if card.capacity < 2 * largest else 0
+    warm_up = card.capacity if card.capacity < weights_floor(scenario) + 2 * GIB else 0
+    return card.capability >= (8, 0), _fused(scenario), workspaces(card), warm_up
+
+
+def weights_floor(scenario: Scenario) -> int:
+    """Bytes of the base model's weights alone, block constants and upcasts left out: no run takes less."""
+    architecture, quant = scenario.architecture, scenario.quant
+    quantized = quantized_parameters(architecture, quant)
+    packed = quantized // 2 if quant.type.four_bit else quantized
+    return packed + (architecture.numel - quantized) * scenario.dtype.bytes
+
+
+def _fused(scenario: Scenario) -> tuple[bool, ...]:
+    """Which of the model's matrices are multiplied in 4 bits on the scenario's card, in either type of input."""
+    if not scenario.quant.type.four_bit or scenario.tokens > NEVER_FUSED_ROWS:
+        return ()
+    card, block = gpu(scenario.gpu), scenario.quant.block_size
+    shapes = {w.in_out for w, _ in scenario.architecture.counted if is_quantized(w, scenario.quant)}
+    return tuple(
+        fused_gemm_4bit(card.capability, card.multiprocessors, kind, scenario.tokens, outputs, inputs, block)
+        for inputs, outputs in sorted(shapes)
+        for kind in (scenario.compute_dtype.value, "float32")
+    )

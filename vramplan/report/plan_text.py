@@ -162,11 +162,8 @@ def render_matrix(matrix: Matrix, page: Page) -> str:
     """Models down, cards across: the longest of the sequence lengths that fits."""
     batches = sorted({scenario.batch for scenario in matrix.scenarios})
     lengths = ", ".join(f"{seq:,}" for seq in matrix.seqs)
-    lines = page.wrap(
-        f"longest sequence that fits, of {lengths}, at batch {', '.join(map(str, batches))}; fitting between them is "
-        "taken to be monotone",
-        indent="  ",
-    )
+    at = f"at batch {', '.join(map(str, batches))}"
+    lines = page.wrap(f"longest sequence that fits, of {lengths}, {at}", indent="  ")
     names = [_name(scenario) for scenario in matrix.scenarios]
     width = _columns(matrix, names, page)
     for start in range(0, len(matrix.cards), width):
