@@ -73,10 +73,10 @@ class Timeline:
             Entry(phase, component, held, basis.get(component, Basis.MODELLED))
             for phase in Phase
             if phase in gauge.marks
-            for component, held in zip(Component, gauge.marks[phase], strict=True)
+            for component, held in zip(Component, gauge.marks[phase].components(), strict=True)
             if held
         )
-        return Ledger(entries, steady=sum(gauge.held))
+        return Ledger(entries, steady=gauge.total)
 
 
 class _Expansion:
@@ -105,59 +105,110 @@ class _Expansion:
 
 _INDEX = {component: i for i, component in enumerate(Component)}
 _ROUNDING = _INDEX[Component.ALLOCATOR]
+_MOVES = {Alloc, Free, EmptyCache}
+
+
+class _Moment(NamedTuple):
+    """What was held at one instant."""
+
+    total: int
+    """with each block rounded up"""
+    held: list[int]
+    """raw bytes of each component"""
+
+    def components(self) -> list[int]:
+        """Bytes of each component, which add up to the total: rounding is the allocator's."""
+        whole = self.held.copy()
+        whole[_ROUNDING] += self.total - sum(self.held)
+        return whole
 
 
 class _Gauge:
     """Runs a timeline and keeps, per phase, what every component held at the highest moment."""
 
     def __init__(self, granularity: int) -> None:
-        self.marks: dict[Phase, list[int]] = {}
-        self.held = [0] * len(_INDEX)
+        self.marks: dict[Phase, _Moment] = {}
+        self.total = 0
+        self._held = [0] * len(_INDEX)
         self._granularity = granularity
-        self._total = 0
-        self._highest: dict[Phase, int] = {}
         self._phase = Phase.LOAD
-        self._sizes: dict[int, tuple[int, int, int]] = {}  # block -> component, raw bytes, rounding
+        self._sizes: dict[int, tuple[int, int, int]] = {}  # block -> index of its component, raw bytes, rounded up
 
     def run(self, parts: tuple[Part, ...]) -> None:
-        for part in parts:
-            if isinstance(part, Alloc):
-                rounding = -part.bytes % self._granularity
-                self._sizes[part.block] = (_INDEX[part.component], part.bytes, rounding)
-                self._take(_INDEX[part.component], part.bytes, rounding)
-            elif isinstance(part, Free):
-                self.settle()  # a maximum lies right before a free, the end of a phase, or the end of the run
-                component, size, rounding = self._sizes[part.block]
-                self._take(component, -size, -rounding)
-            elif isinstance(part, Repeat):
+        """Run parts of any kind, the straight stretches between repeats and phases at once."""
+        begin = 0
+        for i, part in enumerate(parts):
+            if type(part) is Repeat:
+                self._note(self._straight(parts[begin:i]))
                 self._repeat(part)
-            elif isinstance(part, Enter):
+                begin = i + 1
+            elif type(part) is Enter:
+                self._note(self._straight(parts[begin:i]))
                 self.settle()
                 self._phase = part.phase
-
-    def _repeat(self, part: Repeat) -> None:
-        """Rounds change the totals linearly, so the highest is the first or the last: only these two are run."""
-        if part.times < 1:
-            return
-        phase, left = self._phase, part.times - 1
-        before = list(self.held)
-        self.run(part.body)
-        if left and self._phase is not phase:  # the other rounds begin in another phase: the first of them counts too
-            before, left = list(self.held), left - 1
-            self.run(part.body)
-        if left:
-            middle = left - 1
-            self.held = [now + middle * (now - then) for now, then in zip(self.held, before, strict=True)]
-            self._total = sum(self.held)
-            self.run(part.body)
-
-    def _take(self, component: int, size: int, rounding: int) -> None:
-        self.held[component] += size
-        self.held[_ROUNDING] += rounding
-        self._total += size + rounding
+                begin = i + 1
+        self._note(self._straight(parts[begin:]))
 
     def settle(self) -> None:
         """Note the current moment if it is the highest of its phase so far."""
-        if self._total > self._highest.get(self._phase, -1):
-            self._highest[self._phase] = self._total
-            self.marks[self._phase] = list(self.held)
+        self._note(_Moment(self.total, self._held.copy()))
+
+    def _note(self, moment: _Moment) -> None:
+        known = self.marks.get(self._phase)
+        if moment.total > (known.total if known else -1):
+            self.marks[self._phase] = moment
+
+    def _straight(self, parts: tuple[Part, ...]) -> _Moment:
+        """Run events that move memory; the highest moment before a free among them, which has total -1 if none is."""
+        held, sizes, granularity, total = self._held, self._sizes, self._granularity, self.total
+        highest, then = -1, held
+        for part in parts:
+            if type(part) is Alloc:
+                block, size, component, _ = part
+                index = _INDEX[component]
+                rounded = size + -size % granularity
+                sizes[block] = index, size, rounded
+                held[index] += size
+                total += rounded
+            elif type(part) is Free:
+                if total > highest:
+                    highest, then = total, held.copy()
+                index, size, rounded = sizes[part.block]
+                held[index] -= size
+                total -= rounded
+        self.total = total
+        return _Moment(highest, then)
+
+    def _repeat(self, part: Repeat) -> None:
+        """Rounds change the totals linearly, so the highest is the first or the last: only these count."""
+        if part.times < 1:
+            return
+        if set(map(type, part.body)) <= _MOVES:
+            self._repeat_straight(part)
+            return
+        phase, left = self._phase, part.times - 1
+        before, total = self._held.copy(), self.total
+        self.run(part.body)
+        if left and self._phase is not phase:  # the other rounds begin in another phase: the first of them counts too
+            before, total, left = self._held.copy(), self.total, left - 1
+            self.run(part.body)
+        if left:
+            self._advance(before, total, left - 1)
+            self.run(part.body)
+
+    def _repeat_straight(self, part: Repeat) -> None:
+        """Every round has its highest moment at the same place: one round tells them all."""
+        before, total = self._held.copy(), self.total
+        moment, left = self._straight(part.body), part.times - 1
+        change = [now - then for now, then in zip(self._held, before, strict=True)]
+        growth = self.total - total
+        if growth > 0 and moment.total >= 0:
+            held = [then + left * more for then, more in zip(moment.held, change, strict=True)]
+            moment = _Moment(moment.total + left * growth, held)
+        self._note(moment)
+        self._advance(before, total, left)
+
+    def _advance(self, before: list[int], total: int, rounds: int) -> None:
+        """Skip `rounds` that do what was done since `before`."""
+        self._held[:] = [now + rounds * (now - then) for now, then in zip(self._held, before, strict=True)]
+        self.total += rounds * (self.total - total)
