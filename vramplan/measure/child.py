@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import statistics
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from vramplan.ledger import Ledger
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
+from vramplan.measure.timings import timings
 from vramplan.record import Outcome, Record
 from vramplan.scenario import Load, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -34,7 +34,7 @@ def main(request: Path, answer: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     body = json.loads(request.read_text(encoding="utf-8"))
     try:
-        written: dict[str, Any] = {"record": measured(_scenario(body), body["device"], body["steps"]).to_json()}
+        written: dict[str, Any] = {"record": _measured(body).to_json()}
     except VramplanError as error:
         kind = "CannotRun" if isinstance(error, CannotRun) else "UsageError"
         written = {"refusal": {"kind": kind, "message": error.message, "hint": error.hint}}
@@ -43,14 +43,23 @@ def main(request: Path, answer: Path) -> None:
     answer.write_text(json.dumps(written), encoding="utf-8")
 
 
-def measured(scenario: Scenario, device: str, steps: int) -> Record:
-    """The record of a run on this machine's CPU; its environment is left to the parent."""
-    if device != "cpu":
-        raise CannotRun(f"measuring on {device} is not possible yet", hint="use --device cpu")
-    warnings.simplefilter("ignore")  # the libraries' talk; what matters to the reader stands in `_warnings`
+def _measured(body: dict[str, Any]) -> Record:
+    """The record that the request asks for; what it says about the machine is left to the parent."""
+    warnings.simplefilter("ignore")  # the libraries' talk; what matters to the reader stands in the record's warnings
+    scenario, steps = _scenario(body), body["steps"]
+    if body["device"] == "cpu":
+        return measured_on_cpu(scenario, steps)
+    from vramplan.measure.cuda_machine import CudaMachine
+    from vramplan.measure.cuda_run import CudaRun
+
+    return CudaRun(scenario, steps, CudaMachine(body["memory_limit"]), _say).record()
+
+
+def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
+    """The record of a run on this machine's CPU."""
     losses: list[float] = []
-    workload, ledger = _observed(scenario, torch.device(device), losses)
-    timings = _timed(workload, scenario, steps, losses)
+    workload, ledger = _observed(scenario, torch.device("cpu"), losses)
+    times = _timed(workload, steps, losses)
     return Record(
         engine="measure",
         device="cpu",
@@ -62,7 +71,7 @@ def measured(scenario: Scenario, device: str, steps: int) -> Record:
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
         environment={},
-        timings=timings,
+        timings=timings(times, scenario, losses),
     )
 
 
@@ -85,11 +94,15 @@ def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> 
     return workload, replace(meter.ledger(), steady=steady)
 
 
+#: Plain RuntimeErrors that mean it too: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp, 2.13), the CUDA driver, and
+#: cuBLAS when the card has no room for its handle.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def outcome_of(error: Exception) -> Outcome:
     """`oom` when memory ran out, in any of the ways Python and torch say so; else `error`."""
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    # torch's CPU allocator raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp, 2.13).
-    return Outcome.OOM if out_of_memory or "DefaultCPUAllocator" in str(error) else Outcome.ERROR
+    return Outcome.OOM if out_of_memory or any(word in str(error) for word in _OUT_OF_MEMORY) else Outcome.ERROR
 
 
 def note_of(error: Exception) -> str:
@@ -107,8 +120,8 @@ def _check(meter: CpuMeter, workload: Workload, steps: int, losses: list[float])
     meter.check(watched)
 
 
-def _timed(workload: Workload, scenario: Scenario, steps: int, losses: list[float]) -> dict[str, Any]:
-    """Times of bare runs in milliseconds (median, fastest, slowest, each), tokens per second, and the losses so far."""
+def _timed(workload: Workload, steps: int, losses: list[float]) -> list[float]:
+    """Milliseconds of each of `steps` bare runs."""
     workload.meter = NoMeter()
     times = []
     for number in range(steps):
@@ -117,14 +130,7 @@ def _timed(workload: Workload, scenario: Scenario, steps: int, losses: list[floa
         start = time.perf_counter()
         _run(workload, losses)
         times.append(1000 * (time.perf_counter() - start))
-    median = statistics.median(times)
-    timings = {"step_ms": round(median, 3), "step_ms_min": round(min(times), 3), "step_ms_max": round(max(times), 3)}
-    tokens = scenario.tokens * scenario.grad_accum if scenario.method.trains else scenario.batch * scenario.new_tokens
-    return timings | {
-        "steps_ms": [round(value, 3) for value in times],
-        "tokens_per_second": round(1000 * tokens / median, 1),
-        "losses": losses,
-    }
+    return times
 
 
 def _run(workload: Workload, losses: list[float]) -> None:

@@ -37,8 +37,8 @@ def require_libraries() -> None:
 
 
 def environment(device: str) -> Mapping[str, Any]:
-    """What a record says about the machine: device, processor, memory, system, date; on cuda the GPU and its driver."""
-    facts: dict[str, Any] = {
+    """What a record says about the machine: device, processor, memory, system, date."""
+    return {
         "device": device,
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -47,7 +47,6 @@ def environment(device: str) -> Mapping[str, Any]:
         "python": platform.python_version(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return facts | (_gpu() if device == "cuda" else {})
 
 
 def _cpu_name() -> str:
@@ -58,23 +57,3 @@ def _cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpu() -> dict[str, Any]:
-    """Name, driver and capacity of the first GPU, from the driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise CannotRun(f"no NVIDIA GPU can be used here: {error}", hint="measure on the CPU: --device cpu") from error
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return {
-            "gpu": pynvml.nvmlDeviceGetName(handle),
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "capacity": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-            "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
-        }
-    finally:
-        pynvml.nvmlShutdown()

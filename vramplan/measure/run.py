@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,8 @@ from typing import IO, Any
 from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import environment, library_versions, require_libraries
+from vramplan.measure.managed import check_managed
+from vramplan.measure.nvml import card, check_idle
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
 from vramplan.scenario import Scenario
 
@@ -32,29 +34,51 @@ def measure(
     device: Device = "cpu",
     steps: int = 3,
     timeout: float | None = None,
+    memory_limit: int | None = None,
     progress: Progress = lambda text: None,
 ) -> Record:
     """What really training the scenario takes on this machine: bytes by phase and component, and step times.
 
     `steps` timed steps run without a meter, after the measured one. A child that dies, runs out of memory, fails or
     takes longer than `timeout` seconds is an outcome in the record; bad input and a machine that cannot are errors.
+    `memory_limit` caps what PyTorch's allocator may reserve on the GPU: the fit of a smaller card, less its context.
     """
     if steps < 1:
         raise UsageError(f"steps: {steps} is not a number of steps", hint="at least 1")
+    if memory_limit is not None and device != "cuda":
+        raise UsageError("a memory limit is of the GPU's allocator", hint="measure with --device cuda")
     require_libraries()
+    facts = _facts(scenario, device, memory_limit)
     with tempfile.TemporaryDirectory(prefix="vramplan-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
-        body = {"scenario": scenario.to_mapping(), "path": scenario.model.path, "device": device, "steps": steps}
+        body = {
+            "scenario": scenario.to_mapping(),
+            "path": scenario.model.path,
+            "device": device,
+            "steps": steps,
+            "memory_limit": memory_limit,
+        }
         request.write_text(json.dumps(body), encoding="utf-8")
         end = _run_child([str(request), str(answer)], timeout, progress)
-        facts = environment(device)
         if end.outcome is None and answer.exists():
             return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
     return _failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
 
 
-#: OpenMP's threads sleep at barriers instead of spinning: on a busy machine spinning makes a step take minutes.
-_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+def _facts(scenario: Scenario, device: Device, memory_limit: int | None) -> Mapping[str, Any]:
+    """What the record says about the machine; CannotRun when it has no GPU, none that is idle, or too little."""
+    facts = environment(device)
+    if device == "cpu":
+        return facts
+    found = card()
+    check_idle(found)
+    check_managed(scenario, free=found.free, memory_limit=memory_limit)
+    return {**facts, **found.facts()} | ({} if memory_limit is None else {"memory_limit": memory_limit})
+
+
+#: OpenMP's threads sleep at barriers instead of spinning: on a busy machine spinning makes a step take minutes. CUDA
+#: counts cards as the driver does.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 class _End:
@@ -146,7 +170,7 @@ def _from_answer(answer: dict[str, Any], scenario: Scenario, device: Device, fac
         return _failed(scenario, device, facts, Outcome(answer["outcome"]), answer["note"])
     record = result_from_json(answer["record"], source="the measurement")
     assert isinstance(record, Record)
-    return replace(record, scenario=scenario, environment=facts)
+    return replace(record, scenario=scenario, environment={**facts, **record.environment})
 
 
 def _failed(scenario: Scenario, device: Device, facts: Any, outcome: Outcome, note: str) -> Record:
