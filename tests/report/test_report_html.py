@@ -19,6 +19,7 @@ from vramplan.ledger import Component
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.html.page import render_page
 from vramplan.report.report_facts import Report
+from vramplan.scenario import Scenario
 from vramplan.units import MIB
 
 EVIL = "<script>alert('&\"')</script><img src=x onerror=alert(1)>"
@@ -120,7 +121,9 @@ def test_values_from_files_do_nothing() -> None:
     )
     failed = replace(FAILED, scenario=scenario, note=EVIL)
     traced = replace(named(ON_CPU, EVIL), engine=EVIL)
-    reader = Reader(render_page(report(evil, SINGLE, failed, traced, skipped=(EVIL,))))
+    page = render_page(report(evil, SINGLE, failed, traced, skipped=(EVIL,)))
+    assert not re.search("<(script|img)", page)
+    reader = Reader(page)
     assert not reader.named("script", "img", "iframe", "object", "embed", "link", "base", "form")
     assert not [key for _, attributes in reader.elements for key in attributes if key.startswith("on")]
     assert EVIL in "".join(reader.text)
@@ -147,6 +150,21 @@ def test_every_link_has_its_target_once(reader: Reader) -> None:
     links = {attributes["href"].removeprefix("#") for attributes in reader.named("a", "use") if "href" in attributes}
     described = {name for _, a in reader.elements for name in a.get("aria-labelledby", "").split()}
     assert links | described <= set(ids)
+
+
+def test_a_mark_leads_to_its_record(reader: Reader) -> None:
+    # three records, two panels, two drawings; in the order of the keyboard they are the table's alone
+    marks = [a["href"] for a in reader.named("a") if "tabindex" in a]
+    assert Counter(marks) == {"#r1": 4, "#r2": 4, "#r3": 4}
+    assert not [a for a in reader.named("a") if "target" in a]
+
+
+def test_several_timelines_stand_beside_each_other() -> None:
+    gemma = msgspec.structs.replace(ON_CPU.scenario, model=Scenario.load("gemma-2-9b").model)
+    reader = Reader(render_page(report(ON_CPU, replace(ON_CPU, scenario=gemma))))
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len([name for name in ids if name.startswith("vp")]) == 8  # title and description of 2 x 2 drawings
+    assert len(ids) == len(set(ids))
 
 
 def test_headings_begin_at_one_and_skip_no_level(reader: Reader) -> None:
@@ -224,7 +242,7 @@ parent.document.title = wide + ' ' + JSON.stringify(out);
 </script>"""
 
 
-def browse(page: Path, folder: Path, *options: str) -> tuple[str, str]:
+def browse(page: Path, folder: Path, *options: str, fragment: str = "") -> tuple[str, str]:
     """The document after it ran, and what the browser's console said."""
     assert CHROMIUM is not None
     done = subprocess.run(
@@ -238,7 +256,7 @@ def browse(page: Path, folder: Path, *options: str) -> tuple[str, str]:
             f"--user-data-dir={folder / 'profile'}",
             *options,
             "--dump-dom",
-            page.as_uri(),
+            page.as_uri() + fragment,
         ],
         capture_output=True,
         text=True,
@@ -266,3 +284,13 @@ def test_the_console_stays_empty(page: str, tmp_path: Path) -> None:
     dom, console = browse(file, tmp_path)
     assert console == ""
     assert dom.count("<details") == page.count("<details")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_link_unfolds_its_record(page: str, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    dom, _ = browse(file, tmp_path, fragment="#r2")
+    details = dom[dom.index('<section id="details"') :]
+    assert details.count("<details open") == 1
+    assert details.index("<details open") < details.index('id="r2"') < details.index('id="r3"')

@@ -196,7 +196,7 @@ def _svg(figure: "Figure") -> str:
 
 def _embedded(text: str, name: str, title: str, description: str, links: Mapping[str, str]) -> Html:
     """matplotlib's SVG as an element of the page: ids of its own, the page's tones and font, a title, no metadata."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r"<(metadata|style)[ >].*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
     body = re.sub(r'(?:xlink:)?href="#([^"]+)"', lambda m: _href(m[1], name), body)
     body = re.sub(r' id="(?!r\d)([^"]+)"', rf' id="{name}-\1"', body)
     body = body.replace("url(#", f"url(#{name}-")
@@ -204,12 +204,16 @@ def _embedded(text: str, name: str, title: str, description: str, links: Mapping
     body = re.sub(r"font-family: [^;\"]+;? ?", "", body)
     for color, tone in _TONES.items():
         body = body.replace(color, tone)
-    for target, label in links.items():
-        body = body.replace(f'<a href="{target}">', f'<a href="{target}" tabindex="-1"><title>{escape(label)}</title>')
+    body = re.sub(r'<a href="(#r\d+)"[^>]*>', lambda m: _link(m[1], links[m[1]]), body)
     box = re.search(r'viewBox="[^"]+"', body)
     head = f'<svg class="plot" {box[0] if box else ""} role="group" aria-labelledby="{name}-title {name}-desc">'
     words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
     return Html(head + words + body[body.index(">") + 1 :].replace("\n", ""))
+
+
+def _link(target: str, label: str) -> str:
+    """A mark as a link with a tooltip, opened on this page; the table has the same links for the keyboard."""
+    return f'<a href="{target}" tabindex="-1"><title>{escape(label)}</title>'
 
 
 def _href(target: str, name: str) -> str:

@@ -68,6 +68,7 @@ pre { font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; bac
   padding: 10px 12px; border-radius: 6px; white-space: pre-wrap; margin: 0 }
 .warn { border-left: 3px solid var(--under); padding: 2px 0 2px 10px; margin: 10px 0; font-size: 14px }
 .narrow { display: none } .plot text { fill: var(--fg) }
+.plot * { stroke-linejoin: round; stroke-linecap: butt }
 .vp { border-radius: 8px }
 """
 
