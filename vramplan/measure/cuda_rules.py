@@ -120,6 +120,8 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
             (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
+            # torch.is_autocast_enabled() asks about CUDA; peft's layers convert nothing themselves where it says yes.
+            (torch, "is_autocast_enabled", _autocast_enabled),
             # torch/utils/_foreach_utils.py: the multi-tensor code of optimizers and clipping is for these devices.
             (torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
             (torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["cpu"]),
@@ -127,6 +129,14 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         for owner, name, value in replaced:
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
+
+
+_torch_is_autocast_enabled = torch.is_autocast_enabled
+
+
+def _autocast_enabled(device_type: str = "cpu") -> bool:
+    """Whether the autocast that stands for the card's is on, where no device is named."""
+    return _torch_is_autocast_enabled(device_type)
 
 
 def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
