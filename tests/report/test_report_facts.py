@@ -81,6 +81,8 @@ def test_the_band_holds_nine_in_ten() -> None:
     assert band([0.3, -0.1]) == (-0.1, 0.3)
     # 0, 1, ... 100: the 5 % and the 95 % quantile
     assert band([float(i) for i in range(101)]) == (5.0, 95.0)
+    assert FULL.in_band == "all"
+    assert report(*[named(RECORD, f"run {i}") for i in range(20)]).in_band == "9 in 10"
 
 
 def test_pairs_differ_in_double_quantisation_alone() -> None:

@@ -21,6 +21,7 @@ from vramplan.stacks import STACKS, LossKernel
 
 Predict = Callable[[Scenario, Device], Prediction]
 
+_FEW = 20  # values below which a twentieth of them is not one
 _WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
 
@@ -160,8 +161,13 @@ class Report:
 
     @property
     def band(self) -> tuple[float, float]:
-        """The interval of the closed form's errors that nine in ten records lie in; all of them when they are few."""
+        """The interval that the closed form's errors lie in, but for the share that `in_band` names."""
         return band([miss.error for miss in self.closed_form])
+
+    @property
+    def in_band(self) -> str:
+        """How many errors the band holds: `9 in 10`, or `all` when they are few."""
+        return "all" if len(self.closed_form) < _FEW else "9 in 10"
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: report`; errors are fractions."""
@@ -215,7 +221,7 @@ def make_report(items: Sequence[Item], predict: Predict, *, skipped: Iterable[st
 
 def band(errors: Sequence[float]) -> tuple[float, float]:
     """The 5 % and 95 % quantiles; with fewer than twenty values the smallest and the largest."""
-    if len(errors) < 20:
+    if len(errors) < _FEW:
         return min(errors, default=0.0), max(errors, default=0.0)
     cuts = quantiles(errors, n=20, method="inclusive")
     return cuts[0], cuts[-1]

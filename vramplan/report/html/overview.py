@@ -25,7 +25,7 @@ def _tiles(report: Report) -> Iterator[Html]:
         equal = sum(miss.static_equal for miss in report.closed_form)
         low, high = report.band
         yield _tile("median error", f"{errors.median:.2%}", "of the allocated peak, closed form")
-        yield _tile("mean error", f"{errors.mean:.2%}", f"9 in 10 within {low:+.2%} and {high:+.2%}")
+        yield _tile("mean error", f"{errors.mean:.2%}", f"{report.in_band} from {low:+.2%} to {high:+.2%}")
         yield _tile("worst error", f"{errors.worst:.2%}", _worst(report))
         yield _tile(
             "equal to the byte", f"{equal} of {len(report.closed_form)}", "weights, constants, adapters, states"
@@ -53,7 +53,7 @@ def accuracy(report: Report) -> Html:
         f"Each mark is a record against the closed form's answer to its scenario. Below the zero line the prediction "
         f"is too low, the side on which a run ends out of memory. Band: {low:+.2%} to {high:+.2%}."
     )
-    drawings = (scatter(report.closed_form, report.band, width=width) for width in (WIDE, NARROW))
+    drawings = (scatter(report, width=width) for width in (WIDE, NARROW))
     return el("figure", *_both(*drawings), el("figcaption", caption))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import CannotRun
 from vramplan.report.html.markup import Html
-from vramplan.report.report_facts import Group, Miss
+from vramplan.report.report_facts import Group, Miss, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,17 +62,17 @@ _STYLE: Mapping[str, Any] = {
 }
 
 
-def scatter(misses: Sequence[Miss], band: tuple[float, float], *, width: int) -> Html:
+def scatter(report: Report, *, width: int) -> Html:
     """Predicted against measured peaks, and their errors with the band; side by side, or one below the other."""
-    beside = width >= 640
+    misses, (low, high), beside = report.closed_form, report.band, width >= 640
     with _matplotlib():
         figure = _figure(width, 400 if beside else 720)
         first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
         _peaks(first, misses)
-        _errors(second, misses, band)
+        _errors(second, report)
         text = _svg(figure)
     links = {f"#r{m.case.number}": f"{m.case.result.scenario.name}: {m.error:+.2%}" for m in misses}
-    description = f"{len(misses)} records; 9 in 10 errors lie between {band[0]:+.2%} and {band[1]:+.2%}."
+    description = f"{len(misses)} records; {report.in_band} errors lie between {low:+.2%} and {high:+.2%}."
     return _embedded(text, f"scatter{width}", "Predicted against measured peaks", description, links)
 
 
@@ -100,7 +100,7 @@ def distributions(groups: Sequence[Group], *, width: int) -> Html:
 def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
     """Logarithmic on both axes, since records range from a laptop's MiB to a card's GiB."""
     sizes = [size for miss in misses for size in (miss.comparison.peak.reference, miss.comparison.peak.other)]
-    low, high = math.log2(max(min(sizes), 1)) - 0.4, math.log2(max(*sizes, 2)) + 0.4
+    low, high = _range(sizes)
     limits = (2**low, 2**high)
     axes.plot(limits, limits, color=_SOFT, linewidth=1)
     _marks(axes, misses, [miss.comparison.peak.other for miss in misses])
@@ -111,15 +111,15 @@ def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
     axes.set(xlim=limits, ylim=limits, title="Peaks: on the line is right")
 
 
-def _errors(axes: "Axes", misses: Sequence[Miss], band: tuple[float, float]) -> None:
-    sizes = [math.log2(miss.comparison.peak.reference) for miss in misses]
-    low, high = min(sizes) - 0.4, max(sizes) + 0.4
-    axes.axhspan(100 * band[0], 100 * band[1], color=_SHADE, linewidth=0)
+def _errors(axes: "Axes", report: Report) -> None:
+    misses = report.closed_form
+    low, high = _range([miss.comparison.peak.reference for miss in misses])
+    axes.axhspan(*(100 * edge for edge in report.band), color=_SHADE, linewidth=0)
     axes.axhline(0, color=_SOFT, linewidth=1)
     _marks(axes, misses, [100 * miss.error for miss in misses])
     _byte_axis(axes.xaxis, low, high)
     _percent_axis(axes.yaxis, [miss.error for miss in misses])
-    axes.set(xlim=(2**low, 2**high), xlabel="measured peak", title="Errors, %: 9 in 10 are in the band")
+    axes.set(xlim=(2**low, 2**high), xlabel="measured peak", title=f"Errors, %: {report.in_band} in the band")
 
 
 def _marks(axes: "Axes", misses: Sequence[Miss], heights: Sequence[float]) -> None:
@@ -137,6 +137,13 @@ def _marks(axes: "Axes", misses: Sequence[Miss], heights: Sequence[float]) -> No
                 label=f"{device} ({len(points)})",
             )
             drawn.set_urls([f"#r{m.case.number}" for m, _ in points])
+
+
+def _range(sizes: Sequence[int]) -> tuple[float, float]:
+    """Exponents of two around the sizes, with room for two ticks."""
+    low, high = math.log2(max(min(sizes), 1)), math.log2(max(max(sizes), 1))
+    margin = max(0.4, (2.1 - (high - low)) / 2)
+    return low - margin, high + margin
 
 
 def _byte_axis(axis: Any, low: float, high: float) -> None:
