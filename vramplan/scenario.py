@@ -76,7 +76,7 @@ ATTENTION = ("sdpa", "sdpa:flash", "sdpa:efficient", "sdpa:cudnn", "sdpa:math", 
 ALL_LINEAR = "all-linear"
 
 
-class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
+class ModelRef(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Which model: its name for people, its config.json, and where both came from."""
 
     name: str
@@ -86,6 +86,11 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     origin: Literal["catalog", "hub", "local", "inline"]
     path: str = ""
     """Directory that holds the weights, for a local model; empty otherwise."""
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Every weight of the model."""
+        return read_architecture(self.config, name=self.name)
 
 
 class Quant(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +115,7 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
     dtype: DType
 
 
-class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One run, fully resolved: every default filled in, every name looked up."""
 
     name: str
@@ -149,10 +154,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         return load_scenario(target, overrides)
 
-    @cached_property
+    @property
     def architecture(self) -> Architecture:
-        """Every weight of the model."""
-        return read_architecture(self.model.config, name=self.model.name)
+        """Every weight of the model; read once for all scenarios that share it."""
+        return self.model.architecture
 
     @property
     def tokens(self) -> int:

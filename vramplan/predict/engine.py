@@ -54,20 +54,24 @@ class Forecast:
 
 def forecast(scenario: Scenario, device: Device) -> Forecast:
     """The run's allocations and frees: load, then one step from the second on."""
+    timeline, managed = _run(scenario, device)
+    return Forecast(timeline, managed, _warnings(scenario, managed, device))
+
+
+def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
+    """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
+    timeline, _ = _run(scenario, device)
+    return timeline.ledger(BASIS, granularity=CUDA_GRANULARITY if device == "cuda" else 1)
+
+
+def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
+    """The timeline, and the bytes in managed memory."""
     if scenario.method is Method.MERGE:
         raise UsageError("method merge has no closed form yet", hint="predict the training with method: qlora or lora")
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
     before = resident(scenario, device)
-    run = step_parts(scenario, device)
-    warnings = _warnings(scenario, before.managed, device)
-    return Forecast(Timeline((*before.parts, *run)), before.managed, warnings)
-
-
-def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
-    """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
-    granularity = CUDA_GRANULARITY if device == "cuda" else 1
-    return forecast(scenario, device).timeline.ledger(BASIS, granularity=granularity)
+    return Timeline((*before.parts, *step_parts(scenario, device))), before.managed
 
 
 def predict_analytic(
