@@ -10,7 +10,8 @@ from samples import FAILED, ON_CPU, PREDICTION, RECORD, SCENARIO, TINY
 from vramplan.check.items import Item
 from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.record import Device, Prediction, Record, Result
-from vramplan.report.report_facts import Report, make_report
+from vramplan.report.report_facts import Report
+from vramplan.report.report_reading import make_report
 from vramplan.scenario import Scenario
 from vramplan.units import GIB, MIB
 

@@ -10,8 +10,9 @@ from samples import FAILED, ON_CPU, PREDICTION, RECORD, TINY, check_golden
 from vramplan.errors import CannotRun, UsageError
 from vramplan.record import Prediction, save_result
 from vramplan.report.layout import Page
-from vramplan.report.report_facts import band, read_report
+from vramplan.report.report_facts import band
 from vramplan.report.report_markdown import report_markdown
+from vramplan.report.report_reading import make_report, read_report
 from vramplan.report.report_text import render_report
 from vramplan.scenario import Scenario
 from vramplan.units import MIB
@@ -47,8 +48,6 @@ def test_what_cannot_be_compared_says_why() -> None:
 
     def refuse(scenario: Scenario, device: str) -> Prediction:
         raise UsageError("no such layer")
-
-    from vramplan.report.report_facts import make_report
 
     (case,) = make_report([FULL.cases[0].item], refuse).cases
     assert case.problem == "not predicted: no such layer"
@@ -127,8 +126,6 @@ def test_a_scenario_is_predicted_once() -> None:
         asked.append((scenario.name, device))
         return closed_form(scenario, "cuda" if device == "cuda" else "cpu")
 
-    from vramplan.report.report_facts import make_report
-
     make_report([case.item for case in report(RECORD, named(RECORD, "again"), ON_CARD).cases], count)
     assert asked == [("guanaco", "cpu"), ("guanaco-card", "cuda")]
 
@@ -136,8 +133,6 @@ def test_a_scenario_is_predicted_once() -> None:
 def test_what_this_machine_lacks_is_the_problem_of_one_record() -> None:
     def cannot(scenario: Scenario, device: str) -> Prediction:
         raise CannotRun("not here")
-
-    from vramplan.report.report_facts import make_report
 
     assert make_report([FULL.cases[0].item], cannot).cases[0].problem == "not predicted: not here"
 

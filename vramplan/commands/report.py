@@ -37,7 +37,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """Report; never a judgement, `check` does that."""
     from vramplan.api import predict
-    from vramplan.report.report_facts import read_report
+    from vramplan.report.report_reading import read_report
 
     report = read_report(
         [Path(text).expanduser() for text in args.records],
