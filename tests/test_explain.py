@@ -135,9 +135,7 @@ EXPLAINED = (
         33_685_504,
         Basis.EXACT,
         (
-            Line(
-                "k_proj, q_proj: absmax", 128, 262_144, "4096 x 4096 / 64", "uint8, one constant for every 64 weights"
-            ),
+            Line("k_proj, q_proj: absmax", 128, 262_144, "4096 x 4096 / 64", "uint8, one for every 64 weights"),
             Line("k_proj, q_proj: code map", 128, 1024, "256 x 4", "fp32, the 256 values of the 8-bit code"),
         ),
         ("4 + 8/64 + 32/(64 x 256) = 4.127 bits per parameter, small tables apart",),
