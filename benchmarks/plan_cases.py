@@ -1,8 +1,8 @@
 """Plans and advice checked on random cases: `python benchmarks/plan_cases.py frontier|advice|room [CASES]`.
 
 `frontier`: at the answer `predict` must say that it fits, one token above that it does not, and 20 random lengths below
-must fit. `advice`: every list of changes is tried with `predict`; none that fits may be shorter. `room`: how much more
-room than its tensors take a run needs, which is what `vramplan.plan.limit.sure_room` relies on.
+must fit. `advice`: every list of changes is tried with `predict` on a small model; none that fits may be shorter.
+`room`: how much more room than its tensors take a run needs, which is what `vramplan.plan.limit.sure_room` relies on.
 """
 
 import random
@@ -29,15 +29,29 @@ from vramplan.scenario_file import scenario_from_mapping
 SEQS = (256, 512, 1000, 2048, 4096, 8192)
 
 
-def case(pick: random.Random) -> Scenario:
-    """A random recipe on a random model and card of the catalogue."""
+#: For the brute force: every list of changes of every case is predicted.
+SMALL: dict[str, Any] = {
+    "_name_or_path": "small",
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 8000,
+    "tie_word_embeddings": False,
+}
+
+
+def case(pick: random.Random, model: str | dict[str, Any] = "") -> Scenario:
+    """A random recipe on a random card of the catalogue, and on a random model of it when none is given."""
     method = pick.choice(["qlora", "qlora", "qlora", "lora"])
     quant: dict[str, Any] = {"type": pick.choice(["nf4", "fp4", "int8"])} if method == "qlora" else {}
     if quant.get("type") in ("nf4", "fp4"):
         quant["double"] = pick.choice([True, False])
     return scenario_from_mapping(
         {
-            "model": pick.choice(catalog_names()),
+            "model": model or pick.choice(catalog_names()),
             "gpu": pick.choice(gpu_names()),
             "method": method,
             "quant": quant,
@@ -52,9 +66,9 @@ def case(pick: random.Random) -> Scenario:
     )
 
 
-def fits(scenario: Scenario) -> bool:
+def fits(scenario: Scenario, budget: int | None = None) -> bool:
     """What `predict` says."""
-    verdict = predict_analytic(scenario).verdict
+    verdict = predict_analytic(scenario, budget=budget).verdict
     assert verdict is not None
     return verdict.fits
 
@@ -74,16 +88,13 @@ def check_frontier(pick: random.Random) -> Iterator[str]:
     yield from (f"BELOW: {seq} of {found.seq} does not fit" for seq in below if not fits(replace(found, seq=seq)))
 
 
-def shortest(scenario: Scenario, *, keeping: bool) -> int | None:
+def shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
     """Length of the shortest list of changes that fits, by trying every one."""
     useful = [c for c in CHANGES if c.variants(scenario) and (c.keeps_training or not keeping)]
-    limit = Limit()
     for length in range(1, len(useful) + 1):
         for chosen in combinations(useful, length):
             changed = strongest(scenario, chosen)
-            if changed is None or allocated_peak(forecast(changed, "cuda").timeline) > limit.room(changed):
-                continue
-            if fits(changed):
+            if changed is not None and fits(changed, budget):
                 return length
     return None
 
@@ -99,20 +110,25 @@ def strongest(scenario: Scenario, changes: tuple[Change, ...]) -> Scenario | Non
 
 
 def check_advice(pick: random.Random) -> Iterator[str]:
-    """What is wrong with one advice; the word `fits` where none is needed, `none` where none exists."""
-    scenario = case(pick)
-    if fits(scenario):
-        yield "fits already"
-        return
-    found = advise(scenario, Limit())
+    """What is wrong with the advice for a small model and a budget below its need; how long the list is."""
+    scenario = replace(case(pick, SMALL), gpu="", seq=pick.choice([192, 256, 512]))
+    budget = int(held(scenario) * pick.uniform(0.3, 0.95))
+    while fits(scenario, budget):
+        budget = budget * 9 // 10
+    found = advise(scenario, Limit(budget))
     keeping = min((len(advice.steps) for advice in found if advice.keeps_training), default=None)
-    if keeping != shortest(scenario, keeping=True):
-        yield "WRONG: a shorter list keeps the training"
-    if min((len(advice.steps) for advice in found), default=None) != shortest(scenario, keeping=False):
-        yield "WRONG: a shorter list exists"
-    if not all(fits(advice.scenario) for advice in found):
+    if keeping != shortest(scenario, budget, keeping=True):
+        yield "WRONG: not the shortest list that keeps the training"
+    if min((len(advice.steps) for advice in found), default=None) != shortest(scenario, budget, keeping=False):
+        yield "WRONG: not the shortest list"
+    if not all(fits(advice.scenario, budget) for advice in found):
         yield "WRONG: the advice does not fit"
-    yield f"{len(found[0].steps)} changes" if found else "none exists"
+    yield f"{len(found[0].steps)} changes" if found else "no list exists"
+
+
+def held(scenario: Scenario) -> int:
+    """Bytes that the allocator reserves when nothing stops it."""
+    return replay(forecast(scenario, "cuda").timeline.parts).reserved
 
 
 def check_room(pick: random.Random) -> Iterator[str]:
@@ -134,7 +150,7 @@ def main() -> int:
         for finding in check(random.Random(seed)) or ():
             counted[finding] += 1
             if finding[:4].isupper():
-                print(f"case {seed}: {finding}")
+                print(f"case {seed}: {finding}", flush=True)
     for finding, count in sorted(counted.items()):
         print(f"{count:5} {finding}")
     print(f"{cases} cases in {time.perf_counter() - began:.0f} s")

@@ -1,6 +1,6 @@
 """Does a run fit, and if not, by how much? The verdict of `predict`, with a bound before it that needs no replay."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
@@ -49,14 +49,11 @@ class Limit:
         return max(self.bytes(scenario) - (target.context if target else 0), 0)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
-    """Asks whether runs fit a limit; counts what that took."""
+    """Asks whether runs fit a limit."""
 
     limit: Limit
-    forecasts: int = 0
-    replays: int = 0
-    _last: list[tuple[Scenario, Replay]] = field(default_factory=list)
 
     def gap(self, scenario: Scenario) -> int:
         """Bytes that the run lacks: 0 or less when it fits, then what its tensors leave free.
@@ -64,13 +61,12 @@ class Probe:
         Not replayed where the tensors leave so much free that fitting is not in doubt.
         """
         room = self.limit.room(scenario)
-        timeline = self._timeline(scenario)
+        timeline = forecast(scenario, "cuda").timeline
         allocated = allocated_peak(timeline)
         if allocated > room or sure_room(allocated) <= room:
             return allocated - room
-        played = self._replay(timeline, room)
+        played = replay(timeline.parts, budget=room)
         if played.oom is None:
-            self._last = [(scenario, played)]
             return allocated - room
         return max(played.oom.reserved + played.oom.segment - room, 1)
 
@@ -85,30 +81,14 @@ class Probe:
     def _fits(self, scenario: Scenario, shares: tuple[float, ...]) -> bool:
         """Whether the run fits each of these shares of its room."""
         room = self.limit.room(scenario)
-        timeline = self._timeline(scenario)
+        timeline = forecast(scenario, "cuda").timeline
         if allocated_peak(timeline) > int(room * min(shares)):
             return False
-        for share in shares:
-            played = self._replay(timeline, int(room * share))
-            if played.oom is not None:
-                return False
-            if share == 1.0:
-                self._last = [(scenario, played)]
-        return True
+        return all(replay(timeline.parts, budget=int(room * share)).oom is None for share in shares)
 
     def held(self, scenario: Scenario) -> Replay:
         """What the allocator does in a run that fits."""
-        if self._last and self._last[0][0] is scenario:
-            return self._last[0][1]
-        return self._replay(self._timeline(scenario), self.limit.room(scenario))
-
-    def _timeline(self, scenario: Scenario) -> Timeline:
-        self.forecasts += 1
-        return forecast(scenario, "cuda").timeline
-
-    def _replay(self, timeline: Timeline, room: int) -> Replay:
-        self.replays += 1
-        return replay(timeline.parts, budget=room)
+        return replay(forecast(scenario, "cuda").timeline.parts, budget=self.limit.room(scenario))
 
 
 def allocated_peak(timeline: Timeline) -> int:
