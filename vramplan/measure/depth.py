@@ -117,7 +117,8 @@ class _Run:
         if working_on is not None and {h.owner for h in group} <= {working_on, working_on - 1}:
             self.happenings += [h._replace(layer=working_on) for h in group]
         else:
-            self.happenings += sorted(group, key=lambda h: (-1 if h.owner is None else h.owner, h.rank))
+            group.sort(key=lambda h: (-1 if h.owner is None else h.owner, h.rank))
+            self.happenings += group
 
     def _birth(self, block: Block) -> Happening:
         layer = block.place.layer

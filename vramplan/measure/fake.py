@@ -43,8 +43,13 @@ def fake_machine() -> Iterator[None]:
         step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
         stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
         # transformers 5.17 builds attention masks that it would skip, when it thinks that it is being traced.
-        stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", return_value=False))
+        stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", new=_no))
         yield
+
+
+def _no(tensor: object) -> bool:
+    """A function and no `Mock`, which would keep the tensors it was called with."""
+    return False
 
 
 def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
