@@ -1,0 +1,52 @@
+"""The README tells the truth: its output is what the command prints, its table is the report, its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vramplan import cli
+from vramplan.commands import all_commands
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"\| `vramplan ([^`]+)` \|", README)
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_the_printed_output_is_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"\$ vramplan ([^\n]+)\n(.*?)\n```", README, re.DOTALL)
+    assert shown is not None
+    assert cli.main(shlex.split(shown[1])) == 0
+    assert capsys.readouterr().out.rstrip() == shown[2].rstrip()
+
+
+def test_the_accuracy_table_is_the_reports() -> None:
+    report = (ROOT / "reports" / "accuracy.md").read_text(encoding="utf-8")
+    rows = [line for line in README.splitlines() if line.startswith(("| analytic |", "| trace |"))]
+    assert rows
+    for row in rows:
+        assert row in report
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("predict", "list"))])
+def test_quick_commands_answer(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path / word) if word.endswith(".html") else word for word in shlex.split(command)]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_the_parser_knows(command: str) -> None:
+    args = cli.build_parser(all_commands()).parse_args(shlex.split(command))
+    assert args.command == command.split()[0]
+
+
+def test_every_linked_file_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
