@@ -72,15 +72,17 @@ def measure(
     *,
     steps: int = 3,
     timeout: float | None = None,
+    memory_limit: int | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Record:
     """What `scenario` takes: real training steps in a child process, ended after `timeout` seconds.
 
-    A child that fails is an outcome in the record. `progress` is called with a line of text now and then.
+    A child that fails is an outcome in the record. `memory_limit` caps what PyTorch's allocator may reserve on the GPU.
+    `progress` is called with a line of text now and then.
     """
     from vramplan.measure.run import measure as run
 
-    return run(scenario, device=device, steps=steps, timeout=timeout, progress=progress)
+    return run(scenario, device=device, steps=steps, timeout=timeout, memory_limit=memory_limit, progress=progress)
 
 
 def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":

@@ -36,6 +36,9 @@ class Gpu:
     """Bytes."""
     free: int
     """Bytes."""
+    compute_capability: str = ""
+    processes: int = 0
+    """Compute processes on it now."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Diagnosis:
     """Why no GPU is seen; empty when there is one."""
     offline: bool
     """Whether the environment keeps the hub client off the network."""
+    driver: str = ""
+    """Version of the driver, and the newest CUDA version that it serves."""
+    hidden: str = ""
+    """Why CUDA would not see the cards that the driver shows; empty when it would."""
 
     def ready(self, extra: str) -> bool:
         """Whether every library of an extra is installed in an accepted version."""
@@ -65,7 +72,7 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look around; imports none of the heavy libraries."""
-    gpus, note = _gpus()
+    gpus, note, driver = _gpus()
     return Diagnosis(
         version=vramplan.__version__,
         python=platform.python_version(),
@@ -74,6 +81,8 @@ def diagnose() -> Diagnosis:
         gpus=gpus,
         gpu_note=note,
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
+        driver=driver,
+        hidden=_hidden() if gpus else "",
     )
 
 
@@ -89,10 +98,18 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
     if not diagnosis.libraries:
         rows = [["run from a source tree: what each command needs is only known after pip install -e ."]]
     lines += [*table(rows, left=(0, 1, 2, 3)), ""]
-    lines += [f"gpu: {gpu.name}, {_gib(gpu.free)} of {_gib(gpu.capacity)} free" for gpu in diagnosis.gpus]
+    lines += [_gpu_line(gpu) for gpu in diagnosis.gpus]
+    lines += [f"driver: {diagnosis.driver}"] if diagnosis.driver else []
+    lines += [f"hidden: {diagnosis.hidden}"] if diagnosis.hidden else []
     lines += [f"gpu: none ({diagnosis.gpu_note})"] if diagnosis.gpu_note else []
     lines += ["hub: offline (HF_HUB_OFFLINE)"] if diagnosis.offline else []
     return "\n".join([*lines, "", *_abilities(diagnosis)])
+
+
+def _gpu_line(gpu: Gpu) -> str:
+    capability = f", compute capability {gpu.compute_capability}" if gpu.compute_capability else ""
+    busy = f", busy: {gpu.processes} compute processes" if gpu.processes else ""
+    return f"gpu: {gpu.name}, {_gib(gpu.free)} of {_gib(gpu.capacity)} free{capability}{busy}"
 
 
 def _gib(size: int) -> str:
@@ -110,6 +127,8 @@ def _abilities(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"needs pip install 'vramplan[{extra}]': {', '.join(commands)}"
     if not diagnosis.gpus:
         yield "needs a GPU: measure --device cuda"
+    elif diagnosis.hidden:
+        yield "needs a visible GPU: measure --device cuda"
 
 
 def _libraries() -> Iterator[Library]:
@@ -159,23 +178,41 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _gpus() -> tuple[tuple[Gpu, ...], str]:
-    """The cards as the driver's library (NVML) shows them, or why there are none."""
+def _hidden() -> str:
+    from vramplan.errors import CannotRun
+    from vramplan.measure.nvml import first_visible
+
+    try:
+        first_visible(os.environ)
+    except CannotRun as error:
+        return error.message
+    return ""
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str, str]:
+    """The cards as the driver's library (NVML) shows them, or why there are none; the driver."""
     try:
         import pynvml
     except ImportError:
-        return (), "nvidia-ml-py is not installed"
+        return (), "nvidia-ml-py is not installed", ""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return (), str(error)
+        return (), str(error), ""
     handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
     cards = tuple(_gpu(pynvml, handle) for handle in handles)
+    cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+    driver = f"{_text(pynvml.nvmlSystemGetDriverVersion())}, CUDA up to {cuda // 1000}.{cuda % 1000 // 10}"
     pynvml.nvmlShutdown()
-    return cards, "" if cards else "the driver shows no card"
+    return cards, "" if cards else "the driver shows no card", driver
 
 
 def _gpu(nvml: Any, handle: Any) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    name = nvml.nvmlDeviceGetName(handle)
-    return Gpu(name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.free))
+    capability = ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle)))
+    busy = len(nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    return Gpu(_text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free), capability, busy)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value.decode())

@@ -1,11 +1,12 @@
 """Graphics cards by name: usable capacity, what decides library behaviour, and the size of a CUDA context."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vramplan.catalog.calibration import calibration
 from vramplan.errors import UsageError, unknown
 from vramplan.units import GIB, MIB
 
@@ -52,9 +53,15 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(_data()["cards"])
 
 
-@cache
 def gpu(name: str) -> Gpu:
-    """The card `name`; a UsageError names the nearest when there is none."""
+    """The card `name`, with this user's own calibration of it; a UsageError names the nearest when there is none."""
+    found = _catalogued(name)
+    own = calibration(found.name)
+    return found if own is None else replace(found, context=own.context, context_origin=own.origin)
+
+
+@cache
+def _catalogued(name: str) -> Gpu:
     cards = _data()["cards"]
     card = cards.get(check_gpu(name))
     reference = cards[_REFERENCE]
@@ -95,6 +102,19 @@ def check_gpu(name: str) -> str:
     if several:
         raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(several)}")
     raise unknown("gpu", name, cards)
+
+
+#: How drivers lengthen a name: sockets and kinds of memory.
+_FORMS = ("sxm2", "sxm4", "sxm5", "pcie", "hbm2e", "hbm3e", "hbm3", "hbm2")
+
+
+def gpu_of_driver(title: str) -> str:
+    """The catalogue's name of a card as its driver calls it (`NVIDIA A100-SXM4-80GB`); empty when it has none."""
+    plain = _plain(title)
+    for form in _FORMS:
+        plain = plain.replace(form, "")
+    cards: dict[str, Any] = _data()["cards"]
+    return next((name for name, card in cards.items() if plain in (_plain(name), _plain(card["title"]))), "")
 
 
 def _plain(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page
+from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page, size
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ def configure(parser: ArgumentParser) -> None:
     add_device(parser, "cpu", "where the steps run: cpu (default) or cuda")
     parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="training steps (default 3)")
     parser.add_argument("--timeout", type=count("--timeout"), metavar="S", help="seconds after which the run is ended")
+    parser.add_argument(
+        "--memory-limit",
+        type=size("--memory-limit"),
+        metavar="SIZE",
+        help="what PyTorch's allocator may reserve on the GPU, as on a smaller card (its context not counted)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE|DIR", help="write the record there; a directory for several")
     add_json(parser)
     add_scenario_flags(parser)
@@ -44,7 +50,14 @@ def run(args: Namespace) -> Answer:
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
         with progress(f"measuring {scenario.name} on {args.device} ...") as tell:
-            record = measure(scenario, args.device, steps=args.steps, timeout=args.timeout, progress=tell)
+            record = measure(
+                scenario,
+                args.device,
+                steps=args.steps,
+                timeout=args.timeout,
+                memory_limit=args.memory_limit,
+                progress=tell,
+            )
         _save(record, file)
         records.append(record)
     code = int(any(record.outcome is not Outcome.OK for record in records))

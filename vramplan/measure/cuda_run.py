@@ -132,6 +132,7 @@ class CudaRun:
         before = self._machine.allocator.counters().allocated
         self._machine.drop_workspaces()
         self._found.workspaces = before - self._machine.allocator.counters().allocated
+        self._found.facts["workspaces"] = self._found.workspaces
         self._found.facts["attributed_pass"] = {
             f"{phase.value}_more": peak.allocated - self._meter.peaks[phase].allocated
             for phase, peak in again.peaks.items()

@@ -1,0 +1,143 @@
+"""The suite: its order, its limits, what is fresh, and a real one on the CPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vramplan.allocator import replay
+from vramplan.cli import main
+from vramplan.errors import UsageError
+from vramplan.ledger import Ledger
+from vramplan.measure.environment import library_versions
+from vramplan.measure.suite import Run, chunk, fresh_record, least_memory, read_suite, run_suite
+from vramplan.predict.engine import forecast
+from vramplan.record import Outcome, Parameters, Record, load_result, save_result
+from vramplan.units import MIB
+
+GPU_SUITE = Path(__file__).parents[2] / "scenarios" / "gpu"
+TINY = Path(__file__).parents[2] / "scenarios" / "tiny"
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    for name, source in (("one", "llama-nf4"), ("two", "llama-lora")):
+        (tmp_path / f"{name}.yaml").write_text((TINY / f"{source}.yaml").read_text())
+    (tmp_path / "suite.toml").write_text('chunks = [["two", "one"], ["one"]]\n[limits]\none = 0.9\n')
+    return tmp_path
+
+
+def recorded(run: Run, **changes: object) -> Record:
+    record = Record(
+        engine="measure",
+        device="cuda",
+        scenario=run.scenario,
+        parameters=Parameters(1, 1, 1),
+        bits_per_parameter=4.0,
+        ledger=Ledger((), 0),
+        libraries=library_versions(),
+        outcome=run.expected,
+        environment={"gpu": "NVIDIA H200", "memory_limit": run.memory_limit},
+        timings={},
+    )
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+def test_runs_come_in_the_files_order(suite: Path) -> None:
+    runs = read_suite(suite)
+    assert [(run.chunk, run.name) for run in runs] == [(1, "two"), (1, "one"), (2, "one")]
+    assert [run.name for run in chunk(runs, 2)] == ["one"]
+    with pytest.raises(UsageError, match="no chunk 3") as caught:
+        chunk(runs, 3)
+    assert caught.value.hint == "chunks: 1 to 2"
+
+
+def test_the_card_is_put_where_a_scenario_names_none(suite: Path) -> None:
+    assert {run.scenario.gpu for run in read_suite(suite, gpu="h200")} == {"h200"}
+
+
+@pytest.mark.parametrize(
+    "text", ["chunks = 3", "chunk = []", "chunks = [", 'chunks = [["one"]]\n[limits]\nthree = 1.0']
+)
+def test_a_broken_order_is_bad_input(suite: Path, text: str) -> None:
+    (suite / "suite.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"suite\.toml"):
+        read_suite(suite)
+
+
+def test_a_limit_is_a_share_of_the_least_that_is_enough(suite: Path) -> None:
+    limited = read_suite(suite)[1]
+    parts = forecast(limited.scenario, "cuda").timeline.parts
+    least = least_memory(limited.scenario)
+    assert replay(parts, budget=least).oom is None
+    assert replay(parts, budget=least - MIB).oom is not None
+    assert limited.memory_limit == int(0.9 * least) // MIB * MIB
+    assert (limited.expected, read_suite(suite)[0].expected) == (Outcome.OOM, Outcome.OK)
+
+
+def test_only_an_answer_to_the_same_question_is_fresh(suite: Path, tmp_path: Path) -> None:
+    run = read_suite(suite)[0]
+    file = tmp_path / "two.json"
+
+    def fresh(record: Record) -> bool:
+        save_result(record, file)
+        return fresh_record(file, run, "cuda", "NVIDIA H200") is not None
+
+    assert fresh_record(file, run, "cuda", "NVIDIA H200") is None
+    assert fresh(recorded(run))
+    assert fresh(recorded(run, outcome=Outcome.OOM))
+    assert not fresh(recorded(run, outcome=Outcome.TIMEOUT))
+    assert not fresh(recorded(run, libraries={**library_versions(), "torch": "1.0"}))
+    assert not fresh(recorded(run, environment={"gpu": "Tesla T4"}))
+    assert not fresh(recorded(run, environment={"gpu": "NVIDIA H200", "memory_limit": MIB}))
+    assert not fresh(recorded(run, device="cpu"))
+    assert not fresh(recorded(run, scenario=msgspec.structs.replace(run.scenario, batch=7)))
+    file.write_text("{")
+    assert fresh_record(file, run, "cuda", "NVIDIA H200") is None
+
+
+def test_a_run_that_is_interrupted_goes_on_where_it_was(suite: Path, tmp_path: Path) -> None:
+    runs = chunk(read_suite(suite), 1)
+    asked: list[str] = []
+
+    def once(run: Run) -> Record:
+        asked.append(run.name)
+        return recorded(run)
+
+    def go() -> list[bool]:
+        told: list[str] = []
+        results = run_suite(runs, tmp_path / "out", once, device="cuda", gpu="NVIDIA H200", progress=told.append)
+        return [result.reused for result in results]
+
+    first = run_suite(runs, tmp_path / "out", once, device="cuda", gpu="NVIDIA H200", progress=lambda text: None)
+    next(first)  # and no further: the first record is there already
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["two.json"]
+    assert go() == [True, False]
+    assert asked == ["two", "one"]
+    assert go() == [True, True]
+
+
+def test_the_shipped_suite_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = read_suite(GPU_SUITE)
+    assert len(chunk(runs, 1)) == 15
+    names = [run.name for run in runs]
+    assert sorted(names) == names == sorted(file.stem for file in GPU_SUITE.glob("*.yaml"))
+    assert all(run.scenario.load_from == "random" for run in runs)
+    assert main(["suite", str(GPU_SUITE), "--chunk", "1", "--dry-run", "--gpu", "h200"]) == 0
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("15 scenarios; minutes, about: chunk 1 ")
+    assert float(verdict.split()[-1]) < 8
+
+
+def test_a_suite_really_runs_on_the_cpu_and_resumes(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (suite / "suite.toml").write_text('chunks = [["two"]]')
+    command = ["suite", str(suite), "--device", "cpu", "--steps", "1", "--out", str(suite / "out")]
+    assert main(command) == 0
+    record = load_result(suite / "out" / "two.json")
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2:] == ["1 measured, 0 fresh already", "all 1 ended as predicted"]
+    assert isinstance(record, Record)
+    assert out[1].split()[0] == "two"
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == "0 measured, 1 fresh already"

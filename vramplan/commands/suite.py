@@ -1,0 +1,101 @@
+"""`vramplan suite`: many measurements in an order, resumable."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_device, count
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.measure.suite import Run
+    from vramplan.record import Record
+
+EXAMPLES = """\
+  vramplan suite --dry-run
+  vramplan suite --chunk 1 --device cuda --out reports/records/h200"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    default = Path("scenarios/gpu")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, default=default, help="default scenarios/gpu")
+    parser.add_argument("--chunk", type=count("--chunk"), metavar="N", help="only this chunk")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default reports/records/ and the card's name")
+    parser.add_argument("--gpu", metavar="NAME", default="", help="card that is predicted (default: this machine's)")
+    add_device(parser, "cuda", "where the steps run: cuda (default) or cpu")
+    parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="timed steps (default 3)")
+    parser.add_argument("--timeout", type=count("--timeout"), metavar="S", default=300, help="per run (default 300)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would run, and for how long")
+
+
+def run(args: Namespace) -> Answer:
+    """Measure what has no fresh record yet; no when a run did not end as predicted."""
+    from vramplan.measure.suite import chunk, read_suite, run_suite
+
+    title = "" if args.dry_run or args.device == "cpu" else _card()
+    named = _named(args.gpu) if args.gpu else _catalogued(title)
+    runs = chunk(read_suite(args.directory, gpu=named), args.chunk)
+    if args.dry_run:
+        from vramplan.report.suite_text import render_plan
+
+        return Answer(render_plan(runs, args.steps, args.device))
+    out = args.out or Path("reports/records", named or args.device)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out: {out} is not a directory", hint="every run gets a file of its own there")
+    results = tuple(
+        run_suite(runs, out, lambda run: _measured(run, args), device=args.device, gpu=title, progress=_progress)
+    )
+    from vramplan.report.suite_text import render_results
+
+    return Answer(render_results(results), int(not all(result.as_expected for result in results)))
+
+
+def _measured(run: "Run", args: Namespace) -> "Record":
+    from vramplan.measure.run import measure
+
+    limit = run.memory_limit if args.device == "cuda" else None
+    return measure(
+        run.scenario,
+        device=args.device,
+        steps=args.steps,
+        timeout=args.timeout,
+        memory_limit=limit,
+        progress=_progress,
+    )
+
+
+def _card() -> str:
+    """The name of this machine's GPU."""
+    from vramplan.measure.nvml import card
+
+    return card().name
+
+
+def _named(name: str) -> str:
+    from vramplan.catalog.gpus import check_gpu
+
+    return check_gpu(name)
+
+
+def _catalogued(title: str) -> str:
+    """The catalogue's name of a card as the driver calls it; empty for a card that the catalogue does not have."""
+    from vramplan.catalog.gpus import gpu_of_driver
+
+    return gpu_of_driver(title)
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+COMMAND = Command(
+    name="suite",
+    order=25,
+    summary="measure a suite of scenarios in its order, resumable",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)
