@@ -49,6 +49,7 @@ def write_load(
         writer.hold(shared)
     groups = [(group, _load(writer, group, scenario, device)) for group in _groups(scenario)]
     if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
+        groups = _in_model_order(groups, scenario)
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
         writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
     if scenario.method.adapts:
@@ -73,6 +74,21 @@ def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]],
                 for weight, block, now in changed:
                     writer.free(block)
                     writer.hold(piece(weight, now, scenario.quant))
+
+
+def _in_model_order(groups: list[tuple[Group, list[Held]]], scenario: Scenario) -> list[tuple[Group, list[Held]]]:
+    """The same weights in the order of `model.parameters()`, in which peft's preparation goes through them."""
+    architecture = scenario.architecture
+    outside = [held for _, group in (groups[0], *groups[-2:]) for held in group]
+    layers = [Group(run.weights, run.times) for run in runs(architecture)]
+    ends = [Group(weights, 1) for weights in (architecture.before, architecture.after, architecture.buffers)]
+    ordered = [(ends[0], outside), *zip(layers, (held for _, held in groups[1:-2]), strict=True)]
+    ordered += [(end, outside) for end in ends[1:]]
+    return [(group, sorted(_of(group, held), key=lambda h: group.weights.index(h.weight))) for group, held in ordered]
+
+
+def _of(group: Group, held: Iterable[Held]) -> list[Held]:
+    return [one for one in held if one.weight in group.weights]
 
 
 def _groups(scenario: Scenario) -> list[Group]:
