@@ -1,0 +1,31 @@
+"""How long the caching allocator's replay takes: `make bench`."""
+
+import tracemalloc
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from vramplan.allocator import replay
+from vramplan.ledger import Component
+from vramplan.predict.engine import forecast
+from vramplan.scenario import Scenario
+from vramplan.timeline import Alloc, Free, Repeat
+
+
+@pytest.mark.parametrize("expandable", [False, True], ids=["default", "expandable"])
+@pytest.mark.parametrize("model", ["llama-2-7b", "llama-3.1-70b", "llama-3.1-405b"])
+def test_a_run(model: str, expandable: bool, benchmark: BenchmarkFixture) -> None:
+    timeline = forecast(Scenario.load(model, seq=2048), "cuda").timeline
+    benchmark.extra_info["events"] = sum(1 for _ in timeline.events())
+    tracemalloc.start()
+    replay(timeline.parts, expandable_segments=expandable)
+    benchmark.extra_info["peak_bytes"] = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    played = benchmark.pedantic(replay, (timeline.parts,), {"expandable_segments": expandable}, rounds=5)
+    assert played.oom is None
+
+
+def test_rounds_that_are_not_run(benchmark: BenchmarkFixture) -> None:
+    """A million rounds that change nothing more after the first."""
+    body = (Alloc(1, 40 * 2**20, Component.WORKSPACE, "one"), Free(1))
+    assert benchmark(replay, (Repeat(body, 10**6),)).driver_calls == 1
