@@ -60,7 +60,8 @@ def _in_fp32(operation: Any) -> Callable[..., Any]:
 def _to_fp32(operation: Any) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         first = args[0]
-        if kwargs.get("dtype") is None and first.dtype in (torch.float16, torch.bfloat16):
+        asked = any(isinstance(given, torch.dtype) for given in (*args, *kwargs.values()))
+        if not asked and first.dtype in (torch.float16, torch.bfloat16):
             kwargs["dtype"] = torch.float32
         with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
             return operation(*args, **kwargs)
