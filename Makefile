@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy clean help
+.PHONY: quickstart test check bench accuracy gpu-suite clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -45,6 +45,14 @@ bench: $(VENV)/.test  ## benchmarks: time per prediction, per replay, per trace
 
 accuracy: $(VENV)/.measure  ## both engines against published GPU measurements -> reports/accuracy.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
+
+# What has a fresh record is skipped, so an interrupted chunk is simply started again.
+CHUNK ?= 1
+gpu-suite: $(VENV)/.measure  ## measure chunk CHUNK of scenarios/gpu on this machine's GPU
+	$(BIN)/python -m vramplan suite scenarios/gpu --chunk $(CHUNK) --device cuda $(ARGS)
+
+grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

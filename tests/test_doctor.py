@@ -45,6 +45,18 @@ def test_a_card_is_shown_with_what_is_free() -> None:
     assert "needs a GPU" not in text
 
 
+def test_a_busy_card_its_driver_and_what_hides_it_are_shown() -> None:
+    busy = Gpu("Tesla T4", 15 * GIB, 14 * GIB, "7.5", 2)
+    found = replace(DIAGNOSIS, gpus=(busy,), gpu_note="", driver="580.1, CUDA up to 13.0", hidden="all hidden")
+    lines = render_diagnosis(found).splitlines()
+    assert lines[6:9] == [
+        "gpu: Tesla T4, 14.00 GiB of 15.00 GiB free, compute capability 7.5, busy: 2 compute processes",
+        "driver: 580.1, CUDA up to 13.0",
+        "hidden: all hidden",
+    ]
+    assert lines[-1] == "needs a visible GPU: measure --device cuda"
+
+
 def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     diagnosis = diagnose()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, count
-from vramplan.errors import UsageError
+from vramplan.errors import UsageError, VramplanError
 
 if TYPE_CHECKING:
     from vramplan.measure.suite import Run
@@ -33,8 +33,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Measure what has no fresh record yet; no when a run did not end as predicted."""
+    from vramplan.measure.environment import require_libraries
     from vramplan.measure.suite import chunk, read_suite, run_suite
 
+    if not args.dry_run:
+        require_libraries()
     title = "" if args.dry_run or args.device == "cpu" else _card()
     named = _named(args.gpu) if args.gpu else _catalogued(title)
     runs = chunk(read_suite(args.directory, gpu=named), args.chunk)
@@ -54,17 +57,22 @@ def run(args: Namespace) -> Answer:
 
 
 def _measured(run: "Run", args: Namespace) -> "Record":
-    from vramplan.measure.run import measure
+    """One run; what this machine refuses to run is an error in its record, and the suite goes on."""
+    from vramplan.measure.environment import environment
+    from vramplan.measure.run import failed, measure
+    from vramplan.record import Outcome
 
-    limit = run.memory_limit if args.device == "cuda" else None
-    return measure(
-        run.scenario,
-        device=args.device,
-        steps=args.steps,
-        timeout=args.timeout,
-        memory_limit=limit,
-        progress=_progress,
-    )
+    try:
+        return measure(
+            run.scenario,
+            device=args.device,
+            steps=args.steps,
+            timeout=args.timeout,
+            memory_limit=run.memory_limit if args.device == "cuda" else None,
+            progress=_progress,
+        )
+    except VramplanError as error:
+        return failed(run.scenario, args.device, environment(args.device), Outcome.ERROR, error.message)
 
 
 def _card() -> str:

@@ -5,6 +5,7 @@ the clean step, where nothing but the allocator's own counters is read; the trac
 """
 
 import gc
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ class CudaRun:
         self._say("measuring")
         self._note(workload.run())
         self._found.steady = self._meter.close().allocated
+        self._found.facts["cuda"] = torch.version.cuda
+        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
         self._found.facts["allocator"] = allocator_facts(self._machine.stats())
         self._found.context = self._machine.held()
         self._found.reserved_at_context = self._machine.allocator.counters().reserved

@@ -1,6 +1,7 @@
 """What the driver knows about the GPU that a run would take: capacity, who holds memory on it. No torch."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,8 +101,27 @@ def card(environment: Mapping[str, str] = os.environ) -> Card:
             capacity=total,
             used=used,
             free=free,
-            processes=tuple(int(p.pid) for p in library.nvmlDeviceGetComputeRunningProcesses(handle)),
+            processes=tuple(int(process.pid) for process in _processes(library, handle)),
         )
+
+
+def idle_card(patience: float = 10.0) -> Card:
+    """The GPU that a run would take, once nobody computes on it; CannotRun when that takes more than `patience`
+    seconds.
+
+    The driver takes a while to clear up after a process that has just ended, such as the run before this one.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        found = card()
+        try:
+            check_idle(found)
+        except CannotRun:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return found
 
 
 def check_idle(found: Card) -> None:
@@ -127,7 +147,7 @@ def held(uuid: str, pid: int, used_before: int) -> Held:
     """The driver's figure for the process; where it lists no such process, what the card holds more than before."""
     with nvml() as library:
         handle = library.nvmlDeviceGetHandleByUUID(uuid)
-        for process in library.nvmlDeviceGetComputeRunningProcesses(handle):
+        for process in _processes(library, handle):
             if process.pid == pid and process.usedGpuMemory:
                 return Held(int(process.usedGpuMemory), "NVML, this process")
         _, used, _ = _memory(library, handle)
@@ -143,6 +163,14 @@ def _handle(library: Any, chosen: int | str) -> Any:
             f"CUDA_VISIBLE_DEVICES names card {chosen}, and the driver shows {count}", hint="cards count from 0"
         )
     return library.nvmlDeviceGetHandleByIndex(chosen)
+
+
+def _processes(library: Any, handle: Any) -> list[Any]:
+    """Compute processes on the card; none where the driver may not say."""
+    try:
+        return list(library.nvmlDeviceGetComputeRunningProcesses(handle))
+    except library.NVMLError:
+        return []
 
 
 def _memory(library: Any, handle: Any) -> tuple[int, int, int]:

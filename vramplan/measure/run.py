@@ -18,7 +18,7 @@ from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import environment, library_versions, require_libraries
 from vramplan.measure.managed import check_managed
-from vramplan.measure.nvml import card, check_idle
+from vramplan.measure.nvml import idle_card
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
 from vramplan.scenario import Scenario
 
@@ -62,7 +62,7 @@ def measure(
         end = _run_child([str(request), str(answer)], timeout, progress)
         if end.outcome is None and answer.exists():
             return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
-    return _failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
+    return failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
 
 
 def _facts(scenario: Scenario, device: Device, memory_limit: int | None) -> Mapping[str, Any]:
@@ -70,8 +70,7 @@ def _facts(scenario: Scenario, device: Device, memory_limit: int | None) -> Mapp
     facts = environment(device)
     if device == "cpu":
         return facts
-    found = card()
-    check_idle(found)
+    found = idle_card()
     check_managed(scenario, free=found.free, memory_limit=memory_limit)
     return {**facts, **found.facts()} | ({} if memory_limit is None else {"memory_limit": memory_limit})
 
@@ -167,13 +166,14 @@ def _from_answer(answer: dict[str, Any], scenario: Scenario, device: Device, fac
         kinds: dict[str, type[VramplanError]] = {kind.__name__: kind for kind in (UsageError, CannotRun)}
         raise kinds.get(refusal["kind"], UsageError)(refusal["message"], hint=refusal["hint"])
     if "record" not in answer:
-        return _failed(scenario, device, facts, Outcome(answer["outcome"]), answer["note"])
+        return failed(scenario, device, facts, Outcome(answer["outcome"]), answer["note"])
     record = result_from_json(answer["record"], source="the measurement")
     assert isinstance(record, Record)
     return replace(record, scenario=scenario, environment={**facts, **record.environment})
 
 
-def _failed(scenario: Scenario, device: Device, facts: Any, outcome: Outcome, note: str) -> Record:
+def failed(scenario: Scenario, device: Device, facts: Any, outcome: Outcome, note: str) -> Record:
+    """The record of a run that ended before anything was measured."""
     return Record(
         engine="measure",
         device=device,
