@@ -138,20 +138,24 @@ class _Gauge:
         """Run parts of any kind, the straight stretches between repeats and phases at once."""
         begin = 0
         for i, part in enumerate(parts):
-            if type(part) is Repeat:
+            kind = type(part)
+            if kind is Alloc or kind is Free:
+                continue
+            if begin < i:
                 self._note(self._straight(parts[begin:i]))
+            begin = i + 1
+            if isinstance(part, Repeat):
                 self._repeat(part)
-                begin = i + 1
-            elif type(part) is Enter:
-                self._note(self._straight(parts[begin:i]))
+            elif isinstance(part, Enter):
                 self.settle()
                 self._phase = part.phase
-                begin = i + 1
         self._note(self._straight(parts[begin:]))
 
     def settle(self) -> None:
         """Note the current moment if it is the highest of its phase so far."""
-        self._note(_Moment(self.total, self._held.copy()))
+        known = self.marks.get(self._phase)
+        if known is None or self.total > known.total:
+            self.marks[self._phase] = _Moment(self.total, self._held.copy())
 
     def _note(self, moment: _Moment) -> None:
         known = self.marks.get(self._phase)
@@ -183,8 +187,12 @@ class _Gauge:
         """Rounds change the totals linearly, so the highest is the first or the last: only these count."""
         if part.times < 1:
             return
-        if set(map(type, part.body)) <= _MOVES:
-            self._repeat_straight(part)
+        kinds = set(map(type, part.body))
+        if kinds <= _MOVES:
+            if len(kinds) < 2:
+                self._repeat_uniform(part)
+            else:
+                self._repeat_straight(part)
             return
         phase, left = self._phase, part.times - 1
         before, total = self._held.copy(), self.total
@@ -195,6 +203,21 @@ class _Gauge:
         if left:
             self._advance(before, total, left - 1)
             self.run(part.body)
+
+    def _repeat_uniform(self, part: Repeat) -> None:
+        """Rounds that only take or only give back have no highest moment between their ends."""
+        self.settle()
+        times, held = part.times, self._held
+        for each in part.body:
+            if type(each) is Alloc:
+                index, rounded = _INDEX[each.component], each.bytes + -each.bytes % self._granularity
+                self._sizes[each.block] = index, each.bytes, rounded
+                held[index] += times * each.bytes
+                self.total += times * rounded
+            elif type(each) is Free:
+                index, size, rounded = self._sizes[each.block]
+                held[index] -= times * size
+                self.total -= times * rounded
 
     def _repeat_straight(self, part: Repeat) -> None:
         """Every round has its highest moment at the same place: one round tells them all."""
