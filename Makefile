@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy gpu-suite clean help
+.PHONY: quickstart test check bench accuracy gpu-suite grid clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -50,6 +50,9 @@ accuracy: $(VENV)/.measure  ## both engines against published GPU measurements -
 CHUNK ?= 1
 gpu-suite: $(VENV)/.measure  ## measure chunk CHUNK of scenarios/gpu on this machine's GPU
 	$(BIN)/python -m vramplan suite scenarios/gpu --chunk $(CHUNK) --device cuda $(ARGS)
+
+grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
 
 grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)

@@ -29,15 +29,20 @@ REPORTS = Path("reports")
 WORKING = Path("build") / "grid-traces.jsonl"
 
 
-def run(index: int, engine: Engine) -> dict[str, Any]:
+def run(mapping: dict[str, Any], engine: Engine) -> dict[str, Any]:
     """What one engine says about one point: bytes by phase and component, or why it says nothing."""
-    began = time.perf_counter()
     try:
-        said = _facts(predict(scenario_from_mapping(point(index)), engine))
+        return _facts(predict(scenario_from_mapping(mapping), engine))
     except VramplanError as error:
-        said = {"refused": str(error)}
+        return {"refused": str(error)}
     except Exception as error:  # one broken point must not cost the whole grid
-        said = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        return {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+
+
+def trace(index: int) -> dict[str, Any]:
+    """What the trace says about a point, and how long that took."""
+    began = time.perf_counter()
+    said = run(point(index), "trace")
     return {"index": index, "seconds": round(time.perf_counter() - began, 2), **said}
 
 
@@ -70,16 +75,11 @@ def _read(working: Path) -> Iterator[dict[str, Any]]:
 
 def _run_all(indices: list[int], processes: int) -> Iterator[dict[str, Any]]:
     if processes == 1 or len(indices) < 2:
-        yield from (run(index, "trace") for index in indices)
+        yield from map(trace, indices)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, index, "trace") for index in indices]):
+        for future in as_completed([pool.submit(trace, index) for index in indices]):
             yield future.result()
-
-
-def row(index: int, trace: dict[str, Any]) -> Row:
-    """One point with both engines' numbers."""
-    return Row.of(point(index), run(index, "analytic"), trace)
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the working file, to look at the traces again")
     args = parser.parse_args()
     done = traces(range(args.points), args.working, args.processes)
-    rows = [row(index, trace) for index, trace in done.items()]
+    rows = [Row.of(point(index), run(point(index), "analytic"), said) for index, said in done.items()]
     about = {"date": datetime.now(UTC).date().isoformat(), "libraries": library_versions()}
     args.out.mkdir(parents=True, exist_ok=True)
     body = {**about, **summary(rows), "rows": [r.to_json() for r in rows]}

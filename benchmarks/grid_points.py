@@ -17,7 +17,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "attention": ("sdpa", "eager"),
     "seq": (512, 1024, 4096),
     "quant.double": (True, False),
-    "optimizer": ("adamw_torch", "paged_adamw_8bit", "adafactor"),
+    "optimizer": ("adamw_torch", "paged_adamw_8bit", "adamw_8bit"),
 }
 BATCHES = (1, 4)
 #: The card whose kernels both sides mean: with none named they would mean the same one.
@@ -44,15 +44,19 @@ def point(index: int) -> dict[str, Any]:
         "quant": {"type": "nf4", "double": chosen.pop("quant.double")},
         **chosen,
     }
-    if mapping["model"] in _WITHOUT_DROPOUT:
+    return _possible(mapping)
+
+
+def _possible(mapping: dict[str, Any]) -> dict[str, Any]:
+    """The point with what the libraries refuse for its model replaced."""
+    config = catalog_config(mapping["model"])
+    if any(
+        "experts" in key for key in config
+    ):  # peft has no dropout for adapters of experts, which are bare parameters
         mapping["lora"]["dropout"] = 0.0
+    if config["model_type"] == "gpt_oss":  # transformers: no sdpa with attention sinks
+        mapping["attention"] = "eager"
     return mapping
-
-
-#: peft has no dropout for adapters of experts that are 3-D parameters.
-_WITHOUT_DROPOUT = frozenset(
-    name for name in catalog_names() if catalog_config(name)["model_type"] in ("mixtral", "qwen3_moe", "gpt_oss")
-)
 
 
 def title(mapping: dict[str, Any]) -> str:
