@@ -92,9 +92,9 @@ def eager(
         "scaled scores",
     )
     if spec.softcap:
-        weights = scale(
-            t, pointwise(t, scale(t, weights, "capped scores"), "tanh of scores", saves="result"), "soft-capped scores"
-        )
+        weights = scale(t, weights, "capped scores")
+        weights = pointwise(t, weights, "tanh of scores", saves="result")
+        weights = scale(t, weights, "soft-capped scores")
     if mask is not None:
         weights = add(t, weights, mask, "masked scores")
     weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
@@ -216,11 +216,13 @@ def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
 
 
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
-    """`_safe_softmax`: rows without any position become zeros; saves its result."""
+    """`_safe_softmax` (SoftMax.cpp): `where(masked_rows, 0, softmax)`, all of it locals; saves its result."""
     grad_needed = t.needs_grad(scores)
-    out = t.new(scores.shape, scores.kind, "attention weights")
+    plain = t.new(scores.shape, scores.kind, "softmax")
     masked = t.new(scores.shape, BOOL, "masked positions")
-    del masked
+    rows = t.new((*scores.shape[:-1], 1), BOOL, "rows without a position")
+    out = t.new(scores.shape, scores.kind, "attention weights")
+    del plain, masked, rows
     if not grad_needed:
         return out
     saved = t.save((out,))
