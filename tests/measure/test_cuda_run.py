@@ -169,6 +169,8 @@ def test_out_of_memory_in_a_step_names_what_was_resident() -> None:
     assert last is not Phase.LOAD
     assert record.ledger.bytes(last, Component.WEIGHTS) == 92_160 // 2
     assert record.ledger.bytes(last, Component.ADAPTERS) > 0
+    assert record.context > 0
+    assert set(record.environment["allocator"]) >= {"segments", "ooms", "retries"}
     assert result_from_json(record.to_json()).to_json() == record.to_json()
 
 

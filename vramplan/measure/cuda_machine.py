@@ -11,6 +11,7 @@ from vramplan.errors import CannotRun
 from vramplan.measure import nvml
 from vramplan.measure.cuda import Allocator, CudaAllocator
 from vramplan.measure.cuda_history import MAX_ENTRIES
+from vramplan.measure.cuda_rules import TEMPORARIES
 from vramplan.measure.cuda_tracker import CudaTracker, cuda_opener
 
 
@@ -56,8 +57,8 @@ class CudaMachine:
             torch.cuda.set_per_process_memory_fraction(min(1.0, memory_limit / total))
 
     def tracker(self, vocab: int) -> CudaTracker:
-        """A tracker of the card's storages that looks inside bitsandbytes' kernels."""
-        return CudaTracker(vocab=vocab, device="cuda", openers={"bitsandbytes": cuda_opener()})
+        """It looks inside bitsandbytes' kernels; what torch's kernels take inside themselves it knows by rule."""
+        return CudaTracker(vocab=vocab, device="cuda", rules=TEMPORARIES, openers={"bitsandbytes": cuda_opener()})
 
     def stats(self) -> Mapping[str, int]:
         """`torch.cuda.memory_stats` now."""

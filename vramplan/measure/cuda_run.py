@@ -71,6 +71,7 @@ class CudaRun:
                 self._clean(workload)
             except torch.OutOfMemoryError as error:
                 self._meter.close()
+                self._look()
                 self._found.named = self._so_far()
                 return self._written(Outcome.OOM, _one_line(error))
             with self._tolerated("timing"):
@@ -98,11 +99,7 @@ class CudaRun:
         self._say("measuring")
         self._note(workload.run())
         self._found.steady = self._meter.close().allocated
-        self._found.facts["cuda"] = torch.version.cuda
-        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
-        self._found.facts["allocator"] = allocator_facts(self._machine.stats())
-        self._found.context = self._machine.held()
-        self._found.reserved_at_context = self._machine.allocator.counters().reserved
+        self._look()
         self._found.facts["managed"] = managed_bytes(workload)
         peaks = self._meter.peaks.values()
         self._found.facts["allocator_check"] = check_replay(
@@ -111,6 +108,14 @@ class CudaRun:
             allocated=max(peak.allocated for peak in peaks),
             reserved=max(peak.reserved for peak in peaks),
         )
+
+    def _look(self) -> None:
+        """What the allocator and the driver say now."""
+        self._found.facts["cuda"] = torch.version.cuda
+        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+        self._found.facts["allocator"] = allocator_facts(self._machine.stats())
+        self._found.context = self._machine.held()
+        self._found.reserved_at_context = self._machine.allocator.counters().reserved
 
     def _timed(self, workload: Workload) -> None:
         self._say(f"timing {self._steps} steps")
