@@ -51,7 +51,8 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
     for entry in prediction.ledger.entries:
         if entry.component != "context":
             phases[entry.phase.value][entry.component.value] = entry.bytes
-    return {"phases": phases, "reserved": max(prediction.reserved.values())}
+    doubts = [warning for warning in prediction.warnings if "--engine trace" in warning]
+    return {"phases": phases, "reserved": max(prediction.reserved.values()), "doubts": doubts}
 
 
 def traces(indices: Iterable[int], working: Path, processes: int) -> dict[int, dict[str, Any]]:

@@ -23,6 +23,8 @@ class Row:
     trace: Parts
     reserved: tuple[int, int]
     """Highest reserved of the run: closed form, trace."""
+    doubts: tuple[str, ...] = ()
+    """What the closed form itself says is not exact."""
     missing: str = ""
     """Which engine said nothing, and why."""
 
@@ -36,8 +38,9 @@ class Row:
             if kind in said
         ]
         if missing:
-            return cls(mapping, {}, {}, (0, 0), "; ".join(missing))
-        return cls(mapping, analytic["phases"], trace["phases"], (analytic["reserved"], trace["reserved"]))
+            return cls(mapping, {}, {}, (0, 0), missing="; ".join(missing))
+        reserved = (analytic["reserved"], trace["reserved"])
+        return cls(mapping, analytic["phases"], trace["phases"], reserved, tuple(analytic.get("doubts", ())))
 
     @property
     def peaks(self) -> tuple[int, int]:
@@ -80,6 +83,7 @@ class Row:
             "peak": dict(zip(("analytic", "trace"), self.peaks, strict=True)) | {"error": round(self.peak_error, 6)},
             "reserved": reserved | {"error": round(self.reserved_error, 6)},
             "phases": phases,
+            "doubts": list(self.doubts),
         }
 
 
@@ -88,43 +92,61 @@ def _relative(ours: int, theirs: int) -> float:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """Mean and worst absolute error, of the peaks and of every phase."""
-    compared = [row for row in rows if not row.missing]
-    errors = {"peak allocated": [r.peak_error for r in compared], "peak reserved": [r.reserved_error for r in compared]}
-    errors |= {phase: [row.phase_error(phase) for row in compared] for phase in PHASES}
+    """Mean and worst error of the peaks and of every phase: of the rows that have no doubts, and of the others."""
     return {
-        "compared": len(compared),
-        "missing": len(rows) - len(compared),
-        "errors": {
-            name: {
-                "mean": round(mean(map(abs, values)), 6),
-                "worst": round(max(values, key=abs), 6),
-                "within 1 %": sum(abs(value) <= MISS for value in values),
-            }
-            for name, values in errors.items()
-            if values
-        },
+        "missing": sum(bool(row.missing) for row in rows),
+        "known": _errors([row for row in rows if not row.missing and not row.doubts]),
+        "doubted": _errors([row for row in rows if row.doubts]),
     }
+
+
+def _errors(rows: Sequence[Row]) -> dict[str, Any]:
+    errors = {"peak allocated": [r.peak_error for r in rows], "peak reserved": [r.reserved_error for r in rows]}
+    errors |= {phase: [row.phase_error(phase) for row in rows] for phase in PHASES}
+    figures = {
+        name: {
+            "mean": round(mean(map(abs, values)), 6),
+            "worst": round(max(values, key=abs), 6),
+            "within 1 %": sum(abs(value) <= MISS for value in values),
+        }
+        for name, values in errors.items()
+        if values
+    }
+    return {"scenarios": len(rows), "errors": figures}
 
 
 def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """The report as Markdown."""
     found = summary(rows)
     libraries = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
+    known, doubted = found["known"], found["doubted"]
     lines = [
         "# The closed form against the trace",
         "",
-        f"{found['compared']} scenarios on {about['date']} with {libraries}, for {_cards(rows)}: models of "
-        f"{_families(rows)} of the catalogue's {len(families())} architectures at full size, settings drawn with a "
-        "fixed seed. Errors are of the closed form relative to the trace; `make grid` does it again.",
+        f"{known['scenarios'] + doubted['scenarios']} scenarios on {about['date']} with {libraries}, "
+        f"for {_cards(rows)}: models of {_families(rows)} of the catalogue's {len(families())} architectures at full size, settings drawn "
+        "with a fixed seed. Errors are of the closed form relative to the trace; `make grid` does it again.",
+        *_table("Scenarios that the closed form knows", known),
+    ]
+    if doubted["scenarios"]:
+        lines += _table("Scenarios of which it warns that it is not exact", doubted)
+        doubts = Counter(doubt for row in rows for doubt in row.doubts)
+        lines += ["", *(f"- {doubt}: {number} scenarios" for doubt, number in doubts.items())]
+    return "\n".join([*lines, *_by_family(rows), *_misses(rows), *_missing(rows)]) + "\n"
+
+
+def _table(title: str, found: dict[str, Any]) -> list[str]:
+    lines = [
         "",
-        "| allocated at the high-water mark of | mean error | worst error | within 1 % |",
+        f"## {title}",
+        "",
+        "| high-water mark of | mean error | worst error | within 1 % |",
         "|---|--:|--:|--:|",
     ]
     for name, figures in found["errors"].items():
-        share = f"{figures['within 1 %']} of {found['compared']}"
+        share = f"{figures['within 1 %']} of {found['scenarios']}"
         lines.append(f"| {name} | {figures['mean']:.3%} | {figures['worst']:+.2%} | {share} |")
-    return "\n".join([*lines, *_by_family(rows), *_misses(rows), *_missing(rows)]) + "\n"
+    return lines
 
 
 def _cards(rows: Sequence[Row]) -> str:

@@ -62,11 +62,15 @@ def side(**phases: int) -> dict[str, Any]:
 def test_errors_are_relative_to_the_trace() -> None:
     good = Row.of(point(0), side(loss=100), side(loss=100))
     bad = Row.of(point(1), side(loss=100, backward=120), side(loss=100, backward=100))
-    silent = Row.of(point(2), {"refused": "no such thing"}, side())
+    doubted = Row.of(point(2), {**side(step=300), "doubts": ["its layer"]}, side(step=100))
+    silent = Row.of(point(3), {"refused": "no such thing"}, side())
     assert silent.missing == "closed form refused: no such thing"
-    # peaks 200 = 200 and 220 against 200: 0 and +10 %
-    assert summary([good, bad, silent])["errors"]["peak allocated"] == {"mean": 0.05, "worst": 0.1, "within 1 %": 1}
-    text = markdown([good, bad, silent], {"date": "2026-01-01", "libraries": {"torch": "2.13.0"}})
+    found = summary([good, bad, doubted, silent])
+    # peaks 200 = 200 and 220 against 200: 0 and +10 %; the doubted one 400 against 200
+    assert found["known"]["errors"]["peak allocated"] == {"mean": 0.05, "worst": 0.1, "within 1 %": 1}
+    assert found["doubted"]["errors"]["peak allocated"] == {"mean": 1.0, "worst": 1.0, "within 1 %": 0}
+    text = markdown([good, bad, doubted, silent], {"date": "2026-01-01", "libraries": {"torch": "2.13.0"}})
     assert "| backward | 5.000% | +10.00% | 1 of 2 |" in text
     assert "backward (the peak) | +10.00% | +20 B | workspace +20 B |" in text
+    assert "- its layer: 1 scenarios" in text
     assert "closed form refused: no such thing" in text
