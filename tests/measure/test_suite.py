@@ -131,7 +131,7 @@ def test_the_shipped_suite_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_suite_really_runs_on_the_cpu_and_resumes(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (suite / "suite.toml").write_text('chunks = [["two"]]')
+    (suite / "suite.toml").write_text('chunks = [["two"]]\n[limits]\ntwo = 0.5\n')  # a CPU has no limit to set
     command = ["suite", str(suite), "--device", "cpu", "--steps", "1", "--out", str(suite / "out")]
     assert main(command) == 0
     record = load_result(suite / "out" / "two.json")

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    default = Path("scenarios/gpu")
-    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, default=default, help="default scenarios/gpu")
+    parser.add_argument("directory", metavar="DIR", nargs="?", type=Path, help="default: the shipped scenarios/gpu")
     parser.add_argument("--chunk", type=count("--chunk"), metavar="N", help="only this chunk")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default reports/records/ and the card's name")
     parser.add_argument("--gpu", metavar="NAME", default="", help="card that is predicted (default: this machine's)")
@@ -35,12 +35,15 @@ def run(args: Namespace) -> Answer:
     """Measure what has no fresh record yet; no when a run did not end as predicted."""
     from vramplan.measure.environment import require_libraries
     from vramplan.measure.suite import chunk, read_suite, run_suite
+    from vramplan.targets import SHIPPED
 
     if not args.dry_run:
         require_libraries()
     title = "" if args.dry_run or args.device == "cpu" else _card()
     named = _named(args.gpu) if args.gpu else _catalogued(title)
-    runs = chunk(read_suite(args.directory, gpu=named), args.chunk)
+    runs = chunk(read_suite(args.directory or SHIPPED / "gpu", gpu=named), args.chunk)
+    if args.device == "cpu":  # which has no allocator that could be limited
+        runs = tuple(replace(run, share=None) for run in runs)
     if args.dry_run:
         from vramplan.report.suite_text import render_plan
 
