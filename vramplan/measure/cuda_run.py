@@ -121,7 +121,9 @@ class CudaRun:
         self._say(f"timing {self._steps} steps")
         workload.meter = NoMeter()
         results: list[Tensor] = []
+        self._machine.allocator.reset_peaks()
         times = self._machine.times(lambda: results.append(workload.run()), self._steps)
+        self._found.facts["bare_steps_peak"] = self._machine.allocator.counters().allocated_peak
         for result in results:  # reading a loss waits for the device: not between the steps
             self._note(result)
         self._found.timings = timings(times, self._scenario, self._losses)
