@@ -124,8 +124,9 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         "# The closed form against the trace",
         "",
         f"{known['scenarios'] + doubted['scenarios']} scenarios on {about['date']} with {libraries}, "
-        f"for {_cards(rows)}: models of {_families(rows)} of the catalogue's {len(families())} architectures at full size, settings drawn "
-        "with a fixed seed. Errors are of the closed form relative to the trace; `make grid` does it again.",
+        f"for {_cards(rows)}: models of {_families(rows)} of the catalogue's {len(families())} architectures at full "
+        "size, settings drawn with a fixed seed. Errors are of the closed form relative to the trace; `make grid` "
+        "does it again.",
         *_table("Scenarios that the closed form knows", known),
     ]
     if doubted["scenarios"]:

@@ -152,7 +152,7 @@ def test_short_timelines_have_pictures(timeline: Timeline) -> None:
 
 
 def test_a_long_label_is_shortened_in_the_legend_and_whole_in_its_tooltip() -> None:
-    label = "model.layers.31.self_attn." + "very_" * 20 + "long"
+    label = "model.layers.*.self_attn." + "very_" * 20 + "long"
     svg = render_timeline(Timeline((Alloc(1, GIB, Component.LOGITS, label),)), title="t", width=400)
     assert label in [element.text for element in ET.fromstring(svg).iter(f"{SVG}title")]
     assert max(map(len, texts(svg))) < 60

@@ -35,7 +35,7 @@ def step_warnings(scenario: Scenario) -> tuple[str, ...]:
 
 @dataclass
 class StepRun:
-    """Runs the training loop of `vramplan.training.step` on a tape."""
+    """Runs the training loop of `training.step` on a tape."""
 
     scenario: Scenario
     device: Device

@@ -52,6 +52,7 @@ _LEFT, _RIGHT, _HEIGHT, _ROW, _HEADROOM = 52, 14, 300, 20, 18  # margins, height
 _TOP_TENSORS = 6
 _LETTER, _HEADING_LETTER = 7.2, 10.6  # width of a letter at 13 and 17 pixels in a wide font, for line breaks
 _LABEL_LETTER = 6.6  # ... on average
+_LEGEND_LETTER = 7.4  # ... of a legend, which may be in capitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,7 @@ class Picture:
             x, y = (x + width + 40, y) if self._beside else (x, y + _ROW * (len(rows) + 2))
 
     def _legend_block(self, rows: Sequence[_Row], x: int, y: int, width: int) -> Iterator[str]:
-        room = int((width - 75) / _LABEL_LETTER)
+        room = int((width - 75) / _LEGEND_LETTER)
         for i, row in enumerate(rows):
             text = row.text if len(row.text) <= room else f"{row.text[: room // 2 - 1]}…{row.text[-room // 2 :]}"
             yield (

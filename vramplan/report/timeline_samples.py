@@ -1,5 +1,6 @@
 """A timeline thinned out to what the eye can see: one column per pixel or so, each with its highest moment."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -8,6 +9,9 @@ from typing import NamedTuple
 from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
 from vramplan.timeline import Alloc, Enter, Event, Free, Timeline
 
+#: What names in a trace begin with: peft's wrapper and the model inside it.
+_PREFIX = re.compile(r"base_model\.(?:model\.)*")
+_LAYER = re.compile(r"\.\d+(?=\.| |$)")
 COLUMNS = 720
 LEAST_SHARE = 0.09  # of the width for the shortest phase: the loss has ten events, backward ten thousand
 INDEX = {component: i for i, component in enumerate(Component)}
@@ -122,6 +126,11 @@ def _visits(events: Sequence[Event]) -> tuple[Visit, ...]:
     return tuple(Visit(*stretch, *edge) for stretch, edge in zip(stretches, pairwise(edges), strict=True))
 
 
+def _readable(label: str) -> str:
+    """The label without peft's and the model's prefixes and without which layer it is of."""
+    return _LAYER.sub(".*", _PREFIX.sub("", label))
+
+
 def _tensors(events: Iterable[Event]) -> tuple[Tensors, ...]:
     """What is in use after the events, tensors of one label and component together."""
     live: dict[int, Alloc] = {}
@@ -132,7 +141,7 @@ def _tensors(events: Iterable[Event]) -> tuple[Tensors, ...]:
             del live[event.block]
     groups: dict[tuple[str, Component], list[int]] = {}
     for block in live.values():
-        groups.setdefault((block.label, block.component), []).append(block.bytes)
+        groups.setdefault((_readable(block.label), block.component), []).append(block.bytes)
     tensors = [Tensors(label, component, len(sizes), sum(sizes)) for (label, component), sizes in groups.items()]
     moving = [group for group in tensors if group.component not in STATIC_COMPONENTS]
     return tuple(sorted(moving or tensors, key=lambda group: -group.bytes))
