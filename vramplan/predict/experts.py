@@ -1,6 +1,7 @@
 """Mixtures of experts as transformers 5.17 runs them (integrations/moe.py): a router, all experts' products grouped."""
 
 from vramplan.architecture import Experts
+from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, mul, reshape, scale, softmax, split
 from vramplan.predict.operations_mlp import activation
@@ -32,7 +33,8 @@ def _with_shared(t: Tape, m: Modules, experts: Experts, x: Tensor, flat: Tensor)
 
 def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> tuple[Tensor, Tensor]:
     """Scores of all experts, the best of them, their weights: small beside the experts' own tensors."""
-    weight = m.tensors["mlp.gate.weight"]
+    parameter = Parameter(t, m, "mlp.gate.weight")
+    weight = parameter(t)
     if family == "deepseek_v2":
         logits = linear(t, cast(t, flat, FLOAT32, "router input fp32"), cast(t, weight, FLOAT32), None, "router logits")
     else:
@@ -63,23 +65,27 @@ def _topk(t: Tape, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
     """`grouped_mm_experts_forward`: tokens copied once per chosen expert and sorted by expert."""
     rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
+    down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
     order = [t.new((rows,), INT64, what) for what in ("experts sorted", "permutation")]
     chosen = gather(t, flat, rows, "tokens per expert")
     sorted_weights = gather(t, reshape(t, weights, (rows, 1)), rows, "router weights sorted")
     offsets = t.new((experts.count,), INT32, "offsets")
     sentinel = t.new((rows, 1), BOOL, "rows of no expert")
     chosen = _fill_in_place(t, chosen, sentinel)
-    out = _grouped_product(t, chosen, m.tensors["mlp.experts.gate_up_proj"], 2 * experts.intermediate, offsets)
+    first = gate_up(t)
+    out = _grouped_product(t, chosen, first, 2 * experts.intermediate, offsets)
     out = _fill(t, out, sentinel)
     out = _gate(t, experts, out)
-    out = _grouped_product(t, out, m.tensors["mlp.experts.down_proj"], hidden, offsets)
+    second = down(t)
+    out = _grouped_product(t, out, second, hidden, offsets)
     out = _fill(t, out, sentinel)
     weighted = mul(t, out, sorted_weights, "weighted output")
     inverse = t.new((rows,), INT64, "inverse permutation")
     weighted = gather(t, weighted, rows, "weighted output in order")
     result = _summed(t, weighted, indices.shape)
-    del order, inverse
-    return cast(t, result, flat.kind, "experts' output")
+    result = cast(t, result, flat.kind, "experts' output")
+    del order, inverse, first, second
+    return result
 
 
 def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:

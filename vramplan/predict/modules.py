@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.ledger import Component
-from vramplan.predict.adapters import adapted
+from vramplan.predict.adapters import adapted, expert_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.operations import layer_norm, rms_norm
@@ -29,8 +29,11 @@ class Modules:
         self._norm_is_rms = scenario.architecture.norm == "rms"
         self.projections: dict[str, Projection] = {}
         self.tensors: dict[str, Tensor] = {}
+        self.adapters: dict[str, Adapter] = {}
+        """Those of bare parameters, by the parameter's path."""
         full = scenario.method is Method.FULL
-        targets = resolve_targets(scenario.architecture, scenario.lora).modules if scenario.method.adapts else ()
+        resolved = resolve_targets(scenario.architecture, scenario.lora) if scenario.method.adapts else None
+        targets = resolved.modules if resolved else ()
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:
             if weight.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD):
@@ -38,6 +41,8 @@ class Modules:
                 self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), targets)
             elif weight.kind is not WeightKind.BIAS:
                 self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
+                if resolved and (factor := resolved.rank_factor(weight)):
+                    self.adapters[weight.path] = _parameter_adapter(t, scenario, weight, factor)
 
     def norm(self, t: Tape, path: str, x: Tensor, *, upcast_weight: bool = False, shifted: bool = False) -> Tensor:
         """The norm at `path`."""
@@ -77,6 +82,12 @@ def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
     kind, rank = FLOATS[scenario.lora.dtype.value], scenario.lora.rank
     a = t.parameter((rank, inputs), kind, trained=True)
     return Adapter(a, t.parameter((outputs, rank), kind, trained=True), scenario.lora.dropout > 0)
+
+
+def _parameter_adapter(t: Tape, scenario: Scenario, weight: Weight, factor: int) -> Adapter:
+    kind = FLOATS[scenario.lora.dtype.value]
+    a, b = (t.parameter(shape, kind, trained=True) for shape in expert_shapes(weight, scenario.lora.rank * factor))
+    return Adapter(a, b, dropout=False)
 
 
 def _quantised(scenario: Scenario) -> Quantised:
