@@ -216,13 +216,14 @@ def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
 
 
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
-    """`_safe_softmax` (SoftMax.cpp): `where(masked_rows, 0, softmax)`, all of it locals; saves its result."""
+    """`_safe_softmax` (SoftMax.cpp): rows without any position become zeros, in place; saves its result.
+
+    Only for subclasses of tensors (fake ones too) does torch make another full tensor here.
+    """
     grad_needed = t.needs_grad(scores)
-    plain = t.new(scores.shape, scores.kind, "softmax")
-    masked = t.new(scores.shape, BOOL, "masked positions")
-    rows = t.new((*scores.shape[:-1], 1), BOOL, "rows without a position")
     out = t.new(scores.shape, scores.kind, "attention weights")
-    del plain, masked, rows
+    masked = t.new(scores.shape, BOOL, "masked positions")
+    del masked
     if not grad_needed:
         return out
     saved = t.save((out,))
