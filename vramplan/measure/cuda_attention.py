@@ -154,9 +154,10 @@ def _math(
     query, key, value = _lowered(query, key, value)
     if mask is not None and mask.dtype is torch.bool:
         mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
-    out: Tensor = aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout, causal, scale=scale, enable_gqa=grouped
-    )[0]
+    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):  # autocast is done with the call once it has cast the inputs
+        out: Tensor = aten._scaled_dot_product_attention_math(
+            query, key, value, mask, dropout, causal, scale=scale, enable_gqa=grouped
+        )[0]
     return out
 
 
@@ -169,6 +170,7 @@ def _expanded(tensor: Tensor, repeats: int) -> Tensor:
     return spread.reshape(batch, heads * repeats, rows, size)
 
 
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 _KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn, Kernel.MATH: _math}
 
 

@@ -61,7 +61,7 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
         if (
             attention == "eager"
             or broadcasts(scenario.architecture)
-            or (windowed and attention != "flash_attention_2" and min(windows) < scenario.seq)
+            or (windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq)
         ):
             masks[windowed] = _mask(t, scenario, attention, kind)
     t.scope = ""
@@ -77,7 +77,7 @@ def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
 
 
 def attention_kernels(scenario: Scenario, t: Tape, kind: Kind) -> dict[bool, str]:
-    """For layers without and with a window that the sequence leaves: `eager`, `flash_attention_2`, or sdpa's kernel."""
+    """For layers without and with a window that the sequence fills: `eager`, `flash_attention_2`, or sdpa's kernel."""
     name = scenario.attention
     if name in ("eager", "flash_attention_2"):
         return {False: name, True: name}

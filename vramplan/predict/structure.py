@@ -53,7 +53,7 @@ def _templates(key: _Key) -> Template:
 def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """The scenario with primes for batch and sequence; None when the step depends on them in other ways than size.
 
-    Such ways: a batch of one makes some copies views, a window shorter than the sequence needs a mask, few rows make
+    Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, few rows make
     bitsandbytes' kernels fused, a loss in chunks has as many of them as the tokens fill.
     """
     if scenario.stack.loss is not LossKernel.TORCH:
@@ -64,7 +64,7 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     windows = {block.attention.window for block in scenario.architecture.blocks} - {0}
     sizes = {extent for weight, _ in scenario.architecture.counted for extent in weight.shape}
     for seq in _SEQUENCES:
-        alike = all((window < seq) == (window < scenario.seq) for window in windows)
+        alike = all((window <= seq) == (window <= scenario.seq) for window in windows)
         rows = device == "cpu" or batch * seq > NEVER_FUSED_ROWS
         if alike and rows and not any(size % seq == 0 or size % _BATCH == 0 for size in sizes):
             return msgspec.structs.replace(scenario, batch=batch, seq=seq)
