@@ -7,7 +7,7 @@ import msgspec
 
 from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
-from vramplan.predict.checkpoints import run_checkpointed
+from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.families import embed, final_norm, known, layer_function
 from vramplan.predict.generic import stand_in
 from vramplan.predict.loss import causal_loss, chunked_loss, head_logits, liger_loss
@@ -95,27 +95,32 @@ class CausalModel:
         if cache is None or not cache.layers:  # one new token sees everything before it
             context.masks = causal_masks(t, s, hidden.kind)
         context.tables = rotary(t, s, hidden.kind)
-        number = 0
+        number, weights = 0, None
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
-            hidden = t.open(group, hidden)
+            hidden = t.open(group, hidden, weights)
             for block, own in zip(run.blocks, modules, strict=True):
                 if cache is not None:
                     cache.current = number
                 number += 1
-                hidden = self._layer(own, context, self.architecture.blocks[block], hidden)
-            hidden = t.close(group, hidden)
+                hidden, weights = self._layer(own, context, self.architecture.blocks[block], hidden)
+            hidden = t.close(group, hidden, weights)
         hidden = final_norm(t, self.outside, s.architecture, hidden)
-        del held
+        del held, weights
         return hidden
 
-    def _layer(self, own: Modules, context: Context, block: Block, hidden: Tensor) -> Tensor:
+    def _layer(self, own: Modules, context: Context, block: Block, hidden: Tensor) -> Returned:
+        """The layer's output, and what its caller's variable holds besides until the next layer has returned."""
         t, function = self.t, layer_function(context.architecture)
 
-        def run(x: Tensor) -> Tensor:
-            return function(t, own, context, block, x)
+        def run(x: Tensor) -> Returned:
+            out = function(t, own, context, block, x)
+            weights, context.returned = context.returned, None
+            return out, weights
 
         kind = self.scenario.checkpointing if self.scenario.method.trains else Checkpointing.OFF
-        return run_checkpointed(t, run, hidden, kind)
+        out, weights = run_layer(t, run, hidden, kind)
+        # without a checkpoint the graph itself keeps the weights, for longer
+        return out, None if kind is Checkpointing.OFF and t.recording else weights
 
 
 def _patterns(architecture: Architecture, seq: int) -> Iterator[_Layers]:
@@ -137,7 +142,7 @@ def _kinds(architecture: Architecture, seq: int) -> list[int]:
     numbers: list[int] = []
     for index, block in enumerate(architecture.blocks):
         window = block.attention.window
-        effective = window if 0 < window < seq or own_tables(architecture) else 0
+        effective = window if 0 < window <= seq or own_tables(architecture) else 0
         alike = replace(block, attention=replace(block.attention, window=effective))
         numbers.append(seen.index(alike) if alike in seen else index)
         seen.append(alike)

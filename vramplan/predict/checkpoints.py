@@ -5,11 +5,18 @@ from collections.abc import Callable
 from vramplan.predict.tape import UINT8, Frame, Gradients, Tape, Tensor
 from vramplan.scenario import Checkpointing
 
-Layer = Callable[[Tensor], Tensor]
+#: A layer's output, and the attention weights where it returns them too.
+Returned = tuple[Tensor, Tensor | None]
+Layer = Callable[[Tensor], Returned]
 
 
-def run_checkpointed(t: Tape, layer: Layer, hidden: Tensor, kind: Checkpointing) -> Tensor:
-    """The layer's output; what backward will need is kept, or made again from `hidden`."""
+def run_checkpointed(t: Tape, function: Callable[[Tensor], Tensor], x: Tensor, kind: Checkpointing) -> Tensor:
+    """What a function of one tensor returns; what backward will need is kept, or made again from `x`."""
+    return run_layer(t, lambda again: (function(again), None), x, kind)[0]
+
+
+def run_layer(t: Tape, layer: Layer, hidden: Tensor, kind: Checkpointing) -> Returned:
+    """The same for a layer."""
     if kind is Checkpointing.OFF:
         return layer(hidden)
     if kind is Checkpointing.REENTRANT:
@@ -22,7 +29,7 @@ def _random_state(t: Tape) -> Tensor | None:
     return None if t.cuda else t.new((5056,), UINT8, "random generator's state")
 
 
-def _non_reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Tensor:
+def _non_reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Returned:
     """Saved tensors become holders; the frame keeps the layer's input until the last holder goes."""
     if not t.recording:
         return layer(hidden)
@@ -31,34 +38,40 @@ def _non_reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Tensor:
         layer(hidden)
 
     before, t.frame = t.frame, Frame(run, t.autocast, _random_state(t))
-    out = layer(hidden)
+    returned = layer(hidden)
     t.frame = before
-    return out
+    return returned
 
 
-def _reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Tensor:
+def _reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Returned:
     """`CheckpointFunction`: forward without graph; backward runs the whole layer again and backs through it at once."""
     grad_needed = t.needs_grad(hidden)
     random = _random_state(t)
     saved = t.save((hidden,)) if grad_needed else []
     with t.no_grad():
-        out = layer(hidden)
+        out, weights = layer(hidden)
     if not grad_needed:
-        return out
+        return out, weights
     autocast = t.autocast
+    second = None if weights is None else (weights.shape, weights.kind)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        # nobody used the second output: autograd makes zeros for its gradient
+        zeros = None if second is None else t.new(*second, "gradient of attention weights")
         detached = t.detach(saved[0])
         leaf = t.require_grad(detached)
         recording, t.recording = t.recording, True
         casts, t.casts = t.casts, {}
         with t.casting(autocast):
-            output = layer(detached)
+            output, again = layer(detached)
         t.recording, t.casts = recording, casts
+        if again is not None and again.node is not None:
+            again.node.gradient = zeros
         t.backward(output, grad)
+        del again, zeros
         return (leaf.grad,)
 
     t.record(out, (hidden,), saved, backward)
     assert out.node is not None
     out.node.kept = random
-    return out
+    return out, weights

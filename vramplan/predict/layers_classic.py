@@ -7,6 +7,7 @@ from vramplan.architecture import Attention, Block
 from vramplan.predict.decoder import heads, plain_mlp, rotate_partly, split_heads
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, add_in_place, dropout, narrow, reshape, scale, split
+from vramplan.predict.operations_attention import falcon_eager
 from vramplan.predict.tape import Tape, Tensor
 
 
@@ -129,14 +130,16 @@ def falcon(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Ten
     two = "ln_mlp.weight" in m.tensors
     x = m.norm(t, "ln_attn" if two else "input_layernorm", hidden)
     for_mlp = m.norm(t, "ln_mlp", hidden) if two else x
-    attended, _weights = _falcon_attention(t, m, c, block.attention, x)
+    attended, weights = _falcon_attention(t, m, c, block.attention, x)
     if not facts.get("parallel_residual"):
         residual = add(t, residual, attended, "residual")
         for_mlp = m.norm(t, "post_attention_layernorm", residual)
     fed = _neox_mlp(t, m, block, for_mlp)
     if facts.get("parallel_residual"):
         fed = add_in_place(t, fed, attended)
-    return add(t, residual, _drop(t, c, fed), "layer output")
+    output = add(t, residual, _drop(t, c, fed), "layer output")
+    c.returned = weights
+    return output
 
 
 def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -149,5 +152,8 @@ def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tens
     if facts.rotary_dim:
         query, key = _rotated_apart(t, c, query, key)
     key, value = c.remember(t, key, value)
-    out, weights = c.attend(t, query, key, value, heads(c, facts))
-    return m["self_attention.dense"](t, _joined(t, out, facts)), weights
+    if c.kernels[True] == "eager":
+        out, weights = falcon_eager(t, query, key, value, c.masks.get(False), heads(c, facts), x.kind)
+        return m["self_attention.dense"](t, _joined(t, out, facts)), weights
+    out, _weights = c.attend(t, query, key, value, heads(c, facts))
+    return m["self_attention.dense"](t, _joined(t, out, facts)), None

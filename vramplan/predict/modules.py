@@ -148,6 +148,8 @@ class Context:
     """For layers without and with a sliding window."""
 
     cache: Cache | None = None
+    returned: Tensor | None = None
+    """Attention weights that the layer that ran last returns beside its output (Falcon)."""
 
     def remember(self, t: Tape, key: Tensor, value: Tensor, window: int = 0) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens so far, these included."""

@@ -104,6 +104,34 @@ def eager(
     return _heads_last(t, out, copy=True), weights
 
 
+def falcon_eager(
+    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, kind: Kind
+) -> tuple[Tensor, Tensor]:
+    """FalconAttention's own: scores are divided in place and masked, the softmax is in `kind`, the layer's input's."""
+    keys = _transposed(t, repeat_kv(t, lowered(t, key, "key cast"), spec.heads))
+    scores = _scaled_in_place(t, batched(t, query, keys, "scores"))
+    del keys
+    masked = scores if mask is None else add(t, scores, mask, "masked scores")
+    weights = softmax(t, masked, kind)
+    del masked, scores
+    low = lowered(t, weights, "attention weights cast")
+    out = batched(t, low, repeat_kv(t, lowered(t, value, "value cast"), spec.heads), "attention output")
+    del low
+    return _heads_last(t, out, copy=True), weights
+
+
+def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
+    """`x /= number`: x's storage; the gradient is divided into a new tensor."""
+    out = t.view(x, x.shape)
+    if not t.needs_grad(x):
+        return out
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(grad.shape, grad.kind, "scaled scores gradient"),)
+
+    return t.record(out, (x,), [], backward)
+
+
 def _heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
     """`transpose(1, 2).contiguous()`: a copy unless the kernel laid its output out that way."""
     batch, heads, seq, dim = out.shape

@@ -348,21 +348,29 @@ class Tape:
         """From here on the high-water mark belongs to `phase`."""
         self.script.enter(phase)
 
-    def open(self, group: Group, hidden: Tensor) -> Tensor:
-        """Begin a round of repeated layers: `hidden` changes hands, and so will its gradient in backward."""
+    def open(self, group: Group, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Begin a round of repeated layers: `hidden` changes hands, and so will its gradient in backward.
+
+        So does a tensor that is held beside it, outside the graph.
+        """
         if group.times == 1:
             return hidden
         self.script.open(group)
         self._hand_over(hidden)
+        if beside is not None:
+            self._hand_over(beside)
         return self._seam(hidden, lambda grad: self._leave(grad))
 
-    def close(self, group: Group, hidden: Tensor) -> Tensor:
+    def close(self, group: Group, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
         """End a round of repeated layers."""
         if group.times == 1:
             return hidden
-        self.script.free(self._block(hidden))
+        passed = [hidden] if beside is None else [hidden, beside]
+        for tensor in passed:
+            self.script.free(self._block(tensor))
         self.script.close()
-        self._adopt(hidden)
+        for tensor in passed:
+            self._adopt(tensor)
         return self._seam(hidden, lambda grad: self._reenter(group, grad))
 
     def _seam(self, hidden: Tensor, cross: Callable[[Tensor], None]) -> Tensor:
