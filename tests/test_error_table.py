@@ -7,7 +7,7 @@ from samples import FAILED, ON_CPU, PREDICTION, RECORD, check_golden
 from vramplan.compare import Pair
 from vramplan.error_table import Summary, error_table
 from vramplan.errors import UsageError
-from vramplan.ledger import Phase
+from vramplan.ledger import Component, Phase
 from vramplan.record import Device, Prediction, save_result
 from vramplan.report.comparison import render_errors
 from vramplan.report.layout import Page
@@ -50,8 +50,10 @@ def test_a_directory_of_records_is_a_table_of_errors(tmp_path: Path) -> None:
 
 
 def test_a_static_byte_that_differs_is_seen(tmp_path: Path) -> None:
-    entry = ON_CPU.ledger.entries[0]
-    off_by_one = replace(ON_CPU.ledger, entries=(replace(entry, bytes=entry.bytes + 1), *ON_CPU.ledger.entries[1:]))
+    entries = list(ON_CPU.ledger.entries)
+    first = next(i for i, e in enumerate(entries) if e.phase is Phase.FORWARD and e.component is Component.WEIGHTS)
+    entries[first] = replace(entries[first], bytes=entries[first].bytes + 1)
+    off_by_one = replace(ON_CPU.ledger, entries=tuple(entries))
     save_result(RECORD, tmp_path / "a.json")
     errors = error_table(tmp_path, lambda scenario, device: replace(ON_CPU, ledger=off_by_one))
     assert [row.static_equal for row in errors.rows] == [False]

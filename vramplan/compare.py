@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vramplan.errors import UsageError
-from vramplan.ledger import Component, Phase
+from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
 from vramplan.record import SCHEMA, Record, Result
 
 
@@ -71,6 +71,15 @@ class Comparison:
     def equal(self) -> bool:
         """Whether every component of every phase is equal to the byte."""
         return all(row.pair.difference == 0 for row in self.rows)
+
+    @property
+    def static_equal(self) -> bool:
+        """Whether what a run holds from step to step is equal to the byte in every phase after loading.
+
+        While loading, and of the gradients, how much is there depends on which moment of the phase was the highest.
+        """
+        resident = (r for r in self.rows if r.component in RESIDENT_COMPONENTS and r.phase is not Phase.LOAD)
+        return all(row.pair.difference == 0 for row in resident)
 
     def side(self, pair: Pair, letter: str) -> int:
         """The bytes of side `a` or `b` in a pair."""

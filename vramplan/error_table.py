@@ -8,7 +8,6 @@ from typing import Any
 
 from vramplan.compare import Comparison, Pair, compare
 from vramplan.errors import UsageError
-from vramplan.ledger import STATIC_COMPONENTS
 from vramplan.record import SCHEMA, Device, Outcome, Prediction, Record, load_result
 from vramplan.scenario import Scenario
 
@@ -24,7 +23,7 @@ class ErrorRow:
     reserved: Pair | None
     """None where either side reserves nothing (cpu)."""
     static_equal: bool
-    """Whether every static component of every phase is equal to the byte."""
+    """Whether what is held from step to step is equal to the byte (see `Comparison.static_equal`)."""
     worst_phase: float
     """The largest relative error of any phase, as a magnitude."""
 
@@ -102,14 +101,13 @@ def error_table(directory: Path, predict: Callable[[Scenario, Device], Predictio
 
 def _error_row(comparison: Comparison, name: str) -> ErrorRow:
     peaks = [max(side.reserved.values(), default=0) for side in (comparison.b, comparison.a)]
-    static = [row.pair.difference == 0 for row in comparison.rows if row.component in STATIC_COMPONENTS]
     return ErrorRow(
         name=name.removesuffix(".json"),
         device=comparison.b.device,
         predicted=comparison.peak.other,
         measured=comparison.peak.reference,
         reserved=Pair(*peaks) if all(peaks) else None,
-        static_equal=all(static),
+        static_equal=comparison.static_equal,
         worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
     )
 

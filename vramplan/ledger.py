@@ -41,14 +41,16 @@ class Component(StrEnum):
     UNKNOWN = "unknown"  # measured, explained by nobody; never predicted
 
 
-STATIC_COMPONENTS = (
+#: Held from step to step: the same bytes at every moment after the first step.
+RESIDENT_COMPONENTS = (
     Component.WEIGHTS,
     Component.QUANT_STATE,
     Component.UNQUANTIZED,
     Component.ADAPTERS,
-    Component.GRADIENTS,
     Component.OPTIMIZER,
 )
+#: Their bytes follow from shapes and dtypes alone.
+STATIC_COMPONENTS = (*RESIDENT_COMPONENTS, Component.GRADIENTS)
 
 
 class Basis(StrEnum):

@@ -8,6 +8,7 @@ from report_samples import FULL, ON_CARD, SINGLE, TRACED, closed_form, named, re
 from samples import FAILED, ON_CPU, PREDICTION, RECORD, TINY, check_golden
 
 from vramplan.errors import CannotRun, UsageError
+from vramplan.ledger import Component, Phase
 from vramplan.record import Prediction, save_result
 from vramplan.report.layout import Page
 from vramplan.report.report_facts import band
@@ -35,10 +36,10 @@ def test_each_record_stands_beside_the_answer_to_its_scenario() -> None:
 
 
 def test_a_static_byte_too_many_is_said() -> None:
-    heavier = replace(
-        RECORD,
-        ledger=replace(RECORD.ledger, entries=(replace(RECORD.ledger.entries[0], bytes=1), *RECORD.ledger.entries[1:])),
-    )
+    entries = list(RECORD.ledger.entries)
+    first = next(i for i, e in enumerate(entries) if e.phase is Phase.FORWARD and e.component is Component.WEIGHTS)
+    entries[first] = replace(entries[first], bytes=1)
+    heavier = replace(RECORD, ledger=replace(RECORD.ledger, entries=tuple(entries)))
     assert not report(heavier).closed_form[0].static_equal
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from vramplan.check.items import Item
 from vramplan.compare import Comparison, Pair
 from vramplan.error_table import Summary
-from vramplan.ledger import STATIC_COMPONENTS, Component
+from vramplan.ledger import Component
 from vramplan.record import SCHEMA, Prediction, Record
 from vramplan.stacks import STACKS, LossKernel
 
@@ -73,9 +73,8 @@ class Miss:
 
     @property
     def static_equal(self) -> bool:
-        """Whether every static component of every phase is equal to the byte."""
-        rows = (row for row in self.comparison.rows if row.component in STATIC_COMPONENTS)
-        return all(row.pair.difference == 0 for row in rows)
+        """Whether what is held from step to step is equal to the byte (see `Comparison.static_equal`)."""
+        return self.comparison.static_equal
 
 
 @dataclass(frozen=True)
