@@ -54,8 +54,5 @@ gpu-suite: $(VENV)/.measure  ## measure chunk CHUNK of scenarios/gpu on this mac
 grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
 
-grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
-
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
