@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from vramplan.architecture import WeightKind
 from vramplan.predict.adapters import adapted
+from vramplan.predict.expert_targets import resolve_targets
 from vramplan.scenario import Checkpointing, DType, Method, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs, Upcast
 
@@ -123,12 +124,14 @@ def _targets(scenario: Scenario) -> Variants:
         return ()
     weights = [w for block in scenario.architecture.blocks for w in block.weights]
     linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
-    chosen = [w for w in linears if adapted(w, scenario.lora.targets)]
+    targets = resolve_targets(scenario.architecture, scenario.lora)
+    chosen = [w for w in linears if adapted(w, targets.modules)]
     if not chosen:
         return ()
     parent = _parent(linears[0].path)
     names = dict.fromkeys(w.module for w in chosen if _parent(w.path) == parent)
-    if not names or len(names) == len(dict.fromkeys(w.module for w in chosen)):
+    others = targets.parameters or len(names) < len(dict.fromkeys(w.module for w in chosen))
+    if not names or not others:
         return ()
     return (replace(scenario, lora=replace(scenario.lora, targets=tuple(names))),)
 

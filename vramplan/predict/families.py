@@ -2,7 +2,6 @@
 
 from vramplan.architecture import Architecture, WeightKind
 from vramplan.predict.decoder import STYLES, LayerFunction, layer
-from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, dropout, scale
@@ -31,8 +30,6 @@ def unknown_features(scenario: Scenario) -> tuple[str, ...]:
     found = [] if known(architecture) else [f"the layer of {architecture.family}, taken for Llama's"]
     if assumed := architecture.facts.get("assumed"):
         found.append(f"facts of the layer that were guessed ({assumed})")
-    if scenario.method.adapts and resolve_targets(architecture, scenario.lora).parameters:
-        found.append("adapters on the experts' fused parameters")
     if scenario.stack.loss is LossKernel.LIGER:
         found.append("Liger's loss kernel")
     if scenario.method is Method.INFERENCE and any(block.attention.latent_kv for block in architecture.blocks):
