@@ -66,9 +66,9 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
     """`grouped_mm_experts_forward`: tokens copied once per chosen expert and sorted by expert."""
     rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
     down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
-    order = [t.new((rows,), INT64, what) for what in ("experts sorted", "permutation")]
-    chosen = gather(t, flat, rows, "tokens per expert")
-    sorted_weights = gather(t, reshape(t, weights, (rows, 1)), rows, "router weights sorted")
+    sorted_experts, order = (t.new((rows,), INT64, what) for what in ("experts sorted", "permutation"))
+    chosen = gather(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
+    sorted_weights = gather(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")
     offsets = t.new((experts.count,), INT32, "offsets")
     sentinel = t.new((rows, 1), BOOL, "rows of no expert")
     chosen = _fill_in_place(t, chosen, sentinel)
@@ -81,10 +81,10 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
     out = _fill(t, out, sentinel)
     weighted = mul(t, out, sorted_weights, "weighted output")
     inverse = t.new((rows,), INT64, "inverse permutation")
-    weighted = gather(t, weighted, rows, "weighted output in order")
+    weighted = gather(t, weighted, inverse, "weighted output in order")
     result = _summed(t, weighted, indices.shape)
     result = cast(t, result, flat.kind, "experts' output")
-    del order, inverse, first, second
+    del sorted_experts, order, inverse, first, second
     return result
 
 
@@ -93,10 +93,10 @@ def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
     return mul(t, activation(t, experts.activation, gate), up, "act * up")
 
 
-def gather(t: Tape, x: Tensor, rows: int, label: str) -> Tensor:
+def gather(t: Tape, x: Tensor, indices: Tensor, label: str) -> Tensor:
     """`x[indices]`: saves the indices; the gradient is added into zeros of x's shape."""
-    saved = t.save((t.new((rows,), INT64, "indices"),)) if t.needs_grad(x) else []
-    out = t.new((rows, x.shape[1]), x.kind, label)
+    saved = t.save((indices,)) if t.needs_grad(x) else []
+    out = t.new((indices.shape[0], x.shape[1]), x.kind, label)
     if not t.needs_grad(x):
         return out
     before = x.shape
@@ -145,13 +145,13 @@ def _grouped_product(t: Tape, x: Tensor, weight: Tensor, width: int, offsets: Te
 
 
 def _summed(t: Tape, x: Tensor, chosen: Shape) -> Tensor:
-    """The chosen experts' outputs added per token; the gradient is expanded, not copied."""
+    """`x.view(tokens, chosen, hidden).sum(1)`: the gradient is expanded, and copied to become a matrix again."""
     out = t.new((chosen[0], x.shape[1]), x.kind, "sum over experts")
     if not t.needs_grad(x):
         return out
     before = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.view(grad, before),)
+        return (t.new(before, grad.kind, "gradient of every chosen expert"),)
 
     return t.record(out, (x,), [], backward)
