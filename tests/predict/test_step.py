@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yaml import safe_dump
 
 from tests.predict.real_steps import real_peaks
 from vramplan.ledger import TRAINING_PHASES, Phase
@@ -77,6 +78,17 @@ def test_every_phase_is_within_half_a_percent_of_the_real_step(name: str) -> Non
     real = real_peaks(run)
     assert tuple(real) == TRAINING_PHASES
     assert predicted(run) == pytest.approx(real, rel=0.005)
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpointing": False}])
+def test_falcons_loop_holds_the_attention_weights_of_the_layer_before(how: dict[str, Any], tmp_path: Path) -> None:
+    shape = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 300}
+    kind = {"model_type": "falcon", "multi_query": True, "parallel_attn": True, "new_decoder_architecture": False}
+    scenario = {"model": {**kind, **shape, "alibi": False, "bias": False}, "load": "random", "attention": "eager"}
+    file = tmp_path / "falcon.yaml"
+    file.write_text(safe_dump({**scenario, "batch": 2, "seq": 48, "lora": {"rank": 8}, **how}))
+    run = resolve(str(file), {}).single("the test")
+    assert predicted(run) == pytest.approx(real_peaks(run), rel=0.005)
 
 
 @pytest.mark.parametrize("file", ["llama-nf4", "phi3-fused", "gpt2-conv1d"])

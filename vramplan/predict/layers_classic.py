@@ -6,7 +6,7 @@ models/{gpt2,gpt_neox,phi,opt,falcon}/modeling_*.py
 from vramplan.architecture import Attention, Block
 from vramplan.predict.decoder import heads, plain_mlp, rotate_partly, split_heads
 from vramplan.predict.modules import Context, Modules
-from vramplan.predict.operations import add, add_in_place, dropout, narrow, reshape, scale, split
+from vramplan.predict.operations import add, add_in_place, clone, dropout, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import falcon_eager
 from vramplan.predict.tape import Tape, Tensor
 
@@ -148,7 +148,10 @@ def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tens
     fused = m["self_attention.query_key_value"](t, x)
     dim = facts.head_dim
     parts = [narrow(t, fused, heads * dim) for heads in (facts.heads, facts.kv_heads, facts.kv_heads)]
+    if facts.kv_heads < facts.heads:  # `fused_qkv[..., [-2], :]`: a list as index copies
+        parts[1:] = [clone(t, part, "key or value") for part in parts[1:]]
     query, key, value = (reshape(t, part, (batch, part.shape[-1] // dim, seq, dim)) for part in parts)
+    del parts
     if facts.rotary_dim:
         query, key = _rotated_apart(t, c, query, key)
     key, value = c.remember(t, key, value)
