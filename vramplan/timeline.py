@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from operator import add
 from typing import NamedTuple
 
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
@@ -66,17 +67,14 @@ class Timeline:
         `granularity` is what the allocator rounds a block up to: 512 on CUDA (the rounding is its own component), 1 on
         CPU. A component without a basis of its own is `modelled`.
         """
+        return self.marks(granularity).ledger(basis)
+
+    def marks(self, granularity: int = 1) -> "Marks":
+        """The highest moment of each phase, and the last of all; blocks are rounded up to `granularity`."""
         gauge = _Gauge(granularity)
         gauge.run(self.parts)
         gauge.settle()
-        entries = tuple(
-            Entry(phase, component, held, basis.get(component, Basis.MODELLED))
-            for phase in Phase
-            if phase in gauge.marks
-            for component, held in zip(Component, gauge.marks[phase].components(), strict=True)
-            if held
-        )
-        return Ledger(entries, steady=gauge.total)
+        return gauge.result()
 
 
 class _Expansion:
@@ -108,7 +106,7 @@ _ROUNDING = _INDEX[Component.ALLOCATOR]
 _MOVES = {Alloc, Free, EmptyCache}
 
 
-class _Moment(NamedTuple):
+class Moment(NamedTuple):
     """What was held at one instant."""
 
     total: int
@@ -122,12 +120,43 @@ class _Moment(NamedTuple):
         whole[_ROUNDING] += self.total - sum(self.held)
         return whole
 
+    def after(self, earlier: "Moment") -> "Moment":
+        """This moment when what was held at `earlier` is held besides."""
+        return Moment(earlier.total + self.total, list(map(add, earlier.held, self.held)))
+
+
+class Marks(NamedTuple):
+    """The highest moment of each phase of a stretch of a run, and what the stretch leaves held."""
+
+    highest: dict[Phase, Moment]
+    end: Moment
+
+    def then(self, later: "Marks") -> "Marks":
+        """The marks of both stretches. The later one begins by entering a phase and frees nothing of the earlier."""
+        highest = self.highest.copy()
+        for phase, moment in later.highest.items():
+            known = highest.get(phase)
+            if known is None or self.end.total + moment.total > known.total:
+                highest[phase] = moment.after(self.end)
+        return Marks(highest, later.end.after(self.end))
+
+    def ledger(self, basis: Mapping[Component, Basis]) -> Ledger:
+        """An entry for every component held at a phase's mark; one without a basis of its own is `modelled`."""
+        entries = tuple(
+            Entry(phase, component, held, basis.get(component, Basis.MODELLED))
+            for phase in Phase
+            if phase in self.highest
+            for component, held in zip(Component, self.highest[phase].components(), strict=True)
+            if held
+        )
+        return Ledger(entries, steady=self.end.total)
+
 
 class _Gauge:
     """Runs a timeline and keeps, per phase, what every component held at the highest moment."""
 
     def __init__(self, granularity: int) -> None:
-        self.marks: dict[Phase, _Moment] = {}
+        self.marks: dict[Phase, Moment] = {}
         self.total = 0
         self._held = [0] * len(_INDEX)
         self._granularity = granularity
@@ -151,18 +180,22 @@ class _Gauge:
                 self._phase = part.phase
         self._note(self._straight(parts[begin:]))
 
+    def result(self) -> Marks:
+        """The marks so far, and what is held now."""
+        return Marks(self.marks, Moment(self.total, self._held.copy()))
+
     def settle(self) -> None:
         """Note the current moment if it is the highest of its phase so far."""
         known = self.marks.get(self._phase)
         if known is None or self.total > known.total:
-            self.marks[self._phase] = _Moment(self.total, self._held.copy())
+            self.marks[self._phase] = Moment(self.total, self._held.copy())
 
-    def _note(self, moment: _Moment) -> None:
+    def _note(self, moment: Moment) -> None:
         known = self.marks.get(self._phase)
         if moment.total > (known.total if known else -1):
             self.marks[self._phase] = moment
 
-    def _straight(self, parts: tuple[Part, ...]) -> _Moment:
+    def _straight(self, parts: tuple[Part, ...]) -> Moment:
         """Run events that move memory; the highest moment before a free among them, which has total -1 if none is."""
         held, sizes, granularity, total = self._held, self._sizes, self._granularity, self.total
         highest, then = -1, held
@@ -181,7 +214,7 @@ class _Gauge:
                 held[index] -= size
                 total -= rounded
         self.total = total
-        return _Moment(highest, then)
+        return Moment(highest, then)
 
     def _repeat(self, part: Repeat) -> None:
         """Rounds change the totals linearly, so the highest is the first or the last: only these count."""
@@ -227,7 +260,7 @@ class _Gauge:
         growth = self.total - total
         if growth > 0 and moment.total >= 0:
             held = [then + left * more for then, more in zip(moment.held, change, strict=True)]
-            moment = _Moment(moment.total + left * growth, held)
+            moment = Moment(moment.total + left * growth, held)
         self._note(moment)
         self._advance(before, total, left)
 

@@ -10,8 +10,8 @@ from vramplan.ledger import Basis, Component, Entry, Ledger
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
-from vramplan.predict.resident import resident
-from vramplan.predict.step import step_parts, step_warnings
+from vramplan.predict.resident import Resident, granularity, resident
+from vramplan.predict.step import step_marks, step_parts, step_warnings
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, QuantType, Scenario
@@ -38,8 +38,8 @@ BASIS: Mapping[Component, Basis] = {
     Component.OPTIMIZER: Basis.EXACT,
 }
 
-#: c10/core/AllocatorConfig.h kMinBlockSize: what torch's CUDA allocator rounds every block up to.
-CUDA_GRANULARITY = 512
+#: What torch's CUDA allocator rounds every block up to.
+CUDA_GRANULARITY = granularity("cuda")
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,23 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
     """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
-    timeline, _ = _run(scenario, device)
-    return timeline.ledger(BASIS, granularity=CUDA_GRANULARITY if device == "cuda" else 1)
+    before = _resident(scenario, device)
+    return before.marks.then(step_marks(scenario, device, granularity(device))).ledger(BASIS)
 
 
 def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
     """The timeline, and the bytes in managed memory."""
+    before = _resident(scenario, device)
+    return Timeline((*before.parts, *step_parts(scenario, device))), before.managed
+
+
+def _resident(scenario: Scenario, device: Device) -> Resident:
+    """What is there before the step, of a scenario that the closed form knows."""
     if scenario.method is Method.MERGE:
         raise UsageError("method merge has no closed form yet", hint="predict the training with method: qlora or lora")
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
-    before = resident(scenario, device)
-    return Timeline((*before.parts, *step_parts(scenario, device))), before.managed
+    return resident(scenario, device)
 
 
 def predict_analytic(

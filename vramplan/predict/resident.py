@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import Trainable, trainables, trained_tensors
 from vramplan.predict.expert_targets import resolve_targets
@@ -12,7 +13,7 @@ from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import ModelRef, Scenario
-from vramplan.timeline import Part
+from vramplan.timeline import Marks, Part, Timeline
 
 
 class Resident(NamedTuple):
@@ -21,6 +22,13 @@ class Resident(NamedTuple):
     parts: tuple[Part, ...]
     managed: int
     """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
+    marks: Marks
+    """The parts' high-water marks, each block rounded up to the device's granularity."""
+
+
+def granularity(device: Device) -> int:
+    """What the device's allocator rounds every block up to."""
+    return MIN_BLOCK if device == "cuda" else 1
 
 
 #: A sweep over batch and sequence asks for the same again and again: the latest answers, with the model whose id is in
@@ -57,7 +65,8 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
         for workspace in workspaces(target)[: 2 if trains else 1]:
             writer.hold(workspace)
     managed = _write_states(writer, groups, scenario, device) if trains else 0
-    return Resident(tuple(writer.parts), managed)
+    parts = tuple(writer.parts)
+    return Resident(parts, managed, Timeline(parts).marks(granularity(device)))
 
 
 def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:

@@ -16,13 +16,22 @@ from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs, Upcast
-from vramplan.timeline import Part
+from vramplan.timeline import Marks, Part
 
 
 def step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     """FORWARD, LOSS, BACKWARD and STEP of one steady optimizer step, or a generation's PREFILL and DECODE.
 
     Weights, adapters and states exist already."""
+    return _template(scenario, device).parts(scenario.batch, scenario.seq)
+
+
+def step_marks(scenario: Scenario, device: Device, granularity: int) -> Marks:
+    """The marks of these parts, each block rounded up to `granularity`, without making them."""
+    return _template(scenario, device).marks(scenario.batch, scenario.seq, granularity)
+
+
+def _template(scenario: Scenario, device: Device) -> Template:
     if not scenario.method.trains:
         return structured(scenario, device, lambda probe: generation(probe, new_tape(probe, device)))
     return structured(scenario, device, lambda probe: StepRun(probe, device).template())

@@ -10,7 +10,6 @@ from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.stacks import LossKernel
-from vramplan.timeline import Part
 
 #: Batches and sequences to probe with: primes larger than most sizes of a model, and found in none.
 _BATCH = 1013
@@ -19,15 +18,14 @@ _SEQUENCES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, 262
 Build = Callable[[Scenario], Template]
 
 
-def structured(scenario: Scenario, device: Device, build: Build) -> tuple[Part, ...]:
-    """The parts of `scenario`'s run, from the template of every scenario that differs in batch and sequence alone."""
+def structured(scenario: Scenario, device: Device, build: Build) -> Template:
+    """The template of `scenario`'s run, which serves every scenario that differs in batch and sequence alone."""
     probe = _probe(scenario, device) or scenario
     # The configuration decides the architecture; the name and what was there before the step decide nothing.
     key = msgspec.msgpack.encode(
         msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
     )
-    template = _templates(_Key((device, key), probe, build))
-    return template.parts(scenario.batch, scenario.seq)
+    return _templates(_Key((device, key), probe, build))
 
 
 class _Key:

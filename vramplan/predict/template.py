@@ -4,10 +4,13 @@ The step is run once with prime numbers for batch and sequence that divide no si
 tensor's dimension then says how the dimension follows from them.
 """
 
+from functools import cached_property
+from math import prod
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
-from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
+from vramplan.predict.moments import Moments
+from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
 _BYTES = {
     "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
@@ -51,6 +54,29 @@ class Dimension(NamedTuple):
         return size * seq**self.s if self.s else size
 
 
+class Size(NamedTuple):
+    """Bytes of a tensor: `factor * batch**b * seq**s`, times those of its dimensions that are padded sequences."""
+
+    factor: int
+    b: int
+    s: int
+    padded: tuple[Dimension, ...]
+
+    @classmethod
+    def of(cls, element: int, shape: tuple[Dimension, ...]) -> "Size":
+        """The size of a tensor of that shape, `element` bytes each."""
+        plain = [d for d in shape if not d.multiple]
+        factor = element * prod(d.factor for d in plain)
+        return cls(factor, sum(d.b for d in plain), sum(d.s for d in plain), tuple(d for d in shape if d.multiple))
+
+    def at(self, batch: int, seq: int) -> int:
+        """The bytes for one batch and sequence."""
+        size: int = self.factor * batch**self.b * seq**self.s
+        for dimension in self.padded:
+            size *= dimension.at(batch, seq)
+        return size
+
+
 class Template:
     """Parts of a timeline whose sizes are not filled in yet."""
 
@@ -81,6 +107,19 @@ class Template:
             s, rest = _power(rest, self._seq)
             found = self._dimensions[size] = Dimension(rest, b, s)
         return found
+
+    def marks(self, batch: int, seq: int, granularity: int) -> Marks:
+        """What `Timeline(self.parts(batch, seq)).marks(granularity)` says, by arithmetic on sizes alone."""
+        sizes, moments = self._moments
+        return moments.marks([size.at(batch, seq) for size in sizes], granularity)
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[Size, ...], Moments]:
+        """The distinct sizes, and the moments that refer to them by number."""
+        numbers: dict[Size, int] = {}
+        number = [numbers.setdefault(Size.of(_BYTES[kind], shape), len(numbers)) for _, kind, shape in self._kinds]
+        blocks = [(number[kind], component) for kind, component in self._blocks]
+        return tuple(numbers), Moments(blocks, self._items)
 
     def parts(self, batch: int, seq: int) -> tuple[Part, ...]:
         """The timeline's parts for `batch` sequences of `seq` tokens."""

@@ -1,0 +1,78 @@
+"""Marks by arithmetic on sizes: the same as those of the timeline, event by event."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from real_models import MIXTURES, MODELS, scenario
+
+from vramplan.ledger import Component, Phase
+from vramplan.predict.engine import BASIS, forecast, ledger
+from vramplan.predict.moments import Moments
+from vramplan.predict.resident import granularity
+from vramplan.predict.template import Padded, Template
+from vramplan.record import Device
+from vramplan.scenario import Scenario
+from vramplan.timeline import Timeline
+
+RUNS: list[dict[str, Any]] = [
+    {},
+    {"checkpointing": False, "grad_accum": 2, "attention": "eager"},
+    {"checkpointing": "reentrant", "stack": "hf-trainer", "optimizer": "paged_adamw_8bit", "lora": {"dropout": 0.1}},
+    {"stack": {"base": "script", "outputs": "held-next"}, "grad_accum": 2, "gpu": "t4"},
+    {"method": "full", "optimizer": "sgd", "gpu": "h100-80gb"},
+    {"method": "lora", "quant": {"type": "none"}, "attention": "sdpa:efficient"},
+    {"method": "inference", "new_tokens": 9},
+]
+WITHOUT_DROPOUT = {"lora": {"dropout": 0}}  # peft has none for adapters of experts
+
+
+def written_out(wanted: Scenario, device: Device) -> Any:
+    """The ledger of the timeline with every round of every repeat written out."""
+    events = tuple(forecast(wanted, device).timeline.events())
+    return Timeline(events).ledger(BASIS, granularity=granularity(device))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(run) or "plain")
+@pytest.mark.parametrize("family", [*MODELS, *MIXTURES])
+@settings(max_examples=6)  # of every family and run
+@given(batch=st.integers(1, 9), seq=st.integers(1, 3000), device=st.sampled_from(["cpu", "cuda"]))
+def test_a_ledger_without_a_timeline_is_the_timelines(
+    family: str, run: dict[str, Any], batch: int, seq: int, device: Device
+) -> None:
+    wanted = replace(scenario(family, **{**run, **WITHOUT_DROPOUT}), batch=batch, seq=seq)
+    assert ledger(wanted, device) == written_out(wanted, device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("model", ["llama-2-7b", "llama-3.1-70b"])
+def test_a_large_models_too(model: str, device: Device) -> None:
+    base = Scenario.load(model, gpu="a100-80gb")
+    for batch, seq in ((1, 512), (1, 8191), (3, 1024), (16, 2047)):
+        wanted = replace(base, batch=batch, seq=seq)
+        assert ledger(wanted, device) == written_out(wanted, device)
+
+
+def test_padded_dimensions_and_rounds_in_which_a_phase_begins() -> None:
+    template = Template(1013, 251)
+    template.block("kept", "float32", (1013, 251, 3), Component.ACTIVATIONS)
+    template.block("tiles", "bool", (1013, Padded.of(251, 128, 1)), None)
+    template.block("small", "int8", (7,), Component.GRADIENTS)
+    template.write([Phase.FORWARD, (5, False, [0, 1, ~1, Phase.BACKWARD, 2, 1, ~1, Phase.FORWARD]), (5, True, [~0])])
+    for batch, seq, unit in ((1, 1, 1), (2, 127, 512), (3, 128, 1), (50, 4096, 512)):
+        events = tuple(Timeline(template.parts(batch, seq)).events())
+        expected = Timeline(events).ledger({}, granularity=unit)
+        assert template.marks(batch, seq, unit).ledger({}) == expected
+    # forward's highest: 5 kept of 2 x 127 x 3 x 4 B, 4 small ones of 7 B, one tile of 2 x 128 B
+    assert template.marks(2, 127, 1).highest[Phase.FORWARD].total == 5 * 3048 + 4 * 7 + 256
+
+
+def test_of_equal_moments_the_first_is_the_mark() -> None:
+    blocks = [(0, Component.WORKSPACE), (1, Component.LOGITS)]
+    moments = Moments(blocks, [Phase.LOSS, 0, ~0, 1, ~1])
+    held = moments.marks([100, 100], 1).highest[Phase.LOSS].components()
+    assert held[list(Component).index(Component.WORKSPACE)] == 100
+    later = moments.marks([100, 101], 1).highest[Phase.LOSS].components()
+    assert later[list(Component).index(Component.LOGITS)] == 101
