@@ -7,6 +7,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vramplan.attention import AttentionInput, Choice, Kernel, resolve
 from vramplan.catalog.gpus import Gpu
@@ -154,11 +155,28 @@ def _math(
     query, key, value = _lowered(query, key, value)
     if mask is not None and mask.dtype is torch.bool:
         mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
-    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):  # autocast is done with the call once it has cast the inputs
+    # Autocast is done with the call once it has cast the inputs.
+    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _SafeSoftmax():  # type: ignore[no-untyped-call]
         out: Tensor = aten._scaled_dot_product_attention_math(
             query, key, value, mask, dropout, causal, scale=scale, enable_gqa=grouped
         )[0]
     return out
+
+
+class _SafeSoftmax(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """`_safe_softmax` as native/transformers/attention.cpp has it: rows without a position are zeroed in place.
+
+    For tensor subclasses, which fake tensors are, torch writes a second matrix of weights instead.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """The operation, or the softmax's steps."""
+        if func is not aten._safe_softmax.default:
+            return func(*args, **(kwargs or {}))
+        scores, dim = args[:2]
+        weights = aten._softmax.default(scores, dim, False)
+        empty = scores.eq(float("-inf"))
+        return weights.masked_fill_(empty.all(dim, keepdim=True), 0.0)
 
 
 def _expanded(tensor: Tensor, repeats: int) -> Tensor:

@@ -33,11 +33,22 @@ class Heads:
 
 
 def repeat_kv(t: Tape, x: Tensor, heads: int) -> Tensor:
-    """`repeat_kv`: one copy of the key or value head per query head; the gradient is summed over the copies."""
+    """transformers' `repeat_kv`, an expand and a reshape: a copy, unless a single head makes it a view."""
     if x.shape[1] == heads:
         return x
+    return _repeated(t, x, heads, copied=x.shape[1] > 1)
+
+
+def repeat_interleave(t: Tape, x: Tensor, heads: int) -> Tensor:
+    """The math kernel's repetition of grouped heads, and what Falcon's broadcast products make: always a copy."""
+    return x if x.shape[1] == heads else _repeated(t, x, heads, copied=True)
+
+
+def _repeated(t: Tape, x: Tensor, heads: int, *, copied: bool) -> Tensor:
+    """A key or value head per query head; the gradient is summed over them."""
     batch, _, seq, dim = x.shape
-    out = t.new((batch, heads, seq, dim), x.kind, "keys or values repeated")
+    shape = (batch, heads, seq, dim)
+    out = t.new(shape, x.kind, "keys or values repeated") if copied else t.view(x, shape)
     if not t.needs_grad(x):
         return out
     before = x.shape
@@ -78,7 +89,7 @@ def eager(
     t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads
 ) -> tuple[Tensor, Tensor]:
     """`eager_attention_forward` of modeling_llama.py: scores of every pair of positions, softmax in fp32."""
-    grouped = spec.grouped
+    laid_out = spec.grouped and spec.kv_heads > 1  # repeated heads are copies; a single head is still a view
     key_states = repeat_kv(t, key, spec.heads)
     value_states = repeat_kv(t, value, spec.heads)
     weights = scale(
@@ -86,7 +97,7 @@ def eager(
         batched(
             t,
             _dense(t, query, permuted=not spec.heads_first),
-            _transposed(t, _dense(t, key_states, permuted=not grouped and not spec.heads_first)),
+            _transposed(t, _dense(t, key_states, permuted=not laid_out and not spec.heads_first)),
             "scores",
         ),
         "scaled scores",
@@ -100,7 +111,7 @@ def eager(
     weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
     if spec.dropout:
         weights = dropout(t, weights)
-    out = batched(t, weights, _dense(t, value_states, permuted=not grouped), "attention output")
+    out = batched(t, weights, _dense(t, value_states, permuted=not laid_out), "attention output")
     return _heads_last(t, out, copy=True), weights
 
 
@@ -108,14 +119,14 @@ def falcon_eager(
     t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, kind: Kind
 ) -> tuple[Tensor, Tensor]:
     """FalconAttention's own: scores are divided in place and masked, the softmax is in `kind`, the layer's input's."""
-    keys = _transposed(t, repeat_kv(t, lowered(t, key, "key cast"), spec.heads))
+    keys = _transposed(t, repeat_interleave(t, lowered(t, key, "key cast"), spec.heads))
     scores = _scaled_in_place(t, batched(t, query, keys, "scores"))
     del keys
     masked = scores if mask is None else add(t, scores, mask, "masked scores")
     weights = softmax(t, masked, kind)
     del masked, scores
     low = lowered(t, weights, "attention weights cast")
-    out = batched(t, low, repeat_kv(t, lowered(t, value, "value cast"), spec.heads), "attention output")
+    out = batched(t, low, repeat_interleave(t, lowered(t, value, "value cast"), spec.heads), "attention output")
     del low
     return _heads_last(t, out, copy=True), weights
 
@@ -217,7 +228,11 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         allowed = t.new((seq, seq), BOOL, "causal mask")
         bias = t.new((seq, seq), FLOAT32, "causal bias")
         del allowed
-    keys, values = (k32, v32) if spec.broadcasts else (repeat_kv(t, k32, spec.heads), repeat_kv(t, v32, spec.heads))
+    keys, values = (
+        (k32, v32)
+        if spec.broadcasts
+        else (repeat_interleave(t, k32, spec.heads), repeat_interleave(t, v32, spec.heads))
+    )
     weights = _safe_softmax(
         t,
         batched(

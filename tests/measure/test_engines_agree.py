@@ -1,0 +1,40 @@
+"""The closed form against the trace where attention goes ways of its own: a single key head, the math kernel."""
+
+from typing import Any
+
+import pytest
+
+import vramplan
+from vramplan.ledger import TRAINING_PHASES
+from vramplan.scenario_file import scenario_from_mapping
+
+SINGLE_HEAD = {
+    "model_type": "gemma",
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 128,
+    "vocab_size": 1000,
+    "max_position_embeddings": 4096,
+}
+GROUPED = {**SINGLE_HEAD, "model_type": "llama", "num_key_value_heads": 2, "rms_norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("model", "attention", "batch"),
+    [
+        (SINGLE_HEAD, "eager", 1),  # repeating one head of one sample is a view ...
+        (SINGLE_HEAD, "eager", 2),  # ... of two samples too, and the matrix product copies it
+        (SINGLE_HEAD, "sdpa:efficient", 2),
+        (GROUPED, "sdpa", 1),  # fp32 queries with grouped heads: the math kernel
+    ],
+)
+def test_phases_agree(model: dict[str, Any], attention: str, batch: int) -> None:
+    scenario = scenario_from_mapping(
+        {"model": model, "attention": attention, "batch": batch, "seq": 1024, "stack": "script", "load": "random"}
+    )
+    closed, traced = vramplan.predict(scenario).ledger, vramplan.predict(scenario, "trace").ledger
+    for phase in TRAINING_PHASES:
+        assert closed.allocated(phase) == pytest.approx(traced.allocated(phase), rel=0.01), phase
