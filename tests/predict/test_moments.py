@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from real_models import MIXTURES, MODELS, scenario
+from timelines import timelines
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.engine import BASIS, forecast, ledger
@@ -15,7 +16,7 @@ from vramplan.predict.resident import granularity
 from vramplan.predict.template import Padded, Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
-from vramplan.timeline import Timeline
+from vramplan.timeline import Alloc, Enter, Free, Part, Repeat, Timeline
 
 RUNS: list[dict[str, Any]] = [
     {},
@@ -55,18 +56,48 @@ def test_a_large_models_too(model: str, device: Device) -> None:
         assert ledger(wanted, device) == written_out(wanted, device)
 
 
+def plain(parts: tuple[Part, ...], sizes: dict[int, tuple[int, Component]]) -> list[object]:
+    """The parts as `Template.write` takes them; `sizes` receives each block's bytes and component."""
+    items: list[object] = []
+    for part in parts:
+        if isinstance(part, Alloc):
+            sizes[part.block] = part.bytes, part.component
+            items.append(part.block)
+        elif isinstance(part, Free):
+            items.append(~part.block)
+        elif isinstance(part, Enter):
+            items.append(part.phase)
+        elif isinstance(part, Repeat):
+            items.append((part.times, part.reverse, plain(part.body, sizes)))
+    return items
+
+
+@given(timeline=timelines(), unit=st.sampled_from([1, 512]))
+def test_any_timelines_marks_are_found_among_the_moments(timeline: Timeline, unit: int) -> None:
+    known: dict[int, tuple[int, Component]] = {}
+    items = plain(timeline.parts, known)
+    sizes = sorted({size for size, _ in known.values()})
+    blocks = [(sizes.index(size), component) for _, (size, component) in sorted(known.items())]
+    moments = Moments(blocks, items)
+    expected = Timeline(tuple(timeline.events())).ledger({}, granularity=unit)
+    assert moments.marks(sizes, unit).ledger({}) == expected
+
+
 def test_padded_dimensions_and_rounds_in_which_a_phase_begins() -> None:
     template = Template(1013, 251)
-    template.block("kept", "float32", (1013, 251, 3), Component.ACTIVATIONS)
+    template.block("kept", "int8", (1013, 251), Component.ACTIVATIONS)
     template.block("tiles", "bool", (1013, Padded.of(251, 128, 1)), None)
     template.block("small", "int8", (7,), Component.GRADIENTS)
-    template.write([Phase.FORWARD, (5, False, [0, 1, ~1, Phase.BACKWARD, 2, 1, ~1, Phase.FORWARD]), (5, True, [~0])])
+    template.write([Phase.FORWARD, (5, False, [0, 2, 1, ~1]), (5, True, [1, ~1, Phase.BACKWARD, ~0])])
     for batch, seq, unit in ((1, 1, 1), (2, 127, 512), (3, 128, 1), (50, 4096, 512)):
         events = tuple(Timeline(template.parts(batch, seq)).events())
         expected = Timeline(events).ledger({}, granularity=unit)
         assert template.marks(batch, seq, unit).ledger({}) == expected
-    # forward's highest: 5 kept of 2 x 127 x 3 x 4 B, 4 small ones of 7 B, one tile of 2 x 128 B
-    assert template.marks(2, 127, 1).highest[Phase.FORWARD].total == 5 * 3048 + 4 * 7 + 256
+    highest = template.marks(2, 127, 1).highest
+    # 5 kept of 2 x 127 B, 5 small ones of 7 B, one tile of 2 x 128 B; the second round of the last repeat has one
+    # kept less, and is the first to take its tile in backward
+    assert highest[Phase.FORWARD].total == 5 * 254 + 5 * 7 + 256
+    assert highest[Phase.BACKWARD].total == 4 * 254 + 5 * 7 + 256
 
 
 def test_of_equal_moments_the_first_is_the_mark() -> None:
