@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import vramplan
-from vramplan.ledger import TRAINING_PHASES
+from vramplan.ledger import TRAINING_PHASES, Phase
 from vramplan.scenario_file import scenario_from_mapping
 
 SINGLE_HEAD = {
@@ -23,18 +23,20 @@ GROUPED = {**SINGLE_HEAD, "model_type": "llama", "num_key_value_heads": 2, "rms_
 
 
 @pytest.mark.parametrize(
-    ("model", "attention", "batch"),
+    ("model", "attention", "batch", "upcast"),
     [
-        (SINGLE_HEAD, "eager", 1),  # repeating one head of one sample is a view ...
-        (SINGLE_HEAD, "eager", 2),  # ... of two samples too, and the matrix product copies it
-        (SINGLE_HEAD, "sdpa:efficient", 2),
-        (GROUPED, "sdpa", 1),  # fp32 queries with grouped heads: the math kernel
+        (SINGLE_HEAD, "eager", 1, "all"),  # repeating one head of one sample is a view ...
+        (SINGLE_HEAD, "eager", 2, "all"),  # ... of two samples too, and the matrix product copies it
+        (SINGLE_HEAD, "sdpa:efficient", 2, "all"),
+        (GROUPED, "sdpa", 1, "all"),  # fp32 queries with grouped heads: the math kernel
+        (GROUPED, "sdpa", 1, "norms"),  # fp32 norms make fp32 queries of a 16-bit embedding; loading casts it twice
     ],
 )
-def test_phases_agree(model: dict[str, Any], attention: str, batch: int) -> None:
+def test_phases_agree(model: dict[str, Any], attention: str, batch: int, upcast: str) -> None:
+    stack = {"base": "script", "upcast": upcast}
     scenario = scenario_from_mapping(
-        {"model": model, "attention": attention, "batch": batch, "seq": 1024, "stack": "script", "load": "random"}
+        {"model": model, "attention": attention, "batch": batch, "seq": 1024, "stack": stack, "load": "random"}
     )
     closed, traced = vramplan.predict(scenario).ledger, vramplan.predict(scenario, "trace").ledger
-    for phase in TRAINING_PHASES:
+    for phase in (Phase.LOAD, *TRAINING_PHASES):
         assert closed.allocated(phase) == pytest.approx(traced.allocated(phase), rel=0.01), phase

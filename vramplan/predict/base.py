@@ -24,18 +24,23 @@ def loaded_element(weight: Weight, scenario: Scenario) -> int:
 
 
 def upcasts(weight: Weight, scenario: Scenario) -> bool:
-    """Whether the preparation makes the weight fp32 for good.
+    """Whether the weight is fp32 after the preparation: under `norms` embedding and head are cast back."""
+    if scenario.stack.upcast is Upcast.NORMS and is_vocabulary(weight, scenario.architecture):
+        return False
+    return is_made_fp32(weight, scenario)
+
+
+def is_made_fp32(weight: Weight, scenario: Scenario) -> bool:
+    """Whether peft's preparation makes the weight fp32, be it for good or not.
 
     peft 0.21.2 utils/other.py prepare_model_for_kbit_training: every 16-bit parameter that is not a `Params4bit`, so
     norms, biases, embeddings, head, experts and routers alike, int8 excepted by its dtype; buffers are no parameters.
-    Under `norms` embedding and head are cast back. Inference and merging prepare nothing.
+    Inference and merging prepare nothing.
     """
     upcast = scenario.stack.upcast if scenario.method.trains else Upcast.NONE
     if upcast is Upcast.NONE or weight.kind is WeightKind.BUFFER or loaded_element(weight, scenario) != 2:
         return False
-    if is_quantized(weight, scenario.quant):
-        return False
-    return upcast is Upcast.ALL or not is_vocabulary(weight, scenario.architecture)
+    return not is_quantized(weight, scenario.quant)
 
 
 def is_vocabulary(weight: Weight, architecture: Architecture) -> bool:

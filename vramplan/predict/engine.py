@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from vramplan.allocator import Replay, replay
 from vramplan.architecture import WeightKind
 from vramplan.errors import UsageError
@@ -11,10 +13,10 @@ from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import step_marks, step_parts, step_warnings
+from vramplan.predict.step import math_attention, step_marks, step_parts, step_warnings
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import Method, QuantType, Scenario
+from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
 from vramplan.timeline import Timeline
 from vramplan.units import human
@@ -147,9 +149,28 @@ def _noted(entry: Entry, run: Forecast) -> Entry:
 
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
     own = [_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)]
+    if device == "cuda":
+        own += [f"{choice.warning}; {_way_out(scenario)}" for choice in math_attention(scenario)]
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
     return (*filter(None, own), *step_warnings(scenario))
+
+
+def _way_out(scenario: Scenario) -> str:
+    """What avoids the math kernel, and what that would save at the peak; each a prediction of the changed scenario."""
+    here = ledger(scenario).peak
+    compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
+    changes = {
+        f"autocast (stack.autocast: {compute.value})": structs.replace(
+            scenario, stack=structs.replace(scenario.stack, autocast=compute.value)
+        ),
+        "the memory-efficient kernel (attention: sdpa:efficient)": structs.replace(
+            scenario, attention="sdpa:efficient"
+        ),
+    }
+    savings = {words: here - ledger(changed).peak for words, changed in changes.items()}
+    words, saving = max(savings.items(), key=lambda item: item[1])
+    return f"{words} takes {human(saving)} less at the peak" if saving > 0 else "here it does not decide the peak"
 
 
 def _experts_warning(scenario: Scenario) -> str:

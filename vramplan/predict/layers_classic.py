@@ -155,7 +155,7 @@ def _falcon_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tens
     if facts.rotary_dim:
         query, key = _rotated_apart(t, c, query, key)
     key, value = c.remember(t, key, value)
-    if c.kernels[True] == "eager":
+    if c.attention == "eager":
         out, weights = falcon_eager(t, query, key, value, c.masks.get(False), heads(c, facts), x.kind)
         return m["self_attention.dense"](t, _joined(t, out, facts)), weights
     out, _weights = c.attend(t, query, key, value, heads(c, facts))

@@ -6,7 +6,15 @@ from typing import NamedTuple
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import adapter_tensors
-from vramplan.predict.base import loaded_element, piece, prepared_element, quantized_modules, steady_element, upcasts
+from vramplan.predict.base import (
+    is_made_fp32,
+    loaded_element,
+    piece,
+    prepared_element,
+    quantized_modules,
+    steady_element,
+    upcasts,
+)
 from vramplan.predict.expert_targets import Targets, fused_projections, resolve_targets
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
@@ -52,6 +60,8 @@ def write_load(
         groups = _in_model_order(groups, scenario)
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
         writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
+        if scenario.stack.upcast is Upcast.NORMS:
+            groups = [(group, _cast_back(writer, group, held, scenario)) for group, held in groups]
     if scenario.method.adapts:
         targets = resolve_targets(scenario.architecture, scenario.lora)
         for group, _ in groups:
@@ -217,12 +227,27 @@ def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) 
     after = []
     with writer.repeat(group.times):
         for weight, block in held:
-            if upcasts(weight, scenario):
-                new = writer.hold(piece(weight, 4, scenario.quant))
-                writer.free(block)
-                block = new
+            if is_made_fp32(weight, scenario):
+                block = _replaced(writer, weight, block, 4, scenario)
             after.append(Held(weight, block))
     return after
+
+
+def _cast_back(writer: Writer, group: Group, held: list[Held], scenario: Scenario) -> list[Held]:
+    """Embedding and head to the dtype that they were loaded in, as TRL does after the preparation."""
+    after = []
+    with writer.repeat(group.times):
+        for weight, block in held:
+            if is_made_fp32(weight, scenario) and not upcasts(weight, scenario):
+                block = _replaced(writer, weight, block, loaded_element(weight, scenario), scenario)
+            after.append(Held(weight, block))
+    return after
+
+
+def _replaced(writer: Writer, weight: Weight, block: int, element: int, scenario: Scenario) -> int:
+    new = writer.hold(piece(weight, element, scenario.quant))
+    writer.free(block)
+    return new
 
 
 def _attach(writer: Writer, group: Group, lora: Lora, targets: Targets) -> None:

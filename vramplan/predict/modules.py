@@ -1,8 +1,10 @@
 """The modules of one decoder layer as they run: projections, norms, and what attention needs to know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.attention import Choice
 from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes
 from vramplan.predict.base import prepared_element
@@ -139,8 +141,10 @@ class Context:
     """What the layers of a model share."""
 
     architecture: Architecture
-    kernels: dict[bool, str]
-    """What computes attention, without and with a mask: `eager`, `flash_attention_2`, or sdpa's kernel."""
+    attention: str
+    """What computes attention, in the scenario's words."""
+    choose: Callable[[Kind, bool], Choice]
+    """The kernel behind `sdpa` for queries of a kind, with or without a mask."""
     tables: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Cosines and sines for layers without and with a sliding window."""
     position_ids: Tensor | None = None
@@ -160,7 +164,10 @@ class Context:
     ) -> tuple[Tensor, Tensor | None]:
         """Attention's output [batch, seq, heads, dim], and its weights where the library returns them."""
         mask = self.masks.get(windowed)
-        kernel = self.kernels[mask is not None]
-        if kernel == "eager":
+        if self.attention == "eager":
             return eager(t, query, key, value, mask, heads)
-        return sdpa(t, query, key, value, mask, heads, kernel), None
+        if self.attention == "flash_attention_2":
+            return sdpa(t, query, key, value, mask, heads, self.attention), None
+        choice = self.choose(query.kind, mask is not None)
+        t.choices.add(choice)
+        return sdpa(t, query, key, value, mask, heads, choice.kernel.value), None

@@ -1,7 +1,7 @@
 """What a model makes once per forward for all its layers: rotary tables, masks; and which attention kernel runs."""
 
 from vramplan.architecture import Architecture, Attention
-from vramplan.attention import AttentionInput, resolve
+from vramplan.attention import AttentionInput, Choice, Kernel, resolve
 from vramplan.predict.operations import cast
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import DType, Scenario
@@ -76,18 +76,15 @@ def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
 
 
-def attention_kernels(scenario: Scenario, t: Tape, kind: Kind) -> dict[bool, str]:
-    """For layers without and with a window that the sequence fills: `eager`, `flash_attention_2`, or sdpa's kernel."""
+def attention_choice(scenario: Scenario, t: Tape, kind: Kind, *, masked: bool) -> Choice:
+    """The kernel behind `sdpa` for queries of `kind`, with or without a mask, and why."""
     name = scenario.attention
-    if name in ("eager", "flash_attention_2"):
-        return {False: name, True: name}
     if broadcasts(scenario.architecture):
-        return dict.fromkeys((False, True), "math")
+        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
     if not t.cuda and name == "sdpa":
-        return dict.fromkeys((False, True), _on_cpu(scenario))
+        return Choice(_on_cpu(scenario))
     attention = scenario.architecture.blocks[0].attention
-    return {masked: resolve(_call(attention, t, kind, masked=masked), name.partition(":")[2]).kernel.value
-            for masked in (False, True)}  # fmt: skip
+    return resolve(_call(attention, t, kind, masked=masked), name.partition(":")[2])
 
 
 def broadcasts(architecture: Architecture) -> bool:
@@ -99,11 +96,11 @@ def broadcasts(architecture: Architecture) -> bool:
     return architecture.family == "falcon" and attention.kv_heads != attention.heads
 
 
-def _on_cpu(scenario: Scenario) -> str:
+def _on_cpu(scenario: Scenario) -> Kernel:
     """sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys."""
     attention = scenario.architecture.blocks[0].attention
     dropped = scenario.method.trains and scenario.architecture.facts.get("attention_dropout")
-    return "flash" if attention.head_dim == attention.value_dim and not dropped else "math"
+    return Kernel.FLASH if attention.head_dim == attention.value_dim and not dropped else Kernel.MATH
 
 
 def _call(attention: Attention, t: Tape, kind: Kind, *, masked: bool) -> AttentionInput:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from vramplan.attention import Choice
 from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trainables
@@ -35,6 +36,11 @@ def _template(scenario: Scenario, device: Device) -> Template:
     if not scenario.method.trains:
         return structured(scenario, device, lambda probe: generation(probe, new_tape(probe, device)))
     return structured(scenario, device, lambda probe: StepRun(probe, device).template())
+
+
+def math_attention(scenario: Scenario) -> tuple[Choice, ...]:
+    """Where attention ends in the math kernel on the card, and why; empty when it does not."""
+    return tuple(sorted((c for c in _template(scenario, "cuda").choices if c.warning), key=lambda c: c.reason))
 
 
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:
@@ -72,7 +78,9 @@ class StepRun:
             self._held = None
         model.zero_grad()
         batches.clear()
-        return t.script.template(scenario.batch, scenario.seq)
+        template = t.script.template(scenario.batch, scenario.seq)
+        template.choices = frozenset(t.choices)
+        return template
 
     def _logits_of_last_step(self) -> Tensor:
         s = self.scenario

@@ -13,6 +13,7 @@ from math import prod
 from sys import getrefcount
 from typing import NamedTuple
 
+from vramplan.attention import Choice
 from vramplan.ledger import Component, Phase
 from vramplan.predict.tape_parts import Group, Script
 
@@ -159,6 +160,8 @@ class Tape:
         self.frame: Frame | None = None
         self.leaves: list[Leaf] = []
         """The trained parameters."""
+        self.choices: set[Choice] = set()
+        """Attention kernels that were taken."""
         self.scope = ""
         self._order = 0
 

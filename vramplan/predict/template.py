@@ -8,6 +8,7 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
+from vramplan.attention import Choice
 from vramplan.ledger import Component, Phase
 from vramplan.predict.moments import Moments
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
@@ -87,6 +88,8 @@ class Template:
         self._blocks: list[tuple[int, Component]] = []  # what kind of tensor, what it is for
         self._dimensions: dict[int, Dimension] = {}
         self._items: list[object] = []
+        self.choices: frozenset[Choice] = frozenset()
+        """Attention kernels that the run took."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
