@@ -64,6 +64,8 @@ class Result:
     ledger: Ledger
     reserved: Mapping[Phase, int] = field(default_factory=dict)
     """Running high-water mark of the allocator's segments at the end of each phase; empty on cpu."""
+    attention: tuple[str, ...] = ()
+    """Kernels behind `sdpa`, for layers with and without a mask; empty where the scenario names the code itself."""
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Library versions that were modelled or run."""
     warnings: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class Result:
             "steady": {"allocated": self.ledger.steady},
             "phases": {phase.value: self._phase(phase) for phase in self.ledger.phases},
             "entries": [_entry_json(entry) for entry in self.ledger.entries],
+            "attention": list(self.attention),
             "libraries": dict(self.libraries),
             "warnings": list(self.warnings),
         }
@@ -167,6 +170,7 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
             "bits_per_parameter": body["bits_per_parameter"],
             "ledger": Ledger(tuple(map(_entry, body["entries"])), body.get("steady", {}).get("allocated", 0)),
             "reserved": {Phase(p): t["reserved"] for p, t in body["phases"].items() if "reserved" in t},
+            "attention": tuple(body.get("attention", ())),
             "libraries": body["libraries"],
             "warnings": tuple(body["warnings"]),
         }

@@ -19,6 +19,7 @@ from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
 from vramplan.measure.fake import FakeTracker, fake_machine
 from vramplan.measure.tracker import Tracker
+from vramplan.predict.engine import attention_warnings
 from vramplan.predict.overheads import context_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
@@ -84,7 +85,8 @@ def _prediction(
         ledger=Ledger(entries, ledger.steady),
         reserved={mark.phase: mark.reserved for mark in played.marks} if played else {},
         libraries=library_versions(),
-        warnings=tuple(choice.warning for choice in run.attention if choice.warning),
+        attention=tuple(choice.kernel.value for choice in run.attention),
+        warnings=tuple(attention_warnings(scenario, run.attention)),
     )
 
 

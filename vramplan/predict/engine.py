@@ -1,19 +1,20 @@
 """The closed form, assembled: what a run holds from the load phase on, as a timeline, a ledger, a prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from msgspec import structs
 
 from vramplan.allocator import Replay, replay
 from vramplan.architecture import WeightKind
+from vramplan.attention import Choice
 from vramplan.errors import UsageError
 from vramplan.ledger import Basis, Component, Entry, Ledger
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import math_attention, step_marks, step_parts, step_warnings
+from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
@@ -119,6 +120,7 @@ def _prediction(
         bits_per_parameter=bits_per_parameter(scenario),
         ledger=Ledger(entries, ledger.steady),
         reserved={mark.phase: mark.reserved for mark in played.marks} if played else {},
+        attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
         libraries=LIBRARIES,
         warnings=run.warnings,
     )
@@ -150,10 +152,15 @@ def _noted(entry: Entry, run: Forecast) -> Entry:
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
     own = [_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)]
     if device == "cuda":
-        own += [f"{choice.warning}; {_way_out(scenario)}" for choice in math_attention(scenario)]
+        own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
     return (*filter(None, own), *step_warnings(scenario))
+
+
+def attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
+    """What to say where attention ends in the math kernel: why, what would avoid it, what that saves."""
+    return [f"{choice.warning}; {_way_out(scenario)}" for choice in choices if choice.warning]
 
 
 def _way_out(scenario: Scenario) -> str:

@@ -38,9 +38,9 @@ def _template(scenario: Scenario, device: Device) -> Template:
     return structured(scenario, device, lambda probe: StepRun(probe, device).template())
 
 
-def math_attention(scenario: Scenario) -> tuple[Choice, ...]:
-    """Where attention ends in the math kernel on the card, and why; empty when it does not."""
-    return tuple(sorted((c for c in _template(scenario, "cuda").choices if c.warning), key=lambda c: c.reason))
+def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
+    """The kernels that `sdpa` takes, and why; empty for eager attention and flash_attention_2."""
+    return tuple(sorted(_template(scenario, device).choices, key=lambda choice: choice.reason))
 
 
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def _share(share: float) -> str:
 def _header(result: Result, page: Page) -> Iterator[str]:
     scenario, count = result.scenario, result.parameters
     yield from page.wrap(f"{page.bold(_title(scenario))}: {', '.join(_method(scenario))}", indent="  ")
-    yield from page.wrap(", ".join(_run(scenario)), indent="  ")
+    yield from page.wrap(", ".join(_run(scenario, result.attention)), indent="  ")
     counts = f"{_millions(count.total)} parameters"
     if count.quantized:
         counts += f", {_millions(count.quantized)} quantised at {result.bits_per_parameter:.3f} bits"
@@ -160,11 +160,12 @@ def _method(scenario: Scenario) -> Iterator[str]:
         yield scenario.optimizer
 
 
-def _run(scenario: Scenario) -> Iterator[str]:
+def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     micro = f" x {scenario.grad_accum} micro-batches" if scenario.grad_accum > 1 else ""
     yield f"batch {scenario.batch} x {scenario.seq} tokens{micro}"
     yield scenario.compute_dtype.value
-    yield scenario.attention
+    taken = " and ".join(dict.fromkeys(kernels))
+    yield f"{scenario.attention} ({taken} kernel)" if taken and ":" not in scenario.attention else scenario.attention
     if scenario.method.trains:
         kinds = {Checkpointing.OFF: "no checkpointing", Checkpointing.REENTRANT: "reentrant checkpointing"}
         yield kinds.get(scenario.checkpointing, "checkpointing")
