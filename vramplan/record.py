@@ -1,8 +1,6 @@
 """What a prediction or a measurement answers, and its JSON."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vramplan.errors import UsageError
+from vramplan.files import write_whole
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -205,18 +204,8 @@ def load_result(path: Path) -> Prediction | Record:
 
 
 def save_result(result: Prediction | Record, path: Path) -> None:
-    """Write the JSON whole or not at all: to a temporary file beside `path`, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(result.to_json(), file, indent=1)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Write the JSON whole or not at all."""
+    write_whole(path, json.dumps(result.to_json(), indent=1) + "\n")
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

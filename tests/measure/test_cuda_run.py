@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import LLAMA
 from told_allocator import Told
 
 from vramplan.ledger import TRAINING_PHASES, Component, Phase
@@ -19,17 +20,6 @@ from vramplan.record import Outcome, Record, result_from_json
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import KIB, MIB
-
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-}
 
 
 def tiny(**changes: Any) -> Scenario:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tiny_models import LLAMA
 
 from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import TRAINING_PHASES, Component, Phase
@@ -17,17 +18,6 @@ from vramplan.measure.run import measure
 from vramplan.record import Outcome, Record, load_result, save_result
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
-
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-}
 
 
 def tiny(**changes: Any) -> Scenario:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import LLAMA
 from torch import Tensor
 
 from vramplan import stacks
@@ -15,16 +16,6 @@ from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
 
 CPU = torch.device("cpu")
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-}
 GEMMA2 = {
     "model_type": "gemma2",
     "hidden_size": 64,

@@ -2,12 +2,12 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from vramplan.errors import UsageError
+from vramplan.files import write_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,7 @@ def save_calibration(name: str, made: Calibration) -> Path:
     """Keep `made` beside the calibrations of other cards; the file is written whole or not at all."""
     file = calibration_file()
     kept = {**_read(file), name: made}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump({card: asdict(value) for card, value in kept.items()}, stream, indent=1)
-    os.replace(temporary, file)
+    write_whole(file, json.dumps({card: asdict(value) for card, value in kept.items()}, indent=1))
     _read.cache_clear()
     return file
 

@@ -1,8 +1,6 @@
 """`vramplan plan`: what fits on a card, and what to change."""
 
-import os
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,19 +131,12 @@ def _check_writable(file: Path, *, force: bool) -> None:
 
 
 def _write(scenario: "Scenario", file: Path) -> None:
-    """The scenario's file, whole or not at all: written beside it, then renamed."""
+    """The scenario's file, whole or not at all."""
+    from vramplan.files import write_whole
     from vramplan.scenario_file import scenario_yaml
 
     try:
-        handle, temporary = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write(scenario_yaml(scenario))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, file)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_whole(file, scenario_yaml(scenario))
     except OSError as error:
         raise UsageError(
             f"--write: cannot write {file}: {error.strerror}", hint="name a place that you may write"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
-from vramplan.predict.engine import CUDA_GRANULARITY, forecast
+from vramplan.predict.engine import CUDA_GRANULARITY, forecast, ledger
 from vramplan.predict.overheads import card
 from vramplan.predict.verdict import ERROR
 from vramplan.scenario import Scenario
@@ -61,11 +61,10 @@ class Probe:
         Not replayed where the tensors leave so much free that fitting is not in doubt.
         """
         room = self.limit.room(scenario)
-        timeline = forecast(scenario, "cuda").timeline
-        allocated = allocated_peak(timeline)
+        allocated = ledger(scenario).peak
         if allocated > room or sure_room(allocated) <= room:
             return allocated - room
-        played = replay(timeline.parts, budget=room)
+        played = replay(forecast(scenario, "cuda").timeline.parts, budget=room)
         if played.oom is None:
             return allocated - room
         return max(played.oom.reserved + played.oom.segment - room, 1)
@@ -81,10 +80,10 @@ class Probe:
     def _fits(self, scenario: Scenario, shares: tuple[float, ...]) -> bool:
         """Whether the run fits each of these shares of its room."""
         room = self.limit.room(scenario)
-        timeline = forecast(scenario, "cuda").timeline
-        if allocated_peak(timeline) > int(room * min(shares)):
+        if ledger(scenario).peak > int(room * min(shares)):
             return False
-        return all(replay(timeline.parts, budget=int(room * share)).oom is None for share in shares)
+        parts = forecast(scenario, "cuda").timeline.parts
+        return all(replay(parts, budget=int(room * share)).oom is None for share in shares)
 
     def held(self, scenario: Scenario) -> Replay:
         """What the allocator does in a run that fits."""

@@ -7,7 +7,6 @@ from functools import partial
 import msgspec
 
 from vramplan.architecture import Architecture, Block, WeightKind
-from vramplan.attention import Choice
 from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.families import embed, final_norm, known, layer_function
@@ -15,7 +14,7 @@ from vramplan.predict.generic import stand_in
 from vramplan.predict.loss import causal_loss, chunked_loss, head_logits, liger_loss
 from vramplan.predict.modules import Cache, Context, Modules
 from vramplan.predict.positions import attention_choice, causal_masks, own_tables, rotary
-from vramplan.predict.tape import INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
@@ -92,7 +91,7 @@ class CausalModel:
         """`...Model.forward` on `tokens` of each sequence: embeddings, layers, final norm."""
         t, s = self.t, msgspec.structs.replace(self.scenario, seq=tokens)
         hidden, held = embed(t, self.outside, s)
-        context = Context(self.architecture, s.attention, partial(_choose, s, t), cache=cache)
+        context = Context(self.architecture, s.attention, partial(attention_choice, s, t), cache=cache)
         context.position_ids = t.new((1, tokens), INT64, "position_ids")
         if cache is None or not cache.layers:  # one new token sees everything before it
             context.masks = causal_masks(t, s, hidden.kind)
@@ -123,10 +122,6 @@ class CausalModel:
         out, weights = run_layer(t, run, hidden, kind)
         # without a checkpoint the graph itself keeps the weights, for longer
         return out, None if kind is Checkpointing.OFF and t.recording else weights
-
-
-def _choose(scenario: Scenario, t: Tape, kind: Kind, masked: bool) -> Choice:
-    return attention_choice(scenario, t, kind, masked=masked)
 
 
 def _patterns(architecture: Architecture, seq: int) -> Iterator[_Layers]:

@@ -76,7 +76,7 @@ def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
 
 
-def attention_choice(scenario: Scenario, t: Tape, kind: Kind, *, masked: bool) -> Choice:
+def attention_choice(scenario: Scenario, t: Tape, kind: Kind, masked: bool) -> Choice:
     """The kernel behind `sdpa` for queries of `kind`, with or without a mask, and why."""
     name = scenario.attention
     if broadcasts(scenario.architecture):

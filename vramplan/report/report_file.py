@@ -1,25 +1,14 @@
-"""Writing what a report renders: a file is there whole or not at all."""
+"""Writing what a report renders."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from vramplan import files
 from vramplan.errors import UsageError
 
 
 def write_whole(path: Path, content: bytes, *, option: str) -> None:
-    """Put `content` in the place of `path`, through a temporary file beside it; `option` names the flag in errors."""
-    temporary = ""
+    """`files.write_whole`, with an error that names the flag `option`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = ""
+        files.write_whole(path, content)
     except OSError as error:
         raise UsageError(f"{option}: cannot write '{path}': {error.strerror}", hint="choose another place") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
