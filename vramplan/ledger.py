@@ -14,6 +14,7 @@ class Phase(StrEnum):
     LOSS = "loss"  # output head and loss
     BACKWARD = "backward"
     STEP = "step"  # clip, optimizer, zero_grad
+    EVALUATION = "evaluation"  # the forward passes of an evaluation inside training, with what it gathers
     PREFILL = "prefill"
     DECODE = "decode"
     MERGE = "merge"

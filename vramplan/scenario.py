@@ -115,6 +115,27 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
     dtype: DType
 
 
+class Merge(msgspec.Struct, frozen=True, kw_only=True):
+    """How adapters are merged into the base and the result is saved; read by `method: merge` alone."""
+
+    dequantize: bool = False
+    """Whether a quantised base is made 16-bit whole (`model.dequantize()`) before the adapters are attached."""
+    safe: bool = False
+    """Whether each sum is made in a copy and looked through for NaN (`merge_and_unload(safe_merge=True)`)."""
+    max_shard_size: str = "50GB"
+    """`save_pretrained`'s limit of one file, in its own spelling; the default is transformers' 5.17."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluation inside training, as transformers' Trainer runs it (`evaluation_loop`)."""
+
+    batch: int
+    """`per_device_eval_batch_size`."""
+    accumulate: int
+    """Evaluation steps whose logits are gathered on the device (`eval_accumulation_steps`; without it, all steps of
+    the evaluation). 0: only the loss is looked at (`prediction_loss_only`, the Trainer's way without metrics)."""
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One run, fully resolved: every default filled in, every name looked up."""
 
@@ -143,6 +164,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Catalogue name of the card; empty when none is meant."""
     new_tokens: int = 128
     """Tokens that inference generates after the prompt of `seq` tokens."""
+    merge: Merge = Merge()
+    evaluation: Evaluation | None = msgspec.field(default=None, name="eval")
+    """The file's `eval` key; None when the run does not evaluate."""
 
     @classmethod
     def load(cls, target: str, **overrides: Any) -> "Scenario":
@@ -175,6 +199,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         else:
             mapping["lora"]["targets"] = list(self.lora.targets)
         mapping["stack"]["autocast"] = self.stack.autocast
-        if not self.gpu:
-            del mapping["gpu"]
+        unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
+        for key in (key for key, absent in unused.items() if absent):
+            del mapping[key]
         return mapping

@@ -8,9 +8,15 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from vramplan.errors import UsageError, nearest
-from vramplan.scenario_schema import LoraKeys, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "quant": QuantKeys,
+    "lora": LoraKeys,
+    "stack": StackKeys,
+    "merge": MergeKeys,
+    "eval": EvalKeys,
+}
 
 #: Keys of other tools that ask for more than one GPU, or for a way of sharing one model between several.
 _SEVERAL_GPUS = frozenset(

@@ -17,15 +17,17 @@ from vramplan.scenario import (
     ATTENTION,
     Checkpointing,
     DType,
+    Evaluation,
     Load,
     Lora,
+    Merge,
     Method,
     Quant,
     QuantType,
     Scenario,
 )
 from vramplan.scenario_check import check_keys, convert
-from vramplan.scenario_schema import BLOCK_SIZES, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
 from vramplan.stacks import STACKS, Stack, Upcast
 
 LARGEST_MATRIX = 100_000
@@ -137,13 +139,16 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         stack=_stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where),
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
         new_tokens=keys.new_tokens,
+        merge=_merge(keys, where),
+        evaluation=_evaluation(keys, where),
     )
 
 
 def _quant(keys: ScenarioKeys, where: str) -> Quant:
     given: QuantKeys = keys.quant
     quantizes = keys.method not in (Method.LORA, Method.FULL)
-    kind = (QuantType.NF4 if quantizes else QuantType.NONE) if given.type is UNSET else given.type
+    usual = quantizes and (keys.method is not Method.MERGE or keys.merge.dequantize)  # people merge into 16 bits
+    kind = (QuantType.NF4 if usual else QuantType.NONE) if given.type is UNSET else given.type
     if keys.method is Method.QLORA and kind is QuantType.NONE:
         raise UsageError(
             f"{where}: method qlora with quant.type none", hint="method: lora trains adapters on a 16-bit base"
@@ -170,6 +175,31 @@ def _quant(keys: ScenarioKeys, where: str) -> Quant:
         )
     double = kind.four_bit if given.double is UNSET else given.double
     return Quant(type=kind, double=double, block_size=given.block_size, storage=given.storage)
+
+
+def _merge(keys: ScenarioKeys, where: str) -> Merge:
+    given = keys.merge
+    if given != MergeKeys() and keys.method is not Method.MERGE:
+        raise UsageError(
+            f"{where}: merge with method {keys.method.value}", hint="set method: merge, or remove the key 'merge'"
+        )
+    if given.dequantize and keys.quant.type is QuantType.NONE:
+        raise UsageError(
+            f"{where}: merge.dequantize: true with quant.type none; there is nothing to dequantise",
+            hint="set quant.type to how the base was trained (nf4), or remove merge.dequantize",
+        )
+    return Merge(dequantize=given.dequantize, safe=given.safe, max_shard_size=given.max_shard_size)
+
+
+def _evaluation(keys: ScenarioKeys, where: str) -> Evaluation | None:
+    if keys.eval is UNSET:
+        return None
+    if not keys.method.trains:
+        raise UsageError(
+            f"{where}: eval with method {keys.method.value}, which does not train",
+            hint="remove the key 'eval', or set method: qlora, lora or full",
+        )
+    return Evaluation(batch=keys.batch if keys.eval.batch is UNSET else keys.eval.batch, accumulate=keys.eval.accumulate)
 
 
 def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:

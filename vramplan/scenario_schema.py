@@ -41,6 +41,21 @@ class StackKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     clip: bool | UnsetType = UNSET
 
 
+class MergeKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `method: merge` merges and saves."""
+
+    dequantize: bool = False
+    safe: bool = False
+    max_shard_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*([KMG]B|[KMG]iB|TB|TiB)$")] = "50GB"
+
+
+class EvalKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Evaluation inside training; the batch is the training's where none is given."""
+
+    batch: Count | UnsetType = UNSET
+    accumulate: Annotated[int, Meta(ge=0, le=2**24)] = 0
+
+
 class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One vramplan scenario: what is trained, how, on what."""
 
@@ -61,6 +76,8 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stack: str | StackKeys = "hf-trainer"
     gpu: str = ""
     new_tokens: Count = 128
+    merge: MergeKeys = MergeKeys()
+    eval: EvalKeys | UnsetType = UNSET
     matrix: dict[str, list[Any]] = {}
 
 
