@@ -1,6 +1,7 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vramplan.errors import VramplanError, unknown
@@ -54,7 +55,7 @@ def foresee(
 
         forecast = closed_form.forecast(scenario, device)
         prediction = closed_form.conclude(scenario, device, forecast, budget=budget, reserve=reserve)
-        return Foreseen(prediction, forecast.timeline)
+        return Foreseen(_with_placement(prediction, budget, reserve), forecast.timeline)
     if engine == "trace":
         from vramplan.measure.environment import require_libraries
 
@@ -62,8 +63,19 @@ def foresee(
         from vramplan.measure import trace
 
         run = trace.run_trace(scenario, device)
-        return Foreseen(trace.conclude(scenario, device, run, budget=budget, reserve=reserve), run.timeline)
+        prediction = trace.conclude(scenario, device, run, budget=budget, reserve=reserve)
+        return Foreseen(_with_placement(prediction, budget, reserve), run.timeline)
     raise unknown("engine", engine, ENGINES)
+
+
+def _with_placement(prediction: Prediction, budget: int | None, reserve: int) -> Prediction:
+    """The prediction, with a warning where `device_map="auto"` would not leave the model whole on the card."""
+    from vramplan.predict.placement import placement_warning
+
+    if prediction.device == "cpu":
+        return prediction
+    warning = placement_warning(prediction.scenario, budget=budget, reserve=reserve)
+    return replace(prediction, warnings=(*prediction.warnings, warning)) if warning else prediction
 
 
 def measure(

@@ -13,6 +13,7 @@ from transformers.integrations import accelerate as placing
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.quantizers.auto import AutoHfQuantizer
 
+import vramplan
 from vramplan.catalog.models import catalog_config
 from vramplan.predict.device_map import Place, auto_device_map
 from vramplan.predict.placement import ELSEWHERE, NOT_MOVED, REFUSED, placement, placement_warning
@@ -180,3 +181,10 @@ def test_without_a_card_or_a_checkpoint_nothing_is_placed() -> None:
     assert placement(scenario("gpt2", "nf4")) is None
     assert placement_warning(scenario("gpt2", "nf4")) == ""
     assert placement_warning(scenario("llama-2-7b", "nf4", load="random"), budget=2**30) == ""
+
+
+def test_predictions_carry_the_warning() -> None:
+    wanted = scenario("llama-2-7b", "nf4", gpu="t4")
+    assert REFUSED in vramplan.predict(wanted, budget=4 * 2**30).warnings[-1]
+    assert not any(REFUSED in warning for warning in vramplan.predict(wanted).warnings)
+    assert not any(REFUSED in warning for warning in vramplan.predict(wanted, device="cpu").warnings)
