@@ -20,7 +20,7 @@ from vramplan.predict.layers import runs
 from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, Load, Lora, QuantType, Scenario
+from vramplan.scenario import DType, Load, Lora, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -50,12 +50,8 @@ def write_load(
 
     `capacity` of the card caps the warm-up block; 0 when no card is meant.
     """
-    writer.enter(Phase.LOAD)
-    if device == "cuda" and scenario.load_from is Load.CHECKPOINT:
-        _warm_up(writer, scenario, capacity)
-    for shared in shared_pieces(scenario.quant):
-        writer.hold(shared)
-    groups = [(group, _load(writer, group, scenario, device)) for group in _groups(scenario)]
+    begin_load(writer, scenario, device, capacity=capacity)
+    groups = [(group, _load(writer, group, scenario, device)) for group in load_groups(scenario)]
     if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
         groups = _in_model_order(groups, scenario)
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
@@ -65,8 +61,17 @@ def write_load(
     if scenario.method.adapts:
         targets = resolve_targets(scenario.architecture, scenario.lora)
         for group, _ in groups:
-            _attach(writer, group, scenario.lora, targets)
+            attach(writer, group, scenario.lora, targets)
     return groups
+
+
+def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: int) -> None:
+    """Write what comes before the first weight: the warm-up of a card's allocator, and tables of the process."""
+    writer.enter(Phase.LOAD)
+    if device == "cuda" and scenario.load_from is Load.CHECKPOINT:
+        _warm_up(writer, scenario, capacity)
+    for shared in shared_pieces(scenario.quant):
+        writer.hold(shared)
 
 
 def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
@@ -101,7 +106,7 @@ def _of(group: Group, held: Iterable[Held]) -> list[Held]:
     return [one for one in held if one.weight in group.weights]
 
 
-def _groups(scenario: Scenario) -> list[Group]:
+def load_groups(scenario: Scenario) -> list[Group]:
     """The model's weights in the order in which they arrive on the device.
 
     from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by
@@ -143,15 +148,21 @@ def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> l
     held = []
     with writer.repeat(group.times):
         for weight in group.weights:
-            if is_quantized(weight, scenario.quant):
-                _quantize(writer, weight, scenario, device)
-                continue
-            stored = piece(weight, loaded_element(weight, scenario), scenario.quant)
-            parts = 0
-            if scenario.load_from is Load.CHECKPOINT and weight.kind is WeightKind.EXPERTS:
-                parts = fused_projections(scenario.architecture.family, weight)
-            held.append(Held(weight, _merge(writer, stored, parts) if parts else writer.hold(stored)))
+            blocks = load_weight(writer, weight, scenario, device)
+            if not is_quantized(weight, scenario.quant):
+                held.append(Held(weight, *blocks))
     return held
+
+
+def load_weight(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> tuple[int, ...]:
+    """Put one weight on the device; the blocks that stay: itself, or what quantisation makes of it."""
+    if is_quantized(weight, scenario.quant):
+        return _quantize(writer, weight, scenario, device)
+    stored = piece(weight, loaded_element(weight, scenario), scenario.quant)
+    parts = 0
+    if scenario.load_from is Load.CHECKPOINT and weight.kind is WeightKind.EXPERTS:
+        parts = fused_projections(scenario.architecture.family, weight)
+    return (_merge(writer, stored, parts) if parts else writer.hold(stored),)
 
 
 def _merge(writer: Writer, stored: Piece, parts: int) -> int:
@@ -174,25 +185,32 @@ def _merge(writer: Writer, stored: Piece, parts: int) -> int:
     return block
 
 
-def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> None:
+def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> tuple[int, ...]:
     """One matrix arrives, is quantised, and goes: what stays is made while it is there."""
-    quant, name, numel = scenario.quant, weight.module, weight.numel
     flying = _in_flight(writer, weight, scenario, device)
+    kept = write_quantization(writer, weight, scenario.quant, device, scenario.dtype, flying)
+    writer.free(*reversed(flying))
+    return kept
+
+
+def write_quantization(
+    writer: Writer, weight: Weight, quant: Quant, device: Device, dtype: DType, flying: list[int]
+) -> tuple[int, ...]:
+    """What quantising a matrix of `dtype` makes: the blocks that stay are returned, temporaries go to `flying`."""
+    name, numel = weight.module, weight.numel
     blocks = 4 * -(-numel // quant.block_size)
     if quant.double:
         flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax", blocks))
     packed, *constants = pieces(weight, quant)
     if device == "cpu":
-        scratch = writer.alloc(Component.WORKSPACE, f"{name} being quantised", _cpu_scratch(numel, scenario))
-        writer.hold(packed)
+        scratch = writer.alloc(Component.WORKSPACE, f"{name} being quantised", _cpu_scratch(numel, quant, dtype))
+        kept = writer.hold(packed)
         writer.free(scratch)
     else:
-        writer.hold(packed)
+        kept = writer.hold(packed)
     if quant.double:
         flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax less its mean", blocks))
-    for constant in constants:
-        writer.hold(constant)
-    writer.free(*reversed(flying))
+    return (kept, *(writer.hold(constant) for constant in constants))
 
 
 def _in_flight(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> list[int]:
@@ -207,7 +225,7 @@ def _in_flight(writer: Writer, weight: Weight, scenario: Scenario, device: Devic
     return made
 
 
-def _cpu_scratch(numel: int, scenario: Scenario) -> int:
+def _cpu_scratch(numel: int, quant: Quant, dtype: DType) -> int:
     """Bytes of temporaries, per matrix, that bitsandbytes' plain-torch quantisation holds at its highest moment.
 
     backends/default/ops.py 0.50.2 quantize_4bit, at the line that packs: the fp32 copy (4 B an element, if the weight
@@ -215,10 +233,10 @@ def _cpu_scratch(numel: int, scenario: Scenario) -> int:
     that, at `order[q]`: the int32 codes and their int64 places (12), nothing packed yet (-0.5).
     int8_vectorwise_quant, when it rounds: the fp32 product and its rounding (8), nothing packed yet (-1).
     """
-    if scenario.quant.type is QuantType.INT8:
+    if quant.type is QuantType.INT8:
         return 7 * numel
-    copy = 0 if scenario.dtype is DType.FLOAT32 else 4 * numel
-    codes = 12 * numel - numel // 2 if scenario.quant.type is QuantType.FP4 else 5 * numel + numel // 2
+    copy = 0 if dtype is DType.FLOAT32 else 4 * numel
+    codes = 12 * numel - numel // 2 if quant.type is QuantType.FP4 else 5 * numel + numel // 2
     return copy + 4 * numel + codes
 
 
@@ -250,9 +268,11 @@ def _replaced(writer: Writer, weight: Weight, block: int, element: int, scenario
     return new
 
 
-def _attach(writer: Writer, group: Group, lora: Lora, targets: Targets) -> None:
+def attach(writer: Writer, group: Group, lora: Lora, targets: Targets) -> list[Held]:
     """The adapters' two matrices for every adapted weight."""
+    attached = []
     with writer.repeat(group.times):
         for weight in group.weights:
-            for tensor in adapter_tensors(weight, lora, targets):
-                writer.alloc(Component.ADAPTERS, tensor.label, tensor.bytes)
+            made = adapter_tensors(weight, lora, targets)
+            attached += [Held(weight, writer.alloc(Component.ADAPTERS, t.label, t.bytes)) for t in made]
+    return attached
