@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, joined, quantity
-from vramplan.report.html.plots import NARROW, WIDE, distributions, scatter
+from vramplan.report.html.plots import distributions, scatter
 from vramplan.report.report_facts import Report, summary
 from vramplan.report.report_text import counted
 from vramplan.units import human

@@ -1,100 +1,57 @@
 """The statistical plots, drawn by matplotlib: scales, ticks and layout are what a plotting library is for.
 
-Its SVG is then made part of the page: colours that stand for the page's tones become CSS variables, so that a plot
-follows the reader's light or dark setting; text stays text, in the page's font; points link to their result. Stacked
-bars are HTML instead, which reflows on a phone, and timelines have their own drawing.
+Stacked bars are HTML instead, which reflows on a phone, and timelines have their own drawing.
 """
 
-import io
 import math
-import re
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vramplan.errors import CannotRun
+from vramplan.report.html.drawing import BG, FG, ROUND, SHADE, SOFT, SQUARE, embedded, in_style, new_figure, svg_of
 from vramplan.report.html.markup import Html
 from vramplan.report.report_facts import Group, Miss, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-WIDE, NARROW = 1100, 372  # units, which are pixels at the intended width
-
-#: Colours that matplotlib draws with, and the page's tone that takes the place of each.
-_FG, _SOFT, _GRID, _BG, _SHADE, _ROUND, _SQUARE = (f"#01020{i}" for i in range(3, 10))
-_TONES = {
-    _FG: "var(--fg)",
-    _SOFT: "var(--soft)",
-    _GRID: "var(--grid)",
-    _BG: "var(--bg)",
-    _SHADE: "var(--shade)",
-    _ROUND: "var(--round)",
-    _SQUARE: "var(--square)",
-}
 
 #: Marker and colour by device: told apart by shape alone.
-_MARKS = {"cuda": ("o", _ROUND), "cpu": ("s", _SQUARE)}
-
-_STYLE: Mapping[str, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "vramplan",  # the same report gives the same bytes
-    "font.size": 12,
-    "text.color": _FG,
-    "axes.labelcolor": _SOFT,
-    "axes.edgecolor": _GRID,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "grid.color": _GRID,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _SOFT,
-    "ytick.labelcolor": _SOFT,
-    "legend.frameon": False,
-    "legend.handletextpad": 0.3,
-}
+_MARKS = {"cuda": ("o", ROUND), "cpu": ("s", SQUARE)}
 
 
 def scatter(report: Report, *, width: int) -> Html:
     """Predicted against measured peaks, and their errors with the band; side by side, or one below the other."""
     misses, (low, high), beside = report.closed_form, report.band, width >= 640
-    with _matplotlib():
-        figure = _figure(width, 400 if beside else 720)
+    with in_style():
+        figure = new_figure(width, 400 if beside else 720)
         first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
         _peaks(first, misses)
         _errors(second, report)
-        text = _svg(figure)
+        text = svg_of(figure)
     links = {f"#r{m.case.number}": f"{m.case.result.scenario.name}: {m.error:+.2%}" for m in misses}
     description = f"{len(misses)} records; {report.in_band} errors lie between {low:+.2%} and {high:+.2%}."
-    return _embedded(text, f"scatter{width}", "Predicted against measured peaks", description, links)
+    return embedded(text, f"scatter{width}", "Predicted against measured peaks", description, links)
 
 
 def distributions(groups: Sequence[Group], *, width: int) -> Html:
     """Every error as a dot, one line per group, its median marked."""
-    with _matplotlib():
-        figure = _figure(width, 64 + 24 * len(groups))
+    with in_style():
+        figure = new_figure(width, 64 + 24 * len(groups))
         axes = figure.subplots()
         for y, group in enumerate(groups):
             percents = [100 * error for error in group.errors]
-            axes.scatter(percents, [y] * len(percents), s=34, color=_ROUND, alpha=0.5, linewidths=0)
+            axes.scatter(percents, [y] * len(percents), s=34, color=ROUND, alpha=0.5, linewidths=0)
             middle = median(percents)
-            axes.plot([middle, middle], [y - 0.32, y + 0.32], color=_FG, linewidth=2)
+            axes.plot([middle, middle], [y - 0.32, y + 0.32], color=FG, linewidth=2)
         _percent_axis(axes.xaxis, [error for group in groups for error in group.errors])
-        axes.axvline(0, color=_SOFT, linewidth=1)
+        axes.axvline(0, color=SOFT, linewidth=1)
         axes.set_yticks(range(len(groups)), [_short(group, width) for group in groups])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("error of the allocated peak, %")
-        text = _svg(figure)
+        text = svg_of(figure)
     description = "; ".join(f"{g.by} {g.name}: worst {g.summary.worst:.2%} of {len(g.errors)}" for g in groups)
-    return _embedded(text, f"errors{width}", "Errors by group", description, {})
+    return embedded(text, f"errors{width}", "Errors by group", description, {})
 
 
 def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
@@ -102,7 +59,7 @@ def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
     sizes = [size for miss in misses for size in (miss.comparison.peak.reference, miss.comparison.peak.other)]
     low, high = _range(sizes)
     limits = (2**low, 2**high)
-    axes.plot(limits, limits, color=_SOFT, linewidth=1)
+    axes.plot(limits, limits, color=SOFT, linewidth=1)
     _marks(axes, misses, [miss.comparison.peak.other for miss in misses])
     for axis, name in ((axes.xaxis, "measured"), (axes.yaxis, "predicted")):
         _byte_axis(axis, low, high)
@@ -114,8 +71,8 @@ def _peaks(axes: "Axes", misses: Sequence[Miss]) -> None:
 def _errors(axes: "Axes", report: Report) -> None:
     misses = report.closed_form
     low, high = _range([miss.comparison.peak.reference for miss in misses])
-    axes.axhspan(*(100 * edge for edge in report.band), color=_SHADE, linewidth=0)
-    axes.axhline(0, color=_SOFT, linewidth=1)
+    axes.axhspan(*(100 * edge for edge in report.band), color=SHADE, linewidth=0)
+    axes.axhline(0, color=SOFT, linewidth=1)
     _marks(axes, misses, [100 * miss.error for miss in misses])
     _byte_axis(axes.xaxis, low, high)
     _percent_axis(axes.yaxis, [miss.error for miss in misses])
@@ -132,7 +89,7 @@ def _marks(axes: "Axes", misses: Sequence[Miss], heights: Sequence[float]) -> No
                 s=42,
                 marker=shape,
                 color=color,
-                edgecolors=_BG,
+                edgecolors=BG,
                 linewidths=0.8,
                 label=f"{device} ({len(points)})",
             )
@@ -175,54 +132,3 @@ def _short(group: Group, width: int) -> str:
     room = 42 if width >= 640 else 16
     text = group.name if len(group.name) <= room else group.name[: room - 1] + "…"
     return f"{group.by}: {text}" if width >= 640 else text
-
-
-def _figure(width: int, height: int) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-
-
-def _matplotlib() -> Any:
-    """The context that draws in the page's style."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        hint = "pip install 'vramplan[report]'; --markdown needs nothing more"
-        raise CannotRun("the page's plots need matplotlib, which is not installed", hint=hint) from error
-    return mpl.rc_context(dict(_STYLE))
-
-
-def _svg(figure: "Figure") -> str:
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return file.getvalue()
-
-
-def _embedded(text: str, name: str, title: str, description: str, links: Mapping[str, str]) -> Html:
-    """matplotlib's SVG as an element of the page: ids of its own, the page's tones and font, a title, no metadata."""
-    body = re.sub(r"<(metadata|style)[ >].*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'(?:xlink:)?href="#([^"]+)"', lambda m: _href(m[1], name), body)
-    body = re.sub(r' id="(?!r\d)([^"]+)"', rf' id="{name}-\1"', body)
-    body = body.replace("url(#", f"url(#{name}-")
-    body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
-    body = re.sub(r"font-family: [^;\"]+;? ?", "", body)
-    for color, tone in _TONES.items():
-        body = body.replace(color, tone)
-    body = re.sub(r'<a href="(#r\d+)"[^>]*>', lambda m: _link(m[1], links[m[1]]), body)
-    box = re.search(r'viewBox="[^"]+"', body)
-    head = f'<svg class="plot" {box[0] if box else ""} role="group" aria-labelledby="{name}-title {name}-desc">'
-    words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
-    return Html(head + words + body[body.index(">") + 1 :].replace("\n", ""))
-
-
-def _link(target: str, label: str) -> str:
-    """A mark as a link with a tooltip, opened on this page; the table has the same links for the keyboard."""
-    return f'<a href="{target}" tabindex="-1"><title>{escape(label)}</title>'
-
-
-def _href(target: str, name: str) -> str:
-    """Links to results stay; references inside the drawing get its name."""
-    return f'href="#{target}"' if re.fullmatch(r"r\d+", target) else f'href="#{name}-{target}"'
