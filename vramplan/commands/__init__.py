@@ -43,8 +43,9 @@ def all_commands() -> tuple[Command, ...]:
 
 def commands_for(word: str) -> tuple[Command, ...]:
     """The command called `word` alone, so that nothing else is imported for it; every command when there is none."""
-    known = any(module.name == word for module in pkgutil.iter_modules(__path__))
-    command = _load(word) if known else None
+    name = word.replace("-", "_")
+    known = any(module.name == name for module in pkgutil.iter_modules(__path__))
+    command = _load(name) if known else None
     return all_commands() if command is None else (command,)
 
 
