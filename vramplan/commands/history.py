@@ -2,13 +2,18 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, page
 
+if TYPE_CHECKING:
+    from vramplan.history import History
+
 EXAMPLES = """\
   vramplan history reports/records
-  vramplan history reports/records --over 1% --json"""
+  vramplan history reports/records --over 1% --json
+  vramplan history reports/records --html history.html"""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -21,6 +26,9 @@ def configure(parser: ArgumentParser) -> None:
         help="what counts as a move: more than this, in per cent or bytes (default: any byte)",
     )
     add_json(parser)
+    files = parser.add_argument_group("plots", "each is written whole or not at all")
+    files.add_argument("--html", metavar="FILE", help="one page that opens without a network")
+    files.add_argument("--svg", metavar="FILE", help="one picture of the scenarios that moved")
 
 
 def run(args: Namespace) -> Answer:
@@ -30,7 +38,32 @@ def run(args: Namespace) -> Answer:
     from vramplan.report.history_text import render_history
 
     done = history(Path(args.directory).expanduser(), parse_allowance(args.over, "--over"))
-    return Answer(json_text(done.to_json()) if args.json else render_history(done, page()))
+    written = _write(done, args)
+    if args.json:
+        return Answer(json_text(done.to_json()))
+    return Answer("\n".join([render_history(done, page()), *written]))
+
+
+def _write(done: "History", args: Namespace) -> list[str]:
+    """Render every file that is asked for, then write them; the lines that say so."""
+    if args.html is None and args.svg is None:
+        return []
+    from vramplan.report.history_page import render_history_page
+    from vramplan.report.history_svg import render_history_svg
+    from vramplan.report.report_file import write_whole
+    from vramplan.units import human
+
+    rendered = [
+        (option, Path(name).expanduser(), render(done).encode())
+        for option, name, render in (
+            ("--html", args.html, render_history_page),
+            ("--svg", args.svg, render_history_svg),
+        )
+        if name is not None
+    ]
+    for option, path, content in rendered:
+        write_whole(path, content, option=option)
+    return [f"wrote {path} ({human(len(content))})" for _, path, content in rendered]
 
 
 COMMAND = Command(

@@ -20,16 +20,21 @@ def render_history(history: History, page: Page) -> str:
     skipped = [line for text in history.skipped for line in page.wrap(f"skipped: {printable(text)}", indent="  ")]
     if skipped:
         parts.append("\n".join(skipped))
+    return "\n\n".join([*parts, answer(history)])
+
+
+def answer(history: History) -> str:
+    """How many scenarios moved, in one line."""
     count = sum(bool(series.moves) for series in history.series)
     total = f"{len(history.series)} scenario{'s' if len(history.series) != 1 else ''}"
-    return "\n\n".join([*parts, f"{count} of {total} moved" if count else f"nothing moved in {total}"])
+    return f"{count} of {total} moved" if count else f"nothing moved in {total}"
 
 
 def sparkline(values: Sequence[int | None]) -> str:
     """One block per value, from the smallest to the largest; a cross for a run without one."""
     known = [value for value in values if value is not None]
-    low, span = min(known, default=0), max(known, default=0) - min(known, default=0)
-    return "".join(_FAILED if value is None else _block(value - low, span) for value in values)
+    low, height = min(known, default=0), max(known, default=0) - min(known, default=0)
+    return "".join(_FAILED if value is None else _block(value - low, height) for value in values)
 
 
 def _block(height: int, span: int) -> str:
@@ -39,7 +44,7 @@ def _block(height: int, span: int) -> str:
 def _series(series: Series, page: Page) -> Iterator[str]:
     points = series.points
     count = f"{len(points)} result{'s' if len(points) > 1 else ''}"
-    when = _span(points)
+    when = span(points)
     yield from page.wrap(f"{page.bold(str(series.key))}: {count}{', ' + when if when else ''}", indent="  ")
     known = [point.peak for point in points if point.peak is not None]
     if known:
@@ -51,7 +56,8 @@ def _series(series: Series, page: Page) -> Iterator[str]:
         yield from _first(series, page)
 
 
-def _span(points: Sequence[Point]) -> str:
+def span(points: Sequence[Point]) -> str:
+    """The first and the last date; one of them when they are the same, nothing without any."""
     dates = [f"{point.date:%Y-%m-%d}" for point in points if point.date]
     return f"{dates[0]} to {dates[-1]}" if dates and dates[0] != dates[-1] else "".join(dates[:1])
 
@@ -63,7 +69,7 @@ def _moves(series: Series, page: Page) -> Iterator[str]:
     rows = [["  date", f"peak {unit}", "difference", "relative", "moved most", "changed"]]
     for point in shown:
         size = "-" if point.peak is None else f"{point.peak / factor:.2f}"
-        rows.append([f"  {_date(point)}", size, *_cells(point.move)])
+        rows.append([f"  {date_text(point)}", size, *_cells(point.move)])
     for columns in (6, 5, 4):  # what does not fit is left out from the right; the first move is told in full below
         lines = table([row[:columns] for row in rows], left=(0, 4, 5))
         if page.fits(lines):
@@ -75,14 +81,16 @@ def _cells(move: Move | None) -> list[str]:
     if move is None:
         return ["", "", "", ""]
     sizes = [difference(move.peak), percent(move.peak.relative)] if move.peak else ["", ""]
-    return [*sizes, moved(move.most) if move.most else move.outcome, _changed(move)]
+    return [*sizes, moved(move.most) if move.most else move.outcome, changed(move)]
 
 
-def _changed(move: Move) -> str:
+def changed(move: Move) -> str:
+    """The fields, versions and keys that changed right before the move; empty when none did."""
     return printable(", ".join(map(str, (*move.fields, *move.changes))))
 
 
-def _date(point: Point) -> str:
+def date_text(point: Point) -> str:
+    """When the result was measured, to the minute."""
     return f"{point.date:%Y-%m-%d %H:%M}" if point.date else "undated"
 
 

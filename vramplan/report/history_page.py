@@ -1,0 +1,108 @@
+"""A history as a page: a plot per scenario that moved, its moves in a table, all scenarios below."""
+
+import vramplan
+from vramplan.check.items import printable
+from vramplan.history import History, Move, Point, Series
+from vramplan.report.check_words import moved
+from vramplan.report.comparison import difference, percent
+from vramplan.report.history_plot import history_plot
+from vramplan.report.history_text import answer, changed, date_text, span, sparkline
+from vramplan.report.html.drawing import NARROW, WIDE
+from vramplan.report.html.markup import Html, el, quantity
+from vramplan.report.html.style import stylesheet
+from vramplan.units import human
+
+TITLE = "How memory moved"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_MOVES = ("", "peak", "difference", "relative", "moved most", "changed")
+_ALL = ("", "results", "lowest peak", "highest peak", "first moved in")
+_STYLE = """
+.spark { letter-spacing: -.5px; color: var(--round) }
+@media (min-width: 641px) {
+  .moves th:first-child { white-space: nowrap } .n + td:not(.n), .n + th:not(.n) { padding-left: 22px } }
+"""
+
+
+def render_history_page(history: History) -> str:
+    """One self-contained page: no script, no request. CannotRun when matplotlib, which draws the plots, is missing."""
+    plots = [_section(series, f"s{i}") for i, series in enumerate(history.series) if series.moves]
+    skipped = el("ul", *(el("li", printable(text)) for text in history.skipped)) if history.skipped else ""
+    body = el(
+        "body",
+        el("header", el("h1", TITLE), el("p", answer(history), class_="lede")),
+        el(
+            "main",
+            *plots,
+            el("section", el("h2", "All scenarios"), _table(history), id="all"),
+            *([el("section", el("h2", "Skipped files"), skipped, id="skipped")] if skipped else []),
+        ),
+        el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes."),
+    )
+    return f'<!DOCTYPE html>\n<html lang="en">\n{_head()}\n{body}\n</html>\n'
+
+
+def _head() -> Html:
+    style = stylesheet(("moves", _MOVES), ("series", _ALL)) + _STYLE
+    return el(
+        "head",
+        Html('<meta charset="utf-8">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html('<meta name="color-scheme" content="light dark">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        el("title", TITLE),
+        Html(f"<style>{style}</style>"),
+    )
+
+
+def _section(series: Series, name: str) -> Html:
+    widths = (("wide", WIDE), ("narrow", NARROW))
+    plots = (el("div", history_plot(series, f"{name}-{look}", width=width), class_=look) for look, width in widths)
+    head = el("tr", *(el("th", text or "moved", scope="col", class_=_look(i)) for i, text in enumerate(_MOVES)))
+    rows = (_move(number, point, point.move) for number, point in enumerate(series.moves, 1) if point.move)
+    table = el("table", el("thead", head), el("tbody", *rows), class_="cards moves")
+    return el("section", el("h2", printable(str(series.key))), el("figure", *plots), table, id=name)
+
+
+def _look(column: int) -> str:
+    return "n" if column in (1, 2, 3) else ""
+
+
+def _move(number: int, point: Point, move: Move) -> Html:
+    size = "-" if point.peak is None else quantity(point.peak, human(point.peak))
+    pair = move.peak
+    sizes = (quantity(pair.difference, difference(pair)), percent(pair.relative)) if pair else ("", "")
+    most = "; ".join(filter(None, (moved(move.most) if move.most else "", move.outcome)))
+    where = el("small", printable(point.item.source))
+    return el(
+        "tr",
+        el("th", f"{number}: {date_text(point)}", where, scope="row"),
+        *(el("td", cell, class_="n") for cell in (size, *sizes)),
+        el("td", most),
+        el("td", changed(move) or "no version changed"),
+    )
+
+
+def _table(history: History) -> Html:
+    columns = ("scenario", *_ALL[1:])
+    head = el("tr", *(el("th", text, scope="col", class_=_look(i)) for i, text in enumerate(columns)))
+    rows = (_row(series, f"s{i}") for i, series in enumerate(history.series))
+    return el("table", el("thead", head), el("tbody", *rows), class_="cards series")
+
+
+def _row(series: Series, name: str) -> Html:
+    text = printable(str(series.key))
+    known = [point.peak for point in series.points if point.peak is not None]
+    line = el("span", sparkline([point.peak for point in series.points]), class_="spark", aria_hidden="true")
+    peaks = [quantity(size, human(size)) for size in (min(known), max(known))] if known else ["-", "-"]
+    first = series.first_moved
+    return el(
+        "tr",
+        el(
+            "th",
+            el("a", text, href=f"#{name}") if series.moves else text,
+            el("small", span(series.points)),
+            scope="row",
+        ),
+        *(el("td", cell, class_="n") for cell in (str(len(series.points)), *peaks)),
+        el("td", line, " ", printable(first.item.source) if first else "nothing moved"),
+    )
