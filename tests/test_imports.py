@@ -34,6 +34,8 @@ FLOORS = [
         "oom",
         "live_model",
         "integrations",
+        "inventory",
+        "quant",
     },
     {"report"},
     {"__init__", "cli", "commands", "__main__"},
