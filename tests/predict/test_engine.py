@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
-from vramplan.errors import UsageError
 from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
 from vramplan.predict.engine import forecast, ledger, predict_analytic
 from vramplan.predict.resident import resident
@@ -108,11 +107,6 @@ def test_paged_states_say_where_they_are() -> None:
     assert notes == {"305.00 MiB more in managed memory (paged states), outside the allocator"}
     small = predict_analytic(scenario("llama", **paged))
     assert any("no optimizer state is paged" in warning for warning in small.warnings)
-
-
-def test_merge_is_refused_for_now() -> None:
-    with pytest.raises(UsageError, match="merge"):
-        forecast(scenario("llama", method="merge"), "cuda")
 
 
 def test_depth_costs_nothing_and_adds_up() -> None:

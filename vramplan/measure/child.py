@@ -9,22 +9,23 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 
 from vramplan.errors import CannotRun, VramplanError
 from vramplan.ledger import Ledger
-from vramplan.measure.cpu import CpuMeter
+from vramplan.measure.cpu import MIXED_SUMS, CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
 from vramplan.measure.timings import timings
-from vramplan.record import Outcome, Record
-from vramplan.scenario import Load, QuantType, Scenario
+from vramplan.record import Outcome, Parameters, Record
+from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
+from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.run import Workload, set_up
 
@@ -58,29 +59,40 @@ def _measured(body: dict[str, Any]) -> Record:
 def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
     """The record of a run on this machine's CPU."""
     losses: list[float] = []
-    workload, ledger = _observed(scenario, torch.device("cpu"), losses)
-    times = _timed(workload, steps, losses)
+    observed = _observed(scenario, torch.device("cpu"), losses)
+    times = _timed(observed.workload, steps, losses)
     return Record(
         engine="measure",
         device="cpu",
         scenario=scenario,
-        parameters=count_parameters(workload.model),
-        bits_per_parameter=bits_per_parameter(workload.model),
-        ledger=ledger,
+        parameters=observed.parameters,
+        bits_per_parameter=observed.bits,
+        ledger=observed.ledger,
         libraries=library_versions(),
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
-        environment={},
+        environment=saved(observed.workload),
         timings=timings(times, scenario, losses),
     )
 
 
-def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> tuple[Workload, Ledger]:
+class _Observed(NamedTuple):
+    """A workload that was measured."""
+
+    workload: Workload
+    parameters: Parameters
+    bits: float
+    ledger: Ledger
+
+
+def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> _Observed:
     """The loaded workload, and the ledger of its loading and of a run after the first, checked by the profiler."""
-    meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size))
+    rules = MIXED_SUMS if scenario.method is Method.MERGE else None
+    meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size), rules=rules)
     with meter:
         _say("building the model")
         workload = set_up(scenario, device, meter)
+        counted = count_parameters(workload.model), bits_per_parameter(workload.model)
         _say("warming up")
         _run(workload, losses)
         _say("measuring")
@@ -91,7 +103,14 @@ def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> 
     # The profiler does not hear the end of what was allocated before it began (c10/core/CPUAllocator.cpp 2.13 knows no
     # size for it): what a step holds over into the next was dropped, and two steps are watched.
     _check(meter, workload, 2 if held else 1, losses)
-    return workload, replace(meter.ledger(), steady=steady)
+    return _Observed(workload, *counted, replace(meter.ledger(), steady=steady))
+
+
+def saved(workload: Workload) -> dict[str, Any]:
+    """What a record says of the files that a merge wrote; nothing for other workloads."""
+    if not isinstance(workload, Merging):
+        return {}
+    return {"saved": {"files": len(workload.files), "bytes": sum(workload.files)}}
 
 
 #: Plain RuntimeErrors that mean it too: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp, 2.13), the CUDA driver, and

@@ -4,18 +4,19 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from vramplan.scenario import Scenario
+from vramplan.scenario import Method, Scenario
 
 
 def timings(milliseconds: Sequence[float], scenario: Scenario, losses: Sequence[float]) -> dict[str, Any]:
     """Times of bare runs (median, fastest, slowest, each), tokens per second by the median, and the losses so far."""
     median = statistics.median(milliseconds)
     tokens = scenario.tokens * scenario.grad_accum if scenario.method.trains else scenario.batch * scenario.new_tokens
+    speed = {} if scenario.method is Method.MERGE else {"tokens_per_second": round(1000 * tokens / median, 1)}
     return {
         "step_ms": round(median, 3),
         "step_ms_min": round(min(milliseconds), 3),
         "step_ms_max": round(max(milliseconds), 3),
         "steps_ms": [round(value, 3) for value in milliseconds],
-        "tokens_per_second": round(1000 * tokens / median, 1),
+        **speed,
         "losses": list(losses),
     }

@@ -8,9 +8,9 @@ from msgspec import structs
 from vramplan.allocator import Replay, replay
 from vramplan.architecture import WeightKind
 from vramplan.attention import Choice
-from vramplan.errors import UsageError
-from vramplan.ledger import Basis, Component, Entry, Ledger
+from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
+from vramplan.predict.merge import merge_parts, merge_warnings, merged_quant, save_note
 from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
@@ -63,20 +63,23 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
     """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
+    if scenario.method is Method.MERGE:
+        return _run(scenario, device)[0].ledger(BASIS, granularity=granularity(device))
     before = _resident(scenario, device)
     return before.marks.then(step_marks(scenario, device, granularity(device))).ledger(BASIS)
 
 
 def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
     """The timeline, and the bytes in managed memory."""
+    if scenario.method is Method.MERGE:
+        check_targets(scenario.architecture, scenario.lora)
+        return Timeline(merge_parts(scenario, device)), 0
     before = _resident(scenario, device)
     return Timeline((*before.parts, *step_parts(scenario, device))), before.managed
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:
     """What is there before the step, of a scenario that the closed form knows."""
-    if scenario.method is Method.MERGE:
-        raise UsageError("method merge has no closed form yet", hint="predict the training with method: qlora or lora")
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
     return resident(scenario, device)
@@ -109,7 +112,7 @@ def conclude(
 def _prediction(
     scenario: Scenario, device: Device, run: Forecast, ledger: Ledger, played: Replay | None = None
 ) -> Prediction:
-    entries = tuple(_noted(entry, run) for entry in ledger.entries)
+    entries = tuple(_noted(entry, run, scenario, device) for entry in ledger.entries)
     if device == "cuda":
         entries += context_entries(card(scenario), ledger.phases)
     return Prediction(
@@ -130,19 +133,21 @@ def parameters(scenario: Scenario) -> Parameters:
     """How many parameters the model has, and how many of them are quantised and trained."""
     return Parameters(
         total=scenario.architecture.numel,
-        quantized=quantized_parameters(scenario.architecture, scenario.quant),
+        quantized=quantized_parameters(scenario.architecture, merged_quant(scenario)),
         trainable=sum(tensor.numel * tensor.times for tensor in trainables(scenario)),
     )
 
 
 def bits_per_parameter(scenario: Scenario) -> float:
     """Bits that a parameter of the linear layers costs: packed weight and block constants, or its dtype unquantised."""
-    if scenario.quant.type is QuantType.NONE:
+    if merged_quant(scenario).type is QuantType.NONE:
         return 8.0 * scenario.dtype.bytes
     return bits(scenario.architecture, scenario.quant).per_parameter
 
 
-def _noted(entry: Entry, run: Forecast) -> Entry:
+def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> Entry:
+    if entry.phase is Phase.SAVE and entry.component is Component.WEIGHTS:
+        return replace(entry, note=save_note(scenario, device))
     if entry.component is Component.OPTIMIZER and run.managed:
         note = f"{human(run.managed)} more in managed memory (paged states), outside the allocator"
         return replace(entry, note=note)
@@ -155,6 +160,8 @@ def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ..
         own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
+    if scenario.method is Method.MERGE:
+        own += merge_warnings(scenario)
     return (*filter(None, own), *step_warnings(scenario))
 
 

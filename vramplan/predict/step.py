@@ -15,7 +15,7 @@ from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
-from vramplan.scenario import Scenario
+from vramplan.scenario import Method, Scenario
 from vramplan.stacks import Outputs, Upcast
 from vramplan.timeline import Marks, Part
 
@@ -39,12 +39,16 @@ def _template(scenario: Scenario, device: Device) -> Template:
 
 
 def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
-    """The kernels that `sdpa` takes, and why; empty for eager attention and flash_attention_2."""
+    """The kernels that `sdpa` takes, and why; empty for eager attention, flash_attention_2 and a merge."""
+    if scenario.method is Method.MERGE:
+        return ()
     return tuple(sorted(_template(scenario, device).choices, key=lambda choice: choice.reason))
 
 
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:
     """What the closed form of this step does not know exactly; each sentence points to the trace."""
+    if scenario.method is Method.MERGE:  # nothing is computed
+        return ()
     return tuple(f"{what}: not exact in closed form, use --engine trace" for what in unknown_features(scenario))
 
 

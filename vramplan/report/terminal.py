@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from vramplan.ledger import Basis, Component
+from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result, Verdict
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
@@ -161,6 +162,9 @@ def _method(scenario: Scenario) -> Iterator[str]:
 
 
 def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
+    if scenario.method is Method.MERGE:
+        yield from _merge(scenario)
+        return
     micro = f" x {scenario.grad_accum} micro-batches" if scenario.grad_accum > 1 else ""
     yield f"batch {scenario.batch} x {scenario.seq} tokens{micro}"
     yield scenario.compute_dtype.value
@@ -172,6 +176,17 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
         yield f"stack {scenario.stack.base}"
     if scenario.method is Method.INFERENCE:
         yield f"{scenario.new_tokens} new tokens"
+    if scenario.gpu:
+        yield scenario.gpu
+
+
+def _merge(scenario: Scenario) -> Iterator[str]:
+    yield f"base in {scenario.dtype.value}"
+    if scenario.merge.dequantize:
+        yield "dequantised before the adapters are attached"
+    if scenario.merge.safe:
+        yield "safe_merge"
+    yield f"{human(saved_bytes(scenario))} saved in files of at most {scenario.merge.max_shard_size}"
     if scenario.gpu:
         yield scenario.gpu
 

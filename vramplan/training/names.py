@@ -115,5 +115,5 @@ def is_linear(model: Any, module: Any) -> bool:
 
     if hasattr(module, "source_cls"):
         return True
-    quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    quantized = getattr(model, "hf_quantizer", None) is not None  # a dequantised model has none (transformers 5.17)
     return not quantized and isinstance(module, nn.Linear | Conv1D)

@@ -11,6 +11,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.training.build import build_model
 from vramplan.training.inference import Generation
 from vramplan.training.materialize import Quantize
+from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter
 from vramplan.training.optimizers import create_optimizer
 from vramplan.training.prepare import prepare
@@ -18,14 +19,14 @@ from vramplan.training.step import TrainingStep
 
 
 class Workload(Protocol):
-    """What a scenario does again and again once it is loaded: a training step, or a generation."""
+    """What a scenario does again and again once it is loaded: a training step, a generation, or a merge."""
 
     model: torch.nn.Module
     meter: Meter
     """Who watches; may be replaced between two runs."""
 
     def run(self) -> Tensor:
-        """Do it once: the loss of a step, or the tokens of a generation."""
+        """Do it once: the loss of a step, the tokens of a generation, nothing of a merge."""
 
     def release(self) -> bool:
         """Drop what is held from one run into the next; whether anything was."""
@@ -44,6 +45,8 @@ def set_up(
     `quantize` and `foreach` are for a run on fake tensors that stands for another device.
     """
     check_device(scenario, device)
+    if scenario.method is Method.MERGE:
+        return Merging(scenario, device, meter, quantize=quantize)
     meter.enter(Phase.LOAD)
     model = build_model(scenario, device, meter, quantize=quantize)
     if not scenario.method.trains:
@@ -55,7 +58,5 @@ def set_up(
 
 def check_device(scenario: Scenario, device: torch.device) -> None:
     """Refuse what cannot be run at all, or not on this device."""
-    if scenario.method is Method.MERGE:
-        raise CannotRun("method: merge cannot be measured yet", hint="`vramplan predict` knows what it needs")
     if device.type == "cpu" and scenario.attention in ("sdpa:efficient", "sdpa:cudnn", "flash_attention_2"):
         raise CannotRun(f"attention: {scenario.attention} has no CPU kernel", hint="use sdpa or eager on the CPU")
