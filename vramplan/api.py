@@ -55,7 +55,7 @@ def foresee(
 
         forecast = closed_form.forecast(scenario, device)
         prediction = closed_form.conclude(scenario, device, forecast, budget=budget, reserve=reserve)
-        return Foreseen(_with_placement(prediction, budget, reserve), forecast.timeline)
+        return Foreseen(_with_host(prediction, budget, reserve), forecast.timeline)
     if engine == "trace":
         from vramplan.measure.environment import require_libraries
 
@@ -64,18 +64,22 @@ def foresee(
 
         run = trace.run_trace(scenario, device)
         prediction = trace.conclude(scenario, device, run, budget=budget, reserve=reserve)
-        return Foreseen(_with_placement(prediction, budget, reserve), run.timeline)
+        return Foreseen(_with_host(prediction, budget, reserve), run.timeline)
     raise unknown("engine", engine, ENGINES)
 
 
-def _with_placement(prediction: Prediction, budget: int | None, reserve: int) -> Prediction:
-    """The prediction, with a warning where `device_map="auto"` would not leave the model whole on the card."""
+def _with_host(prediction: Prediction, budget: int | None, reserve: int) -> Prediction:
+    """The prediction with what it asks of the host: managed memory for paged states, and a warning where
+    `device_map="auto"` would not leave the model whole on the card."""
+    from vramplan.predict.paging import paging
     from vramplan.predict.placement import placement_warning
 
+    scenario = prediction.scenario
     if prediction.device == "cpu":
         return prediction
-    warning = placement_warning(prediction.scenario, budget=budget, reserve=reserve)
-    return replace(prediction, warnings=(*prediction.warnings, warning)) if warning else prediction
+    warning = placement_warning(scenario, budget=budget, reserve=reserve)
+    warnings = (*prediction.warnings, warning) if warning else prediction.warnings
+    return replace(prediction, warnings=warnings, managed=paging(scenario).managed)
 
 
 def measure(

@@ -11,6 +11,7 @@ from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.predict.base import ELEMENT
 from vramplan.predict.engine import CUDA_GRANULARITY
 from vramplan.predict.formulas import Formula, Key, dimensions, formulas
+from vramplan.predict.paging import paging, paging_sentences
 from vramplan.predict.quantization import NESTED_BLOCK
 from vramplan.record import Prediction
 from vramplan.scenario import Quant, QuantType
@@ -170,6 +171,8 @@ def _notes(component: Component, prediction: Prediction, note: str) -> tuple[str
         found.append(bits_sentence(scenario.quant))
     if component is Component.OPTIMIZER:
         found.append(f"{scenario.optimizer} over {prediction.parameters.trainable:,} trained parameters")
+        if prediction.device == "cuda":
+            found += paging_sentences(paging(scenario))
     if component is not Component.CONTEXT and note:
         found.append(note)
     return tuple(found)

@@ -109,10 +109,15 @@ class Prediction(Result):
 
     verdict: Verdict | None = None
     """None without a card or budget to judge against."""
+    managed: int = 0
+    """Bytes of paged optimizer states, in managed memory outside the allocator; main memory takes what the card cannot.
+
+    In no component and no phase of the ledger.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: prediction`."""
-        body = self._body("prediction")
+        body = self._body("prediction") | {"managed": self.managed}
         if self.verdict is not None:
             body["verdict"] = {name: getattr(self.verdict, name) for name in Verdict.__slots__}
         return body
@@ -175,7 +180,7 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
         }
         if body["kind"] == "prediction":
             verdict = Verdict(**body["verdict"]) if "verdict" in body else None
-            return Prediction(**common, verdict=verdict)
+            return Prediction(**common, verdict=verdict, managed=body.get("managed", 0))
         return Record(
             **common,
             outcome=Outcome(body["outcome"]),

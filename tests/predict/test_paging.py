@@ -8,8 +8,12 @@ import torch
 from bitsandbytes import functional
 from bitsandbytes.optim import PagedAdamW8bit, PagedAdamW32bit, PagedLion8bit
 
-from vramplan.ledger import Phase
+import vramplan
+from vramplan.api import foresee
+from vramplan.explain import explain
+from vramplan.ledger import Component, Phase
 from vramplan.predict.paging import full_card, paging, paging_sentences
+from vramplan.record import result_from_json
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import MIB
@@ -114,3 +118,19 @@ def test_before_the_first_step_no_states_exist_and_segments_are_kept_after_it() 
     load, forward, *_ = full_card(RESERVED, 0, 100 * MIB, 850 * MIB).phases
     assert (load.fixed, load.stays, load.evicted) == (300 * MIB, 0, 0)
     assert (forward.fixed, forward.stays, forward.evicted) == (800 * MIB, 50 * MIB, 50 * MIB)
+
+
+def test_predictions_say_how_much_is_managed() -> None:
+    scenario = Scenario.load("llama-2-7b", optimizer="paged_adamw_8bit", gpu="rtx3090")
+    prediction = vramplan.predict(scenario)
+    assert prediction.managed == prediction.to_json()["managed"] == paging(scenario).managed > 0
+    read = result_from_json(prediction.to_json())
+    assert isinstance(read, vramplan.Prediction)
+    assert read.managed == prediction.managed
+    assert vramplan.predict(scenario, device="cpu").managed == 0
+
+
+def test_the_explanation_of_the_optimizer_says_what_is_paged() -> None:
+    foreseen = foresee(Scenario.load("llama-2-7b", optimizer="paged_adamw_8bit", gpu="rtx3090"))
+    [notes] = [e.notes for e in explain(foreseen) if e.component is Component.OPTIMIZER]
+    assert any("100,000 elements: 96 of 448 tensors" in note for note in notes)
