@@ -8,7 +8,7 @@ import torch
 
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
-from vramplan.predict.quantization import bits, packed_bytes, pieces, shared_pieces
+from vramplan.predict.quantization import bits, packed_bytes, pieces, shared_pieces, stored
 from vramplan.scenario import Quant, QuantType, Scenario
 
 SHAPES = ((64, 64), (7, 9), (100, 333), (512, 257))
@@ -98,3 +98,21 @@ def test_quant_state_of_a_7b() -> None:
     )
     # 6,476,005,376 / 64 = 101,187,584 blocks of 1 B; 395,264 blocks of 4 B; 224 matrices x (64 + 1024 + 4) B.
     assert total == 101_187_584 + 4 * 395_264 + 224 * 1092
+
+
+@pytest.mark.parametrize(("kind", "double"), [(QuantType.NF4, True), (QuantType.NF4, False), (QuantType.INT8, False)])
+def test_parts_add_up_to_all_pieces(kind: QuantType, double: bool) -> None:
+    model, given = Scenario.load("llama-2-7b").architecture, quant(kind, double=double)
+    matrices = [(weight, times) for weight, times in model.counted if weight.kind is WeightKind.LINEAR]
+    total = sum(times * piece.bytes for weight, times in matrices for piece in pieces(weight, given))
+    assert stored(model, given).total == total + sum(piece.bytes for piece in shared_pieces(given))
+
+
+def test_parts_of_a_7b() -> None:
+    found = stored(Scenario.load("llama-2-7b").architecture, quant(QuantType.NF4, double=True))
+    # 6,476,005,376 weights: two to a byte; a byte per 64; 4 bytes per 64 x 256; 224 matrices
+    assert found.packed == 6_476_005_376 // 2
+    assert found.first == 6_476_005_376 // 64
+    assert found.second == 4 * 6_476_005_376 // (64 * 256)
+    assert found.offsets == 224 * 4
+    assert found.tables == 224 * (64 + 1024) + 1024

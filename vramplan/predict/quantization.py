@@ -95,21 +95,59 @@ def quantized_parameters(architecture: Architecture, quant: Quant) -> int:
     return sum(weight.numel * times for weight, times in architecture.counted if is_quantized(weight, quant))
 
 
+class Stored(NamedTuple):
+    """Bytes of all quantised matrices of a model, by part."""
+
+    packed: int
+    """The weights themselves."""
+    first: int
+    """First-level constants: one per block of weights (int8: one per output row)."""
+    second: int
+    """Second-level constants, one per 256 of the first level; 0 without double quantisation."""
+    offsets: int
+    """The mean that is taken off the first-level constants before they are quantised, one per matrix."""
+    tables: int
+    """Code tables and maps, per matrix and once for the process."""
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return sum(self)
+
+
+#: Which part of `Stored` each piece belongs to, by the end of its label; the others are the packed weights.
+_PART = {
+    " nested absmax": "second",
+    " absmax": "first",
+    " SCB": "first",
+    " absmax offset": "offsets",
+    " code table": "tables",
+    " code map": "tables",
+    " code map of the process": "tables",
+}
+
+
+def stored(architecture: Architecture, quant: Quant) -> Stored:
+    """What the model's quantised matrices take, by part."""
+    sizes = dict.fromkeys(Stored._fields, 0)
+    for weight, times in architecture.counted:
+        if is_quantized(weight, quant):
+            for piece in pieces(weight, quant):
+                sizes[_part(piece)] += times * piece.bytes
+    if sizes["packed"]:
+        for piece in shared_pieces(quant):
+            sizes[_part(piece)] += piece.bytes
+    return Stored(**sizes)
+
+
+def _part(piece: Piece) -> str:
+    return next((part for end, part in _PART.items() if piece.label.endswith(end)), "packed")
+
+
 def bits(architecture: Architecture, quant: Quant) -> Bits:
     """Bits per quantised parameter, averaged over the model; all 0 when nothing is quantised."""
-    packed = constants = tables = numel = 0
-    for weight, times in architecture.counted:
-        if not is_quantized(weight, quant):
-            continue
-        numel += weight.numel * times
-        for piece in pieces(weight, quant):
-            if piece.component is Component.WEIGHTS:
-                packed += piece.bytes * times
-            elif piece.label.endswith(("code table", "code map", "offset")):
-                tables += piece.bytes * times
-            else:
-                constants += piece.bytes * times
+    numel = quantized_parameters(architecture, quant)
     if not numel:
         return Bits(0.0, 0.0, 0.0)
-    tables += sum(piece.bytes for piece in shared_pieces(quant))
-    return Bits(8 * packed / numel, 8 * constants / numel, 8 * tables / numel)
+    packed, first, second, offsets, tables = (8 * part / numel for part in stored(architecture, quant))
+    return Bits(packed, first + second, offsets + tables)
