@@ -1,0 +1,74 @@
+"""`vramplan explain-oom`: why a run ran out of memory, and which change saves enough."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vramplan.oom.answer import Explanation
+    from vramplan.scenario import Scenario
+
+EXAMPLES = """\
+  vramplan explain-oom train.log
+  vramplan explain-oom train.log --scenario llama-3.1-8b --batch 2 --seq 4096
+  vramplan explain-oom snapshot.pickle --scenario scenarios/my.yaml --json
+  python train.py 2>&1 | vramplan explain-oom -
+
+the file: a log or traceback with PyTorch's message (2.0 and later), or what torch.cuda.memory._dump_snapshot wrote;
+nothing in it is executed. Exit code 1: a scenario is given, and no change that is known saves enough."""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The arguments."""
+    parser.add_argument("file", metavar="FILE", help="log with the error, memory snapshot (pickle), or - for stdin")
+    parser.add_argument("--scenario", metavar="TARGET", help="what was run: scenario file or name, model, directory")
+    add_json(parser)
+    add_scenario_flags(parser)
+
+
+def run(args: Namespace) -> Answer:
+    """The explanation; no when a scenario is given and nothing that is known saves enough."""
+    from vramplan.report.oom_text import render_oom
+
+    found = _explain(args, _scenario(args))
+    return Answer(json_text(found.to_json()) if args.json else render_oom(found, page()), int(not found.solvable))
+
+
+def _scenario(args: Namespace) -> "Scenario | None":
+    from vramplan.targets import resolve
+
+    keys = overrides(args)
+    if args.scenario is None:
+        if keys:
+            raise UsageError(
+                f"the scenario's key '{next(iter(keys))}' is set, and no scenario is named",
+                hint="add --scenario with a file or a model: --scenario llama-3.1-8b",
+            )
+        return None
+    return resolve(args.scenario, keys).single("--scenario")
+
+
+def _explain(args: Namespace, scenario: "Scenario | None") -> "Explanation":
+    import sys
+
+    from vramplan.oom.answer import explain_file, explain_path
+
+    if args.file != "-":
+        return explain_path(Path(args.file).expanduser(), scenario)
+    if sys.stdin is None:
+        raise UsageError("stdin is closed", hint="pipe a log into it, or name a file")
+    return explain_file(sys.stdin.buffer, "stdin", scenario)
+
+
+COMMAND = Command(
+    name="explain-oom",
+    order=25,
+    summary="explain an out-of-memory error, and find the change that saves enough",
+    examples=EXAMPLES,
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,241 @@
+"""A shortage held against the prediction of the scenario that was run: which request it was, what would save enough."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vramplan.advice import Advice, advise
+from vramplan.allocator import OutOfMemory, replay
+from vramplan.allocator.rules import block_size
+from vramplan.api import foresee
+from vramplan.errors import VramplanError
+from vramplan.ledger import Component, Phase
+from vramplan.oom.printed import Printed
+from vramplan.oom.shortage import Shortage
+from vramplan.plan.limit import Limit
+from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.engine import ledger
+from vramplan.predict.overheads import card
+from vramplan.scenario import Scenario
+from vramplan.timeline import Alloc, Enter, Part, Repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An allocation of the predicted run that is as large as the failed request."""
+
+    phase: Phase
+    component: Component
+    label: str
+    bytes: int
+    times: int
+    """How often the run makes it in that phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """One change to the scenario."""
+
+    name: str
+    label: str
+    saves: int
+    """Bytes of peak allocated, by prediction."""
+    enough: bool
+    """Whether that is no less than what was lacking."""
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How many tokens' logits the failed request is, and how many the scenario has."""
+
+    seen: int
+    planned: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Against:
+    """What the scenario's prediction says about a shortage."""
+
+    scenario: Scenario
+    predicted_phase: Phase
+    """The phase that the figures are of: the one where memory ran out, else that of the peak."""
+    predicted: int
+    """Bytes allocated at that phase's high-water mark."""
+    observed: int
+    """Bytes that were allocated, with the failed request."""
+    held: int
+    """Bytes on the card that the prediction needs in all, context included."""
+    budget: int
+    """What the process could have held, context included."""
+    fails_at: OutOfMemory | None
+    """The request that the prediction expects to fail in the same room; None when it expects the run to fit."""
+    candidates: tuple[Candidate, ...]
+    """Allocations of that size, those of the same phase first."""
+    tokens: Tokens | None
+    """When the request is logits of another number of tokens than the scenario's."""
+    needed: int
+    """Bytes to save: what was lacking, or what the predicted peak has more than the allocator could have."""
+    savings: tuple[Saving, ...]
+    """Single changes, those that save enough first, in the order of their cost to the training."""
+    advice: tuple[Advice, ...]
+    """Lists of changes after which the run should fit, the recommended one first."""
+
+    @property
+    def solvable(self) -> bool:
+        """Whether some change, or list of changes, saves enough."""
+        return bool(self.advice) or any(saving.enough for saving in self.savings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The `scenario` object of the answer."""
+        return {
+            "scenario": self.scenario.to_mapping(),
+            "phase": self.predicted_phase.value,
+            "predicted_allocated": self.predicted,
+            "observed_allocated": self.observed,
+            "predicted_device": self.held,
+            "budget": self.budget,
+            "predicted_failure": _failure_json(self.fails_at),
+            "candidates": [
+                {
+                    "phase": found.phase.value,
+                    "component": found.component.value,
+                    "label": found.label,
+                    "bytes": found.bytes,
+                    "times": found.times,
+                }
+                for found in self.candidates
+            ],
+            "tokens": {"seen": self.tokens.seen, "planned": self.tokens.planned} if self.tokens else None,
+            "needed": self.needed,
+            "savings": [
+                {name: getattr(saving, name) for name in ("name", "label", "saves", "enough", "cost")}
+                for saving in self.savings
+            ],
+            "advice": [
+                {
+                    "keeps_training": advice.keeps_training,
+                    "changes": [
+                        {"name": step.change.name, "label": step.label, "saves": step.saves, "total": step.total}
+                        for step in advice.steps
+                    ],
+                    "scenario": advice.scenario.to_mapping(),
+                }
+                for advice in self.advice
+            ],
+        }
+
+
+def _failure_json(failure: OutOfMemory | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "phase": failure.phase.value,
+        "component": failure.component.value,
+        "label": failure.label,
+        "bytes": failure.requested,
+        "allocated": failure.allocated,
+        "reserved": failure.reserved,
+    }
+
+
+def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, component: Component | None = None) -> Against:
+    """The scenario's prediction beside a shortage that a stack places in `phase`, for `component`; None where unknown.
+
+    Raises a UsageError for a scenario that cannot be predicted.
+    """
+    prediction, timeline = foresee(scenario)
+    target = card(scenario)
+    budget = shortage.room + (target.context if target else 0)
+    where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
+    held = max(prediction.reserved.values()) + prediction.context
+    needed = max(shortage.lacking, prediction.ledger.peak - shortage.room)
+    found = candidates(timeline.parts, shortage.requested, where)
+    return Against(
+        scenario=scenario,
+        predicted_phase=where,
+        predicted=prediction.ledger.allocated(where),
+        observed=(shortage.allocated + shortage.requested).bytes,
+        held=held,
+        budget=budget,
+        fails_at=replay(timeline.parts, budget=shortage.room).oom,
+        candidates=found,
+        tokens=None
+        if any(one.phase is where for one in found)
+        else _tokens(scenario, shortage.requested, where, component),
+        needed=needed,
+        savings=tuple(savings(scenario, needed)),
+        advice=advise(scenario, Limit(max(min(budget, held - shortage.lacking), 1))),
+    )
+
+
+def candidates(parts: Iterable[Part], requested: Printed, phase: Phase) -> tuple[Candidate, ...]:
+    """The timeline's allocations of that size, those in `phase` first; alike ones together."""
+    found: dict[tuple[Phase, Component, str, int], int] = {}
+    for where, alloc, times in _allocations(tuple(parts), Phase.LOAD, 1):
+        if requested.covers(alloc.bytes) or requested.covers(block_size(alloc.bytes)):
+            key = (where, alloc.component, alloc.label, alloc.bytes)
+            found[key] = found.get(key, 0) + times
+    every = (Candidate(*key, times=times) for key, times in found.items())
+    return tuple(sorted(every, key=lambda one: one.phase is not phase))
+
+
+def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Iterator[tuple[Phase, Alloc, int]]:
+    """Each allocation once, with its phase and how often repeats make it."""
+    for part in parts:
+        if isinstance(part, Enter):
+            phase = part.phase
+        elif isinstance(part, Alloc):
+            yield phase, part, times
+        elif isinstance(part, Repeat):
+            for where, alloc, made in _allocations(part.body, phase, times * part.times):
+                phase = where
+                yield where, alloc, made
+
+
+def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Component | None) -> Tokens | None:
+    """The whole number of tokens whose logits, in fp32 or 16 bits, have the size of the request.
+
+    Only asked where the stack says that it was for logits: any size is some number of tokens.
+    """
+    if component is not Component.LOGITS or phase not in (Phase.LOSS, Phase.BACKWARD):
+        return None
+    vocab = scenario.architecture.vocab
+    for dtype, element in (("fp32", 4), (scenario.compute_dtype.value, scenario.compute_dtype.bytes)):
+        row = vocab * element
+        seen = requested.bytes // row
+        for tokens in (seen, seen + 1):
+            if tokens and requested.covers(tokens * row) and tokens != scenario.tokens:
+                return Tokens(tokens, scenario.tokens, dtype)
+    return None
+
+
+def savings(scenario: Scenario, needed: int) -> list[Saving]:
+    """Every change that lowers the predicted peak, at its mildest degree that saves `needed`, else at its strongest."""
+    now = ledger(scenario).peak
+    found = []
+    for change in CHANGES:
+        variants = change.variants(scenario)
+        if variants and (saving := _saving(scenario, change, variants, now, needed)) is not None:
+            found.append(saving)
+    return sorted(found, key=lambda saving: not saving.enough)
+
+
+def _saving(scenario: Scenario, change: Change, variants: tuple[Scenario, ...], now: int, needed: int) -> Saving | None:
+    """The strongest degree, and from there down to the mildest one that saves enough; None when nothing is saved."""
+    try:
+        low, high = 0, len(variants) - 1
+        if now - ledger(variants[high]).peak >= needed:
+            while low < high:
+                middle = (low + high) // 2
+                if now - ledger(variants[middle]).peak >= needed:
+                    high = middle
+                else:
+                    low = middle + 1
+        saves = now - ledger(variants[high]).peak
+    except VramplanError:  # the change leads out of what can be predicted
+        return None
+    if saves <= 0:
+        return None
+    return Saving(change.name, change.label(scenario, variants[high]), saves, saves >= needed, change.cost)

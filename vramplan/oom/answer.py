@@ -1,0 +1,210 @@
+"""The answer to "why did I run out of memory?": what the evidence says, and what the scenario's prediction adds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vramplan.catalog.gpus import gpu, gpu_names
+from vramplan.errors import UsageError
+from vramplan.oom.against_scenario import Against, against
+from vramplan.oom.frames import moment, owner, purpose
+from vramplan.oom.log import Recognised, Reported, read_log
+from vramplan.oom.plain_pickle import Limits
+from vramplan.oom.shortage import Shortage, of_message
+from vramplan.oom.snapshot import read_snapshot
+from vramplan.oom.stack_rules import Moment, Purpose
+from vramplan.oom.usage import Usage, usage
+from vramplan.record import SCHEMA
+from vramplan.scenario import Scenario
+from vramplan.units import human
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Something to do that leaves the run as it is."""
+
+    name: str
+    label: str
+    saves: int
+    enough: bool
+    """Whether it alone makes room for the failed request."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why memory ran out."""
+
+    source: str
+    """What was read, as the user named it."""
+    shortage: Shortage | None
+    """The failed request; None when the evidence is a failure of another kind, or a snapshot without one."""
+    moment: Moment
+    purpose: Purpose
+    place: str
+    """The innermost Python frame that is not torch's; empty without a stack."""
+    gpus: tuple[str, ...]
+    """Cards of the catalogue with that capacity."""
+    reported: Reported | None
+    recognised: Recognised | None
+    usage: Usage | None
+    remedies: tuple[Remedy, ...]
+    against: Against | None
+
+    @property
+    def solvable(self) -> bool:
+        """Whether something that saves enough is known; without a scenario there may be more than is known here."""
+        if self.against is None or any(remedy.enough for remedy in self.remedies):
+            return True
+        return self.against.solvable
+
+    def to_json(self) -> dict[str, Any]:
+        """The public JSON object, `kind: oom`."""
+        reported, recognised = self.reported, self.recognised
+        return {
+            "schema": SCHEMA,
+            "kind": "oom",
+            "source": self.source,
+            "failure": recognised.known.name if recognised else "out-of-memory" if self.shortage else None,
+            "line": reported.line if reported else recognised.line if recognised else None,
+            "further_failures": self._further,
+            "meaning": recognised.known.meaning if recognised else None,
+            "shortage": self.shortage.to_json() if self.shortage else None,
+            "phase": self.moment.phase.value if self.moment.phase else None,
+            "moment": self.moment.words,
+            "purpose": self.purpose.words,
+            "component": self.purpose.component.value if self.purpose.component else None,
+            "place": self.place,
+            "gpus": list(self.gpus),
+            "snapshot": self.usage.to_json() if self.usage else None,
+            "remedies": [
+                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough")}
+                for remedy in self.remedies
+            ],
+            "prediction": self.against.to_json() if self.against else None,
+        }
+
+    @property
+    def _further(self) -> int:
+        if self.reported is not None:
+            return self.reported.others
+        return max(self.usage.failures - 1, 0) if self.usage is not None else 0
+
+
+def explain_path(path: Path, scenario: Scenario | None = None) -> Explanation:
+    """What a log or a snapshot file says; a UsageError when it says nothing of memory, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return explain_file(file, str(path), scenario)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", hint="give a log with the error in it, or a memory snapshot"
+        ) from error
+
+
+def explain_file(file: BinaryIO, name: str, scenario: Scenario | None = None) -> Explanation:
+    """What an open log or snapshot says: a pickle is known by its first byte."""
+    start = file.read(2)
+    if start[:2] == b"PK":
+        raise UsageError(
+            f"{name} is a zip archive (torch.save?), not a snapshot",
+            hint="give the file that torch.cuda.memory._dump_snapshot wrote",
+        )
+    if start[:2] == b"\x1f\x8b":
+        raise UsageError(f"{name} is compressed", hint=f"pipe it: gunzip -c {name} | vramplan explain-oom -")
+    if start[:1] == b"\x80":
+        return _of_usage(usage(read_snapshot(_whole(file, start, name))), name, scenario)
+    return _of_log(read_log(_Prefixed(start, file), name), name, scenario)
+
+
+def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
+    most = Limits().file
+    data = start + file.read(most)
+    if len(data) > most:
+        raise UsageError(
+            f"{name} has more than {human(most)}",
+            hint="record less: torch.cuda.memory._record_memory_history(max_entries=100000)",
+        )
+    return data
+
+
+class _Prefixed:
+    """A stream that cannot be wound back, with what was read of it put in front again."""
+
+    def __init__(self, start: bytes, file: BinaryIO) -> None:
+        self._start, self._file = start, file
+
+    def readline(self, limit: int, /) -> bytes:
+        """As of a file."""
+        start, self._start = self._start, b""
+        if b"\n" in start:
+            line, newline, self._start = start.partition(b"\n")
+            return line + newline
+        return start + self._file.readline(limit)
+
+
+def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) -> Explanation:
+    if isinstance(found, Recognised):
+        unknown = Purpose("unknown", None)
+        return Explanation(name, None, Moment("unknown", None), unknown, "", (), None, found, None, (), None)
+    shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
+    frame = owner(found.stack)
+    return Explanation(
+        source=name,
+        shortage=shortage,
+        moment=when,
+        purpose=what,
+        place=frame.place if frame else "",
+        gpus=_cards(shortage),
+        reported=found,
+        recognised=None,
+        usage=None,
+        remedies=tuple(_remedies(shortage, None)),
+        against=against(scenario, shortage, when.phase, what.component) if scenario else None,
+    )
+
+
+def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation:
+    shortage = found.shortage
+    return Explanation(
+        source=name,
+        shortage=shortage,
+        moment=found.moment,
+        purpose=found.purpose,
+        place=found.place,
+        gpus=(),
+        reported=None,
+        recognised=None,
+        usage=found,
+        remedies=tuple(_remedies(shortage, found.fits_expandable)) if shortage else (),
+        against=against(scenario, shortage, found.moment.phase, found.purpose.component)
+        if scenario and shortage
+        else None,
+    )
+
+
+def _remedies(shortage: Shortage, fits_expandable: bool | None) -> list[Remedy]:
+    """What can be done outside the run; `fits_expandable` is the replay's answer where there is one."""
+    lacking = shortage.lacking
+    found = []
+    if shortage.allowed is not None and shortage.free.bytes > shortage.available:
+        more = shortage.free.bytes - shortage.available
+        label = "raise the process's own limit (set_per_process_memory_fraction)"
+        found.append(Remedy("limit", label, more, more >= lacking))
+    if shortage.unallocated.bytes:
+        saves = shortage.unallocated.bytes
+        enough = saves >= lacking if fits_expandable is None else fits_expandable
+        label = "expandable segments (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the start)"
+        found.append(Remedy("expandable-segments", label, saves, enough))
+    if shortage.others.bytes:
+        others = shortage.others.bytes
+        found.append(Remedy("other-processes", "end the other processes on the card", others, others >= lacking))
+    return found
+
+
+def _cards(shortage: Shortage) -> tuple[str, ...]:
+    """Cards of the catalogue whose driver reports that capacity."""
+    capacity = shortage.capacity
+    if capacity is None:
+        return ()
+    cards = (gpu(name) for name in gpu_names())
+    return tuple(one.name for one in cards if one.capacity_origin == "reported" and capacity.covers(one.capacity))

@@ -1,0 +1,257 @@
+"""An explained out-of-memory error as text for a terminal or a pipe. Pure: a value in, a string out; verdict last."""
+
+from collections.abc import Iterator, Sequence
+
+from vramplan.oom.against_scenario import Against, Candidate
+from vramplan.oom.answer import Explanation
+from vramplan.oom.other_failures import Known
+from vramplan.oom.shortage import Cause, Shortage
+from vramplan.oom.usage import Group, Usage
+from vramplan.report.layout import Page, bar, table, table_unit
+from vramplan.units import human
+
+_BAR_CELLS = 24
+#: Groups of live blocks that are shown; the rest is one line.
+_GROUPS = 12
+
+
+def render_oom(found: Explanation, page: Page) -> str:
+    """One explanation in full."""
+    if found.recognised is not None:
+        return "\n".join(_recognised(found, found.recognised.known, page))
+    blocks = [list(_head(found, page))]
+    if found.shortage is not None:
+        blocks.append(_shares(found.shortage, found.gpus, page))
+        blocks.append(list(_fragmentation(found.shortage, found.usage, page)))
+    if found.usage is not None:
+        blocks += _usage(found.usage, page)
+    if found.against is not None and found.shortage is not None:
+        blocks.append(list(_against(found.against, found.shortage, page)))
+    blocks += [_remedies(found), *(_changes(found.against, page) if found.against else [])]
+    blocks.append(page.wrap(_verdict(found, page), indent="  "))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _recognised(found: Explanation, known: Known, page: Page) -> Iterator[str]:
+    assert found.recognised is not None
+    yield from page.wrap(f"{found.source}, line {found.recognised.line}: {found.recognised.text}", indent="  ")
+    yield ""
+    yield from page.wrap(known.meaning, indent="  ")
+    yield from page.wrap(f"what to do: {known.advice}", indent="  ")
+    yield ""
+    where = "the GPU's memory" if known.on_gpu else "the computer's memory, not the GPU's"
+    yield from page.wrap(f"{page.red(known.name)}: {where}; no sizes are known", indent="  ")
+
+
+def _head(found: Explanation, page: Page) -> Iterator[str]:
+    """What asked for how much, and when."""
+    shortage = found.shortage
+    if shortage is None:
+        assert found.usage is not None
+        yield from page.wrap(f"{found.source}: device {found.usage.device}, no request failed", indent="  ")
+        return
+    where = f"{found.source}, line {found.reported.line}" if found.reported else found.source
+    when = f" in {found.moment.words}" if found.moment.words != "unknown" else ""
+    others = found.reported.others if found.reported else found.usage.failures - 1 if found.usage else 0
+    count = f" (the first of {others + 1} errors)" if others > 0 else ""
+    yield from page.wrap(f"{where}: {page.bold('out of memory')}{when}{count}", indent="  ")
+    purpose = found.purpose.words if found.purpose.words != "unknown" else "no stack tells what for"
+    place = f", in {found.place}" if found.place else ""
+    yield from page.wrap(f"asked for {page.bold(human(shortage.requested.bytes))}: {purpose}{place}", indent="  ")
+
+
+def _shares(shortage: Shortage, gpus: Sequence[str], page: Page) -> list[str]:
+    """How the card's memory was shared, in one unit."""
+    total = shortage.capacity.bytes if shortage.capacity else shortage.reserved.bytes + shortage.free.bytes
+    unit, factor = table_unit(total)
+    rows = [("tensors of this process", shortage.allocated.bytes)]
+    rows.append(("reserved, in no tensor", shortage.unallocated.bytes))
+    if shortage.context is not None:
+        rows.append(("CUDA context of this process", shortage.context.bytes))
+    if shortage.others.bytes:
+        rows.append(("other processes", shortage.others.bytes))
+    if shortage.unexplained is not None:
+        rows.append(("context and other processes", shortage.unexplained.bytes))
+    rows.append(("free", shortage.free.bytes))
+    room = min(_BAR_CELLS, max(page.width - 50, 0)) if page.width else _BAR_CELLS
+    cells = [
+        [words, f"{size / factor:.2f}", f"{size / total:.0%}" if total else "", bar(size / total if total else 0, room)]
+        for words, size in rows
+    ]
+    names = f" ({' or '.join(gpus)})" if gpus else ""
+    last = f"capacity{names}" if shortage.capacity else "in all, as far as is told"
+    head = [f"{unit} on the card", "", "", ""]
+    lines = table([head, *cells, [last, f"{total / factor:.2f}", "", ""]], left=(0, 3))
+    if shortage.allowed is not None:
+        lines += page.wrap(f"the process was allowed {human(shortage.allowed.bytes)}", indent="  ")
+    if shortage.private_pools.bytes:
+        pools = human(shortage.private_pools.bytes)
+        lines += page.wrap(f"{pools} of the tensors' are in private pools, such as those of CUDA graphs", indent="  ")
+    for other in shortage.listed:
+        lines += page.wrap(f"process {other.pid} held {human(other.held.bytes)}", indent="  ")
+    return lines
+
+
+def _fragmentation(shortage: Shortage, usage: Usage | None, page: Page) -> Iterator[str]:
+    """Whether the request would have fitted without fragmentation, without others, with another limit."""
+    lacking, unused = human(shortage.lacking), human(shortage.unallocated.bytes)
+    if shortage.cause is Cause.LIMIT:
+        text = f"the process's own limit stopped it: the card had {human(shortage.free.bytes)} free"
+    elif shortage.unallocated.bytes >= shortage.lacking:
+        text = f"{lacking} were lacking, and {unused} were reserved but in no tensor: fragmentation alone explains it"
+    else:
+        text = f"{lacking} were lacking; fragmentation alone does not explain it: {unused} were reserved in no tensor"
+    yield from page.wrap(text, indent="  ")
+    if usage is not None and usage.fits_expandable is not None:
+        word = "meets" if usage.fits_expandable else "does not meet"
+        yield from page.wrap(f"the same history replayed with expandable segments {word} the request", indent="  ")
+    if shortage.others.bytes >= shortage.lacking:
+        yield from page.wrap("without the other processes it would have fitted", indent="  ")
+
+
+def _usage(usage: Usage, page: Page) -> list[list[str]]:
+    when = "when the request failed" if usage.shortage else "when the snapshot was taken"
+    blocks = [[f"live {when}: {human(usage.live)}", *_groups(usage.held, page)]]
+    if usage.peak > usage.live:
+        blocks.append([f"live at the highest moment: {human(usage.peak)}", *_groups(usage.at_peak, page)])
+    unit, factor = table_unit(max((pool.bytes for pool in usage.pools), default=0))
+    head = [f"{unit} of segments", "segments", "reserved", "in use", "free", "largest free piece", "empty"]
+    rows = [
+        [pool.name, str(pool.segments)]
+        + [f"{size / factor:.2f}" for size in (pool.bytes, pool.in_use, pool.free, pool.largest_free, pool.empty)]
+        for pool in usage.pools
+    ]
+    if rows:
+        lines = table([head, *rows])
+        blocks.append(lines if page.fits(lines) else table([[*row[:1], *row[2:5]] for row in (head, *rows)]))
+    return blocks
+
+
+def _groups(groups: Sequence[Group], page: Page) -> list[str]:
+    """The biggest groups of live blocks, the rest in one line."""
+    unit, factor = table_unit(max((group.bytes for group in groups), default=0))
+    shown, rest = groups[:_GROUPS], groups[_GROUPS:]
+    rows = [
+        [f"{g.bytes / factor:.2f}", str(g.count), g.component.value if g.component else "-", g.words, g.place]
+        for g in shown
+    ]
+    if rest:
+        size, count = sum(g.bytes for g in rest), sum(g.count for g in rest)
+        rows.append([f"{size / factor:.2f}", str(count), "", f"{len(rest)} more places", ""])
+    head = [unit, "blocks", "component", "what for", "where"]
+    for columns in (5, 4, 3):
+        lines = table([row[:columns] for row in (head, *rows)], left=(2, 3, 4))
+        if page.fits(lines):
+            break
+    return lines
+
+
+def _against(against: Against, shortage: Shortage, page: Page) -> Iterator[str]:
+    scenario = against.scenario
+    name = f"{scenario.name}, batch {scenario.batch} x {scenario.seq:,} tokens"
+    yield from page.wrap(
+        f"{page.bold('prediction')} of {name}: {human(against.predicted)} allocated at the highest moment of"
+        f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",
+        indent="  ",
+    )
+    yield from page.wrap(_expected(against, shortage), indent="  ")
+    yield from page.wrap(_request(against), indent="  ")
+
+
+def _request(against: Against) -> str:
+    """Which of the scenario's allocations the failed request was."""
+    here = [found for found in against.candidates if found.phase is against.predicted_phase]
+    if here:
+        return f"allocations of that size in the scenario: {_candidates(here)}"
+    if against.tokens is not None:
+        t = against.tokens
+        than = "larger" if t.seen > t.planned else "smaller"
+        return (
+            f"as {t.dtype} logits the request is {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch was"
+            f" {than} than planned"
+        )
+    if against.candidates:
+        return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
+    return "no allocation of the scenario has that size: the batch, or the recipe, was another one"
+
+
+def _expected(against: Against, shortage: Shortage) -> str:
+    room = human(shortage.room)
+    failure = against.fails_at
+    if failure is None:
+        return (
+            f"in the {room} that the allocator could have, the run is expected to fit; what is more than predicted is"
+            " outside the scenario: longer samples, other tensors on the card, or memory left over from before"
+        )
+    return (
+        f"in the {room} that the allocator could have, it is expected to fail in {failure.phase.value}, asking"
+        f" {human(failure.requested)} for {failure.label} ({failure.component.value})"
+    )
+
+
+def _candidates(candidates: Sequence[Candidate]) -> str:
+    shown = [
+        f"{found.label} ({found.component.value}, {found.phase.value}{f', {found.times} times' * (found.times > 1)})"
+        for found in candidates[:4]
+    ]
+    more = f", and {len(candidates) - 4} more" if len(candidates) > 4 else ""
+    return f"{'; '.join(shown)}{more}"
+
+
+def _remedies(found: Explanation) -> list[str]:
+    if not found.remedies:
+        return []
+    rows = [[_yes(r.enough), human(r.saves), r.label] for r in found.remedies]
+    return ["without changing the run:", *table([["enough", "saves up to", "what"], *rows], left=(0, 2))]
+
+
+def _changes(against: Against, page: Page) -> list[list[str]]:
+    blocks = []
+    if against.savings:
+        unit, factor = table_unit(max(saving.saves for saving in against.savings))
+        rows = [[_yes(s.enough), f"{s.saves / factor:.2f}", s.label, s.cost] for s in against.savings]
+        head = ["enough", f"saves {unit}", "change", "cost"]
+        lines = table([head, *rows], left=(0, 2, 3))
+        if not page.fits(lines):
+            lines = table([row[:3] for row in (head, *rows)], left=(0, 2))
+        blocks.append([f"single changes to the scenario ({human(against.needed)} are to be saved):", *lines])
+    for i, advice in enumerate(against.advice):
+        what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
+        total = [step.total for step in advice.steps]
+        lines = table([[f"{n}.", human(step.saves), step.label] for n, step in enumerate(advice.steps, 1)], left=(2,))
+        begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
+        blocks.append([f"{begin}, {what}; {human(total[-1])} on the card then:", *lines])
+    return blocks
+
+
+def _yes(enough: bool) -> str:
+    return "yes" if enough else "no"
+
+
+_CAUSES = {
+    Cause.LIMIT: "the process's own limit",
+    Cause.FRAGMENTATION: "fragmentation",
+    Cause.OTHERS: "other processes on the card",
+    Cause.DEMAND: "the run needs more than the card has",
+}
+
+
+def _verdict(found: Explanation, page: Page) -> str:
+    """The last line: the cause, and the first thing that is enough."""
+    if found.shortage is None:
+        assert found.usage is not None
+        return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
+    lacking = human(found.shortage.lacking)
+    text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.shortage.cause]}"
+    remedy = next((remedy.label for remedy in found.remedies if remedy.enough), None)
+    if remedy is not None:
+        return f"{text}; {remedy.partition(' (')[0]} may be enough"
+    if found.against is None:
+        return f"{text}; --scenario TARGET shows which change saves enough"
+    if found.against.advice:
+        labels = " + ".join(step.label for step in found.against.advice[0].steps)
+        return f"{text}; {page.green('enough')}: {labels}"
+    saving = next((saving for saving in found.against.savings if saving.enough), None)
+    return (
+        f"{text}; {page.green('enough')}: {saving.label}" if saving else f"{text}; no change that is known saves enough"
+    )
