@@ -31,6 +31,7 @@ FLOORS = [
         "plan",
         "advice",
         "explain",
+        "dataset",
         "oom",
         "live_model",
         "integrations",

@@ -1,0 +1,168 @@
+"""The rows of a file, one after the other, with where each stands. Nothing here holds more than a piece of the file."""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, cast
+
+import msgspec
+
+from vramplan.dataset.npy import read_npy
+from vramplan.dataset.parquet import read_parquet
+from vramplan.dataset.rows import Malformed
+from vramplan.errors import UsageError
+
+#: A line that is longer is no sample: 16 MiB are some four million tokens.
+LONGEST_LINE = 2**24
+
+Row = tuple[int, object]
+"""Number of the line or row, counted from 1, and what it holds: a Malformed if it cannot be read."""
+Reader = Callable[[IO[bytes], str, str], Iterator[Row]]
+"""Rows of a file, its name, and the field that was named."""
+
+
+def rows(path: Path, field: str) -> Iterator[Row]:
+    """The rows of `path`, read as its ending says, unpacked first where that is .gz."""
+    reader = _reader(path)
+    try:
+        with path.open("rb") if path.suffix.lower() != ".gz" else gzip.open(path) as file:
+            yield from reader(cast(IO[bytes], file), path.name, field)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} is not a whole gzip file: {error}", hint="compress it again") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a file that exists") from error
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is no file of a known kind, before the work begins."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file", hint=f"files that are read: {', '.join(_READERS)}")
+    _reader(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a file that exists") from error
+
+
+def _reader(path: Path) -> Reader:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix == ".json":
+        raise UsageError(
+            f"{path}: a .json file is not read a line at a time",
+            hint="write one object per line: jq -c '.[]' data.json > data.jsonl",
+        )
+    if suffix not in _READERS:
+        raise UsageError(f"{path}: cannot tell what kind of file it is", hint=f"known endings: {', '.join(_READERS)}")
+    return _READERS[suffix]
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | Malformed]]:
+    """Lines that are not empty, without a byte order mark; one that is too long is passed over."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (more := file.readline(LONGEST_LINE)) and not more.endswith(b"\n"):
+                pass
+            yield number, Malformed(f"longer than {LONGEST_LINE // 2**20} MiB")
+            continue
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, line
+
+
+def _json_lines(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    decode = msgspec.json.Decoder().decode
+    for number, line in _lines(file):
+        if isinstance(line, Malformed):
+            yield number, line
+            continue
+        try:
+            yield number, decode(line)
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            yield number, Malformed(f"not JSON: {' '.join(str(error).split())[:120]}")
+
+
+def _text_lines(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    for number, line in _lines(file):
+        try:
+            yield number, line if isinstance(line, Malformed) else line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            yield number, Malformed("not UTF-8")
+
+
+def _comma_separated(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    return _table(file, name, ",")
+
+
+def _tab_separated(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    return _table(file, name, "\t")
+
+
+def _table(file: IO[bytes], name: str, delimiter: str) -> Iterator[Row]:
+    """Rows as mappings by the first line's names; a single column of numbers needs no first line."""
+    csv.field_size_limit(LONGEST_LINE)
+    decoded = (_decoded(line, name) for line in iter(lambda: file.readline(LONGEST_LINE), b""))
+    reader = csv.reader(decoded, delimiter=delimiter)
+    head: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield reader.line_num, Malformed(f"not a table: {error}")
+            continue
+        if cells is None:
+            return
+        if head is None:
+            head = [cell.strip() for cell in cells]
+            if len(head) == 1 and _is_number(head[0]):
+                yield reader.line_num, head[0]
+            continue
+        if cells:
+            yield reader.line_num, _cells(head, cells)
+
+
+def _cells(head: list[str], cells: list[str]) -> object:
+    if len(head) == len(cells) == 1 and _is_number(head[0]):
+        return cells[0]
+    if len(head) != len(cells):
+        return Malformed(f"{len(cells)} cells, and the first line names {len(head)}")
+    return dict(zip(head, cells, strict=True))
+
+
+def _decoded(line: bytes, name: str) -> str:
+    try:
+        return line.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8: {error}", hint="save it as UTF-8") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _npy(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    return enumerate(read_npy(file, name), 1)
+
+
+def _parquet(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
+    return enumerate(read_parquet(file, name, field), 1)
+
+
+_READERS: dict[str, Reader] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _parquet,
+    ".csv": _comma_separated,
+    ".tsv": _tab_separated,
+    ".txt": _text_lines,
+    ".npy": _npy,
+}
