@@ -1,7 +1,7 @@
 """A machine of fake tensors: shapes and storages without memory, so that a real step of any size runs anywhere."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ from vramplan.measure.bnb_kernels import fake_opener
 from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
 from vramplan.measure.cuda_rules import TEMPORARIES, CublasWorkspaces
 from vramplan.measure.places import layer_in
-from vramplan.measure.tracker import Tracker
+from vramplan.measure.tracker import Rule, Tracker
 from vramplan.training import build
 
 aten = torch.ops.aten
@@ -84,9 +84,10 @@ def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
 class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
 
-    def __init__(self, *, vocab: int, gpu: Gpu | None = None) -> None:
-        """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run."""
-        super().__init__(vocab=vocab)
+    def __init__(self, *, vocab: int, gpu: Gpu | None = None, rules: Mapping[Any, Rule] | None = None) -> None:
+        """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
+        what CPU kernels take inside themselves, by `rules`."""
+        super().__init__(vocab=vocab, rules=rules)
         self._openers = {
             "bitsandbytes": fake_opener(gpu),
             aten._local_scalar_dense.default: self._read_back,

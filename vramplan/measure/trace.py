@@ -14,16 +14,18 @@ from vramplan.allocator import Replay, replay
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Ledger
+from vramplan.measure.cpu import MIXED_SUMS
 from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
 from vramplan.measure.fake import FakeTracker, fake_machine
+from vramplan.measure.fake_merge import merging
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import attention_warnings
 from vramplan.predict.overheads import context_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import Load, QuantType, Scenario
+from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
 from vramplan.training.materialize_fake import load_fake, quantize_fake
@@ -94,7 +96,8 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often."""
     card = gpu(scenario.gpu or REFERENCE_GPU) if device == "cuda" else None
     whole = msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=""))
-    depths = find_depths(scenario.architecture.layers)
+    # A merge calls no layer, so nothing tells which one an operation belongs to; it has few.
+    depths = None if scenario.method is Method.MERGE else find_depths(scenario.architecture.layers)
     if depths is not None:
         try:
             return _stretched(whole, depths, card)
@@ -158,15 +161,17 @@ class Run:
 def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
     vocab = int(transformers_config(scenario).get_text_config().vocab_size)
-    tracker = FakeTracker(vocab=vocab, gpu=card)
+    merges = scenario.method is Method.MERGE
+    tracker = FakeTracker(vocab=vocab, gpu=card, rules=MIXED_SUMS if merges and card is None else None)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:
             stack.enter_context(cuda_choices(card, tracker))
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
-        # A model that is not quantised is loaded on the host and moved whole, module by module (Trainer, `model.to`).
-        if scenario.load_from is Load.CHECKPOINT and scenario.quant.type is not QuantType.NONE:
+        # To train a model that is not quantised it is loaded on the host and moved whole, module by module (Trainer,
+        # `model.to`).
+        if scenario.load_from is Load.CHECKPOINT and (merges or scenario.quant.type is not QuantType.NONE):
             capacity = 0 if card is None else card.capacity
             load = lambda *args, quantize: load_fake(*args, capacity=capacity)  # noqa: E731
             stack.enter_context(mock.patch("vramplan.training.build.materialize", load))
@@ -175,11 +180,15 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         foreach = None if card is None else True
         if scenario.quant.type.four_bit and scenario.quant.double:
             name_code_map(tracker)
+        if merges:
+            stack.enter_context(merging(tracker, card=card is not None))
         work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)
+        parameters = count_parameters(work.model)
         work.run()
-        work.run()
+        if not merges:  # a second one would load again
+            work.run()
     packed = sum(b.bytes for b in tracker.live() if b.component in (Component.WEIGHTS, Component.QUANT_STATE))
-    return Run(tracker, count_parameters(work.model), packed)
+    return Run(tracker, parameters, packed)
 
 
 def name_code_map(tracker: Tracker) -> None:

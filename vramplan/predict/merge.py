@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import adapter_tensors
-from vramplan.predict.base import component, loaded_element
-from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.base import component, is_vocabulary, loaded_element
+from vramplan.predict.expert_targets import Targets, fused_projections, resolve_targets
 from vramplan.predict.layers import runs
 from vramplan.predict.loading import Group, attach, begin_load, load_groups, load_weight, write_quantization
 from vramplan.predict.overheads import card, workspaces
@@ -41,6 +41,13 @@ def merge_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     return _Merge(scenario, device).parts()
 
 
+#: peft 0.21 utils/constants.py EMBEDDING_LAYER_NAMES: where one is adapted, `save_pretrained` writes the whole
+#: embedding and head beside the adapters.
+_VOCABULARY = {"embed_tokens", "lm_head"}
+#: Blocks by the group that they repeat with.
+_Blocks = list[tuple[Group, list[int]]]
+
+
 class _Merge:
     """Writes the run."""
 
@@ -64,7 +71,7 @@ class _Merge:
                     stage.base[weight] = self._merged(weight, stage.base[weight])
                     writer.free(*pair)
         writer.enter(Phase.SAVE)
-        self._state_dict(stages)
+        self._free(self._state_dict(stages) + self._unfused(stages))
         return tuple(writer.parts)
 
     # -- load
@@ -94,7 +101,7 @@ class _Merge:
         remembers every module it has seen: all packed weights are there until Python's collector runs, afterwards.
         """
         writer = self._writer
-        packed: list[tuple[Group, list[int]]] = []
+        packed: _Blocks = []
         for stage in stages:
             quantized = [weight for weight in stage.group.weights if is_quantized(weight, self._scenario.quant)]
             packed.append((stage.group, [block for weight in quantized for block in stage.base[weight]]))
@@ -133,14 +140,18 @@ class _Merge:
     def _read_file(self, stages: list[_Stage]) -> None:
         """The saved adapters arrive as a whole beside the ones that were made for them (peft `load_peft_weights`)."""
         writer, lora = self._writer, self._scenario.lora
-        arrived = []
+        arrived: _Blocks = []
         for stage in stages:
             made = [t for weight in stage.adapters for t in adapter_tensors(weight, lora, self._targets)]
             with writer.repeat(stage.group.times):
                 blocks = [self._alloc(f"{t.label} from the file", t.bytes) for t in made]
             arrived.append((stage.group, blocks))
-        self._state_dict(stages)  # peft compares shapes (utils/save_and_load.py `_find_mismatched_keys`)
-        self._free(arrived)
+        if _VOCABULARY & set(lora.targets):
+            tables = [w for stage in stages for w in stage.base if is_vocabulary(w, self._scenario.architecture)]
+            sizes = [(w.path, w.numel * self._scenario.dtype.bytes) for w in tables]
+            arrived.append((Group((), 1), [self._alloc(f"{path} from the file", size) for path, size in sizes]))
+        # peft compares shapes with those of the model (utils/save_and_load.py `_find_mismatched_keys`)
+        self._free(self._state_dict(stages) + arrived)
 
     # -- merge
 
@@ -153,7 +164,7 @@ class _Merge:
         if self._scenario.merge.safe:
             copy = self._writer.alloc(component(weight, self._quant), weight.path, element * weight.numel)
         delta = self._delta(weight)
-        if weight.kind is WeightKind.EXPERTS and adapter != element:
+        if weight.kind in (WeightKind.EXPERTS, WeightKind.EMBEDDING) and adapter != element:
             delta = self._replaced(delta, f"{weight.module} delta cast", weight.numel * element)
             adapter = element
         if self._scenario.merge.safe:
@@ -170,11 +181,13 @@ class _Merge:
     def _delta(self, weight: Weight) -> int:
         """lora/layer.py get_delta_weight: `B @ A`, times the scaling: twice the matrix in the adapters' dtype.
 
-        16-bit adapters on the CPU are multiplied in fp32 and cast back; not those of quantised layers (lora/bnb.py).
+        16-bit adapters on the CPU are multiplied in fp32 and cast back; not those of quantised layers (lora/bnb.py) or
+        of experts (`ParamWrapper`).
         """
         scenario, numel = self._scenario, weight.numel
         size = scenario.lora.dtype.bytes * numel
         in_fp32 = self._device == "cpu" and size < 4 * numel and not is_quantized(weight, self._quant)
+        in_fp32 = in_fp32 and weight.kind is not WeightKind.EXPERTS
         tensors = adapter_tensors(weight, scenario.lora, self._targets) if in_fp32 else ()
         factors = [self._alloc(f"{t.label} fp32", 4 * t.numel) for t in tensors]
         product = self._alloc(f"{weight.module} B @ A", 4 * numel if in_fp32 else size)
@@ -234,25 +247,44 @@ class _Merge:
 
     # -- save
 
-    def _state_dict(self, stages: list[_Stage]) -> None:
+    def _state_dict(self, stages: list[_Stage]) -> _Blocks:
         """`state_dict` refers to the weights; of a 4-bit matrix it makes a few small tensors besides.
 
         bitsandbytes 0.50 functional.py `QuantState.as_dict`: a copy of the code map of the constants, JSON on the CPU.
         """
         writer, quant = self._writer, self._quant
         if not quant.type.four_bit:
-            return
+            return []
         size = DYNAMIC_MAP_BYTES if quant.double else 0
         size += _STATE_JSON if self._device == "cpu" else 0
-        made = []
+        made: _Blocks = []
         for stage in stages:
             quantized = [weight for weight in stage.group.weights if is_quantized(weight, quant)]
             with writer.repeat(stage.group.times):
                 blocks = [self._alloc(f"{weight.module} saved constants", size) for weight in quantized if size]
             made.append((stage.group, blocks))
-        self._free(made)
+        return made
 
-    def _free(self, held: list[tuple[Group, list[int]]]) -> None:
+    def _unfused(self, stages: list[_Stage]) -> _Blocks:
+        """Experts' fused projections are copied apart, as the checkpoint has them: all layers', before any is written.
+
+        transformers 5.17 core_model_loading.py `revert_weight_conversion`: `Chunk` makes each part contiguous.
+        """
+        made: _Blocks = []
+        for stage in stages:
+            parts = [
+                (weight, loaded_element(weight, self._scenario) * weight.numel // count)
+                for weight in stage.group.weights
+                for count in [fused_projections(self._scenario.architecture.family, weight)]
+                if count > 1
+                for _ in range(count)
+            ]
+            with self._writer.repeat(stage.group.times):
+                blocks = [self._alloc(f"{weight.path} as saved", size) for weight, size in parts]
+            made.append((stage.group, blocks))
+        return made
+
+    def _free(self, held: _Blocks) -> None:
         for group, blocks in held:
             with self._writer.repeat(group.times):
                 self._writer.free(*blocks)

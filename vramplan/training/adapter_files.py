@@ -1,5 +1,6 @@
 """Saved adapters: a directory as `PeftModel.save_pretrained` writes it, with random values of the scenario's shapes."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +57,8 @@ def load_adapters(model: Any, scenario: Scenario, folder: Path) -> Any:
     wanted = scenario.lora.dtype is DType.FLOAT32
     # peft says which device to load the file to: without it, the first GPU of the machine (`infer_device`).
     device = str(next(model.parameters()).device)
-    return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=wanted, torch_device=device)
+    with warnings.catch_warnings():
+        # The ranks of experts' adapters are patterns of parameters, and peft looks for modules of that name.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=wanted, torch_device=device)
+    return adapted.requires_grad_(False)  # peft leaves adapters of embeddings trainable

@@ -28,10 +28,11 @@ def quantize_fake(model: Any, path: str, value: Tensor) -> nn.Parameter:
     if issubclass(module.source_cls, Conv1D):
         value = value.T
     old = module.weight
-    return _int8(old, value) if hasattr(old, "has_fp16_weights") else _four_bit(module, old, value)
+    return int8(old, value) if hasattr(old, "has_fp16_weights") else four_bit(module, old, value)
 
 
-def _four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
+def four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
+    """The 4-bit parameter of `module` from its fake value, with the settings of the `old` one."""
     from bitsandbytes.functional import quantize_4bit
 
     packed, state = quantize_4bit(
@@ -50,7 +51,8 @@ def _four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
     return parameter  # type: ignore[no-any-return]
 
 
-def _int8(old: Any, value: Tensor) -> nn.Parameter:
+def int8(old: Any, value: Tensor) -> nn.Parameter:
+    """The 8-bit parameter from its fake value, with the settings of the `old` one."""
     from bitsandbytes.functional import int8_vectorwise_quant
 
     half = value.contiguous().to(dtype=torch.float16)

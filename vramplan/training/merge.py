@@ -22,15 +22,8 @@ class Merging:
     """A merge, from loading to the saved files. It consumes what was loaded, so that a second run loads again."""
 
     def __init__(
-        self,
-        scenario: Scenario,
-        device: torch.device,
-        meter: Meter,
-        *,
-        quantize: Quantize | None = None,
-        values: bool = True,
+        self, scenario: Scenario, device: torch.device, meter: Meter, *, quantize: Quantize | None = None
     ) -> None:
-        """Loads. `values`: whether the adapters' file is written, and not only their configuration."""
         self.meter = meter
         self.files: tuple[int, ...] = ()
         """Bytes of each file of weights that the last run wrote."""
@@ -39,7 +32,7 @@ class Merging:
         self._quantize = quantize
         self._folder = tempfile.TemporaryDirectory(prefix="vramplan-adapters-")
         meter.enter(Phase.LOAD)
-        write_adapters(scenario, Path(self._folder.name), values=values)
+        write_adapters(scenario, Path(self._folder.name))
         self.model: nn.Module = nn.Module()
         self._loaded = False
         self.load()
