@@ -39,7 +39,7 @@ FLOORS = [
         "quant",
     },
     {"report"},
-    {"__init__", "cli", "commands", "__main__"},
+    {"__init__", "cli", "commands", "__main__", "pytest_plugin"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
