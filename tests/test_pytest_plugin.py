@@ -218,7 +218,9 @@ def test_a_failed_prediction_is_shown(ran: Ran) -> None:
 
 
 def test_a_result_above_its_baseline_fails_with_the_culprit(ran: Ran) -> None:
-    assert "regression: 1 of 1 result: llama-2-7b-qlora (analytic, cuda): adapters in" in ran.shown("test_above_the_baseline")
+    assert "regression: 1 of 1 result: llama-2-7b-qlora (analytic, cuda): adapters in" in ran.shown(
+        "test_above_the_baseline"
+    )
 
 
 def test_workers_of_xdist_measure_each_their_own(pytester: pytest.Pytester) -> None:
