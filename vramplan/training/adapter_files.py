@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.training.build import skeleton
-from vramplan.training.prepare import attach_adapters
+from vramplan.training.prepare import attach_adapters, ignore_parameter_patterns
 
 #: Large enough that merging changes the weights, which are drawn with a deviation of about 0.02.
 _DEVIATION = 0.02
@@ -58,7 +58,6 @@ def load_adapters(model: Any, scenario: Scenario, folder: Path) -> Any:
     # peft says which device to load the file to: without it, the first GPU of the machine (`infer_device`).
     device = str(next(model.parameters()).device)
     with warnings.catch_warnings():
-        # The ranks of experts' adapters are patterns of parameters, and peft looks for modules of that name.
-        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+        ignore_parameter_patterns()
         adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=wanted, torch_device=device)
     return adapted.requires_grad_(False)  # peft leaves adapters of embeddings trainable

@@ -1,8 +1,10 @@
 """Merging: base and saved adapters are loaded, merged, and the result is saved, all by the libraries themselves."""
 
 import gc
+import shutil
 import tempfile
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ class Merging:
         self._scenario = scenario
         self._device = device
         self._quantize = quantize
-        self._folder = tempfile.TemporaryDirectory(prefix="vramplan-adapters-")
+        self._adapters = Path(tempfile.mkdtemp(prefix="vramplan-adapters-"))
+        weakref.finalize(self, shutil.rmtree, self._adapters, ignore_errors=True)
         meter.enter(Phase.LOAD)
-        write_adapters(scenario, Path(self._folder.name))
+        write_adapters(scenario, self._adapters)
         self.model: nn.Module = nn.Module()
         self._loaded = False
         self.load()
@@ -45,7 +48,7 @@ class Merging:
         if self._scenario.merge.dequantize:
             base = dequantize(base)
             name_base(base, self.meter)
-        self.model = load_adapters(base, self._scenario, Path(self._folder.name))
+        self.model = load_adapters(base, self._scenario, self._adapters)
         name_adapters(self.model, self.meter)
         self._loaded = True
 

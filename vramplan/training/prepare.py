@@ -86,10 +86,16 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
     with warnings.catch_warnings():
         # With all-linear on a model that mixes Conv1D and Linear, peft corrects fan_in_fan_out itself, and warns.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        ignore_parameter_patterns()
         trained = get_peft_model(model, config, autocast_adapter_dtype=lora.dtype is DType.FLOAT32)
     if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32:
         _cast_adapters(trained, getattr(torch, lora.dtype))
     return trained
+
+
+def ignore_parameter_patterns() -> None:
+    """Do not warn that the ranks of experts' adapters, which are parameters', match no module (peft 0.21)."""
+    warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
 
 
 def _cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
