@@ -47,7 +47,7 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """How many tokens' logits the failed request is, and how many the scenario has."""
+    """How many tokens' logits the failed request is, nearly, and how many the scenario has."""
 
     seen: int
     planned: int
@@ -74,7 +74,7 @@ class Against:
     candidates: tuple[Candidate, ...]
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None
-    """When the request is logits of another number of tokens than the scenario's."""
+    """When the request is for logits, of another number of tokens than the scenario's."""
     needed: int
     """Bytes to save: what was lacking, or what the predicted peak has more than the allocator could have."""
     savings: tuple[Saving, ...]
@@ -204,10 +204,10 @@ def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Com
     vocab = scenario.architecture.vocab
     for dtype, element in (("fp32", 4), (scenario.compute_dtype.value, scenario.compute_dtype.bytes)):
         row = vocab * element
-        seen = requested.bytes // row
-        for tokens in (seen, seen + 1):
-            if tokens and requested.covers(tokens * row) and tokens != scenario.tokens:
-                return Tokens(tokens, scenario.tokens, dtype)
+        possible = range(-(-requested.low // row), requested.high // row + 1)
+        if possible and possible[-1] and scenario.tokens not in possible:
+            # Of the numbers that print alike, the one with the most factors of two: batches are padded to such.
+            return Tokens(max(possible, key=lambda n: n & -n), scenario.tokens, dtype)
     return None
 
 

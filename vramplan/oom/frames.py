@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vramplan.oom.stack_rules import MOMENTS, PURPOSES, Moment, Purpose
+from vramplan.oom.stack_rules import GENERAL_PURPOSES, MOMENTS, PURPOSES, Moment, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,14 @@ UNKNOWN = Purpose("unknown", None)
 
 def purpose(stack: Stack) -> Purpose:
     """What the innermost frame that says something says; `UNKNOWN` when none does."""
-    return next(filter(None, map(_purpose, reversed(stack))), UNKNOWN)
+    told = (_purpose(frame, general) for general in (False, True) for frame in reversed(stack))
+    return next(filter(None, told), UNKNOWN)
 
 
 @lru_cache(maxsize=65_536)  # a snapshot has 100,000 stacks of a few hundred frames
-def _purpose(frame: Frame) -> Purpose | None:
-    file = frame.path
-    return next((said for rule, said in PURPOSES if rule.meets(file, frame.function, frame.code)), None)
+def _purpose(frame: Frame, general: bool) -> Purpose | None:
+    file, rules = frame.path, GENERAL_PURPOSES if general else PURPOSES
+    return next((said for rule, said in rules if rule.meets(file, frame.function, frame.code)), None)
 
 
 def moment(stack: Stack) -> Moment:

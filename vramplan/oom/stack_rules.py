@@ -113,6 +113,10 @@ PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
              " _flash_attention_forward flash_attention_forward flash_attn_varlen_func"),
         Purpose("attention", Component.ACTIVATIONS),
     ),
+    (
+        Rule("matmul_4bit gemm_4bit gemv_4bit matmul int8_scaled_mm", inside=r"bitsandbytes/"),
+        Purpose("the output of a quantised layer", Component.ACTIVATIONS),
+    ),
     (Rule("forward", inside=_LORA), Purpose("an adapter's product", Component.ACTIVATIONS)),
     (Rule(files=r"cache_utils\.py$"), Purpose("keys and values", Component.CACHE)),
     (Rule(_LOAD, files=r"core_model_loading\.py$"), Purpose("the model's weights", Component.WEIGHTS)),
@@ -120,12 +124,16 @@ PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
         Rule("to cuda _apply convert", inside=_MODULE),
         Purpose("the model's weights, moved or cast", Component.WEIGHTS),
     ),
+)  # fmt: skip
+
+#: What a frame says when no frame of its stack meets any rule above.
+GENERAL_PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
     (
         Rule(files=r"modeling_\w+\.py$|torch/nn/|torch/utils/checkpoint\.py$"),
         Purpose("activations", Component.ACTIVATIONS),
     ),
     (Rule(files=r"torch/autograd/"), Purpose("gradients, and temporaries of backward", None)),
-)  # fmt: skip
+)
 
 #: The first of these that any frame of a stack meets says when it was taken.
 MOMENTS: tuple[tuple[Rule, Moment], ...] = (

@@ -164,11 +164,12 @@ def _request(against: Against) -> str:
     if here:
         return f"allocations of that size in the scenario: {_candidates(here)}"
     if against.tokens is not None:
-        t = against.tokens
+        t, batch = against.tokens, against.scenario.batch
         than = "larger" if t.seen > t.planned else "smaller"
+        again = f"; ask again with --seq {t.seen // batch}" if t.seen % batch == 0 else ""
         return (
-            f"as {t.dtype} logits the request is {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch was"
-            f" {than} than planned"
+            f"as {t.dtype} logits the request is about {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch"
+            f" was {than} than planned{again}"
         )
     if against.candidates:
         return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
