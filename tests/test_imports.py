@@ -26,6 +26,7 @@ FLOORS = [
         "compare",
         "error_table",
         "history",
+        "importers",
         "targets",
         "doctor",
         "plan",
@@ -39,7 +40,7 @@ FLOORS = [
         "quant",
     },
     {"report"},
-    {"__init__", "cli", "commands", "__main__", "pytest_plugin"},
+    {"__init__", "cli", "commands", "__main__", "pre_commit", "pytest_plugin"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

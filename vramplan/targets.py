@@ -1,18 +1,24 @@
-"""From what people type to scenarios: a scenario file or name, a model of the catalogue or hub, a directory."""
+"""From what people type to scenarios: a scenario file or name, another trainer's file, a model, a directory."""
 
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vramplan.catalog.models import catalog_names
 from vramplan.errors import UsageError, nearest
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import override, scenarios_from_mapping
 
+if TYPE_CHECKING:
+    from vramplan.importers import Imported
+
 #: Where a scenario's name is looked up, the first directory that has it: the user's own, then the shipped ones.
 SHIPPED = Path(__file__).parent / "scenarios"
 _SUFFIXES = (".yaml", ".yml")
+#: What peft calls the file of an adapter (utils/constants.py CONFIG_NAME).
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,8 @@ class Target:
     scenarios: tuple[Scenario, ...]
     is_matrix: bool
     """Whether a matrix spelled them out (even if only one), so that the answer is a list."""
+    origin: "Imported | None" = None
+    """What another trainer's file said, where the target is one."""
 
     def single(self, what: str) -> Scenario:
         """The one scenario, where a list will not do; `what` says what needs it."""
@@ -36,8 +44,8 @@ class Target:
 def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
     """The scenarios of `target`, with `overrides` (dotted keys) put over its own values.
 
-    Looked up in this order: a scenario file, a scenario's name, a model (catalogue, path, hub). Only a hub id that is
-    neither in the catalogue nor on the disk uses the network.
+    Looked up in this order: a scenario file (or another trainer's: its keys tell), a scenario's name, an adapter, a
+    model (catalogue, path, hub). Only a hub id that is neither in the catalogue nor on the disk uses the network.
     """
     if not target.strip():
         raise UsageError("the target is empty", hint="give a scenario file, a model's name, or a directory")
@@ -49,11 +57,39 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
     if file is not None:
         from vramplan.yaml_file import read_yaml  # slow to import, and a model's name needs none
 
-        mapping: dict[str, Any] = {"name": file.stem, **read_yaml(file)}
-        return _expand(mapping, overrides or {}, base=file.parent, where=str(file))
+        return _from_file(file, read_yaml(file), overrides or {})
+    adapter = _adapter_file(Path(target).expanduser()) if on_disk else None
+    if adapter is not None:
+        from vramplan.importers.adapter_file import read_adapter
+
+        return _from_file(adapter, read_adapter(adapter), overrides or {})
     if not on_disk and "/" not in target and target not in catalog_names():
         raise _unknown(target)
     return _expand({"model": target}, overrides or {}, base=Path(), where=target)
+
+
+def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Target:
+    """The scenarios of a file's mapping, which may be another trainer's."""
+    from vramplan.importers import import_mapping, recognise
+
+    format = recognise(content, str(file))
+    if format is None:
+        mapping = {"name": file.stem, **content}
+        return _expand(mapping, overrides, base=file.parent, where=str(file))
+    given = overrides.get("model")
+    found = import_mapping(content, format, where=str(file), base=file.parent, model=given).overridden(overrides)
+    name = file.absolute().parent.name if file.name == ADAPTER else file.stem
+    # What was typed is resolved from the working directory, as it is for a model.
+    base = file.parent if given is None else Path()
+    target = _expand({"name": name, **found.mapping}, overrides, base=base, where=str(file))
+    return replace(target, origin=found)
+
+
+def _adapter_file(path: Path) -> Path | None:
+    """The adapter_config.json that a path is or holds; None for anything else."""
+    if path.is_dir():
+        return path / ADAPTER if (path / ADAPTER).is_file() else None
+    return path if path.name == ADAPTER else None
 
 
 def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path, where: str) -> Target:
@@ -100,8 +136,14 @@ def _unknown(target: str) -> UsageError:
 
 
 def load_scenario(target: str, overrides: Mapping[str, Any]) -> Scenario:
-    """The one scenario of `target`; nested mappings in `overrides` change the keys they name and leave the others."""
-    return resolve(target, dict(_dotted(overrides))).single("Scenario.load")
+    """The one scenario of `target`; nested mappings in `overrides` change the keys they name and leave the others.
+
+    What another trainer's file says and a scenario cannot is a Python warning, one each.
+    """
+    found = resolve(target, dict(_dotted(overrides)))
+    for text in found.origin.warnings if found.origin else ():
+        warnings.warn(f"{target}: {text}", stacklevel=3)
+    return found.single("Scenario.load")
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

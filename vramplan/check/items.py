@@ -10,6 +10,7 @@ from vramplan.check.soundness import contradictions, wrong_types
 from vramplan.errors import UsageError
 from vramplan.record import Prediction, Record, result_from_json
 
+_MODELS = ("config.json", "adapter_config.json")  # what makes a directory a model or an adapter, and no results
 _WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
 
@@ -54,8 +55,8 @@ def holds_results(text: str) -> bool:
     """Whether a word of the command line names a file or directory of results, rather than a scenario or model."""
     path = Path(text).expanduser()
     if path.is_dir():
-        return not (path / "config.json").exists()
-    return path.suffix == ".json" and path.name != "config.json"
+        return not any((path / name).exists() for name in _MODELS)
+    return path.suffix == ".json" and path.name not in _MODELS
 
 
 def read_items(path: Path) -> tuple[Item, ...]:

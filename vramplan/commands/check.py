@@ -19,6 +19,7 @@ EXAMPLES = """\
   vramplan check new/ --against reports/baseline
   vramplan check scenarios/quickstart.yaml --against baseline.json --limit peak:1% --limit unquantized:0B
   vramplan check new/ --against reports/baseline --limit backward.activations:2MiB --format github
+  vramplan check new/ --against reports/baseline --write check.md --write check.xml
   vramplan check new/ --against reports/baseline --update"""
 FORMATS = ("text", "markdown", "json", "github", "junit")
 
@@ -50,6 +51,14 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--update", action="store_true", help="make NEW the baseline, and say what changed")
     _add_format(parser)
     parser.add_argument(
+        "--write",
+        dest="files",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="also write the answer to FILE: .md as Markdown, .json, .xml as junit; may be given several times",
+    )
+    parser.add_argument(
         "--engine",
         type=one_of("--engine", ENGINES),
         choices=ENGINES,
@@ -77,15 +86,35 @@ def _add_format(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """No when anything regressed; nothing compared, or something not comparable, is no yes either."""
     from vramplan.check import DEFAULT_LIMITS, check, parse_limits, read_items
+    from vramplan.report.report_file import write_whole
 
     limits = parse_limits(args.limits) or DEFAULT_LIMITS
+    files = _files(args)
     path = Path(args.against).expanduser()
     baseline = read_items(path) if path.exists() or not args.update else ()
     asked, scope, notes = _asked(args, baseline)
     if args.update:
         return _update(args, path, asked, baseline)
     done = check(asked, scope, limits, allow_vanished=args.allow_vanished, notes=notes)
+    for file, form in files:
+        write_whole(file, f"{_shown(done, form)}\n".encode(), option="--write")
     return Answer(_shown(done, args.format), done.code)
+
+
+#: Formats of `--write`, by the file's suffix.
+_SUFFIXES = {".md": "markdown", ".json": "json", ".xml": "junit"}
+
+
+def _files(args: Namespace) -> list[tuple[Path, str]]:
+    """What `--write` asks for, each file with its format; known before the work begins."""
+    files = [Path(text).expanduser() for text in args.files]
+    if files and args.update:
+        raise UsageError("--update compares nothing that --write could tell", hint="leave one of the two out")
+    for file in files:
+        if file.suffix.lower() not in _SUFFIXES:
+            hint = f"write a name that ends in {', '.join(_SUFFIXES)}"
+            raise UsageError(f"--write: cannot tell the format of '{file}'", hint=hint)
+    return [(file, _SUFFIXES[file.suffix.lower()]) for file in files]
 
 
 def _update(args: Namespace, path: Path, new: "Sequence[Item]", baseline: "Sequence[Item]") -> Answer:
@@ -102,10 +131,10 @@ def _asked(args: Namespace, baseline: "Sequence[Item]") -> "tuple[list[Item], Se
     """The new results, the part of the baseline that they answer for, and a note on the part left out."""
     from vramplan.check import read_items
     from vramplan.check.items import holds_results
-    from vramplan.targets import resolve
+    from vramplan.commands.origin import resolve_aloud
 
     files = [text for text in args.new if holds_results(text)]
-    targets = [resolve(text, overrides(args)) for text in args.new if text not in files]
+    targets = [resolve_aloud(text, overrides(args)) for text in args.new if text not in files]
     if not targets and overrides(args):
         keys = ", ".join(overrides(args))
         raise UsageError(f"{keys}: flags change scenarios, and NEW holds results", hint="leave the flags out")

@@ -58,23 +58,24 @@ def run(args: Namespace) -> Answer:
 
 def _side(text: str, args: Namespace) -> "Result | Scenario":
     """A record or prediction when `text` is a .json file that holds one, otherwise a scenario."""
-    from vramplan.targets import resolve
+    from vramplan.commands.origin import resolve_aloud
+    from vramplan.targets import ADAPTER
 
     path = Path(text).expanduser()
-    if path.suffix == ".json" and path.name != "config.json":
+    if path.suffix == ".json" and path.name not in ("config.json", ADAPTER):
         from vramplan.record import load_result
 
         return load_result(path)
-    return resolve(text, overrides(args)).single("compare")
+    return resolve_aloud(text, overrides(args)).single("compare")
 
 
 def _engines(sides: list[str], args: Namespace) -> "Comparison":
     from vramplan.api import compare, predict
-    from vramplan.targets import resolve
+    from vramplan.commands.origin import resolve_aloud
 
     if len(sides) != 1:
         raise UsageError(f"--engines takes one scenario, not {len(sides)}", hint="vramplan compare SCENARIO --engines")
-    scenario = resolve(sides[0], overrides(args)).single("compare --engines")
+    scenario = resolve_aloud(sides[0], overrides(args)).single("compare --engines")
     device: Device = args.device or "cuda"
     return compare(predict(scenario, "analytic", device=device), predict(scenario, "trace", device=device))
 

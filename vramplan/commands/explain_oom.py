@@ -39,7 +39,7 @@ def run(args: Namespace) -> Answer:
 
 
 def _scenario(args: Namespace) -> "Scenario | None":
-    from vramplan.targets import resolve
+    from vramplan.commands.origin import resolve_aloud
 
     keys = overrides(args)
     if args.scenario is None:
@@ -49,7 +49,7 @@ def _scenario(args: Namespace) -> "Scenario | None":
                 hint="add --scenario with a file or a model: --scenario llama-3.1-8b",
             )
         return None
-    return resolve(args.scenario, keys).single("--scenario")
+    return resolve_aloud(args.scenario, keys).single("--scenario")
 
 
 def _explain(args: Namespace, scenario: "Scenario | None") -> "Explanation":

@@ -56,12 +56,12 @@ def _check_reserve(reserve: int, card: str) -> None:
 
 def run(args: Namespace) -> Answer:
     """Take the scenario's model apart."""
+    from vramplan.commands.origin import resolve_aloud
     from vramplan.inventory.choices import RANKS
     from vramplan.inventory.inspection import inspect
-    from vramplan.targets import resolve
 
     given = overrides(args)
-    scenario = resolve(args.target, given).single("inspect")
+    scenario = resolve_aloud(args.target, given).single("inspect")
     _check_reserve(args.reserve, scenario.gpu)
     asked = (scenario.lora.rank,) if "lora.rank" in given else RANKS
     ranks = args.ranks or tuple(sorted({*asked, scenario.lora.rank}))

@@ -37,11 +37,11 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Answer:
     """Measure every scenario of every target, one after the other; no when any run did not end well."""
     from vramplan.api import measure
+    from vramplan.commands.origin import resolve_aloud
     from vramplan.record import Outcome
     from vramplan.report.progress import progress
-    from vramplan.targets import resolve
 
-    targets = [resolve(target, overrides(args)) for target in args.targets]
+    targets = [resolve_aloud(target, overrides(args)) for target in args.targets]
     scenarios = [scenario for target in targets for scenario in target.scenarios]
     many = len(targets) > 1 or targets[0].is_matrix
     files = record_files(args.out, [scenario.name for scenario in scenarios], many=many)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page, size
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
+    from vramplan.dataset.outlook import Outlook
     from vramplan.plan.limit import Limit
     from vramplan.scenario import Scenario
 
@@ -17,6 +19,7 @@ EXAMPLES = """\
   vramplan plan llama-3.1-8b --gpu rtx4090
   vramplan plan scenarios/my.yaml --budget 16GiB --write fits.yaml
   vramplan plan llama-2-7b --gpu t4 --goal max-rank --seq 1024
+  vramplan plan llama-3.1-8b --gpu rtx4090 --batch 4 --data train.jsonl --tokenizer ./my-model
   vramplan plan llama-3.2-1b llama-2-7b llama-2-70b --gpu t4,rtx4090,a100-80gb"""
 GOALS = ("max-tokens", "max-seq", "max-batch", "max-rank", "max-model", "cheapest-gpu")
 _GPU = "key:gpu"
@@ -40,6 +43,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="save the fitting scenario there")
     parser.add_argument("--force", action="store_true", help="let --write replace a file")
     add_json(parser)
+    add_data_flags(parser)
     add_scenario_flags(parser)
     # Here a card may be named more than once: the scenario's own flag gives way.
     parser.conflict_handler = "resolve"
@@ -50,13 +54,13 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """The plan of one scenario, or the matrix of several scenarios or cards; no when nothing fits."""
+    from vramplan.commands.origin import resolve_aloud
     from vramplan.plan.limit import Limit
-    from vramplan.targets import resolve
 
     cards = _cards(args)
     setattr(args, _GPU, cards[0] if len(cards) == 1 else None)
     keys = overrides(args)
-    scenarios = [scenario for target in args.targets for scenario in resolve(target, keys).scenarios]
+    scenarios = [scenario for target in args.targets for scenario in resolve_aloud(target, keys).scenarios]
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
         return _plan(scenarios[0], limit, args)
@@ -71,19 +75,35 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
     _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
     if args.write:
         _check_writable(args.write, force=args.force)
-    answer = plan(scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
+    outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
+    answer = plan(outlook.longest if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
-    text = json_text(answer.to_json()) if args.json else render_plan(answer, page())
-    return Answer(text, int(not answer.feasible))
+    if args.json:
+        from vramplan.dataset.outlook_json import outlook_json
+
+        more = {"dataset": outlook_json(outlook, answer.rows)} if outlook else {}
+        return Answer(json_text(answer.to_json() | more), int(not answer.feasible))
+    from vramplan.report.dataset_text import render_outlook
+
+    lines = render_outlook(outlook, page(), frontier=answer.rows) if outlook else ()
+    return Answer(render_plan(answer, page(), before_verdict=lines), int(not answer.feasible))
+
+
+def _outlook(scenario: "Scenario", limit: "Limit", args: Namespace) -> "Outlook":
+    """The data set under the scenario, on the card; without a card its batches are judged by nothing."""
+    from vramplan.commands.data_flags import outlook_of
+
+    return outlook_of(args, scenario, limit if scenario.gpu or limit.budget is not None else None, "cuda")
 
 
 def _matrix(scenarios: "list[Scenario]", cards: list[str], limit: "Limit", args: Namespace) -> Answer:
     from vramplan.plan.matrix import SEQS, matrix
     from vramplan.report.plan_text import render_matrix
 
-    for option in ("goal", "write"):
+    for option in ("goal", "write", "data", "lengths"):
         _refuse(args, option, "belongs to one scenario on one card", "give one TARGET and one --gpu")
+    asks_for_data(args)
     if cards and limit.budget is not None:
         raise UsageError("--budget with several scenarios or cards", hint="the cards' own capacities are compared")
     found = matrix(scenarios, cards or _own_cards(scenarios), args.seqs or SEQS, limit)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import (
     add_device,
     add_json,
@@ -22,17 +23,20 @@ from vramplan.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from vramplan.api import Foreseen
+    from vramplan.dataset.outlook import Outlook
     from vramplan.explain import Explanation
     from vramplan.ledger import Component
     from vramplan.record import Prediction
     from vramplan.scenario import Scenario
+    from vramplan.targets import Target
 
 EXAMPLES = """\
   vramplan predict llama-2-7b --gpu rtx3090 --batch 4 --seq 512
   vramplan predict scenarios/quickstart.yaml --no-double-quant --json
   vramplan predict llama-2-7b --gpu rtx3090 --explain quant-state
   vramplan predict llama-2-7b --gpu rtx3090 --engine trace --timeline step.html
-  vramplan predict ./my-model --set lora.targets=[q_proj,v_proj] --budget 24GiB"""
+  vramplan predict ./my-model --set lora.targets=[q_proj,v_proj] --budget 24GiB
+  vramplan predict llama-3.1-8b --gpu rtx4090 --batch 4 --seq 4096 --data train.jsonl --tokenizer ./my-model"""
 ENGINES = ("analytic", "trace")
 PICTURES = (".html", ".svg")
 
@@ -66,6 +70,7 @@ def configure(parser: ArgumentParser) -> None:
         "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
     )
     add_json(parser)
+    add_data_flags(parser)
     add_scenario_flags(parser)
 
 
@@ -97,6 +102,7 @@ def _picture(text: str) -> Path:
 
 def run(args: Namespace) -> Answer:
     """Predict every scenario of the target; no when any of them does not fit."""
+    from vramplan.commands.origin import origin_json, origin_text, with_origin
     from vramplan.targets import resolve
 
     target = resolve(args.target, overrides(args))
@@ -104,20 +110,29 @@ def run(args: Namespace) -> Answer:
         target.single("--explain")
     if args.timeline is not None:
         target.single("--timeline")
-    found = [_foresee(scenario, args) for scenario in target.scenarios]
+    outlook = _outlook(target, args) if asks_for_data(args) else None
+    scenarios = (outlook.longest,) if outlook else target.scenarios
+    found = [with_origin(_foresee(scenario, args), target) for scenario in scenarios]
     predictions = [foreseen.prediction for foreseen in found]
     code = int(any(p.verdict is not None and not p.verdict.fits for p in predictions))
+    if outlook and not outlook.fits:
+        code = 1
     if args.timeline is not None:
         _draw(found[0], args.timeline)
     if target.is_matrix:
         return Answer(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions), code)
     explanations = _explain(found[0], args.explain) if args.explain is not None else ()
     if args.json:
-        body = predictions[0].to_json()
+        body = predictions[0].to_json() | origin_json(target)
         if args.explain is not None:
             body["explain"] = [explanation.to_json() for explanation in explanations]
+        if outlook:
+            from vramplan.dataset.outlook_json import outlook_json
+
+            body["dataset"] = outlook_json(outlook)
         return Answer(json_text(body), code)
-    return Answer(_explained(explanations, args.explain, predictions[0]) + _detailed(predictions[0]), code)
+    above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
+    return Answer(above + _detailed(predictions[0], _before_verdict(predictions[0], outlook, args)), code)
 
 
 def _explain(foreseen: "Foreseen", wanted: "tuple[Component, ...]") -> "list[Explanation]":
@@ -151,8 +166,42 @@ def _draw(foreseen: "Foreseen", path: Path) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
+def _outlook(target: "Target", args: Namespace) -> "Outlook":
+    """The data set under the target's one scenario."""
+    from vramplan.commands.data_flags import outlook_of
+    from vramplan.plan.limit import Limit
+
+    scenario = target.single("a data set")
+    if args.engine != "analytic":
+        raise UsageError(f"--engine {args.engine} with a data set, which asks for many lengths", hint="drop --engine")
+    _check_limit(scenario, args)
+    judged = args.device == "cuda" and (scenario.gpu or args.budget)
+    return outlook_of(args, scenario, Limit(args.budget, args.reserve) if judged else None, args.device)
+
+
+def _before_verdict(prediction: "Prediction", outlook: "Outlook | None", args: Namespace) -> list[str]:
+    """What the data set adds, and where to go when it does not fit."""
+    from vramplan.commands.retyped import plan_command
+
+    lines: list[str] = []
+    if outlook:
+        from vramplan.report.dataset_text import render_outlook
+
+        lines += render_outlook(outlook, page())
+    if prediction.verdict is not None and not prediction.verdict.fits:
+        lines += ["", *page().wrap(f"what to change: {plan_command(args)}", indent="  ")]
+    return lines[1:] if lines and not lines[0] else lines
+
+
 def _foresee(scenario: "Scenario", args: Namespace) -> "Foreseen":
     from vramplan.api import foresee
+
+    _check_limit(scenario, args)
+    return foresee(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
+
+
+def _check_limit(scenario: "Scenario", args: Namespace) -> None:
+    """Refuse a limit that makes no sense for the scenario."""
     from vramplan.catalog.gpus import gpu
     from vramplan.units import human
 
@@ -170,7 +219,6 @@ def _foresee(scenario: "Scenario", args: Namespace) -> "Foreseen":
             raise UsageError(
                 f"--reserve: {human(args.reserve)} leaves nothing of {scenario.gpu}", hint=f"it has {human(capacity)}"
             )
-    return foresee(scenario, args.engine, device=args.device, budget=args.budget, reserve=args.reserve)
 
 
 def _table(predictions: "list[Prediction]") -> str:
@@ -179,11 +227,11 @@ def _table(predictions: "list[Prediction]") -> str:
     return render_summary(predictions, page())
 
 
-def _detailed(prediction: "Prediction") -> str:
+def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]") -> str:
     from vramplan.predict.levers import biggest_levers
     from vramplan.report.terminal import render_prediction
 
-    return render_prediction(prediction, page(), levers=biggest_levers(prediction))
+    return render_prediction(prediction, page(), levers=biggest_levers(prediction), before_verdict=before_verdict)
 
 
 COMMAND = Command(

@@ -1,0 +1,47 @@
+"""What commands say about a target that came from another trainer's file."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vramplan.commands.flags import page
+
+if TYPE_CHECKING:
+    from vramplan.api import Foreseen
+    from vramplan.targets import Target
+
+
+def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
+    """The target of `text`, as `targets.resolve` finds it; what an import read and assumed is told on stderr."""
+    from vramplan.targets import resolve
+
+    target = resolve(text, keys)
+    if target.origin is not None:
+        from vramplan.report.import_text import render_import
+
+        print(render_import(target.origin, page(), warnings=True), file=sys.stderr)
+    return target
+
+
+def origin_text(target: "Target") -> str:
+    """The table of an imported target as it stands above its prediction; empty for any other target."""
+    if target.origin is None:
+        return ""
+    from vramplan.report.import_text import render_import
+
+    return render_import(target.origin, page()) + "\n\n"
+
+
+def origin_json(target: "Target") -> dict[str, Any]:
+    """The additive key `import` of an imported target's answer; nothing for any other target."""
+    return {} if target.origin is None else {"import": target.origin.to_json()}
+
+
+def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
+    """The prediction with the import's warnings among its own, before them."""
+    if target.origin is None or not target.origin.warnings:
+        return foreseen
+    from dataclasses import replace
+
+    prediction = foreseen.prediction
+    return foreseen._replace(prediction=replace(prediction, warnings=(*target.origin.warnings, *prediction.warnings)))

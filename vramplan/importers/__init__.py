@@ -1,0 +1,35 @@
+"""Importers: the configuration that somebody already has, of TRL, axolotl, LLaMA-Factory, torchtune or peft."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.importers.imported import Imported, Row
+from vramplan.importers.keys import Format
+from vramplan.importers.recognise import recognise
+from vramplan.importers.untrusted import check_content
+
+__all__ = ["Format", "Imported", "Row", "import_mapping", "recognise"]
+
+
+def import_mapping(
+    content: Mapping[str, Any], format: Format, *, where: str, base: Path, model: object = None
+) -> Imported:
+    """What a configuration of `format` says, assumes and leaves out, as the keys of a scenario.
+
+    `where` names the file in errors, relative paths start at `base`, and `model` stands in for the file's model.
+    """
+    from vramplan.importers.axolotl import read_axolotl
+    from vramplan.importers.llamafactory import read_llamafactory
+    from vramplan.importers.peft import read_peft
+    from vramplan.importers.torchtune import read_torchtune
+    from vramplan.importers.trl import read_trl
+
+    readers = {
+        Format.TRL: read_trl,
+        Format.AXOLOTL: read_axolotl,
+        Format.LLAMAFACTORY: read_llamafactory,
+        Format.TORCHTUNE: read_torchtune,
+        Format.PEFT: read_peft,
+    }
+    return readers[format](check_content(content, where), where=where, base=base, model=model)

@@ -1,0 +1,264 @@
+"""axolotl: the YAML of `axolotl train file.yaml` (axolotl 0.19.0, utils/schemas/)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.importers import hf
+from vramplan.importers.imported import Imported
+from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.optimizers import read_optimizer
+from vramplan.importers.source import Source
+from vramplan.importers.targets import read_modules, warn_saved_modules
+from vramplan.importers.values import as_dtype, as_flag
+from vramplan.importers.vocabulary.axolotl import AXOLOTL
+from vramplan.scenario import ALL_LINEAR, DType, ModelRef
+
+_SCHEMA = "axolotl 0.19.0 utils/schemas/"
+_LOADER = "axolotl 0.19.0 loaders/model.py"
+#: enums.py LEGACY_ATTN_FLAG_TO_IMPL, in its order.
+_ATTENTION_FLAGS = {
+    "xformers_attention": "xformers",
+    "sage_attention": "sage",
+    "flex_attention": "flex_attention",
+    "flash_attention": "flash_attention_2",
+    "sdp_attention": "sdpa",
+    "eager_attention": "eager",
+}
+_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+#: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
+_FP32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
+
+
+def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
+    """The scenario of an axolotl configuration."""
+    source = Source(content, AXOLOTL, where)
+    source.guard()
+    ref = hf.read_model(source, "base_model", base, model)
+    adapter = source.word("adapter")
+    if adapter not in (None, "lora", "qlora"):
+        source.refuse("adapter", "is not modelled", hint="lora and qlora are, and full fine-tuning without the key")
+    compute = _precision(source)
+    _method(source, adapter, ref, compute)
+    if adapter:
+        _adapters(source, ref, compute)
+    else:
+        _without_adapters(source)
+    source.plain(BATCH)
+    _accumulation(source)
+    source.plain(SEQ)
+    read_optimizer(source, "optimizer", "adamw_torch_fused", _SCHEMA + "training.py")
+    attention = _attention(source)
+    if source.flag("sample_packing"):
+        hf.packed(source, "sample_packing", attention)
+    _checkpointing(source)
+    _stack(source, adapter, ref)
+    _evaluation(source)
+    return source.finish()
+
+
+def _precision(source: Source) -> DType:
+    """utils/config/__init__.py resolve_dtype: the type of weights and products, and autocast, from four keys."""
+    bf16 = source.given("bf16")
+    auto = bf16 is None or str(bf16).lower() == "auto"
+    brain = auto if str(bf16).lower() == "auto" or bf16 is None else bool(source.flag("bf16"))
+    fp16 = bool(source.flag("fp16"))
+    brain = brain and not (auto and fp16)
+    pure_brain, pure_half = bool(source.flag("bfloat16")), bool(source.flag("float16"))
+    source.flag("float32")
+    keys = ("bf16", "fp16", "bfloat16", "float16", "float32", "load_in_8bit")
+    if brain or pure_brain:
+        dtype = DType.BFLOAT16
+    elif fp16 or pure_half or source.flag("load_in_8bit"):
+        dtype = DType.FLOAT16
+    else:
+        dtype = DType.FLOAT32
+    autocast = "bfloat16" if brain else "float16" if fp16 else False
+    if auto and brain:
+        why = f"bf16: auto, {_SCHEMA}config.py; float16 on a card without bfloat16"
+        source.assume("compute_dtype", dtype.value, why)
+        source.assume("stack.autocast", autocast, why)
+    else:
+        source.read(keys, "compute_dtype", dtype.value)
+        source.read(keys, "stack.autocast", autocast)
+    return dtype
+
+
+def _method(source: Source, adapter: str | None, model: ModelRef, compute: DType) -> None:
+    four, eight = bool(source.flag("load_in_4bit")), bool(source.flag("load_in_8bit"))
+    if adapter is None:
+        if four or eight:
+            key = "load_in_4bit" if four else "load_in_8bit"
+            source.refuse(
+                key, "without adapter: axolotl trains no quantised model as a whole", hint="add adapter: qlora"
+            )
+        source.assume("method", "full", f"no adapter, {_SCHEMA}peft.py")
+        return
+    if adapter == "qlora" and not four:
+        source.refuse(
+            "adapter", "without load_in_4bit: true, which axolotl requires for it", hint="add load_in_4bit: true"
+        )
+    if adapter == "qlora" and eight:
+        source.refuse("load_in_8bit", "with adapter: qlora", hint="remove it, or use adapter: lora")
+    if adapter == "qlora":
+        source.read(("adapter", "load_in_4bit"), "method", "qlora")
+        _four_bits(source, model, compute)
+    elif eight:
+        source.read(("adapter", "load_in_8bit"), "method", "qlora")
+        source.read("load_in_8bit", "quant.type", "int8")
+    else:
+        source.read("adapter", "method", "lora")
+        if four:
+            source.warn("load_in_4bit: with adapter: lora axolotl quantises only a model that is quantised on the disk")
+
+
+def _four_bits(source: Source, model: ModelRef, compute: DType) -> None:
+    """loaders/model.py _set_quantization_config: nf4, double, in bfloat16 storage, unless bnb_config_kwargs differ."""
+    given = source.given("bnb_config_kwargs")
+    if given is not None and not isinstance(given, Mapping):
+        source.refuse("bnb_config_kwargs", "is not a mapping", hint="bnb_config_kwargs: {bnb_4bit_quant_type: fp4}")
+    kwargs = dict(given or {})
+    fp32 = model.config.get("model_type") in _FP32_STORAGE
+    kind = str(kwargs.pop("bnb_4bit_quant_type", "nf4")).lower()
+    double = as_flag(kwargs.pop("bnb_4bit_use_double_quant", True))
+    storage = as_dtype(kwargs.pop("bnb_4bit_quant_storage", "float32" if fp32 else "bfloat16"))
+    if kind not in ("nf4", "fp4") or double is None:
+        source.refuse("bnb_config_kwargs", "is not understood", hint="bnb_config_kwargs: {bnb_4bit_quant_type: fp4}")
+    why = f"{_LOADER} _set_quantization_config"
+    values = {"quant.type": kind, "quant.double": double, "quant.storage": storage.value if storage else "uint8"}
+    for ours, value in values.items():
+        if given is None:
+            source.assume(ours, value, why)
+        else:
+            source.read("bnb_config_kwargs", ours, value, note=f"over {why}")
+    for key, value in kwargs.items():
+        if key not in ("llm_int8_threshold", "llm_int8_has_fp16_weight", "bnb_4bit_compute_dtype"):
+            source.warn(f"bnb_config_kwargs.{key}: {value}: what it does to memory is not known")
+
+
+def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
+    source.plain(RANK)
+    source.plain(DROPOUT)
+    if source.flag("lora_target_linear"):
+        # find_all_linear_names: every linear layer but the output head, as peft's all-linear.
+        source.read("lora_target_linear", "lora.targets", ALL_LINEAR)
+        more = source.names("lora_target_modules")
+        if more and "lm_head" in more:
+            source.warn(
+                "lora_target_modules: lm_head beside lora_target_linear: the head's adapter is not in the prediction"
+            )
+        source.ignore("lora_target_modules", "lora_target_linear takes every linear layer")
+    else:
+        read_modules(source, "lora_target_modules", model)
+    cast = source.flag("peft_autocast_adapter_dtype")
+    dtype = compute if cast is False else DType.FLOAT32
+    source.take("peft_autocast_adapter_dtype", "lora.dtype", dtype.value, "peft's autocast_adapter_dtype")
+    warn_saved_modules(source, "lora_modules_to_save", model)
+    unset = all(source.given(kernel) is None for kernel in _KERNELS)
+    for kernel in _KERNELS:
+        source.pass_on(kernel)
+    if unset and not source.flag("load_in_8bit") and not source.flag("trust_remote_code"):
+        source.warn(
+            "axolotl turns on fused LoRA kernels by itself on one GPU (config.py check_auto_enable_lora_kernels), which"
+            " keep fewer activations than predicted; lora_mlp_kernel: false turns them off"
+        )
+    source.pass_on("trust_remote_code")
+
+
+def _without_adapters(source: Source) -> None:
+    for key in ("lora_r", "lora_dropout", "lora_target_modules", "lora_target_linear", "lora_modules_to_save"):
+        source.ignore(key, "no adapters without adapter")
+
+
+def _accumulation(source: Source) -> None:
+    """gradient_accumulation_steps, or batch_size over micro_batch_size (utils/config/__init__.py normalize_config)."""
+    whole, micro = source.count("batch_size"), source.count("micro_batch_size") or 1
+    if source.given("gradient_accumulation_steps") is None and whole is not None:
+        source.read(("batch_size", "micro_batch_size"), "grad_accum", max(1, whole // micro))
+    else:
+        source.ignore("batch_size", "gradient_accumulation_steps and micro_batch_size say it")
+        source.plain(GRAD_ACCUM)
+
+
+def _attention(source: Source) -> str:
+    flags = [key for key in _ATTENTION_FLAGS if source.given(key) is not None]
+    on = [key for key in flags if source.flag(key)]
+    if source.given("attn_implementation") is not None or not on:
+        hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
+        for key in flags:
+            source.ignore(key, "attn_implementation says it" if on else "switched off")
+        return source.word("attn_implementation") or "sdpa"
+    word = _ATTENTION_FLAGS[on[0]]
+    hf.conclude_attention(source, on[0], word)
+    for key in flags:
+        if key != on[0]:
+            source.ignore(key, "switched off")
+    return word
+
+
+def _checkpointing(source: Source) -> None:
+    """Off unless set; reentrant without kwargs (utils/config/__init__.py normalize_config)."""
+    value = source.given("gradient_checkpointing")
+    if isinstance(value, str) and as_flag(value) is None:
+        if not value.startswith(("offload", "unsloth")):
+            source.refuse("gradient_checkpointing", "is not understood", hint="true or false")
+        source.warn(f"gradient_checkpointing: {value} moves activations to the host's memory; predicted without that")
+        on: bool | None = True
+    else:
+        on = source.flag("gradient_checkpointing")
+    reentrant = source.given("gradient_checkpointing_kwargs") is None
+    hf.read_checkpointing(source, on, False, _SCHEMA + "config.py", reentrant=reentrant)
+
+
+def _stack(source: Source, adapter: str | None, model: ModelRef) -> None:
+    """loaders/model.py: what prepare_model_for_kbit_training cast to fp32 is cast back before adapters are trained."""
+    why = f"{_LOADER} _configure_embedding_dtypes casts norms and embeddings back to the compute type"
+    source.assume("stack.upcast", "none", why if adapter else "full fine-tuning prepares nothing for k-bit training")
+    if not adapter:
+        source.warn(
+            f"full fine-tuning keeps norms and embeddings in fp32 under sdpa and eager ({_LOADER});"
+            " not in the prediction"
+        )
+    elif source.flag("load_in_4bit") or source.flag("load_in_8bit"):
+        source.warn(
+            "while it loads, axolotl casts norms and embeddings to fp32 and back; not in the prediction's loading phase"
+        )
+    plugins = source.names("plugins") or []
+    liger = any("liger" in plugin.lower() for plugin in plugins)
+    cut = any("cut_cross_entropy" in plugin.lower() or "CutCrossEntropy" in plugin for plugin in plugins)
+    unknown = [
+        p for p in plugins if not any(word in p.lower() for word in ("liger", "cut_cross_entropy", "cutcrossentropy"))
+    ]
+    for plugin in unknown:
+        source.warn(f"plugins: {plugin}: what it does to memory is not known")
+    _loss(source, liger=liger, cut=cut)
+    hf.read_clipping(source)
+
+
+def _loss(source: Source, *, liger: bool, cut: bool) -> None:
+    fused = source.flag("liger_fused_linear_cross_entropy")
+    wanted = source.flag("cut_cross_entropy")
+    if fused and liger:
+        source.read(("plugins", "liger_fused_linear_cross_entropy"), "stack.loss", "liger")
+    elif cut and wanted is not False:
+        source.read(("plugins", "cut_cross_entropy"), "stack.loss", "chunked")
+        source.warn("cut_cross_entropy makes the logits in tiles; predicted as the chunked loss", ours="stack.loss")
+    else:
+        source.assume("stack.loss", "torch", "transformers' loss")
+        if fused or wanted:
+            key = "liger_fused_linear_cross_entropy" if fused else "cut_cross_entropy"
+            source.warn(f"{key}: true does nothing without its plugin in plugins", ours="stack.loss")
+        if liger:
+            source.ignore("plugins", "no fused loss is asked for")
+
+
+def _evaluation(source: Source) -> None:
+    """core/builders/causal.py: there is something to evaluate on, and val_set_size or test_datasets say what."""
+    size = source.number("val_set_size")
+    if not size and source.given("test_datasets") is None:
+        return
+    keys = tuple(key for key in ("val_set_size", "test_datasets") if source.given(key) is not None)
+    batch = source.count("eval_batch_size") or source.count("micro_batch_size") or 1
+    hf.read_evaluation(
+        source, keys, batch, "eval_batch_size", "the training's micro-batch unless eval_batch_size says another"
+    )

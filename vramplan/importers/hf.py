@@ -1,0 +1,127 @@
+"""What the libraries on transformers' Trainer have in common: TRL, axolotl and LLaMA-Factory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.importers.source import Source
+from vramplan.importers.targets import checkpoint_dtype
+from vramplan.importers.values import as_dtype, as_flag
+from vramplan.model_source import resolve_model
+from vramplan.scenario import DType, ModelRef
+
+TRAINING_ARGUMENTS = "transformers 5.17.0 training_args.py"
+
+#: attn_implementation -> the scenario's word, and whether it is the same code.
+_ATTENTION: Mapping[str, tuple[str, bool]] = {
+    "sdpa": ("sdpa", True),
+    "eager": ("eager", True),
+    "flash_attention_2": ("flash_attention_2", True),
+    "kernels-community/flash-attn2": ("flash_attention_2", True),
+    "kernels-community/flash-attn": ("flash_attention_2", True),
+    "flash_attention_3": ("flash_attention_2", False),
+    "flash_attention_4": ("flash_attention_2", False),
+    "flash_attention_torch": ("flash_attention_2", False),
+    "kernels-community/flash-attn3": ("flash_attention_2", False),
+    "kernels-community/vllm-flash-attn3": ("flash_attention_2", False),
+    "xformers": ("sdpa:efficient", False),
+    "sage": ("flash_attention_2", False),
+    "flex_attention": ("sdpa:flash", False),
+    "fp8": ("sdpa", False),
+}
+
+
+def read_model(source: Source, key: str, base: Path, instead: object) -> ModelRef:
+    """`model` from the key that names it; `instead` is the model that the user typed, None when none was."""
+    name = source.word(key)
+    if instead is not None:
+        source.take(key, "model", instead, "typed in place of the file's")
+        return resolve_model(instead, base=Path())
+    if name is None:
+        source.refuse(key, "names no model", hint=f"add '{key}', or set it: --set model=llama-3.1-8b")
+    found = place(name, base)
+    source.read(key, "model", found)
+    return resolve_model(found, base=base)
+
+
+def place(name: str, base: Path) -> str:
+    """A local path as it can be found: beside the file, else from the working directory, where trainers look."""
+    try:
+        if not (base / Path(name).expanduser()).exists() and Path(name).expanduser().exists():
+            return str(Path(name).expanduser().resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have
+        return name
+    return name
+
+
+def read_attention(source: Source, key: str, origin: str) -> None:
+    """`attention` from transformers' attn_implementation."""
+    name = source.word(key)
+    if name is None or name == "auto":
+        source.take(key, "attention", "sdpa", f"{origin}: transformers' own choice")
+        return
+    conclude_attention(source, key, name)
+
+
+def conclude_attention(source: Source, key: str, name: str) -> None:
+    """`attention` from the word for it that `key` means; what is not modelled is warned about and stood in for."""
+    known, same = _ATTENTION.get(name.split("@")[0].split(":")[0], ("sdpa", False))
+    source.read(key, "attention", known)
+    if not same:
+        source.warn(f"{key}: {name} is not modelled; predicted as {known}", ours="attention")
+
+
+def read_checkpointing(source: Source, on: bool | None, default: bool, origin: str, *, reentrant: bool) -> None:
+    """`checkpointing` from gradient_checkpointing (`on`) and its kwargs; `reentrant` is what no kwargs mean."""
+    keys = ("gradient_checkpointing", "gradient_checkpointing_kwargs")
+    kwargs = source.given(keys[1])
+    given = kwargs.get("use_reentrant") if isinstance(kwargs, Mapping) else None
+    use = reentrant if given is None else as_flag(given)
+    if kwargs is not None and (not isinstance(kwargs, Mapping) or use is None):
+        source.refuse(keys[1], "is not understood", hint="gradient_checkpointing_kwargs: {use_reentrant: false}")
+    value: bool | str = (default if on is None else on) and ("reentrant" if use else True)
+    if on is None and kwargs is None:
+        source.assume("checkpointing", value, f"default of gradient_checkpointing, {origin}")
+    else:
+        source.read(keys, "checkpointing", value)
+
+
+def read_clipping(source: Source) -> None:
+    """`stack.clip` from max_grad_norm: transformers clips when it is above 0 (trainer.py, 5.17.0)."""
+    norm = source.number("max_grad_norm")
+    why = f"default of max_grad_norm (1.0), {TRAINING_ARGUMENTS}"
+    source.take("max_grad_norm", "stack.clip", norm is None or norm > 0, why)
+
+
+def read_evaluation(source: Source, keys: tuple[str, ...], batch: int, batch_key: str, origin: str) -> None:
+    """`eval` when the run evaluates: the Trainer looks at the loss alone where nobody computes metrics."""
+    source.read((*keys, batch_key), "eval", {"batch": source.count(batch_key) or batch}, note=origin)
+
+
+def model_dtype(source: Source, model: ModelRef, instead: DType) -> DType:
+    """What `auto` means for the weights: the type that config.json states; `instead`, with a warning, where none is."""
+    stated = as_dtype(checkpoint_dtype(model.config))
+    if stated is None:
+        source.warn(
+            f"the element type of {model.name}'s weights is not in its config.json; predicted as {instead.value}",
+            ours="dtype",
+        )
+    return stated or instead
+
+
+def mixed_precision(source: Source, bf16: str = "bf16", fp16: str = "fp16") -> DType | None:
+    """What autocast computes in by the two switches that transformers has; None without either."""
+    if source.flag(bf16):
+        return DType.BFLOAT16
+    return DType.FLOAT16 if source.flag(fp16) else None
+
+
+def packed(source: Source, key: str, attention: Any) -> None:
+    """A note that packing fills every batch, and a warning where attention then needs a mask."""
+    source.ignore(key, "every batch is then full, which is what is predicted")
+    if attention not in ("flash_attention_2", "flash_attention_3"):
+        source.warn(
+            f"{key}: packed samples are kept apart by a mask under this attention; the mask, and the kernel that it"
+            " forces, are not in the prediction (flash_attention_2 needs none)",
+            ours="attention",
+        )

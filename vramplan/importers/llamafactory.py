@@ -1,0 +1,183 @@
+"""LLaMA-Factory: the YAML of `llamafactory-cli train file.yaml` (llamafactory 0.9.5, hparams/)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.importers import hf
+from vramplan.importers.imported import Imported
+from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.optimizers import read_optimizer
+from vramplan.importers.source import Source
+from vramplan.importers.targets import read_names, warn_saved_modules
+from vramplan.importers.vocabulary.llamafactory import LLAMAFACTORY
+from vramplan.scenario import DType, ModelRef
+
+_MODEL = "llamafactory 0.9.5 hparams/model_args.py"
+_TUNING = "llamafactory 0.9.5 hparams/finetuning_args.py"
+_ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}  # model_utils/attention.py
+
+
+def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
+    """The scenario of a LLaMA-Factory configuration."""
+    source = Source(content, LLAMAFACTORY, where)
+    source.guard()
+    stage = source.word("stage") or "sft"
+    if stage not in ("sft", "pt"):
+        source.refuse(
+            "stage", "is another kind of training", hint="supervised (sft) and continued training (pt) are read"
+        )
+    source.ignore("stage", "the loss is that of a language model")
+    ref = hf.read_model(source, "model_name_or_path", base, model)
+    tuning = source.word("finetuning_type") or "lora"
+    if tuning not in ("lora", "full"):
+        source.refuse("finetuning_type", "has no scenario", hint="lora and full are read")
+    pure = bool(source.flag("pure_bf16"))
+    mixed = hf.mixed_precision(source)
+    compute = DType.BFLOAT16 if pure else mixed or hf.model_dtype(source, ref, DType.FLOAT32)
+    _precision(source, ref, compute, mixed, pure=pure, full=tuning == "full")
+    bits = _bits(source)
+    _method(source, tuning, bits, compute)
+    if tuning == "lora":
+        _adapters(source, ref)
+    else:
+        for key in ("lora_rank", "lora_dropout", "lora_target", "additional_target"):
+            source.ignore(key, "no adapters with finetuning_type: full")
+    source.plain(BATCH)
+    source.plain(GRAD_ACCUM)
+    source.plain(SEQ)
+    read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
+    _attention(source, stage)
+    _checkpointing(source)
+    _stack(source)
+    _evaluation(source)
+    return source.finish()
+
+
+def _precision(source: Source, model: ModelRef, compute: DType, mixed: DType | None, *, pure: bool, full: bool) -> None:
+    """model/loader.py loads in the checkpoint's type; model/adapter.py casts what is trained unless pure_bf16."""
+    keys = ("bf16", "fp16", "pure_bf16")
+    source.read(keys, "compute_dtype", compute.value) if mixed or pure else source.assume(
+        "compute_dtype", compute.value, "neither bf16 nor fp16: the weights' own, llamafactory 0.9.5 model/patcher.py"
+    )
+    if full and not pure:
+        source.assume("dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
+    else:
+        source.assume(
+            "dtype",
+            hf.model_dtype(source, model, compute).value,
+            "torch_dtype=auto, llamafactory 0.9.5 model/loader.py",
+        )
+    autocast = mixed.value if mixed else False
+    source.take(
+        "bf16" if mixed is DType.BFLOAT16 else "fp16",
+        "stack.autocast",
+        autocast,
+        f"neither bf16 nor fp16, {hf.TRAINING_ARGUMENTS}",
+    )
+
+
+def _bits(source: Source) -> int | None:
+    bits = source.count("quantization_bit")
+    method = source.word("quantization_method") or "bnb"
+    if bits is not None and method.lower() not in ("bnb", "bitsandbytes"):
+        source.refuse("quantization_method", "is not modelled", hint="bnb (bitsandbytes) is")
+    if bits not in (None, 4, 8):
+        source.refuse("quantization_bit", "is not a width of bitsandbytes", hint="4 or 8")
+    return bits
+
+
+def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> None:
+    if tuning == "full":
+        if bits is not None:
+            source.refuse(
+                "quantization_bit", "with finetuning_type: full", hint="quantised models train adapters: lora"
+            )
+        source.read("finetuning_type", "method", "full")
+        return
+    if bits is None:
+        source.take("finetuning_type", "method", "lora", f"default of finetuning_type, {_TUNING}")
+        for key in ("quantization_type", "double_quantization", "quantization_method"):
+            source.ignore(key, "nothing is quantised without quantization_bit")
+        return
+    source.read(("finetuning_type", "quantization_bit"), "method", "qlora")
+    if bits == 8:
+        source.read("quantization_bit", "quant.type", "int8")
+        return
+    kind = source.word("quantization_type") or "nf4"
+    if kind not in ("nf4", "fp4"):
+        source.refuse("quantization_type", "is no type of bitsandbytes", hint="nf4 or fp4")
+    source.take("quantization_type", "quant.type", kind, f"default of quantization_type, {_MODEL}")
+    double = source.flag("double_quantization")
+    source.take("double_quantization", "quant.double", double is not False, f"default of double_quantization, {_MODEL}")
+    why = "bnb_4bit_quant_storage is the compute type, llamafactory 0.9.5 model/model_utils/quantization.py"
+    source.assume("quant.storage", compute.value, why)
+
+
+def _adapters(source: Source, model: ModelRef) -> None:
+    source.plain(RANK)
+    source.plain(DROPOUT)
+    read_names(source, "lora_target", "all", "all-linear", _TUNING)
+    source.assume("lora.dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
+    warn_saved_modules(source, "additional_target", model)
+    if source.given("adapter_name_or_path") is not None and not source.flag("create_new_adapter"):
+        source.warn(
+            "adapter_name_or_path: training goes on with an adapter whose rank and targets are in its own"
+            " adapter_config.json; predicted with this file's"
+        )
+
+
+def _attention(source: Source, stage: str) -> None:
+    word = source.given("flash_attn")
+    name = {True: "fa2", False: "disabled"}.get(word, str(word or "auto")) if not isinstance(word, str) else word
+    known = "sdpa" if name == "auto" else _ATTENTION.get(name, "flash_attention_2" if name == "fa3" else None)
+    if known is None:
+        source.refuse("flash_attn", "is not an attention of LLaMA-Factory", hint="auto, disabled, sdpa, fa2")
+    source.take("flash_attn", "attention", known, f"default of flash_attn (auto: transformers' choice), {_MODEL}")
+    if name == "fa3":
+        source.warn("flash_attn: fa3 is not modelled; predicted as flash_attention_2", ours="attention")
+    if source.flag("neat_packing"):
+        hf.packed(source, "neat_packing", known)
+    given = source.flag("packing")
+    if given or (given is None and stage == "pt"):
+        source.ignore("packing", "every batch is then full, which is what is predicted")
+    else:
+        source.ignore("packing", "predicted with samples of full length")
+
+
+def _checkpointing(source: Source) -> None:
+    """model_utils/checkpointing.py: on unless disabled, reentrant unless told otherwise."""
+    if source.flag("disable_gradient_checkpointing"):
+        source.read("disable_gradient_checkpointing", "checkpointing", False)
+        return
+    reentrant = source.flag("use_reentrant_gc")
+    value: bool | str = True if reentrant is False else "reentrant"
+    source.take(
+        "use_reentrant_gc",
+        "checkpointing",
+        value,
+        f"defaults of disable_gradient_checkpointing, use_reentrant_gc, {_MODEL}",
+    )
+
+
+def _stack(source: Source) -> None:
+    """The Trainer's loop; nothing is upcast unless upcast_layernorm (model_utils/checkpointing.py)."""
+    norms = source.flag("upcast_layernorm")
+    source.take(
+        "upcast_layernorm", "stack.upcast", "norms" if norms else "none", f"default of upcast_layernorm, {_MODEL}"
+    )
+    liger = source.flag("enable_liger_kernel")
+    source.take(
+        "enable_liger_kernel", "stack.loss", "liger" if liger else "torch", f"default of enable_liger_kernel, {_MODEL}"
+    )
+    if liger:
+        source.warn("enable_liger_kernel: Liger's kernels for the layers keep fewer activations than predicted")
+    if source.flag("use_liger_kernel"):
+        source.warn("use_liger_kernel: Liger's kernels, turned on by the Trainer, are not in the prediction")
+    hf.read_clipping(source)
+
+
+def _evaluation(source: Source) -> None:
+    keys = tuple(key for key in ("eval_strategy", "evaluation_strategy") if source.word(key) not in (None, "no"))
+    if keys:
+        hf.read_evaluation(source, keys, 8, "per_device_eval_batch_size", "losses alone, without metrics")

@@ -1,0 +1,73 @@
+"""Optimizers by the names of other libraries, in transformers' spelling."""
+
+from collections.abc import Mapping
+
+from vramplan.importers.source import Source
+from vramplan.optimizers import OPTIMIZERS
+
+#: Names of older releases of transformers, and of axolotl, whose states are those of a name that is modelled.
+_SAME_STATES: Mapping[str, str] = {
+    "adamw_hf": "adamw_torch",  # transformers 4: its own AdamW, two states per parameter
+    "adamw_anyprecision": "adamw_torch",
+    "adamw_torch_npu_fused": "adamw_torch_fused",
+    "adamw_bnb_32bit": "paged_adamw_32bit",
+}
+#: What stands in for an optimizer that is not modelled: it has two states per parameter, as most have.
+_STAND_IN = "adamw_torch"
+
+#: Classes as torchtune's `optimizer._component_` names them (recipes/configs/ of torchtune 0.6.1 and its documentation;
+#: bitsandbytes 0.50 optim/; without the word 8bit their states have 32 bits, and transformers' names say so).
+COMPONENTS: Mapping[str, str] = {
+    "torch.optim.AdamW": "adamw_torch",
+    "torch.optim.Adam": "adamw_torch",
+    "torch.optim.SGD": "sgd",
+    "torch.optim.Adagrad": "adagrad",
+    "torch.optim.RMSprop": "rmsprop",
+    "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
+    "bitsandbytes.optim.Adam8bit": "adamw_8bit",
+    "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit",
+    "bitsandbytes.optim.PagedAdamW32bit": "paged_adamw_32bit",
+    "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
+    "bitsandbytes.optim.PagedAdam8bit": "paged_adamw_8bit",
+    "bitsandbytes.optim.Lion": "lion_32bit",
+    "bitsandbytes.optim.Lion8bit": "lion_8bit",
+    "bitsandbytes.optim.PagedLion": "paged_lion_32bit",
+    "bitsandbytes.optim.PagedLion8bit": "paged_lion_8bit",
+    "bitsandbytes.optim.AdEMAMix": "ademamix",
+    "bitsandbytes.optim.AdEMAMix8bit": "ademamix_8bit",
+    "bitsandbytes.optim.RMSprop8bit": "rmsprop_bnb_8bit",
+}
+
+
+def read_optimizer(source: Source, key: str, default: str, origin: str) -> None:
+    """`optimizer` from transformers' or axolotl's name; another one is warned about and stood in for."""
+    name = source.word(key)
+    if name is None:
+        source.assume("optimizer", default, f"default of {key}, {origin}")
+        return
+    plain = name.lower().removeprefix("optimizernames.")
+    known = plain if plain in OPTIMIZERS else _SAME_STATES.get(plain)
+    _conclude(source, key, name, known)
+
+
+def read_component(source: Source) -> None:
+    """`optimizer` from the class that torchtune's `optimizer._component_` names."""
+    key = "optimizer._component_"
+    name = source.word(key)
+    if name is None:
+        source.refuse(key, "names no optimizer", hint="such as torch.optim.AdamW")
+    known = COMPONENTS.get(name)
+    fused = source.flag("optimizer.fused")
+    if known == "adamw_torch" and fused:
+        source.read((key, "optimizer.fused"), "optimizer", "adamw_torch_fused")
+        return
+    _conclude(source, key, name, known)
+
+
+def _conclude(source: Source, key: str, name: str, known: str | None) -> None:
+    source.read(key, "optimizer", known or _STAND_IN)
+    if known is None:
+        source.warn(
+            f"{key}: the states of '{name}' are not known; predicted as {_STAND_IN}, two states per parameter",
+            ours="optimizer",
+        )

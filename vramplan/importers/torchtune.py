@@ -1,0 +1,196 @@
+"""torchtune: the YAML of `tune run lora_finetune_single_device --config file.yaml` (torchtune 0.6.1, recipes/)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vramplan.errors import UsageError
+from vramplan.importers import hf
+from vramplan.importers.imported import Imported
+from vramplan.importers.interpolation import interpolated
+from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK
+from vramplan.importers.optimizers import read_component
+from vramplan.importers.source import Source
+from vramplan.importers.torchtune_models import builder, hub_model
+from vramplan.importers.values import as_flag
+from vramplan.importers.vocabulary.torchtune import TORCHTUNE
+from vramplan.model_source import resolve_model
+from vramplan.scenario import DType, ModelRef
+
+_RECIPE = "torchtune 0.6.1 recipes/lora_finetune_single_device.py"
+#: modules/attention.py and feed_forward.py of torchtune -> transformers' names of the same layers.
+_ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+_MLP = ("gate_proj", "up_proj", "down_proj")
+#: Families whose projections are fused in transformers and apart in torchtune (models/phi3/_convert_weights.py).
+_FUSED = {
+    "q_proj": "qkv_proj",
+    "k_proj": "qkv_proj",
+    "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+}
+
+
+def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
+    """The scenario of a torchtune configuration."""
+    source = Source(_flat(interpolated(content, where)), TORCHTUNE, where)
+    source.guard()
+    component = source.word("model._component_")
+    if component is None:
+        source.refuse("model._component_", "names no model", hint="such as torchtune.models.llama3_1.lora_llama3_1_8b")
+    built = builder(component)
+    if built is None:
+        source.refuse(
+            "model._component_", "is no language model that is read", hint="a builder such as lora_llama3_1_8b"
+        )
+    ref = _model(source, built.name, base, model)
+    dtype = _precision(source)
+    quantized = built.quantized or bool(source.flag("model.quantize_base"))
+    method = "full" if not built.adapts else "qlora" if quantized else "lora"
+    source.read(("model._component_", "model.quantize_base"), "method", method)
+    if method == "qlora":
+        _quantization(source, dtype)
+    if built.adapts:
+        _adapters(source, ref, dtype)
+    source.plain(BATCH)
+    source.plain(GRAD_ACCUM)
+    _length(source)
+    read_component(source)
+    source.assume("attention", "sdpa", "torchtune 0.6.1 modules/attention_utils.py: scaled_dot_product_attention")
+    on = source.flag("enable_activation_checkpointing")
+    source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPE}")
+    _stack(source)
+    return source.finish()
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections as dotted keys: `model.lora_rank`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _model(source: Source, name: str, base: Path, instead: object) -> ModelRef:
+    """The model's own files where the checkpointer finds them, else the published model that the builder makes."""
+    if instead is not None:
+        return hf.read_model(source, "model._component_", base, instead)
+    directory = source.word("checkpointer.checkpoint_dir")
+    if directory is not None:
+        found = hf.place(directory, base)
+        try:
+            local = (base / Path(found).expanduser() / "config.json").is_file()
+        except (OSError, ValueError, RuntimeError):
+            local = False
+        if local:
+            source.read("checkpointer.checkpoint_dir", "model", found)
+            return resolve_model(found, base=base)
+        source.ignore("checkpointer.checkpoint_dir", "no config.json there: the builder says which model it is")
+    published = hub_model(name)
+    if published is None:
+        raise UsageError(
+            f"{source.where}: model._component_: no published model is known for the builder '{name}'",
+            hint="set it: --set model=DIRECTORY with its config.json",
+        )
+    source.read("model._component_", "model", published)
+    return resolve_model(published, base=base)
+
+
+def _precision(source: Source) -> DType:
+    """Everything is in `dtype`: weights, adapters, activations, gradients and optimizer states."""
+    dtype = source.dtype("dtype") or DType.FLOAT32
+    if dtype is DType.FLOAT16:
+        source.refuse("dtype", "is refused by torchtune's recipes", hint="bf16 or fp32")
+    origin = "torchtune 0.6.1 training/precision.py: fp32 without a dtype"
+    source.take("dtype", "compute_dtype", dtype.value, origin)
+    source.take("dtype", "dtype", dtype.value, origin)
+    source.assume("load", "random", "the model is built on the device and then filled, not loaded by transformers")
+    return dtype
+
+
+def _quantization(source: Source, dtype: DType) -> None:
+    """torchao's NF4Tensor: blocks of 64, their scales in 8 bits per 256 (modules/low_precision/nf4_linear.py)."""
+    why = "torchao's NF4Tensor, torchtune 0.6.1 modules/low_precision/nf4_linear.py"
+    source.assume("quant.type", "nf4", why)
+    source.assume("quant.double", True, why)
+    source.warn(
+        "torchtune quantises with torchao: as many bits as nf4 with double quantisation, but every product makes its"
+        f" whole {dtype.value} matrix; the prediction's products are those of bitsandbytes"
+    )
+
+
+def _adapters(source: Source, model: ModelRef, dtype: DType) -> None:
+    source.plain(RANK)
+    source.plain(DROPOUT)
+    names = source.names("model.lora_attn_modules")
+    if names is None:
+        source.refuse("model.lora_attn_modules", "names no modules", hint="lora_attn_modules: [q_proj, v_proj]")
+    for name in names:
+        if name not in _ATTENTION:
+            source.refuse("model.lora_attn_modules", f"has an unknown module '{name}'", hint=", ".join(_ATTENTION))
+    targets = [_ATTENTION[name] for name in names]
+    if source.flag("model.apply_lora_to_mlp"):
+        targets += _MLP
+    fused = model.config.get("model_type") == "phi3"
+    if fused:
+        targets = list(dict.fromkeys(_FUSED.get(name, name) for name in targets))
+        source.warn(
+            "torchtune keeps this family's projections apart; predicted with adapters on transformers' fused ones"
+        )
+    if source.flag("model.apply_lora_to_output"):
+        targets.append("lm_head")
+    keys = ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output")
+    source.read(keys, "lora.targets", targets)
+    source.assume("lora.dtype", dtype.value, f"adapters have the model's dtype, {_RECIPE}")
+
+
+def _length(source: Source) -> None:
+    length = source.count("tokenizer.max_seq_len")
+    packed = source.flag("dataset.packed")
+    if length is None:
+        source.assume("seq", 2048, "tokenizer.max_seq_len is null: nothing is cut")
+        source.warn(
+            "tokenizer.max_seq_len: null: samples may be of any length; predicted with 2,048 tokens (--seq)", ours="seq"
+        )
+    else:
+        source.read("tokenizer.max_seq_len", "seq", length)
+    if packed:
+        hf.packed(source, "dataset.packed", "sdpa")
+
+
+def _stack(source: Source) -> None:
+    """A loop of its own: logits freed before backward, no autocast, no upcast, clipping where it is asked for."""
+    source.assume("stack.base", "script", f"a loop of its own, {_RECIPE}")
+    source.assume("stack.upcast", "none", "nothing is upcast: everything is in dtype")
+    source.assume("stack.autocast", False, "no autocast: everything is in dtype")
+    source.assume("stack.outputs", "freed", f"_loss_step deletes the logits before backward, {_RECIPE}")
+    clip = source.given("clip_grad_norm")
+    source.take(
+        "clip_grad_norm", "stack.clip", clip is not None and as_flag(clip) is not False, f"off unless set, {_RECIPE}"
+    )
+    _loss(source)
+
+
+def _loss(source: Source) -> None:
+    """Torch's cross entropy, which CEWithChunkedOutputLoss is closer to than to one that never has all logits."""
+    key = "loss._component_"
+    name = (source.word(key) or "").rpartition(".")[2]
+    if "DPO" in name or "PPO" in name or "RSO" in name or "SimPO" in name:
+        source.refuse(key, "is a loss of preference training, not SFT", hint="give the configuration of an SFT run")
+    if "KL" in name:
+        source.refuse(key, "is a loss of distillation, not SFT", hint="give the configuration of an SFT run")
+    if name == "LinearCrossEntropyLoss":
+        source.read(key, "stack.loss", "chunked")
+        return
+    source.take(key, "stack.loss", "torch", "cross entropy")
+    if name == "CEWithChunkedOutputLoss":
+        source.warn(
+            "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps every"
+            " chunk's log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which needs more",
+            ours="stack.loss",
+        )
+    elif name not in ("", "CrossEntropyLoss"):
+        source.warn(f"{key}: {name} is not known; predicted as torch's cross entropy", ours="stack.loss")

@@ -1,0 +1,53 @@
+"""Keys of TRL (trl 1.16.0: trainer/sft_config.py, model_config.py, scripts/utils.py)."""
+
+from vramplan.importers.keys import Format
+from vramplan.importers.vocabulary.base import vocabulary, words
+from vramplan.importers.vocabulary.trainer import TRAINER_GPUS, TRAINER_HARMLESS, TRAINER_READ, TRAINER_UNMODELLED
+
+TRL = vocabulary(
+    Format.TRL,
+    "TRL",
+    "trl 1.16.0",
+    decisive="""
+    use_peft dataset_name max_length max_seq_length use_bnb_nested_quant dataset_text_field lora_task_type
+    packing_strategy eval_packing padding_free completion_only_loss assistant_only_loss dataset_train_split
+    dataset_test_split dataset_config dataset_kwargs chat_template_path model_init_kwargs
+    """,
+    read=TRAINER_READ
+    + """
+    model_name_or_path dtype torch_dtype attn_implementation lora_dropout lora_target_modules lora_modules_to_save
+    load_in_4bit load_in_8bit bnb_4bit_quant_type bnb_4bit_quant_storage max_seq_length packing
+    """,
+    harmless=TRAINER_HARMLESS
+    | words(
+        """
+    dataset_name dataset_config dataset_train_split dataset_test_split dataset_streaming ignore_bias_buffers datasets
+    streaming test_split_size dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size eos_token
+    pad_token truncation_mode shuffle_dataset packing_strategy pad_to_multiple_of eval_packing completion_only_loss
+    assistant_only_loss chat_template_path loss_type lora_alpha lora_task_type use_rslora model_revision env config
+    router_aux_loss_coef gradient_checkpointing_kwargs
+    """
+    ),
+    unmodelled={
+        **TRAINER_UNMODELLED,
+        "activation_offloading": "moves activations to the host's memory",
+        "use_liger_kernel": "patches the layers with Liger's kernels, which keep fewer activations",
+        "use_dora": "trains a magnitude per output too, and makes the whole adapted weight in every forward",
+        "lora_target_parameters": "adapts bare parameters beside the modules",
+        "padding_free": "puts a batch's samples into one row without padding",
+    },
+    refused={
+        "precompute_ref_log_probs": "preference training (DPO, KTO), not SFT",
+        "max_prompt_length": "preference training (DPO, KTO), not SFT",
+        "ref_model_init_kwargs": "preference training (DPO, KTO), not SFT",
+        "beta": "preference training (DPO, KTO), not SFT",
+        "desirable_weight": "KTO, not SFT",
+        "undesirable_weight": "KTO, not SFT",
+        "num_generations": "reinforcement learning (GRPO, RLOO), not SFT",
+        "max_completion_length": "reinforcement learning (GRPO, RLOO), not SFT",
+        "reward_funcs": "reinforcement learning (GRPO, RLOO), not SFT",
+        "reward_model_path": "reinforcement learning (PPO, RLOO), not SFT",
+        "center_rewards_coefficient": "reward modelling, not SFT",
+    },
+    several_gpus=TRAINER_GPUS,
+)
