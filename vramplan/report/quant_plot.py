@@ -1,0 +1,116 @@
+"""Formats as plots: signal to noise against bits per parameter, and how often each level is used."""
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from vramplan.quant.errors import Tried
+from vramplan.quant.study import Study
+from vramplan.report.html.drawing import NARROW, ROUND, SOFT, SQUARE, WIDE, embedded, in_style, new_figure, svg_of
+from vramplan.report.html.markup import Html
+from vramplan.report.layout import Page
+from vramplan.report.quant_text import render_study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEIGHT = 420
+_STYLE = """
+.quant { --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --shade: #4477aa2e; --round: #4477aa;
+  --square: #cc5f38; color-scheme: light dark;
+  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+@media (prefers-color-scheme: dark) { .quant { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
+  --shade: #77aadd33; --round: #77aadd; --square: #ee8866 } }
+"""
+_PAGE = """<!DOCTYPE html>
+<html lang="en" class="quant">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{style}
+body {{ margin: 0 auto; max-width: 1140px; padding: 20px; background: var(--bg); color: var(--fg) }}
+svg {{ width: 100%; height: auto }} pre {{ overflow-x: auto; font-size: 12px }} .narrow {{ display: none }}
+@media (max-width: 640px) {{ .wide {{ display: none }} .narrow {{ display: block }} }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<div class="wide">{wide}</div>
+<div class="narrow">{narrow}</div>
+<pre>{text}</pre>
+</body>
+</html>
+"""
+
+
+def render_quant_svg(study: Study) -> str:
+    """A self-contained SVG. CannotRun without matplotlib."""
+    body = _plots(study, WIDE)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="quant" '
+        f'viewBox="0 0 {WIDE} {HEIGHT}" width="{WIDE}" height="{HEIGHT}">'
+    )
+    ground = f'<style>{_STYLE}</style><rect width="{WIDE}" height="{HEIGHT}" fill="var(--bg)"/>'
+    return f"{head}\n{ground}\n{body}\n</svg>\n"
+
+
+def render_quant_page(study: Study) -> str:
+    """A self-contained page: the plots for wide and for narrow windows, and the text."""
+    wide, narrow = _plots(study, WIDE), _plots(study, NARROW)
+    title = escape(f"Quantisation formats on weights: {study.weights}")
+    text = escape(render_study(study, Page()))
+    return _PAGE.format(title=title, style=_STYLE, wide=wide, narrow=narrow, text=text)
+
+
+def _plots(study: Study, width: int) -> Html:
+    beside = width >= 640
+    with in_style():
+        figure = new_figure(width, HEIGHT if beside else 2 * HEIGHT)
+        first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
+        _noise(first, study)
+        _usage(second, study)
+        text = svg_of(figure)
+    return embedded(text, f"quant{width}", "Quantisation formats compared", _description(study), {})
+
+
+def _noise(axes: "Axes", study: Study) -> None:
+    """One mark per format: a circle without, a square with double quantisation; the one with more bits is named."""
+    shown = [tried for tried in study.tried if tried.total.decibels is not None and tried.format.kind.four_bit]
+    named = {(t.format.kind, t.format.block): t for t in sorted(shown, key=lambda t: t.format.bits.total)}
+    for tried in shown:  # int8, twice as far to the right, would leave the others no room
+        made, place = tried.format, (tried.format.bits.total, tried.total.decibels)
+        marker, color = ("s", SQUARE) if made.double else ("o", ROUND)
+        axes.plot([place[0]], [place[1]], marker=marker, color=color, markersize=7)
+        if named[made.kind, made.block] is tried:
+            look: Any = {"textcoords": "offset points", "color": SOFT, "fontsize": 9}
+            axes.annotate(f"{made.kind} {made.block}", place, (7, 3), **look)
+    for marker, color, label in (("o", ROUND, "one level of constants"), ("s", SQUARE, "double quantisation")):
+        axes.plot([], [], marker=marker, color=color, linestyle="", label=label)
+    axes.legend(loc="lower right")
+    axes.margins(x=0.2)
+    axes.set(title="Signal to noise", xlabel="bits per parameter", ylabel="dB")
+
+
+def _usage(axes: "Axes", study: Study) -> None:
+    """The share of weights at each level, one line per kind of format: its first one."""
+    first: dict[str, Tried] = {}
+    for tried in study.tried:
+        if tried.format.kind.four_bit or len(study.tried) == 1:
+            first.setdefault(tried.format.kind.value, tried)
+    for (kind, tried), marker in zip(first.items(), ("o", "s", "^"), strict=False):
+        levels = tried.format.kind.levels
+        shares = [100 * count / tried.total.count for count in tried.total.codes]
+        axes.plot(levels, shares, marker=marker if len(levels) <= 16 else "", markersize=5, linewidth=1.2, label=kind)
+    axes.legend(loc="upper left")
+    axes.set_ylim(bottom=0)
+    axes.set(title="Use of the levels", xlabel="level", ylabel="% of the weights")
+
+
+def _description(study: Study) -> str:
+    found = (
+        f"{tried.format.label}: {tried.total.decibels:.2f} dB"
+        for tried in study.tried
+        if tried.total.decibels is not None
+    )
+    return "; ".join(found)
