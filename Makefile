@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy gpu-suite grid clean help
+.PHONY: quickstart test check bench accuracy gpu-suite grid peers clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -53,6 +53,9 @@ gpu-suite: $(VENV)/.measure  ## measure chunk CHUNK of scenarios/gpu on this mac
 
 grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
+
+peers: $(VENV)/.test  ## the field's estimators on the same published measurements -> reports/peers.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

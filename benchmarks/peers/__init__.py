@@ -1,0 +1,1 @@
+"""The field's memory estimators on the same published measurements: `make peers`."""
