@@ -23,6 +23,11 @@ class Packing(StrEnum):
     BFD_SPLIT = "bfd_split"  # they are split into pieces first
     WRAPPED = "wrapped"  # rows are cut wherever they are full
 
+    @property
+    def splits(self) -> bool:
+        """Whether samples longer than a row lose nothing."""
+        return self is not Packing.BFD
+
 
 class Packer:
     """Takes samples' lengths in the data set's order, and counts the lengths of the rows."""

@@ -23,16 +23,34 @@ Reader = Callable[[IO[bytes], str, str], Iterator[Row]]
 """Rows of a file, its name, and the field that was named."""
 
 
-def rows(path: Path, field: str) -> Iterator[Row]:
-    """The rows of `path`, read as its ending says, unpacked first where that is .gz."""
-    reader = _reader(path)
-    try:
-        with path.open("rb") if path.suffix.lower() != ".gz" else gzip.open(path) as file:
-            yield from reader(cast(IO[bytes], file), path.name, field)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} is not a whole gzip file: {error}", hint="compress it again") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a file that exists") from error
+class Source:
+    """A file of samples."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader = _reader(path)
+        self._read, self._size = 0, 0
+
+    @property
+    def share(self) -> float:
+        """How much of the file has been read."""
+        return self._read / self._size if self._size else 0.0
+
+    def rows(self, field: str) -> Iterator[Row]:
+        """The file's rows, read as its ending says, unpacked first where that is .gz."""
+        try:
+            with self._path.open("rb") as raw:
+                self._size = self._path.stat().st_size
+                packed = self._path.suffix.lower() == ".gz"
+                file = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
+                for row in self._reader(file, self._path.name, field):
+                    if row[0] % 4096 == 0:
+                        self._read = raw.tell()
+                    yield row
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UsageError(f"{self._path} is not a whole gzip file: {error}", hint="compress it again") from error
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
 
 
 def check_readable(path: Path) -> None:
@@ -43,7 +61,11 @@ def check_readable(path: Path) -> None:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a file that exists") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a file that exists")
 
 
 def _reader(path: Path) -> Reader:

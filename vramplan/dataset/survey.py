@@ -8,7 +8,7 @@ from pathlib import Path
 from vramplan.dataset.lengths import Lengths
 from vramplan.dataset.packing import Packer
 from vramplan.dataset.rows import Chat, Malformed, Text, read_row
-from vramplan.dataset.sources import rows
+from vramplan.dataset.sources import Source
 from vramplan.dataset.tokens import Tokens
 from vramplan.errors import UsageError
 
@@ -70,15 +70,18 @@ class _Complaints:
         )
 
 
-def survey(data: Data, *, packer: Packer | None = None, news: Callable[[int], None] = lambda count: None) -> Survey:
+def survey(
+    data: Data, *, packer: Packer | None = None, news: Callable[[float, int], None] = lambda share, samples: None
+) -> Survey:
     """The lengths of a file's samples; each is handed to `packer`, too, in the file's order.
 
-    `news` is called with the number of samples now and then. A UsageError names malformed lines, unless they are to be
-    skipped, an empty file, and a file that cannot be read.
+    `news` is called with the share of the file that is read and the number of samples, now and then. A UsageError names
+    malformed lines, unless they are to be skipped, an empty file, and a file that cannot be read.
     """
     counts: Counter[int] = Counter()
     complaints, samples = _Complaints(0, []), 0
-    for number, length in _lengths(data):
+    source = Source(data.path)
+    for number, length in _lengths(data, source):
         if isinstance(length, Malformed):
             complaints.add(number, length)
             if not samples and complaints.count >= _HOPELESS:
@@ -89,7 +92,7 @@ def survey(data: Data, *, packer: Packer | None = None, news: Callable[[int], No
         if packer:
             packer.add(length)
         if samples % 4096 == 0:
-            news(samples)
+            news(source.share, samples)
     if complaints.count and not (data.skip_bad and samples):
         raise complaints.refusal(data, samples)
     if not samples:
@@ -97,12 +100,12 @@ def survey(data: Data, *, packer: Packer | None = None, news: Callable[[int], No
     return Survey(data.path.name, Lengths.of(counts), complaints.count)
 
 
-def _lengths(data: Data) -> Iterator[tuple[int, int | Malformed]]:
+def _lengths(data: Data, source: Source) -> Iterator[tuple[int, int | Malformed]]:
     """Every row's number of tokens, in order; texts are counted many at a time."""
     tokens = Tokens(data.tokenizer) if data.tokenizer else None
     waiting: list[tuple[int, int | Text | Chat | Malformed]] = []
     characters = 0
-    for number, row in rows(data.path, data.field):
+    for number, row in source.rows(data.field):
         sample = row if isinstance(row, Malformed) else _read(row, data, tokenizes=tokens is not None)
         waiting.append((number, sample))
         characters += _size(sample)

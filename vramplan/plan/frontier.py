@@ -63,11 +63,13 @@ def _rows(scenario: Scenario, probe: Probe, batches: Sequence[int]) -> Iterator[
         yield row(longest, replace(longest, seq=SHORTEST), probe)
 
 
-def longest_sequence(scenario: Scenario, probe: Probe, *, near: int = 0) -> Scenario | None:
-    """`scenario` with the longest sequence below which everything fits; None when not even 64 tokens fit."""
+def longest_sequence(
+    scenario: Scenario, probe: Probe, *, near: int = 0, low: int = SHORTEST, high: int = LONGEST
+) -> Scenario | None:
+    """`scenario` with the longest sequence of [low, high] below which everything fits; None when `low` does not."""
     windows = {block.attention.window for block in scenario.architecture.blocks}
     switches = [NEVER_FUSED_ROWS // scenario.batch, *windows]
-    return largest_fitting(lambda n: replace(scenario, seq=n), probe, SHORTEST, LONGEST, switches=switches, near=near)
+    return largest_fitting(lambda n: replace(scenario, seq=n), probe, low, high, switches=switches, near=near)
 
 
 def largest_fitting(

@@ -23,8 +23,8 @@ _GOALS = {
 }
 
 
-def render_plan(plan: Plan, page: Page) -> str:
-    """One scenario's plan."""
+def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -> str:
+    """One scenario's plan; lines of others' may stand before the verdict."""
     lines = list(_header(plan, page))
     if plan.rows:
         lines += ["", *_frontier(plan.rows, page), *_beyond_context(plan, page)]
@@ -32,6 +32,8 @@ def render_plan(plan: Plan, page: Page) -> str:
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}", indent="  ")]
     for i, advice in enumerate(plan.advice):
         lines += ["", *_advice(advice, plan, page, first=i == 0)]
+    if before_verdict:
+        lines += ["", *before_verdict]
     return "\n".join([*lines, "", *page.wrap(_verdict(plan, page), indent="  ")])
 
 

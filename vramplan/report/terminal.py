@@ -29,8 +29,10 @@ class Saving(Protocol):
         """Bytes."""
 
 
-def render_prediction(prediction: Prediction, page: Page, *, levers: Sequence[Saving] = ()) -> str:
-    """One prediction in full."""
+def render_prediction(
+    prediction: Prediction, page: Page, *, levers: Sequence[Saving] = (), before_verdict: Sequence[str] = ()
+) -> str:
+    """One prediction in full; lines of others' may stand before the verdict."""
     lines = [*_header(prediction, page), *_double_line(prediction.scenario, page), ""]
     lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_basis_lines(prediction, page)]
     lines += _warnings(prediction, page)
@@ -38,6 +40,8 @@ def render_prediction(prediction: Prediction, page: Page, *, levers: Sequence[Sa
         unit, factor = table_unit(prediction.ledger.peak)
         rows = [[f"  -{lever.saves / factor:.2f} {unit}", lever.label] for lever in levers]
         lines += ["", "what would save most:", *table(rows, left=(1,))]
+    if before_verdict:
+        lines += ["", *before_verdict]
     return "\n".join([*lines, "", *_verdict(prediction, page)])
 
 

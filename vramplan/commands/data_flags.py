@@ -1,0 +1,123 @@
+"""The flags of a data set, which `predict` and `plan` share, and what they ask for."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vramplan.commands.flags import count, one_of
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vramplan.dataset.outlook import Outlook
+    from vramplan.dataset.packing import Packer
+    from vramplan.dataset.survey import Data, Survey
+    from vramplan.plan.limit import Limit
+    from vramplan.record import Device
+    from vramplan.scenario import Scenario
+
+SAMPLERS = ("random", "grouped", "packed")
+PACKINGS = ("bfd", "bfd_split", "wrapped")
+#: A file of this size is read in about a second, or tokenised in some ten; for a larger one there is progress.
+_LARGE = 2**24
+
+
+def add_data_flags(parser: ArgumentParser) -> None:
+    """Where the samples are, and how they become batches."""
+    group = parser.add_argument_group("data set", "which batches there will be; the longest one decides what fits")
+    files = group.add_mutually_exclusive_group()
+    files.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="samples to train on: .jsonl, .parquet, .csv, .tsv or .txt, also .gz; text needs --tokenizer",
+    )
+    files.add_argument(
+        "--lengths", type=Path, metavar="FILE", help="tokens of each sample: .txt, .npy, .parquet, .jsonl, .csv"
+    )
+    group.add_argument("--tokenizer", type=Path, metavar="DIR", help="directory with the model's tokenizer.json")
+    group.add_argument("--field", metavar="NAME", help="the field or column that holds a sample")
+    group.add_argument("--skip-bad", action="store_true", help="leave malformed lines out instead of refusing them")
+    group.add_argument(
+        "--sampler",
+        type=one_of("--sampler", SAMPLERS),
+        choices=SAMPLERS,
+        metavar="S",
+        help="random (the default), grouped (transformers' group_by_length) or packed (TRL's packing)",
+    )
+    group.add_argument(
+        "--packing",
+        type=one_of("--packing", PACKINGS),
+        choices=PACKINGS,
+        metavar="P",
+        help="bfd (the default), bfd_split or wrapped, for --sampler packed",
+    )
+    group.add_argument(
+        "--pad-to-multiple-of", type=count("--pad-to-multiple-of"), metavar="N", help="batches are padded to such"
+    )
+
+
+def asks_for_data(args: Namespace) -> bool:
+    """Whether a data set is given; flags that need one are refused without."""
+    if args.data or args.lengths:
+        return True
+    for option in ("tokenizer", "field", "skip_bad", "sampler", "packing", "pad_to_multiple_of"):
+        if getattr(args, option):
+            raise UsageError(
+                f"--{option.replace('_', '-')} is about a data set, and none is given",
+                hint="name its file: --data FILE, or --lengths FILE",
+            )
+    return False
+
+
+def outlook_of(args: Namespace, scenario: "Scenario", limit: "Limit | None", device: "Device") -> "Outlook":
+    """The data set that the flags name, read, under the scenario."""
+    from vramplan.dataset.outlook import Feed, Sampler, outlook
+    from vramplan.dataset.packing import Packer, Packing
+
+    sampler = Sampler(args.sampler or Sampler.RANDOM)
+    if args.packing and sampler is not Sampler.PACKED:
+        raise UsageError("--packing belongs to packed rows", hint="add --sampler packed")
+    feed = Feed(sampler, Packing(args.packing or Packing.BFD), args.pad_to_multiple_of or 1)
+    packer = Packer(feed.packing, scenario.seq) if sampler is Sampler.PACKED else None
+    found = _survey(_data(args), packer)
+    return outlook(scenario, found, feed, packer.rows() if packer else None, limit, device)
+
+
+def _data(args: Namespace) -> "Data":
+    from vramplan.dataset.sources import check_readable
+    from vramplan.dataset.survey import Data
+
+    if args.lengths and args.tokenizer:
+        raise UsageError("--tokenizer counts the tokens of text, and --lengths has none", hint="give --data FILE")
+    path = (args.data or args.lengths).expanduser()
+    check_readable(path)
+    tokenizer = args.tokenizer.expanduser() if args.tokenizer else None
+    return Data(path, tokenizer, args.field or "", args.skip_bad)
+
+
+def _survey(data: "Data", packer: "Packer | None") -> "Survey":
+    """The data set gone through, with progress on stderr where that takes its time."""
+    from vramplan.dataset.survey import survey
+
+    size = data.path.stat().st_size
+    if size < _LARGE:
+        return survey(data, packer=packer)
+    from vramplan.report.progress import progress
+
+    with progress(f"reading {data.path.name}") as say:
+        return survey(data, packer=packer, news=_news(say, data.path.name))
+
+
+def _news(say: "Callable[[str], None]", name: str) -> "Callable[[float, int], None]":
+    """Says where the reading is, at every twentieth of the file."""
+    told = 0
+
+    def news(share: float, samples: int) -> None:
+        nonlocal told
+        if int(share * 20) > told:
+            told = int(share * 20)
+            say(f"reading {name}: {share:.0%}, {samples:,} samples")
+
+    return news
