@@ -1,0 +1,74 @@
+"""What pre-commit runs: the hooks' own entries, taken from .pre-commit-hooks.yaml, on files as it would pass them."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_models import LLAMA
+
+from vramplan.cli import main
+
+HOOKS = {
+    hook["id"]: hook
+    for hook in yaml.safe_load(Path(__file__).parent.parent.joinpath(".pre-commit-hooks.yaml").read_text())
+}
+
+
+def hook(name: str, folder: Path, *files: str, args: list[str] | None = None) -> "subprocess.CompletedProcess[str]":
+    words = [*shlex.split(HOOKS[name]["entry"]), *(HOOKS[name].get("args", []) if args is None else args), *files]
+    command = [sys.executable, *words[1:]] if words[0] == "python" else [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenarios").mkdir()
+    for name in ("one", "two", "-x"):
+        scenario = {"model": LLAMA | {"_name_or_path": "tiny"}, "seq": 64, "gpu": "t4"}
+        (tmp_path / "scenarios" / f"{name}.yaml").write_text(json.dumps(scenario))
+    files = ["scenarios/one.yaml", "scenarios/two.yaml"]
+    assert main(["check", *files, "--against", "reports/baseline", "--update"]) == 0
+    return tmp_path
+
+
+def test_only_the_changed_file_is_held_to_the_baseline(checkout: Path) -> None:
+    done = hook("vramplan-check", checkout, "scenarios/one.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    model = LLAMA | {"_name_or_path": "tiny", "num_hidden_layers": 3}
+    (checkout / "scenarios/one.yaml").write_text(json.dumps({"model": model, "seq": 64, "gpu": "t4"}))
+    done = hook("vramplan-check", checkout, "scenarios/one.yaml")
+    assert done.returncode == 1
+    assert "regression: 1 of 2 results: one (analytic, cuda): " in done.stdout.splitlines()[-1]
+
+
+def test_each_file_is_judged_and_the_worst_decides(checkout: Path) -> None:
+    both = ["scenarios/one.yaml", "scenarios/two.yaml"]
+    done = hook("vramplan-fits", checkout, *both)
+    assert done.returncode == 0
+    assert [line.split(": ")[:2] for line in done.stdout.splitlines()] == [[file, "fits"] for file in both]
+    done = hook("vramplan-fits", checkout, *both, args=["--budget", "64MiB"])
+    assert done.returncode == 1
+    assert done.stdout.count("does not fit: ") == 2
+    (checkout / "scenarios/two.yaml").write_text("model: llama-2-7x\n")
+    done = hook("vramplan-fits", checkout, *both, "scenarios/-x.yaml")
+    assert done.returncode == 2
+    assert "did you mean 'llama-2-7b'?" in done.stderr
+    assert done.stdout.count(": fits: ") == 2
+
+
+def test_nothing_to_judge_is_fine(checkout: Path) -> None:
+    assert hook("vramplan-fits", checkout).returncode == 0
+
+
+def test_the_files_pattern_is_about_scenarios() -> None:
+    for entry in HOOKS.values():
+        assert re.search(entry["files"], "training/scenarios/llama.yaml")
+        assert re.search(entry["files"], "scenarios/llama.yml")
+        assert not re.search(entry["files"], "scenarios.yaml")
+        assert not re.search(entry["files"], "compose.yaml")
