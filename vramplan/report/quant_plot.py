@@ -76,15 +76,18 @@ def _plots(study: Study, width: int) -> Html:
 
 def _noise(axes: "Axes", study: Study) -> None:
     """One mark per format: a circle without, a square with double quantisation; the one with more bits is named."""
-    shown = [tried for tried in study.tried if tried.total.decibels is not None and tried.format.kind.four_bit]
-    named = {(t.format.kind, t.format.block): t for t in sorted(shown, key=lambda t: t.format.bits.total)}
-    for tried in shown:  # int8, twice as far to the right, would leave the others no room
-        made, place = tried.format, (tried.format.bits.total, tried.total.decibels)
+    shown = [
+        (tried.format, decibels)
+        for tried in study.tried
+        if (decibels := tried.total.decibels) is not None and tried.format.kind.four_bit
+    ]  # int8, twice as far to the right, would leave the others no room
+    named = {(made.kind, made.block): made for made, _ in sorted(shown, key=lambda pair: pair[0].bits.total)}
+    for made, decibels in shown:
         marker, color = ("s", SQUARE) if made.double else ("o", ROUND)
-        axes.plot([place[0]], [place[1]], marker=marker, color=color, markersize=7)
-        if named[made.kind, made.block] is tried:
+        axes.plot([made.bits.total], [decibels], marker=marker, color=color, markersize=7)
+        if named[made.kind, made.block] is made:
             look: Any = {"textcoords": "offset points", "color": SOFT, "fontsize": 9}
-            axes.annotate(f"{made.kind} {made.block}", place, (7, 3), **look)
+            axes.annotate(f"{made.kind} {made.block}", (made.bits.total, decibels), (7, 3), **look)
     for marker, color, label in (("o", ROUND, "one level of constants"), ("s", SQUARE, "double quantisation")):
         axes.plot([], [], marker=marker, color=color, linestyle="", label=label)
     axes.legend(loc="lower right")

@@ -43,8 +43,8 @@ def _comparison(study: Study, page: Page) -> list[str]:
             row += _error_cells(study.tried[i])
         rows.append(row)
     lines = [*page.wrap(_title(study), indent=_INDENT), ""] if study.model or study.weights else []
-    lines += fitting_table(rows, page, left=("format",), less_important=_DISPENSABLE)
-    return [*lines, *_notes(study, page)]
+    shown = fitting_table(rows, page, left=("format",), less_important=_DISPENSABLE)
+    return [*lines, *shown, *_notes(study, page, added="double adds" in shown[0])]
 
 
 _DISPENSABLE = ("second level", "first level", "max error", "of fp16", "mean sq error", "double adds")
@@ -80,11 +80,11 @@ def _error_cells(tried: Tried) -> list[str]:
     return [f"{total.mean_squared:.3e}", _decibels_text(total), f"{total.worst:.2e}", added]
 
 
-def _notes(study: Study, page: Page) -> list[str]:
+def _notes(study: Study, page: Page, *, added: bool) -> list[str]:
     texts = []
     if any(not made.kind.four_bit for made in study.formats):
         texts.append("int8 has one fp32 scale per output row: 32 bits more for each row of weights")
-    if study.tried:
+    if added:
         texts.append("double adds: what double quantisation adds to the mean squared error")
     if any(made.kind is Kind.INT4 for made in study.formats):
         texts.append(
