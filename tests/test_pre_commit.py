@@ -13,10 +13,8 @@ from tiny_models import LLAMA
 
 from vramplan.cli import main
 
-HOOKS = {
-    hook["id"]: hook
-    for hook in yaml.safe_load(Path(__file__).parent.parent.joinpath(".pre-commit-hooks.yaml").read_text())
-}
+FILE = Path(__file__).parent.parent / ".pre-commit-hooks.yaml"
+HOOKS = {hook["id"]: hook for hook in yaml.safe_load(FILE.read_text(encoding="utf-8"))}
 
 
 def hook(name: str, folder: Path, *files: str, args: list[str] | None = None) -> "subprocess.CompletedProcess[str]":
