@@ -132,12 +132,15 @@ A, B, C, D = GIB, 2 * GIB, 3 * GIB, 4 * GIB
 def fragmented() -> dict[str, Any]:
     """100 + 40 MiB live in two segments of 100 and 80 MiB; 60 MiB asked for, 40 MiB in no tensor, 30 MiB free.
 
-    Three blocks of 40 MiB were there before; the two that were freed lie on both sides of what was left.
+    The second segment was one block; then it was cut into three, of which the outer two were freed.
     """
     trace = [
         event("segment_alloc", A, 100 * MIB),
         event("alloc", A, 100 * MIB, LOADING),
         event("segment_alloc", B, 80 * MIB),
+        event("alloc", B, 80 * MIB, LAYER),
+        event("free_requested", B, 80 * MIB),
+        event("free_completed", B, 80 * MIB),
         event("alloc", B, 20 * MIB, LAYER),
         event("alloc", B + 20 * MIB, 40 * MIB, ADAPTER),
         event("alloc", B + 60 * MIB, 20 * MIB, LAYER),

@@ -10,7 +10,7 @@ from vramplan.oom.against_scenario import Against, against
 from vramplan.oom.frames import moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 from vramplan.oom.plain_pickle import Limits
-from vramplan.oom.shortage import Shortage, of_message
+from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
 from vramplan.oom.stack_rules import Moment, Purpose
 from vramplan.oom.usage import Usage, usage
@@ -195,7 +195,7 @@ def _remedies(shortage: Shortage, fits_expandable: bool | None) -> list[Remedy]:
         enough = saves >= lacking if fits_expandable is None else fits_expandable
         label = "expandable segments (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the start)"
         found.append(Remedy("expandable-segments", label, saves, enough))
-    if shortage.others.bytes:
+    if shortage.others.bytes and shortage.cause is not Cause.LIMIT:
         others = shortage.others.bytes
         found.append(Remedy("other-processes", "end the other processes on the card", others, others >= lacking))
     return found

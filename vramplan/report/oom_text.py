@@ -27,7 +27,7 @@ def render_oom(found: Explanation, page: Page) -> str:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
         blocks.append(list(_against(found.against, found.shortage, page)))
-    blocks += [_remedies(found), *(_changes(found.against, page) if found.against else [])]
+    blocks += [_remedies(found, page), *(_changes(found.against, page) if found.against else [])]
     blocks.append(page.wrap(_verdict(found, page), indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -105,7 +105,7 @@ def _fragmentation(shortage: Shortage, usage: Usage | None, page: Page) -> Itera
     if usage is not None and usage.fits_expandable is not None:
         word = "meets" if usage.fits_expandable else "does not meet"
         yield from page.wrap(f"the same history replayed with expandable segments {word} the request", indent="  ")
-    if shortage.others.bytes >= shortage.lacking:
+    if shortage.others.bytes >= shortage.lacking and shortage.cause is not Cause.LIMIT:
         yield from page.wrap("without the other processes it would have fitted", indent="  ")
 
 
@@ -199,11 +199,20 @@ def _candidates(candidates: Sequence[Candidate]) -> str:
     return f"{'; '.join(shown)}{more}"
 
 
-def _remedies(found: Explanation) -> list[str]:
+def _remedies(found: Explanation, page: Page) -> list[str]:
     if not found.remedies:
         return []
-    rows = [[_yes(r.enough), human(r.saves), r.label] for r in found.remedies]
-    return ["without changing the run:", *table([["enough", "saves up to", "what"], *rows], left=(0, 2))]
+    unit, factor = table_unit(max(remedy.saves for remedy in found.remedies))
+    head = ["enough", f"saves up to {unit}", "what"]
+    for shorten in (False, True):
+        rows = [
+            [_yes(r.enough), f"{r.saves / factor:.2f}", r.label.partition(" (")[0] if shorten else r.label]
+            for r in found.remedies
+        ]
+        lines = table([head, *rows], left=(0, 2))
+        if page.fits(lines):
+            break
+    return ["without changing the run:", *lines]
 
 
 def _changes(against: Against, page: Page) -> list[list[str]]:
@@ -215,13 +224,16 @@ def _changes(against: Against, page: Page) -> list[list[str]]:
         lines = table([head, *rows], left=(0, 2, 3))
         if not page.fits(lines):
             lines = table([row[:3] for row in (head, *rows)], left=(0, 2))
-        blocks.append([f"single changes to the scenario ({human(against.needed)} are to be saved):", *lines])
+        title = f"single changes to the scenario ({human(against.needed)} are to be saved):"
+        blocks.append([*page.wrap(title, indent="  "), *lines])
     for i, advice in enumerate(against.advice):
         what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
-        total = [step.total for step in advice.steps]
-        lines = table([[f"{n}.", human(step.saves), step.label] for n, step in enumerate(advice.steps, 1)], left=(2,))
+        unit, factor = table_unit(max(abs(step.saves) for step in advice.steps))
+        rows = [[f"{n}.", f"{step.saves / factor:.2f}", step.label] for n, step in enumerate(advice.steps, 1)]
+        lines = table([["", f"saves {unit}", "change"], *rows], left=(2,))
         begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
-        blocks.append([f"{begin}, {what}; {human(total[-1])} on the card then:", *lines])
+        total = human(advice.steps[-1].total)
+        blocks.append([*page.wrap(f"{begin}, {what}; {total} on the card then:", indent="  "), *lines])
     return blocks
 
 

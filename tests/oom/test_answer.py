@@ -1,0 +1,201 @@
+import io
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V22, dumped, fragmented, log
+
+import vramplan
+from vramplan.catalog.gpus import gpu
+from vramplan.cli import main
+from vramplan.errors import UsageError
+from vramplan.ledger import Phase
+from vramplan.oom.against_scenario import Against
+from vramplan.oom.answer import Explanation, explain_file, explain_path
+from vramplan.oom.message import read_message
+from vramplan.oom.shortage import of_message
+from vramplan.predict.engine import ledger
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.units import GIB
+
+SCENARIO = scenario_from_mapping({"model": "llama-3.1-8b", "batch": 2, "seq": 2048, "gpu": "rtx4090"})
+#: The fp32 log-probabilities of 2 x 2,048 tokens: 4,096 x 128,256 x 4 bytes = 1.957 GiB.
+LOGITS = 4096 * 128_256 * 4
+
+
+def message(requested: int, *, free: str = "1.02 GiB") -> str:
+    return V22.replace("2.00 GiB. GPU", f"{requested / GIB:.2f} GiB. GPU").replace(
+        "1.02 GiB is free", f"{free} is free"
+    )
+
+
+@cache
+def explained(text: str, *, scenario: bool = False) -> Explanation:
+    return explain_file(io.BytesIO(text.encode()), "train.log", SCENARIO if scenario else None)
+
+
+def held_against(text: str) -> Against:
+    found = explained(text, scenario=True).against
+    assert found is not None
+    return found
+
+
+def test_the_request_is_found_in_the_scenarios_timeline() -> None:
+    found = held_against(log(message(LOGITS), IN_LOSS))
+    assert found.predicted_phase is Phase.LOSS
+    assert found.candidates[0].phase is Phase.LOSS
+    assert {one.bytes for one in found.candidates if one.phase is Phase.LOSS} == {LOGITS}
+    assert found.predicted == ledger_of(SCENARIO, Phase.LOSS)
+    assert found.tokens is None
+
+
+def ledger_of(scenario: Scenario, phase: Phase) -> int:
+    return vramplan.predict(scenario).ledger.allocated(phase)
+
+
+def test_a_larger_batch_than_planned_is_recognised() -> None:
+    found = held_against(log(message(4 * LOGITS), IN_LOSS))
+    assert found.tokens is not None
+    assert (found.tokens.seen, found.tokens.planned) == (4 * 4096, 4096)
+
+
+def test_savings_are_predictions_of_the_changed_scenario_and_enough_where_they_say_so() -> None:
+    found = held_against(log(message(LOGITS), IN_LOSS))
+    assert [saving.enough for saving in found.savings] == sorted((s.enough for s in found.savings), reverse=True)
+    by_name = {saving.name: saving for saving in found.savings}
+    changed = scenario_from_mapping(
+        {**SCENARIO.to_mapping(), "stack": {**SCENARIO.to_mapping()["stack"], "loss": "liger"}}
+    )
+    assert by_name["loss"].saves == ledger(SCENARIO).peak - ledger(changed).peak
+    # the mildest length that saves enough: one step of 64 tokens more would not
+    seq = int(by_name["sequence"].label.split()[1].replace(",", ""))
+    longer = scenario_from_mapping({**SCENARIO.to_mapping(), "seq": seq + 64})
+    assert by_name["sequence"].enough
+    assert ledger(SCENARIO).peak - ledger(longer).peak < found.needed
+
+
+def test_the_advised_list_fits_with_what_was_lacking_to_spare() -> None:
+    found = explained(log(message(LOGITS), IN_LOSS), scenario=True)
+    assert found.against is not None
+    assert found.shortage is not None
+    assert found.against.advice
+    assert found.against.advice[0].steps[-1].total <= found.against.held - found.shortage.lacking
+    assert found.solvable
+
+
+def test_nothing_saves_enough_on_a_card_far_too_small() -> None:
+    text = V22.replace("23.64 GiB of", "0.50 GiB of").replace("1.02 GiB is free", "10.00 MiB is free")
+    text = text.replace("22.61 GiB memory", "0.49 GiB memory").replace("20.57 GiB", "0.10 GiB")
+    found = explained(log(text.replace("1.46 GiB", "5.00 MiB"), IN_LOSS), scenario=True)
+    assert found.against is not None
+    assert not found.against.advice
+    assert not found.solvable
+
+
+def test_remedies_outside_the_run() -> None:
+    found = explained(log(FULL, IN_BACKWARD))
+    assert [(remedy.name, remedy.enough) for remedy in found.remedies] == [
+        ("limit", True),
+        ("expandable-segments", True),
+    ]
+    assert found.moment.phase is Phase.BACKWARD
+    shortage = of_message(read_message([FULL]))
+    assert found.shortage == shortage
+
+
+def test_the_card_is_named_by_its_capacity() -> None:
+    """The T4's driver reports 15,828,320,256 bytes, which prints as 14.74 GiB."""
+    assert "t4" in explained(log(V22.replace("23.64 GiB", f"{capacity('t4') / GIB:.2f} GiB"), IN_LOSS)).gpus
+    assert explained(log(V22.replace("23.64 GiB", "1.23 GiB"), IN_LOSS)).gpus == ()
+
+
+def capacity(name: str) -> int:
+    return gpu(name).capacity
+
+
+def test_a_snapshot_is_known_by_its_first_byte() -> None:
+    found = explain_file(io.BytesIO(dumped(fragmented())), "s.pickle", SCENARIO)
+    assert found.usage is not None
+    assert found.to_json()["shortage"]["cause"] == "fragmentation"
+    assert found.remedies[0].enough
+    assert found.against is not None
+
+
+@pytest.mark.parametrize(("start", "what"), [(b"PK\x03\x04", "zip archive"), (b"\x1f\x8b\x08", "compressed")])
+def test_other_files_are_refused_by_name(start: bytes, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        explain_file(io.BytesIO(start + b"x" * 100), "file", None)
+
+
+def test_a_log_that_begins_with_the_message(tmp_path: Path) -> None:
+    for text in (V22, "\n" + V22, "x\n" + V22, "\n\n" + V22):
+        file = tmp_path / "log.txt"
+        file.write_text(text)
+        assert explain_path(file).shortage is not None
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["explain-oom", *argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "train.log"
+    file.write_text(log(message(LOGITS), IN_LOSS))
+    code, out, _ = run(capsys, str(file))
+    assert code == 0
+    assert out.splitlines()[-1].startswith("out of memory: ")
+    code, out, _ = run(capsys, str(file), "--scenario", "llama-3.1-8b", "--batch", "2", "--gpu", "rtx4090", "--json")
+    body = json.loads(out)
+    assert (code, body["kind"], body["phase"], body["prediction"]["scenario"]["batch"]) == (0, "oom", "loss", 2)
+    assert body["further_failures"] == 0
+
+
+def test_the_command_says_no_when_nothing_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "train.log"
+    text = V22.replace("1.46 GiB", "5.00 MiB").replace("20.57 GiB", "100.00 MiB").replace("1.02 GiB", "1.00 MiB")
+    file.write_text(log(text, IN_LOSS))
+    code, out, _ = run(capsys, str(file), "--scenario", "llama-2-70b")
+    assert code == 1
+    assert "no change that is known saves enough" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (("nowhere.log",), "cannot read nowhere.log: No such file"),
+        ((".",), "Is a directory"),
+        (("hostile.pickle",), "import or call code"),
+        (("fine.log",), "no out-of-memory error in 1 line"),
+        (("empty.log",), "no out-of-memory error in 0 lines"),
+        (("oom.log", "--batch", "3"), "no scenario is named"),
+        (("oom.log", "--scenario", "no-such-model"), "unknown target"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(
+    argv: tuple[str, ...],
+    what: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hostile.pickle").write_bytes(b"\x80\x04cos\nsystem\n(X\x02\x00\x00\x00lstR.")
+    Path("fine.log").write_text("fine\n")
+    Path("empty.log").write_text("")
+    Path("oom.log").write_text(log(V22, IN_LOSS))
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert what in err
+    assert "hint:" in err
+
+
+def test_stdin_is_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(log(V22, IN_LOSS).encode())))
+    code, out, _ = run(capsys, "-")
+    assert code == 0
+    assert out.startswith("stdin, line 11: out of memory in the loss")

@@ -1,0 +1,76 @@
+import io
+import re
+from functools import cache
+
+import pytest
+from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V22, dumped, event, fragmented, log
+from samples import check_golden
+
+from vramplan.oom.answer import Explanation, explain_file
+from vramplan.report.layout import Page, visible
+from vramplan.report.oom_text import render_oom
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.units import MIB
+
+SCENARIO = scenario_from_mapping({"model": "llama-3.1-8b", "batch": 2, "seq": 2048, "gpu": "rtx4090"})
+
+
+@cache
+def explained(text: str, *, against: bool = False) -> Explanation:
+    return explain_file(io.BytesIO(text.encode()), "train.log", SCENARIO if against else None)
+
+
+def test_a_message_alone() -> None:
+    check_golden("oom-message.txt", render_oom(explained(log(FULL, IN_BACKWARD) + log(V22, IN_LOSS)), Page()))
+
+
+@pytest.mark.parametrize(("name", "width"), [("oom-scenario-pipe.txt", 0), ("oom-scenario-80.txt", 80)])
+def test_a_message_against_a_scenario(name: str, width: int) -> None:
+    text = log(V22.replace("2.00 GiB. GPU", "3.91 GiB. GPU"), IN_LOSS)
+    check_golden(name, render_oom(explained(text, against=True), Page(width)))
+
+
+def test_a_snapshot() -> None:
+    found = explain_file(io.BytesIO(dumped(fragmented())), "snapshot.pickle", None)
+    check_golden("oom-snapshot.txt", render_oom(found, Page()))
+
+
+def test_a_snapshot_without_a_failed_request() -> None:
+    snapshot = fragmented()
+    snapshot["device_traces"][0][-1] = event("snapshot", 0, 0)
+    found = explain_file(io.BytesIO(dumped(snapshot)), "snapshot.pickle", None)
+    check_golden("oom-snapshot-fine.txt", render_oom(found, Page()))
+
+
+def test_another_failure() -> None:
+    check_golden(
+        "oom-other.txt", render_oom(explained("Traceback\nCUDA error: CUBLAS_STATUS_ALLOC_FAILED\n"), Page(72))
+    )
+
+
+@pytest.mark.parametrize("width", [50, 72, 100])
+def test_prose_and_tables_fit_the_page(width: int) -> None:
+    """Long names of tables' last columns aside, which a terminal wraps."""
+    text = render_oom(explained(log(V22, IN_LOSS), against=True), Page(width))
+    changes = [line for line in text.splitlines() if line.startswith(("yes ", "no  ")) or line[:1].isdigit()]
+    assert all(visible(line) <= width for line in text.splitlines() if line not in changes)
+
+
+def test_colour_adds_nothing_else() -> None:
+    found = explained(log(V22, IN_LOSS), against=True)
+    coloured = render_oom(found, Page(0, color=True))
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == render_oom(found, Page())
+    assert coloured != render_oom(found, Page())
+
+
+def test_more_groups_than_are_shown_are_summed_up() -> None:
+    snapshot = fragmented()
+    blocks = snapshot["segments"][0]["blocks"] = []
+    for i in range(20):
+        frames = [{"filename": "a.py", "line": i, "name": "f"}]
+        blocks.append(
+            {"address": i * MIB, "size": MIB, "requested_size": MIB, "state": "active_allocated", "frames": frames}
+        )
+    snapshot["device_traces"] = []
+    text = render_oom(explain_file(io.BytesIO(dumped(snapshot)), "s", None), Page())
+    assert "9 more places" in text  # 20 of one MiB and the adapter, of which 12 are shown
