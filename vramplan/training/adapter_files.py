@@ -41,9 +41,8 @@ def write_adapters(scenario: Scenario, folder: Path, *, values: bool = True) -> 
         from safetensors.torch import save_file
 
         generator = torch.Generator().manual_seed(0)
-        dtype = getattr(torch, scenario.lora.dtype)
         made = {
-            name: torch.empty(tensor.shape).normal_(0.0, _DEVIATION, generator=generator).to(dtype)
+            name: torch.empty(tensor.shape).normal_(0.0, _DEVIATION, generator=generator).to(tensor.dtype)
             for name, tensor in shapes.items()
         }
         save_file(made, str(folder / "adapter_model.safetensors"))
