@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vramplan.errors import UsageError
 from vramplan.importers.source import Source
 from vramplan.importers.targets import checkpoint_dtype
 from vramplan.importers.values import as_dtype, as_flag
@@ -36,12 +37,21 @@ def read_model(source: Source, key: str, base: Path, instead: object) -> ModelRe
     name = source.word(key)
     if instead is not None:
         source.take(key, "model", instead, "typed in place of the file's")
-        return resolve_model(instead, base=Path())
+        return resolved(source, instead, Path())
     if name is None:
         source.refuse(key, "names no model", hint=f"add '{key}', or set it: --set model=llama-3.1-8b")
     found = place(name, base)
     source.read(key, "model", found)
-    return resolve_model(found, base=base)
+    return resolved(source, found, base)
+
+
+def resolved(source: Source, spec: object, base: Path) -> ModelRef:
+    """The model that `spec` names; where there is none, the error names the file and how to give another."""
+    try:
+        return resolve_model(spec, base=base)
+    except UsageError as error:
+        hint = f"{error.hint}; or name one: --set model=NAME"
+        raise UsageError(f"{source.where}: {error.message}", hint=hint) from error
 
 
 def place(name: str, base: Path) -> str:

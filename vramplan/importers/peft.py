@@ -54,7 +54,7 @@ def _base_model(source: Source, base: Path, instead: object) -> ModelRef:
         "the config.json beside the adapter",
         note="the config.json beside the adapter",
     )
-    return resolve_model(str(base.resolve()), base=base)
+    return hf.resolved(source, str(base.resolve()), base)
 
 
 def _offline(name: str, base: Path) -> bool:

@@ -172,7 +172,7 @@ class Source:
         for key, value in self._content.items():
             if is_null(value) or as_flag(value) is False:
                 continue
-            if key in self.vocabulary.several_gpus and value not in (1, "1"):
+            if key in self.vocabulary.several_gpus and as_number(value) != 1:  # true is no number
                 self.refuse(
                     str(key),
                     "asks for several GPUs; vramplan plans for one",
@@ -183,9 +183,9 @@ class Source:
 
     def _rest(self, key: str, value: Any) -> None:
         vocabulary = self.vocabulary
-        off = as_flag(value) is False
+        off = as_flag(value) is False or as_number(value) == 0
         if key in vocabulary.unmodelled:
-            if off or value in (0, 1):
+            if off:
                 self.ignore(key, "switched off")
             else:
                 self.warn(f"{key}: {spelled(value)} {vocabulary.unmodelled[key]}; not in the prediction")

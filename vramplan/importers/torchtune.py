@@ -14,7 +14,6 @@ from vramplan.importers.source import Source
 from vramplan.importers.torchtune_models import builder, hub_model
 from vramplan.importers.values import as_flag
 from vramplan.importers.vocabulary.torchtune import TORCHTUNE
-from vramplan.model_source import resolve_model
 from vramplan.scenario import DType, ModelRef
 
 _RECIPE = "torchtune 0.6.1 recipes/lora_finetune_single_device.py"
@@ -87,7 +86,7 @@ def _model(source: Source, name: str, base: Path, instead: object) -> ModelRef:
             local = False
         if local:
             source.read("checkpointer.checkpoint_dir", "model", found)
-            return resolve_model(found, base=base)
+            return hf.resolved(source, found, base)
         source.ignore("checkpointer.checkpoint_dir", "no config.json there: the builder says which model it is")
     published = hub_model(name)
     if published is None:
@@ -96,7 +95,7 @@ def _model(source: Source, name: str, base: Path, instead: object) -> ModelRef:
             hint="set it: --set model=DIRECTORY with its config.json",
         )
     source.read("model._component_", "model", published)
-    return resolve_model(published, base=base)
+    return hf.resolved(source, published, base)
 
 
 def _precision(source: Source) -> DType:
