@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, measure, predict
+    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, measure, predict, predict_model
     from vramplan.compare import Comparison
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "measure",
     "predict",
+    "predict_model",
 ]
 
 

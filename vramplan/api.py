@@ -10,9 +10,12 @@ from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
 
 if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel, TrainingArguments
+
     from vramplan.compare import Comparison
 
-__all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict"]
+__all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict", "predict_model"]
 
 Engine = Literal["analytic", "trace"]
 ENGINES: tuple[Engine, ...] = ("analytic", "trace")
@@ -32,6 +35,43 @@ def predict(
     `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`.
     """
     return foresee(scenario, engine, device=device, budget=budget, reserve=reserve).prediction
+
+
+def predict_model(
+    model: "PreTrainedModel | PeftModel",
+    training_args: "TrainingArguments",
+    batch: int | None = None,
+    seq: int | None = None,
+    *,
+    peft_config: "LoraConfig | None" = None,
+    gpu: str = "",
+    engine: Engine = "analytic",
+    device: Device = "cuda",
+    budget: int | None = None,
+    reserve: int = 0,
+) -> Prediction:
+    """What training `model` with transformers' Trainer (or TRL's SFTTrainer) and `training_args` will need.
+
+    The model may be real or on the meta device, plain or quantised by bitsandbytes, prepared or not, with LoRA adapters
+    or, with `peft_config`, before a trainer attaches them. Its configuration, quantisation, element types and adapters
+    are read off the object itself. `batch` is the micro-batch (by default the arguments'), `seq` the tokens of the
+    longest sample (by default SFTConfig's `max_length`), `gpu` the card (by default this process's own).
+
+    What a scenario cannot say is among the prediction's warnings: modules_to_save, several adapters, custom modules.
+    Raises a UsageError for what cannot be predicted: other quantisations than bitsandbytes', other peft methods than
+    LoRA, unknown optimizers; CannotRun without transformers.
+
+        prediction = vramplan.predict_model(model, TrainingArguments(bf16=True), batch=2, seq=2048, gpu="rtx4090")
+        print(prediction.ledger.peak, prediction.warnings)
+    """
+    from vramplan.live_model.describe import check_against_model, describe
+    from vramplan.measure.environment import require_libraries
+
+    require_libraries()
+    described = describe(model, training_args, batch=batch, seq=seq, peft_config=peft_config, gpu=gpu)
+    prediction = predict(described.scenario, engine, device=device, budget=budget, reserve=reserve)
+    own = check_against_model(prediction, model)
+    return replace(prediction, warnings=(*described.warnings, *own, *prediction.warnings))
 
 
 class Foreseen(NamedTuple):

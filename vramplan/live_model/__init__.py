@@ -1,0 +1,1 @@
+"""From a model object and the Trainer's arguments, as somebody's code has them, to a scenario."""

@@ -1,0 +1,120 @@
+"""What peft attached: read off its configuration and off the adapters' own parameters."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from vramplan.errors import UsageError
+from vramplan.live_model.base import parameter_bytes
+from vramplan.scenario import ALL_LINEAR
+from vramplan.units import human
+
+#: Options of LoraConfig (peft 0.21) that add or leave out parameters: name -> values that change nothing.
+_OPTIONS: dict[str, tuple[object, ...]] = {
+    "use_dora": (False, None),
+    "layers_to_transform": (None,),
+    "layers_pattern": (None,),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "megatron_config": (None,),
+    "layer_replication": (None,),
+    "trainable_token_indices": (None,),
+    "use_qalora": (False, None),
+}
+
+
+def is_peft(model: Any) -> bool:
+    """Whether the model is peft's wrapper, or has adapters that transformers' own integration attached."""
+    return bool(getattr(model, "peft_config", None))
+
+
+def lora_of(model: Any) -> tuple[dict[str, Any], list[str]]:
+    """The scenario's `lora` section without targets, and what it cannot say; UsageError for other methods than LoRA."""
+    configs = dict(model.peft_config)
+    name = _active(model, configs)
+    config = configs[name]
+    check_method(config)
+    warnings = list(config_warnings(config))
+    if len(configs) > 1:
+        warnings.append(
+            f"the model has {len(configs)} adapters: '{name}' is predicted, what {_others(configs, name)} hold is not"
+        )
+    saved = [p for path, p in model.named_parameters() if ".modules_to_save." in path]
+    if saved:
+        warnings.append(
+            f"modules_to_save {sorted(config.modules_to_save or [])}: copies of {human(parameter_bytes(saved))}, their"
+            " gradients and optimizer states are not counted"
+        )
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in adapter_parameters(model, name)})
+    if not dtypes:
+        raise UsageError(f"adapter '{name}' has no parameters", hint="attach it with peft.get_peft_model")
+    if len(dtypes) > 1:
+        warnings.append(f"adapters of several element types ({', '.join(dtypes)}): predicted as {dtypes[-1]}")
+    return {"rank": int(config.r), "dropout": float(config.lora_dropout), "dtype": dtypes[-1]}, warnings
+
+
+def planned_warnings(config: Any) -> list[str]:
+    """The same for a configuration that a trainer has yet to use: nothing can be counted yet."""
+    found = list(config_warnings(config))
+    if config.rank_pattern:
+        found.append(f"LoraConfig.rank_pattern={config.rank_pattern!r} is not modelled: rank {config.r} is predicted")
+    if config.modules_to_save:
+        found.append(f"modules_to_save {sorted(config.modules_to_save)}: their copies and gradients are not counted")
+    return found
+
+
+def check_method(config: Any) -> None:
+    """UsageError for another method than LoRA."""
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA":
+        raise UsageError(f"peft method {kind} cannot be predicted", hint="only LoRA's memory is modelled")
+
+
+def config_warnings(config: Any) -> Iterator[str]:
+    """Options of the configuration that the prediction leaves out.
+
+    `rank_pattern` is not among them: peft writes one for fused experts, and the parameters are counted.
+    """
+    for option, harmless in _OPTIONS.items():
+        value = getattr(config, option, None)
+        if not any(value == nothing for nothing in harmless):
+            yield f"LoraConfig.{option}={value!r} is not modelled: every target gets a plain adapter of rank {config.r}"
+
+
+def _active(model: Any, configs: dict[str, Any]) -> str:
+    active = getattr(model, "active_adapter", None)
+    active = active() if callable(active) else active  # transformers' own integration has a method
+    if isinstance(active, list):
+        active = active[0] if active else None
+    return active if active in configs else next(iter(configs))
+
+
+def _others(configs: dict[str, Any], name: str) -> str:
+    return ", ".join(f"'{other}'" for other in configs if other != name)
+
+
+def adapter_parameters(model: Any, name: str) -> list[Any]:
+    """The parameters of one adapter: peft keeps them under its name in ModuleDicts called lora_A, lora_B, ..."""
+    found = []
+    for path, parameter in model.named_parameters():
+        parts = path.split(".")
+        for container, key in pairwise(parts):
+            if container.startswith("lora_") and key == name:
+                found.append(parameter)
+                break
+    return found
+
+
+def target_choices(model: Any) -> list[list[str] | str]:
+    """Spellings of the targets to try: `all-linear` first, then the names of the modules that have adapters."""
+    wrapped = [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
+    names = sorted({path.rpartition(".")[2] for path in wrapped if not path.endswith("experts")})
+    config = model.peft_config[_active(model, dict(model.peft_config))]
+    given = config.target_modules
+    listed = sorted(given) if isinstance(given, set | list | tuple) else []
+    return [ALL_LINEAR, *([names] if names else []), *([listed] if listed and listed != names else [])]
+
+
+def active_numel(model: Any) -> int:
+    """Elements of the active adapter."""
+    return sum(p.numel() for p in adapter_parameters(model, _active(model, dict(model.peft_config))))

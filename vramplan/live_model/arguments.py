@@ -1,0 +1,89 @@
+"""What transformers' TrainingArguments (or TRL's SFTConfig, a subclass) say, as keys of a scenario."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vramplan.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+#: Options that change memory and have no key: name -> (values that change nothing, what is said of any other).
+_NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
+    "torch_compile": ((False, None), "compiled code allocates otherwise"),
+    "deepspeed": ((None, ""), "one GPU without sharding is predicted"),
+    "fsdp": ((None, "", [], False), "one GPU without sharding is predicted"),
+    "neftune_noise_alpha": ((None,), "the noise on the embeddings' output is not counted"),
+    "optim_target_modules": ((None,), "the optimizer's projections are not counted"),
+    "padding_free": ((False, None), "batch x seq is taken as it is given"),
+    "activation_offloading": ((False, None), "activations are predicted to stay on the card"),
+    "liger_kernel_config": ((None,), "of Liger's kernels only the fused loss is modelled"),
+}
+
+
+def keys_of(args: "TrainingArguments") -> dict[str, Any]:
+    """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, loss, clipping."""
+    return {
+        "grad_accum": int(args.gradient_accumulation_steps),
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "stack": {
+            "base": "hf-trainer",
+            # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
+            "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
+            "outputs": "freed",
+            "loss": _loss(args),
+            "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
+        },
+    }
+
+
+def _loss(args: Any) -> str:
+    if getattr(args, "use_liger_kernel", False):
+        return "liger"
+    chunked = str(getattr(args, "loss_type", "") or "").startswith("chunked")  # TRL's SFTConfig
+    return "chunked" if chunked else "torch"
+
+
+def batch_of(args: "TrainingArguments", batch: int | None) -> int:
+    """The micro-batch: as asked for, else the arguments'."""
+    return int(args.per_device_train_batch_size) if batch is None else batch
+
+
+def seq_of(args: "TrainingArguments", seq: int | None) -> int:
+    """Tokens per sample: as asked for, else SFTConfig's `max_length`; a UsageError where nothing says it."""
+    if seq is not None:
+        return seq
+    found = getattr(args, "max_length", None) or getattr(args, "max_seq_length", None)
+    if found is None:
+        raise UsageError(
+            "nothing says how long a sample is", hint="give seq=2048, the tokens of the longest sample of a batch"
+        )
+    return int(found)
+
+
+def checkpointing_of(args: "TrainingArguments", model: Any) -> bool | str:
+    """The scenario's `checkpointing`: the arguments switch it on when training begins; else as the model has it."""
+    if args.gradient_checkpointing:
+        return _kind(dict(args.gradient_checkpointing_kwargs or {}).get("use_reentrant"))
+    if not getattr(model, "is_gradient_checkpointing", False):
+        return False
+    functions = (getattr(module, "_gradient_checkpointing_func", None) for module in model.modules())
+    kept = next((function for function in functions if function is not None), None)
+    return _kind(getattr(kept, "keywords", {}).get("use_reentrant"))
+
+
+def _kind(reentrant: object) -> bool | str:
+    """transformers 5.17 `gradient_checkpointing_enable`: non-reentrant where nothing is said."""
+    return "reentrant" if reentrant else True
+
+
+def warnings_of(args: "TrainingArguments") -> Iterator[str]:
+    """What the arguments ask for that the prediction leaves out."""
+    for name, (harmless, what) in _NOT_MODELLED.items():
+        value = getattr(args, name, None)
+        if not any(value == nothing for nothing in harmless):
+            yield f"training_args.{name}={value!r} is not modelled: {what}"
+    if getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
+        yield "use_liger_kernel: the fused loss is modelled, Liger's other kernels are not; they need less, not more"
+    if getattr(args, "world_size", 1) > 1:
+        yield f"{args.world_size} processes: one GPU with a whole model is predicted, without buckets for gradients"

@@ -1,0 +1,205 @@
+"""A model object and training arguments as a scenario, with a warning for everything that a scenario cannot say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vramplan.errors import UsageError, VramplanError
+from vramplan.ledger import Component, Phase
+from vramplan.live_model.adapters import active_numel, check_method, is_peft, lora_of, planned_warnings, target_choices
+from vramplan.live_model.arguments import batch_of, checkpointing_of, keys_of, seq_of, warnings_of
+from vramplan.live_model.base import (
+    attention_of,
+    check_dtype,
+    compute_dtype_of,
+    config_of,
+    dtypes_of,
+    quant_of,
+    quantized_layers,
+)
+from vramplan.predict.adapters import trainables
+from vramplan.record import Prediction
+from vramplan.scenario import ALL_LINEAR, Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.units import human
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel, TrainingArguments
+
+#: By how much the model's own tensors may differ from the prediction before it is said: their share of the prediction.
+_NOTABLE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A scenario, and what of the model and the arguments it does not say."""
+
+    scenario: Scenario
+    warnings: tuple[str, ...]
+
+
+def describe(
+    model: "PreTrainedModel | PeftModel",
+    args: "TrainingArguments",
+    *,
+    batch: int | None = None,
+    seq: int | None = None,
+    peft_config: "LoraConfig | None" = None,
+    gpu: str = "",
+) -> Described:
+    """The scenario of a training run. `peft_config` is what a trainer will attach to a model without adapters.
+
+    Raises a UsageError for what cannot be predicted at all: another quantisation than bitsandbytes', another peft
+    method than LoRA, an optimizer whose states are not known, a quantised model without adapters.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    keys, config = keys_of(args), config_of(base)
+    quant = quant_of(base)
+    dtype, upcast, mixed = dtypes_of(base)
+    attention, unknown_attention = attention_of(base)
+    stack = {**keys["stack"], "upcast": upcast}
+    common = {
+        **keys,
+        "model": config,
+        "quant": quant,
+        "batch": batch_of(args, batch),
+        "seq": seq_of(args, seq),
+        "dtype": check_dtype(dtype),
+        "compute_dtype": check_dtype(compute_dtype_of(base, stack["autocast"])),
+        "checkpointing": checkpointing_of(args, base),
+        "attention": attention,
+        "stack": stack,
+        "load": "checkpoint" if quant.get("block_size", 64) == 64 else "random",
+        "gpu": gpu or _own_card(),
+    }
+    method, lora, warnings = _method(model, common, peft_config, quantized=quant["type"] != "none")
+    scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
+    return Described(scenario, (*warnings_of(args), *mixed, *unknown_attention, *warnings, *unmatched))
+
+
+def _own_card() -> str:
+    """The catalogue's name of the card that this process would take; empty without one."""
+    import torch
+
+    from vramplan.catalog.gpus import gpu_of_driver
+
+    return gpu_of_driver(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
+
+
+def _method(
+    model: Any, keys: Mapping[str, Any], peft_config: Any, *, quantized: bool
+) -> tuple[str, dict[str, Any], list[str]]:
+    """The method, the adapters' section without targets, and warnings."""
+    if is_peft(model):
+        lora, warnings = lora_of(model)
+        return "qlora" if quantized else "lora", lora, warnings
+    if peft_config is not None:
+        check_method(peft_config)
+        # peft 0.21 `autocast_adapter_dtype`: adapters are made in the base's type, 16-bit ones cast to fp32
+        lora = {"rank": int(peft_config.r), "dropout": float(peft_config.lora_dropout), "dtype": "float32"}
+        return "qlora" if quantized else "lora", lora, planned_warnings(peft_config)
+    if quantized:
+        raise UsageError(
+            "the model is quantised and has no adapters: nothing in it can be trained",
+            hint="attach adapters first (peft.get_peft_model), or give peft_config",
+        )
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    if not frozen:
+        return "full", {}, []
+    count = sum(p.numel() for p in frozen)
+    return "full", {}, [f"{count:,} parameters are frozen: predicted as if all were trained, which is an upper bound"]
+
+
+def _with_targets(
+    model: Any, keys: Mapping[str, Any], lora: Mapping[str, Any], peft_config: Any
+) -> tuple[Scenario, list[str]]:
+    """The scenario whose adapters have as many parameters as the model's own; else the nearest, and a warning."""
+    if not lora:
+        return scenario_from_mapping(keys, where="the model"), []
+    if not is_peft(model):
+        given = peft_config.target_modules
+        targets = given if isinstance(given, str) else sorted(given) if given else None
+        if targets is None or (isinstance(targets, str) and targets != ALL_LINEAR):
+            raise UsageError(
+                f"target_modules={given!r} says nothing before peft has resolved it",
+                hint="list the modules, use 'all-linear', or attach the adapters first (peft.get_peft_model)",
+            )
+        return scenario_from_mapping({**keys, "lora": {**lora, "targets": targets}}, where="the model"), []
+    own = active_numel(model)
+    found: list[tuple[int, Scenario]] = []
+    refused: VramplanError | None = None
+    for targets in target_choices(model):
+        try:
+            scenario = scenario_from_mapping({**keys, "lora": {**lora, "targets": targets}}, where="the model")
+            numel = sum(tensor.numel * tensor.times for tensor in trainables(scenario))
+        except VramplanError as error:
+            refused = error
+            continue
+        if numel == own:
+            return scenario, []
+        found.append((abs(numel - own), scenario))
+    if not found:
+        assert refused is not None
+        raise refused
+    scenario = min(found, key=lambda pair: pair[0])[1]
+    numel = sum(tensor.numel * tensor.times for tensor in trainables(scenario))
+    return scenario, [f"the adapter has {own:,} parameters, and the prediction {numel:,}: some targets cannot be said"]
+
+
+def check_against_model(prediction: Prediction, model: Any) -> tuple[str, ...]:
+    """Warnings where the model's own tensors take other bytes than predicted: custom modules, resized embeddings."""
+    own = static_bytes(model)
+    phase = next(p for p in prediction.ledger.phases if p is not Phase.LOAD)
+    warnings = []
+    for component, size in own.items():
+        predicted = prediction.ledger.bytes(phase, component)
+        if abs(predicted - size) > _NOTABLE * max(predicted, size):
+            warnings.append(
+                f"{component.value}: the model's own tensors take {human(size)}, and {human(predicted)} are predicted:"
+                " parts of the model that its configuration does not tell of"
+            )
+    return tuple(warnings)
+
+
+def static_bytes(model: Any) -> dict[Component, int]:
+    """Bytes of the model's own tensors by component; nothing for one on the meta device that is yet to be packed.
+
+    A 4-bit layer's bias is counted as the first forward leaves it (bitsandbytes 0.50 nn/modules.py Linear4bit.forward).
+    """
+    from vramplan.training.names import name_adapters, name_base
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    tensors = _Sizes()
+    name_base(base, tensors)
+    name_adapters(model, tensors)
+    unpacked = any(p.is_meta for p in base.parameters()) and quant_of(base)["type"] != "none"
+    if unpacked:
+        return {}
+    found = tensors.bytes()
+    for layer in quantized_layers(base):
+        if layer.bias is not None and getattr(layer, "compute_dtype", None) is not None:
+            found[Component.UNQUANTIZED] -= layer.bias.numel() * (
+                layer.bias.element_size() - layer.compute_dtype.itemsize
+            )
+    return found
+
+
+class _Sizes:
+    """A meter that adds up what it is told, each storage once."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Component, int]] = {}
+
+    def enter(self, phase: Phase) -> None:
+        """Nothing: there are no phases."""
+
+    def name(self, tensor: Any, component: Component, label: str) -> None:
+        """The last name of a tensor wins."""
+        self._found[id(tensor)] = (component, tensor.numel() * tensor.element_size())
+
+    def bytes(self) -> dict[Component, int]:
+        total: dict[Component, int] = {}
+        for component, size in self._found.values():
+            total[component] = total.get(component, 0) + size
+        return {c: total[c] for c in (Component.WEIGHTS, Component.UNQUANTIZED, Component.ADAPTERS) if c in total}
