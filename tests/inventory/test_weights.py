@@ -62,7 +62,9 @@ def test_reasons() -> None:
     assert "subclass of nn.Linear" in role("falcon-7b", "mlp.dense_h_to_4h").why
     assert role("mixtral-8x7b-v0.1", "mlp.experts.gate_up_proj").why.startswith("8 experts in one parameter")
     assert "router" in role("mixtral-8x7b-v0.1", "mlp.gate").why
-    assert "cast from bfloat16" in role("llama-2-7b", "norms").why
+    norms = role("llama-2-7b", "norms")
+    assert "cast from bfloat16" in norms.why
+    assert (norms.tensors, norms.shape) == (65, (266_240,))  # two per layer and the last: 65 x 4096
 
 
 def test_what_is_not_quantised_on_purpose_needs_no_reason() -> None:

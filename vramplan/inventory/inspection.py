@@ -84,6 +84,7 @@ def _role_json(role: Role) -> dict[str, Any]:
         "kind": role.kind.value,
         "shape": list(role.shape),
         "count": role.count,
+        "tensors": role.tensors,
         "parameters": role.parameters,
         "quantized": role.quantized,
         "stored": role.stored,

@@ -30,7 +30,9 @@ class Role:
     kind: WeightKind
     shape: tuple[int, ...]
     count: int
-    """How many of them the model has."""
+    """How many of that shape the model has."""
+    tensors: int
+    """How many tensors that is: `count`, but for norms, biases and the like, which are one role together."""
     quantized: bool
     stored: str
     """How they are kept while the run goes on: `nf4`, `int8`, or the name of a dtype."""
@@ -86,12 +88,13 @@ def inventory(scenario: Scenario) -> Inventory:
 
 
 def _matrix(name: str, found: list[tuple[Weight, int]], scenario: Scenario, targets: Targets | None) -> Role:
-    weight = found[0][0]
+    weight, count = found[0][0], sum(times for _, times in found)
     return Role(
         name=name,
         kind=weight.kind,
         shape=weight.shape,
-        count=sum(times for _, times in found),
+        count=count,
+        tensors=count,
         quantized=is_quantized(weight, scenario.quant),
         stored=_stored(weight, scenario),
         bytes=_bytes(found, scenario),
@@ -102,17 +105,17 @@ def _matrix(name: str, found: list[tuple[Weight, int]], scenario: Scenario, targ
 
 def _other(found: list[tuple[Weight, int]], scenario: Scenario) -> Role:
     weight = found[0][0]
-    count = sum(times for _, times in found)
     elements = sum(w.numel * times for w, times in found)
     return Role(
         name=_PLURAL[weight.kind],
         kind=weight.kind,
         shape=(elements,),
         count=1,
+        tensors=sum(times for _, times in found),
         quantized=False,
         stored=_stored(weight, scenario),
         bytes=_bytes(found, scenario),
-        why=f"{count:,} tensors{'; ' if (reason := why(weight, scenario)) else ''}{reason}",
+        why=why(weight, scenario),
         adapted=False,
     )
 

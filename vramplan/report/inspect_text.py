@@ -47,8 +47,14 @@ def _weights(found: Inspection, page: Page) -> list[str]:
     unit, factor = table_unit(max(role.bytes for role in roles))
     rows = [["weights", "shape", "count", "parameters", "stored", unit, "adapters"]]
     for role in roles:
-        shape = " x ".join(map(str, role.shape)) if role in found.inventory.matrices else ""
-        cells = [role.name, shape, str(role.count) if shape else "", f"{role.parameters:,}"]
+        alone = role in found.inventory.matrices
+        shape = " x ".join(map(str, role.shape)) if alone else ""
+        cells = [
+            role.name if alone else f"{role.tensors} {role.name}",
+            shape,
+            str(role.count) if shape else "",
+            f"{role.parameters:,}",
+        ]
         size = f"{role.bytes / factor:.2f}" if role.bytes * 200 >= factor else "<0.01"
         rows.append([*cells, role.stored, size, "yes" if role.adapted else "-"])
     lines = fitting_table(rows, page, left=("weights", "stored"), less_important=("adapters", "count", "parameters"))
