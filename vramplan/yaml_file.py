@@ -8,7 +8,6 @@ import yaml
 
 from vramplan.errors import UsageError
 
-
 #: No configuration is longer: the matrices of scenarios/ have 2 KiB, trainers' examples 5.
 _LONGEST = 2**20
 #: Keys that `<<` may put into one mapping; aliases of aliases grow by powers.

@@ -246,7 +246,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
         **_BF16,
         "load": "random",
         "method": "lora",
-        "lora": {"rank": 64, "dropout": 0.05, "targets": ["q_proj", "k_proj", "v_proj", "lm_head"], "dtype": "bfloat16"},
+        "lora": {
+            "rank": 64,
+            "dropout": 0.05,
+            "targets": ["q_proj", "k_proj", "v_proj", "lm_head"],
+            "dtype": "bfloat16",
+        },
         "batch": 4,
         "grad_accum": 1,
         "seq": 1024,

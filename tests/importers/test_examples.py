@@ -56,7 +56,7 @@ def test_the_printed_scenario_reads_back() -> None:
 
 
 def test_from_python_the_warnings_are_pythons() -> None:
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="per_device: 2") as caught:
         scenario = Scenario.load(str(EXAMPLES / "trl/int8-fp16.yaml"), batch=3)
     assert scenario.batch == 3
     assert ["unknown key 'per_device: 2'" in str(warning.message) for warning in caught] == [True]

@@ -1,9 +1,13 @@
 """Another trainer's file as text: what was read, assumed and ignored. Pure; the warnings are the prediction's."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from vramplan.importers.imported import Imported, Row
-from vramplan.report.layout import GAP, Page, table
+from vramplan.report.layout import GAP, Page, table, visible
+
+#: Columns below which a note is no longer wrapped beside its row.
+_NARROWEST = 32
 
 
 def render_import(origin: Imported, page: Page, *, warnings: bool = False) -> str:
@@ -21,16 +25,22 @@ def render_import(origin: Imported, page: Page, *, warnings: bool = False) -> st
 
 
 def _columns(head: Sequence[str], rows: Sequence[Row], page: Page) -> list[str]:
-    """One line per row where the page is wide enough, else two or more."""
-    cells = [_cells(row) for row in rows]
-    lines = table([head, *cells], left=(0, 1, 2, 3))
+    """One line per row; on a narrow page the notes are wrapped beside what they are about, or behind it."""
+    cells = [list(head), *map(_cells, rows)]
+    lines = table(cells, left=(0, 1, 2, 3))
     if page.fits(lines):
         return lines
-    narrow = [page.bold(head[0])]
-    for first, equals, second, note in cells:
-        text = " ".join(filter(None, (first, equals, second, f"({note})" if note else "")))
-        narrow += page.wrap(f"{GAP}{text}", indent=GAP * 2)
-    return narrow
+    notes = 3 if rows[0].key else 2
+    facts = table([row[:notes] for row in cells], left=(0, 1, 2))
+    column = max(map(visible, facts)) + len(GAP)
+    if page.width - column < _NARROWEST:
+        texts = (" ".join(filter(None, (*row[:notes], f"({row[notes]})" if row[notes] else ""))) for row in cells)
+        return [line for text in texts for line in page.wrap(text, indent=GAP * 2)]
+    beside = []
+    for fact, row in zip(facts, cells, strict=True):
+        note = Page(page.width - column).wrap(row[notes])
+        beside += [f"{part:<{column}}{line}".rstrip() for part, line in zip_longest([fact], note, fillvalue="")]
+    return beside
 
 
 def _cells(row: Row) -> list[str]:

@@ -20,6 +20,11 @@ AXOLOTL = vocabulary(
     """,
     harmless=words(
         """
+    peft_ensure_weight_tying peft_layers_pattern fix_untrained_tokens device hf_mlflow_log_artifacts lisa_step_interval
+    lisa_layers_attribute relora_prune_ratio relora_prune_method rl_beta orpo_alpha simpo_gamma cpo_alpha dpo_beta
+    rpo_alpha kto_desirable_weight kto_undesirable_weight eaft_alpha eaft_k eval_causal_lm_metrics dynamic_checkpoint
+    role_boundaries image_size image_resize_algorithm freeze_mm_modules rope_scaling torchdistx_path float32
+    chunked_cross_entropy_num_chunks tiled_mlp_num_shards tiled_mlp_use_original_mlp
     base_model_config cls_model_config tokenizer_config tokenizer_use_fast tokenizer_legacy tokenizer_type
     tokenizer_use_mistral_common tokenizer_save_jinja_files processor_type processor_kwargs trust_remote_code
     type_of_model model_type revision_of_model is_falcon_derived_model is_llama_derived_model is_mistral_derived_model
@@ -58,6 +63,18 @@ AXOLOTL = vocabulary(
     use_swanlab generation_ generate_samples num_generation_samples
     """,
     unmodelled={
+        "torch_compile_backend": "compiles the model, which fuses operations and keeps other activations",
+        "torch_compile_mode": "compiles the model, which fuses operations and keeps other activations",
+        "flash_attn_rms_norm": "replaces the norms by flash-attention's",
+        "flash_optimum": "replaces attention by BetterTransformer's",
+        "sdpa_varlen": "runs packed rows through another kernel",
+        "fused_attn_kernel": "fuses the operations around attention",
+        "experts_implementation": "chooses how experts are computed",
+        "gemma4_hybrid_attn_impl": "uses two kinds of attention",
+        "scaling_softmax": "replaces attention's softmax",
+        "use_onebitllms": "replaces linear layers by one-bit ones",
+        "trainer_cls": "replaces the Trainer",
+        "max_packed_sequence_len": "is the older way of packing",
         "torch_compile": "compiles the model, which fuses operations and keeps other activations",
         "auto_find_batch_size": "lowers the batch after an out-of-memory error",
         "activation_offloading": "moves activations to the host's memory",
@@ -110,6 +127,8 @@ AXOLOTL = vocabulary(
     },
     refused={
         "rl": "preference training or reinforcement learning, not SFT",
+        "center_rewards_coefficient": "reward modelling, not SFT",
+        "num_labels": "classification, not SFT",
         "reward_model": "reward modelling, not SFT",
         "process_reward_model": "reward modelling, not SFT",
         "ebft": "another kind of training, not SFT",

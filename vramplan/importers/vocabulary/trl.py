@@ -15,7 +15,8 @@ TRL = vocabulary(
     """,
     read=TRAINER_READ
     + """
-    model_name_or_path dtype torch_dtype attn_implementation lora_dropout lora_target_modules lora_modules_to_save
+    model_name_or_path lora_r dtype torch_dtype attn_implementation lora_dropout lora_target_modules
+    lora_modules_to_save
     load_in_4bit load_in_8bit bnb_4bit_quant_type bnb_4bit_quant_storage max_seq_length packing
     """,
     harmless=TRAINER_HARMLESS

@@ -1,0 +1,85 @@
+"""What people see: the table above a prediction, the `import` object, the table on stderr for other commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from samples import check_golden
+
+from vramplan.cli import main
+from vramplan.report.import_text import render_import
+from vramplan.report.layout import Page
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.targets import resolve
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the file that the tests read."""
+    (tmp_path / "run.yaml").write_text((EXAMPLES / "trl" / "warned.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("width", "name"), [(0, "import-pipe.txt"), (80, "import-80.txt"), (50, "import-50.txt")])
+def test_the_table(here: Path, width: int, name: str) -> None:
+    origin = resolve("run.yaml").origin
+    assert origin is not None
+    text = render_import(origin, Page(width), warnings=True)
+    assert not width or all(len(line) <= width for line in text.splitlines())
+    check_golden(name, text)
+
+
+def test_predict_shows_the_table_above_and_the_warnings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run.yaml", "--gpu", "rtx4090"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("run.yaml: read as TRL (trl 1.16.0)\n")
+    assert "warning: unknown key 'max_lenght: 512' of TRL" in out
+    assert out.rstrip().splitlines()[-1].startswith("fits:")
+    assert not err
+
+
+def test_json_carries_the_import(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run.yaml", "--seq", "256", "--optimizer", "sgd", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert list(body["import"]) == ["format", "library", "read", "assumed", "ignored", "warnings"]
+    assert {"key": "lora_r"} not in body["import"]["read"]
+    assert body["import"]["warnings"] == body["warnings"][: len(body["import"]["warnings"])]
+    # What was typed settles what the file left open: neither max_length nor lomo is warned about.
+    assert not any("max_length: null" in text or "lomo" in text for text in body["warnings"])
+    assert {
+        "key": "optim",
+        "value": "lomo",
+        "ours": "optimizer",
+        "becomes": "sgd",
+        "note": "replaced by what was typed",
+    } in (body["import"]["read"])
+    assert (body["scenario"]["seq"], body["scenario"]["optimizer"]) == (256, "sgd")
+    assert scenario_from_mapping(body["scenario"]).lora.rank == 16
+
+
+def test_other_commands_tell_on_stderr_and_write_scenarios(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "run.yaml", "--gpu", "rtx4090", "--goal", "max-seq", "--write", "fits.yaml", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "best" in json.loads(out)
+    assert err.startswith("run.yaml: read as TRL")
+    assert "warning: use_dora: true" in err
+    again = resolve("fits.yaml")
+    assert again.origin is None
+    assert again.scenarios[0].lora.targets == ("q_proj", "v_proj")
+
+
+def test_compare_takes_an_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = str(EXAMPLES / "peft" / "names" / "adapter_config.json")
+    assert main(["compare", adapter, str(EXAMPLES / "peft" / "names"), "--json"]) == 0
+    assert capsys.readouterr().err.count("read as peft adapter") == 2
+
+
+def test_the_model_can_be_typed_in_place_of_the_files(here: Path) -> None:
+    (here / "run.yaml").write_text("base_model: somebody/unknown\nsequence_len: 64\n")
+    target = resolve("run.yaml", {"model": "smollm2-135m"})
+    assert target.scenarios[0].model.name == "smollm2-135m"
+    assert target.origin is not None
+    assert target.origin.read[0].note == "replaced by what was typed"
