@@ -21,7 +21,6 @@ EXAMPLES = """\
   vramplan quant --weights model.safetensors:model.layers.0.mlp.up_proj.weight --quant-type nf4 --block-size 64
   vramplan quant --levels"""
 KINDS = ("nf4", "fp4", "int4", "int8")
-BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # bitsandbytes 0.50 functional.py quantize_4bit
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -53,8 +52,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def _block(text: str) -> int:
-    if text not in map(str, BLOCKS):
-        allowed = ", ".join(map(str, BLOCKS))
+    from vramplan.scenario_schema import BLOCK_SIZES
+
+    if text not in map(str, BLOCK_SIZES):
+        allowed = ", ".join(map(str, BLOCK_SIZES))
         raise UsageError(f"--block-size: bitsandbytes has no blocks of '{text}'", hint=f"allowed: {allowed}")
     return int(text)
 

@@ -167,7 +167,8 @@ def paging_sentences(found: Paging) -> tuple[str, ...]:
     rule = f"bitsandbytes pages the states of tensors with at least {MIN_PAGED_SIZE:,} elements"
     total = sum(tensor.count for tensor in found.tensors)
     count = sum(tensor.count for tensor in paged)
-    first = f"{rule}: {count:,} of {total:,} tensors, {human(found.managed)} in managed memory"
+    room = ", for which main memory must have room" if found.managed else ""
+    first = f"{rule}: {count:,} of {total:,} tensors, {human(found.managed)} in managed memory{room}"
     second = f"{human(found.on_card)} of states never leave the card"
     if never:
         smallest = max(never, key=lambda tensor: tensor.numel)
