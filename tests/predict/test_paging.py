@@ -91,6 +91,8 @@ def test_sentences_name_the_rule_and_the_largest_that_stays() -> None:
         "bitsandbytes pages the states of tensors with at least 100,000 elements: 96 of 448 tensors"
     )
     assert "q_proj.lora_A, has 65,536 elements" in second
+    whole = Scenario.load("llama-2-7b", optimizer="paged_adamw_32bit", lora={"rank": 64})
+    assert paging_sentences(paging(whole))[1] == "every state may leave the card"
 
 
 RESERVED = {Phase.LOAD: 300 * MIB, Phase.FORWARD: 500 * MIB, Phase.BACKWARD: 800 * MIB, Phase.STEP: 800 * MIB}

@@ -169,7 +169,8 @@ def paging_sentences(found: Paging) -> tuple[str, ...]:
     count = sum(tensor.count for tensor in paged)
     room = ", for which main memory must have room" if found.managed else ""
     first = f"{rule}: {count:,} of {total:,} tensors, {human(found.managed)} in managed memory{room}"
-    second = f"{human(found.on_card)} of states never leave the card"
+    stays = found.on_card
+    second = f"{human(stays)} of states never leave the card" if stays else "every state may leave the card"
     if never:
         smallest = max(never, key=lambda tensor: tensor.numel)
         second += f" (the largest tensor that is not paged, {smallest.label}, has {smallest.numel:,} elements)"
