@@ -38,6 +38,7 @@ FLOORS = [
         "integrations",
         "inventory",
         "quant",
+        "claims",
     },
     {"report"},
     {"__init__", "cli", "commands", "__main__", "pre_commit", "pytest_plugin"},

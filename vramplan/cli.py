@@ -63,7 +63,7 @@ def build_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code."""
     try:
-        return _show(_answer(sys.argv[1:] if argv is None else list(argv)))
+        return _show(answer(sys.argv[1:] if argv is None else list(argv)))
     except VramplanError as error:
         _complain(error)
         return error.exit_code
@@ -88,13 +88,14 @@ def run() -> NoReturn:
     sys.exit(main())
 
 
-def _answer(argv: list[str]) -> Answer:
+def answer(argv: list[str]) -> Answer:
+    """What a command line answers, nothing printed; a VramplanError where it has none."""
     args, unread = build_parser(commands_for(argv[0] if argv else "")).parse_known_args(argv)
     if unread:
         hint = nearest(unread[0].partition("=")[0], args.options) if unread[0].startswith("-") else ""
         raise UsageError(f"unknown argument '{unread[0]}'", hint=f"{hint}see `vramplan {args.command} --help`")
-    answer: Answer = args.run(args)
-    return answer
+    found: Answer = args.run(args)
+    return found
 
 
 def _show(answer: Answer) -> int:
