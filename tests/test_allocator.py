@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
 from timelines import timelines
 
-from vramplan.allocator import Growth, Moment, Replay, replay
+from vramplan.allocator import Growth, Moment, Replay, prepare, replay
 from vramplan.ledger import Basis, Component, Phase
+from vramplan.predict.engine import forecast
+from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Repeat, Timeline
 
 MIB = 2**20
@@ -229,6 +231,13 @@ def test_rounds_that_change_nothing_more_are_not_run() -> None:
     assert result.growth == (Growth(0, 40 * MIB), Growth(1, 52 * MIB))
 
 
+def test_what_was_prepared_is_replayed_as_often_as_wanted() -> None:
+    parts = (Repeat((take(1, 12 * MIB), take(2, 40 * MIB), Free(2)), times=9), Repeat((Free(1),), times=9))
+    program = prepare(parts)
+    for budget in (None, 100 * MIB, None):
+        assert replay(program, budget=budget) == replay(parts, budget=budget)
+
+
 # -- properties --
 
 
@@ -328,3 +337,52 @@ def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
     assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved) == free
     if free.reserved:
         assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved - 1).retries > 0
+
+
+# -- runs of real models --
+
+
+@pytest.mark.parametrize("expandable", [False, True])
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("llama-2-7b", {}),
+        ("llama-3.1-405b", {"batch": 2}),
+        ("llama-3.2-1b", {"checkpointing": False, "grad_accum": 5, "stack": "script", "seq": 700}),
+        ("qwen2.5-7b", {"method": "full", "seq": 512}),
+        ("qwen3-30b-a3b", {"attention": "eager", "seq": 640}),
+        ("gemma-2-9b", {"quant": {"type": "int8"}}),
+    ],
+)
+def test_layers_of_a_real_run_are_replayed_as_their_events_would_be(
+    model: str, changes: dict[str, object], expandable: bool
+) -> None:
+    timeline = forecast(Scenario.load(model, **changes), "cuda").timeline
+    whole = replay(timeline.events(), expandable_segments=expandable)
+    program = prepare(timeline.parts)
+    assert replay(program, expandable_segments=expandable) == whole
+    scarce = whole.reserved * 19 // 20
+    assert replay(program, budget=scarce, expandable_segments=expandable) == replay(
+        timeline.events(), budget=scarce, expandable_segments=expandable
+    )
+
+
+@pytest.mark.parametrize("expandable", [False, True])
+def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(expandable: bool) -> None:
+    # Sixteen layers, about ten thousand events; overlaps are looked for in the drawn timelines
+    timeline = forecast(Scenario.load("llama-3.2-1b", batch=2, seq=700, checkpointing=False), "cuda").timeline
+    allocator = DeviceCachingAllocator(None, expandable)
+    blocks: dict[int, Block] = {}
+    allocated = reserved = 0
+    for event in timeline.events():
+        if isinstance(event, Alloc) and event.bytes:
+            blocks[event.block] = allocator.malloc(event.bytes)
+            allocated = max(allocated, allocator.allocated_bytes)
+            reserved = max(reserved, allocator.total_allocated_memory)
+        elif isinstance(event, Free) and event.block in blocks:
+            allocator.free(blocks.pop(event.block))
+        elif isinstance(event, EmptyCache):
+            allocator.release_cached_blocks()
+    played = replay(timeline.parts, expandable_segments=expandable)
+    assert (played.peak.allocated, played.reserved) == (allocated, reserved)
+    assert played.steady == allocator.allocated_bytes

@@ -1,6 +1,7 @@
 """PyTorch's CUDA caching allocator, replayed: a timeline in, what the device must hold out."""
 
+from vramplan.allocator.program import Program, prepare
 from vramplan.allocator.replay import replay
 from vramplan.allocator.result import Growth, Moment, OutOfMemory, PhaseMark, Replay
 
-__all__ = ["Growth", "Moment", "OutOfMemory", "PhaseMark", "Replay", "replay"]
+__all__ = ["Growth", "Moment", "OutOfMemory", "PhaseMark", "Program", "Replay", "prepare", "replay"]

@@ -9,23 +9,21 @@ leave in use is the same, further up by as much as addresses rose. High-water ma
 cycle, which is run, sets them. None of this holds near the budget, so rounds that come near it are run.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vramplan.allocator.machine import Machine
-from vramplan.allocator.pool import ADDRESS_MASK
+from vramplan.allocator.pool import ADDRESS
 from vramplan.allocator.program import Loop
 from vramplan.allocator.result import Growth
-from vramplan.ledger import Phase
 
 MEMORY = 32  # rounds remembered: longer cycles are not found
 PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
-Sketch = tuple[Phase, int, int, int]
+Sketch = tuple[str, int, int, int]
 State = tuple[list[int], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
+class _Before(NamedTuple):
     """The counters before a round."""
 
     round: int
@@ -45,28 +43,27 @@ class CycleFinder:
     def __init__(self, machine: Machine, loop: Loop, step: int) -> None:
         self._machine = machine
         self._loop = loop
-        self._step = step  # by how much a block's name grows from one round to the next
-        self._seen: dict[Sketch, _Before] = {}
-        self._watching = loop.closed and loop.times > 3
+        self._step = step  # by how much a round's name grows from one round to the next
+        self._seen: dict[Sketch, _Before | None] = {}
+        self.watching = loop.closed and loop.times > 3
 
     def skip(self, i: int) -> int:
         """How many rounds, from round `i` on, need not be run: their effect is in the machine afterwards."""
-        if not self._watching:
-            return 0
         machine = self._machine
         machine.gauge.settle()
-        now = self._counters(i)
-        # equal states have this in common; whole ones are compared only then
-        cached = now.reserved - now.allocated
-        sketch = (machine.gauge.phase, cached, len(machine.small.free), len(machine.large.free))
+        # equal states have this in common; a whole state is written down only when that has come back
+        cached = machine.driver.reserved - machine.gauge.allocated
+        sketch = (machine.gauge.phase.value, cached, machine.small.largest(), machine.large.largest())
+        known = sketch in self._seen
         before = self._seen.pop(sketch, None)
-        if before is None or before.state != now.state:
+        now = self._counters(i) if known else None
+        if now is None or before is None or before.state != now.state:
             self._seen[sketch] = now
             if len(self._seen) > MEMORY:
                 del self._seen[next(iter(self._seen))]
-            self._watching = i < PATIENCE
+            self.watching = i < PATIENCE
             return 0
-        self._watching = False
+        self.watching = False
         cycle = i - before.round
         times = self._affordable(before, now, (self._loop.times - i) // cycle - 1)
         if times > 0:
@@ -110,8 +107,14 @@ class CycleFinder:
     def _leave_in_use(self, since: int, shift: int, name: int, times: int) -> None:
         """What each cycle leaves in use stands in segments of its own, above the address `since`."""
         machine = self._machine
-        machine.small.cycle(since, shift, times)
-        machine.large.cycle(since, shift, times)
-        kept = [item for item in machine.live.items() if item[1] & ADDRESS_MASK >= since]
+        kept = [
+            (frame, number, block[ADDRESS])
+            for frame, blocks in machine.frames.items()
+            for number, block in blocks.items()
+            if block[ADDRESS] >= since
+        ]
         for k in range(1, times + 1):
-            machine.live.update((key + k * name, block + k * shift) for key, block in kept)
+            copies = machine.small.copy(since, since + shift, k * shift)
+            copies |= machine.large.copy(since, since + shift, k * shift)
+            for frame, number, address in kept:
+                machine.frames.setdefault(frame + k * name, {})[number] = copies[address]

@@ -6,107 +6,147 @@ the card; here the range has no end, so a second one is never begun.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import chain
 
 from vramplan.allocator.driver import Driver
-from vramplan.allocator.pool import ADDRESS_BITS, ADDRESS_MASK, Pool
+from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool
 from vramplan.allocator.rules import MIN_BLOCK
 
-RANGE = 1 << 50  # more than any card; the unmapped rest of the range is a hole of this order
+RANGE = 1 << 110  # more than any run; the unmapped rest of the range is a hole of this order
 
 
 class ExpandablePool(Pool):
     """Blocks inside one address range; `page` bytes are mapped at a time."""
 
-    __slots__ = ("holes", "page", "sizes")
+    __slots__ = ("holes", "page")
 
     def __init__(self, driver: Driver, page: int) -> None:
         super().__init__(driver, MIN_BLOCK)  # should_split: any remainder becomes a block, in both pools
         self.page = page
-        self.fit = self._fit
-        self.holes = [0]  # where unmapped stretches begin, ascending; both ends lie on page boundaries
-        self.sizes = {0: RANGE}
+        self.holes: list[Block] = [[0, RANGE, None, None, None]]  # unmapped stretches, ascending, on page boundaries
 
-    def _fit(self, free: list[int], wanted: int) -> int:
-        """As in `Pool`, but a block that a hole follows counts for what it could grow to."""
-        i = bisect_left(free, wanted)
-        while i + 1 < len(free) and self._reach(free[i + 1]) < self._reach(free[i]):
-            i += 1
-        return i
+    def prefer(self, block: Block) -> Block:
+        """The block to hand out instead of `block`, the smallest sufficient one; either has left its shelf.
 
-    def _reach(self, key: int) -> int:
-        size = key >> ADDRESS_BITS
-        return size + self.sizes.get((key & ADDRESS_MASK) + size, 0)
+        A block that a hole follows counts for what it could grow to.
+        """
+        best = block
+        for other in self._from(block[SIZE]) if _reach(block) > block[SIZE] else ():
+            if _reach(other) >= _reach(best):
+                break
+            best = other
+        if best is not block:
+            self.put(block)
+            self.drop(best)
+        return best
 
-    def grow(self, size: int) -> bool:
+    def _from(self, size: int) -> Iterator[Block]:
+        """The free blocks of at least `size` bytes, by size, then address."""
+        return chain.from_iterable(self.shelves[size] for size in self.sizes[bisect_left(self.sizes, size) :])
+
+    def grow(self, size: int) -> Block | None:
         """Map pages behind, or in place of, the first stretch that has room; what got mapped before a refusal stays."""
-        start = self._room(size)
-        while (have := self._free_from(start)) < size:
-            if not self._map(start + have, size - have):
-                return False
-        return True
+        start: Block | None = self._room(size)
+        if start and start[FREE] is None:
+            start = self._map(start, size)
+        while start and start[SIZE] < size:
+            start = self._map(start[RIGHT], size - start[SIZE])
+        if start:
+            self.drop(start)
+        return start
 
-    def _room(self, size: int) -> int:
-        """The lowest address from which free blocks and holes without a gap hold `size` bytes."""
+    def _room(self, size: int) -> Block:
+        """The lowest free block or hole from which such, without a gap, hold `size` bytes."""
         for hole in self.holes:
-            start = self.ends.get(hole, hole) & ADDRESS_MASK
-            end = start
-            while end - start < size and (step := self._free_from(end) or self.sizes.get(end, 0)):
-                end += step
-            if end - start >= size:
+            start = hole[LEFT] if hole[LEFT] and hole[LEFT][FREE] else hole
+            room, end = 0, start
+            while room < size and end and end[FREE] is not False:
+                room += end[SIZE]
+                end = end[RIGHT]
+            if room >= size:
                 return start
         raise AssertionError("the address range has no end")
 
-    def _free_from(self, address: int) -> int:
-        """Bytes of the free block at `address`; 0 when there is none."""
-        return self.starts.get(address, 0) >> ADDRESS_BITS
-
-    def _map(self, hole: int, wanted: int) -> bool:
+    def _map(self, hole: Block, wanted: int) -> Block | None:
         """Turn the first `wanted` bytes of a hole, whole pages, into a free block merged with its neighbours."""
-        stretch = self.sizes[hole]
-        mapped = min(-(-wanted // self.page) * self.page, stretch)
+        mapped = min(-(-wanted // self.page) * self.page, hole[SIZE])
         if not self.driver.charge(mapped):
-            return False
-        del self.sizes[hole]
-        i = bisect_left(self.holes, hole)
-        del self.holes[i]
-        if mapped < stretch:
-            self.holes.insert(i, hole + mapped)
-            self.sizes[hole + mapped] = stretch - mapped
-        self.give(mapped << ADDRESS_BITS | hole)
-        return True
+            return None
+        self.holes.remove(hole)
+        if mapped < hole[SIZE]:
+            insort(self.holes, _cut(hole, mapped))
+        return self._merge(hole)
+
+    def _merge(self, block: Block) -> Block:
+        """A free block in place of `block` and the free neighbours it has."""
+        left, right = block[LEFT], block[RIGHT]
+        if right and right[FREE]:
+            self.drop(right)
+            _join(block, right)
+        if left and left[FREE]:
+            self.drop(left)
+            _join(left, block)
+            block = left
+        self.put(block)
+        return block
 
     def release(self) -> None:
         """Unmap every page that no block in use touches; what is left of a free block stays cached."""
         page = self.page
-        for key in list(self.free):
-            address, size = key & ADDRESS_MASK, key >> ADDRESS_BITS
+        for block in self.free():
+            address, size = block[ADDRESS], block[SIZE]
             first, last = -(-address // page) * page, (address + size) // page * page
             if first >= last:
                 continue
-            self.drop(address, size)
-            if address < first:
-                self.put(address, first - address)
+            self.drop(block)
             if last < address + size:
-                self.put(last, address + size - last)
+                self.put(_cut(block, last - address))
+            if address < first:
+                middle = _cut(block, first - address)
+                self.put(block)
+                block = middle
             self.driver.release(last - first)
-            self._unmap(first, last - first)
+            self._unmap(block)
 
-    def _unmap(self, start: int, size: int) -> None:
-        """A hole, merged with the holes that touch it."""
-        i = bisect_left(self.holes, start)
-        if i > 0 and self.holes[i - 1] + self.sizes[self.holes[i - 1]] == start:
-            i -= 1
-            start = self.holes.pop(i)
-            size += self.sizes.pop(start)
-        if i < len(self.holes) and self.holes[i] == start + size:
-            size += self.sizes.pop(self.holes.pop(i))
-        insort(self.holes, start)
-        self.sizes[start] = size
+    def _unmap(self, block: Block) -> None:
+        """A hole in place of `block` and the holes that touch it."""
+        block[FREE] = None
+        left, right = block[LEFT], block[RIGHT]
+        if right and right[FREE] is None:
+            self.holes.remove(right)
+            _join(block, right)
+        if left and left[FREE] is None:
+            _join(left, block)
+        else:
+            insort(self.holes, block)
 
     def state(self) -> list[int]:
         """As in `Pool`; what is mapped decides as well."""
-        return [*self.free, -1, *self.holes]
+        return [*super().state(), -1, *(hole[ADDRESS] for hole in self.holes)]
 
     def pieces(self) -> int:
         """One address range while any page of it is mapped."""
-        return int(self.sizes != {0: RANGE})
+        return int(self.holes[0][SIZE] != RANGE)
+
+
+def _reach(block: Block) -> int:
+    hole = block[RIGHT]
+    return int(block[SIZE] + (hole[SIZE] if hole and hole[FREE] is None else 0))
+
+
+def _cut(block: Block, size: int) -> Block:
+    """Leave `size` bytes of a block; a block of the same kind for the rest."""
+    rest = [block[ADDRESS] + size, block[SIZE] - size, block, block[RIGHT], block[FREE]]
+    if block[RIGHT]:
+        block[RIGHT][LEFT] = rest
+    block[SIZE], block[RIGHT] = size, rest
+    return rest
+
+
+def _join(block: Block, right: Block) -> None:
+    """Append its right neighbour to a block."""
+    block[SIZE] += right[SIZE]
+    block[RIGHT] = right[RIGHT]
+    if right[RIGHT]:
+        right[RIGHT][LEFT] = block

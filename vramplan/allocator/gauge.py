@@ -43,12 +43,13 @@ class _Noted(NamedTuple):
 class Gauge:
     """Counts what blocks are in use and notes the moment when most were, once per phase."""
 
-    __slots__ = ("_driver", "_noted", "_pools", "_reserved", "allocated", "held", "highest", "phase")
+    __slots__ = ("_driver", "_noted", "_now", "_pools", "_reserved", "allocated", "held", "highest", "phase")
 
     def __init__(self, driver: Driver, pools: tuple[Pool, Pool]) -> None:
         self._driver = driver
         self._pools = pools
         self._noted: dict[Phase, _Noted] = {}
+        self._now: _Noted | None = None  # of this phase
         self._reserved: dict[Phase, int] = {}
         self.held = [0] * (ROUNDED + 1)  # raw bytes of each component, then all in multiples of 512
         self.allocated = 0  # the same in whole blocks
@@ -64,7 +65,7 @@ class Gauge:
         """Note this moment, `held` being what it was before `run`, of which the events before `event` are done."""
         self.highest = self.allocated
         small, large = self._pools
-        self._noted[self.phase] = _Noted(
+        self._now = _Noted(
             self.allocated,
             self._driver.reserved,
             max(small.largest(), large.largest()),
@@ -78,9 +79,11 @@ class Gauge:
         """Close the phase that was, and count what follows under `phase`."""
         self.settle()
         self._reserved[self.phase] = self._driver.highest
+        if self._now:
+            self._noted[self.phase] = self._now
         self.phase = phase
-        known = self._noted.get(phase)
-        self.highest = known.allocated if known else 0
+        self._now = self._noted.get(phase)
+        self.highest = self._now.allocated if self._now else 0
 
     def marks(self) -> tuple[PhaseMark, ...]:
         """The marks of all phases in which something was allocated."""

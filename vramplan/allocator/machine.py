@@ -3,7 +3,7 @@
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.expandable import ExpandablePool
 from vramplan.allocator.gauge import Gauge
-from vramplan.allocator.pool import Pool
+from vramplan.allocator.pool import Block, Pool
 from vramplan.allocator.result import Growth, OutOfMemory, Replay
 from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, segment_size
 from vramplan.timeline import Alloc
@@ -35,30 +35,35 @@ class Refused(Exception):
 class Machine:
     """The state of `torch.cuda`'s memory."""
 
-    __slots__ = ("driver", "gauge", "growth", "large", "live", "retries", "small")
+    __slots__ = ("driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
 
     def __init__(self, budget: int | None, expandable_segments: bool) -> None:
         self.driver = Driver(budget)
+        self.small: Pool
+        self.large: Pool
+        self.expandable: tuple[ExpandablePool, ExpandablePool] | None = None
         if expandable_segments:
-            self.small: Pool = ExpandablePool(self.driver, SMALL_SEGMENT)
-            self.large: Pool = ExpandablePool(self.driver, LARGE_SEGMENT)
+            self.expandable = ExpandablePool(self.driver, SMALL_SEGMENT), ExpandablePool(self.driver, LARGE_SEGMENT)
+            self.small, self.large = self.expandable
         else:
             self.small = Pool(self.driver, MIN_BLOCK)
             self.large = Pool(self.driver, SMALL_SIZE + 1)
         self.gauge = Gauge(self.driver, (self.small, self.large))
-        self.live: dict[int, int] = {}  # name of a block in use -> its size above its address
+        self.frames: dict[int, dict[int, Block]] = {}  # name of a round -> blocks in use that it took, by number
         self.growth: list[Growth] = []
         self.retries = 0
 
-    def grow(self, pool: Pool, block: int, size: int, event: int) -> int:
+    def grow(self, pool: Pool, number: int, size: int, event: int) -> Block:
         """A block in use from new memory, nothing cached being large enough; raises `Refused` when there is none."""
-        if not pool.grow(size):
+        block = pool.grow(size)
+        if block is None:
             self._free_cached()
             self.retries += 1
-            if not pool.grow(size):
-                raise Refused(block, size)
+            block = pool.grow(size)
+        if block is None:
+            raise Refused(number, size)
         self._note(event)
-        return pool.take(size)
+        return block
 
     def release(self, event: int) -> None:
         """`torch.cuda.empty_cache`."""

@@ -2,113 +2,102 @@
 
 Follows `get_free_block`, `alloc_found_block`, `free_block`, `release_blocks` in `c10/cuda/CUDACachingAllocator.cpp`
 (torch 2.11 to 2.13) for one stream and the default configuration.
+
+The allocator keeps free blocks in a set ordered by size, then address. Here blocks of one size stand on a shelf, lowest
+address first: hundreds of free blocks have a dozen sizes, so that the smallest sufficient one is found in four steps.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from typing import Any
 
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.rules import segment_size
 
-# A block is one integer, size above address: a sorted list of free ones is in the allocator's order, (size, address).
-ADDRESS_BITS = 120  # more than the largest run that a scenario can ask for, whatever hardware would say
-ADDRESS_MASK = (1 << ADDRESS_BITS) - 1
+#: A block, by the fields below. A list and not a class: a replay makes, reads and compares some 100,000 of them, and a
+#: shelf of lists sorts itself by their first element.
+Block = list[Any]
+ADDRESS, SIZE, LEFT, RIGHT, FREE = range(5)
+"""Where it begins, how many bytes it has, its neighbours in the segment (None at the ends), and whether it is free:
+True, False while in use, None where no memory is mapped (expandable segments only)."""
 
 
 class Pool:
-    """Segments obtained by `cudaMalloc`, each cut into blocks. Sizes given to it are multiples of 512 bytes."""
+    """Segments obtained by `cudaMalloc`, each cut into blocks. Sizes given to it are multiples of 512 bytes.
 
-    __slots__ = ("driver", "ends", "fit", "free", "segments", "split_from", "starts")
+    Handing out and giving back, the replay's inner loop, are written out in `vramplan.allocator.replay`.
+    """
+
+    __slots__ = ("driver", "segments", "shelves", "sizes", "split_from")
 
     def __init__(self, driver: Driver, split_from: int) -> None:
         self.driver = driver
         self.split_from = split_from  # a remainder of at least this many bytes becomes a block of its own
-        self.free: list[int] = []
-        self.starts: dict[int, int] = {}  # free blocks by address
-        self.ends: dict[int, int] = {}  # free blocks by the address behind them
-        self.segments: dict[int, int] = {}  # address -> size
-        self.fit: Callable[[list[int], int], int] = bisect_left
-        """Where in `free` the smallest block of at least a size stands, of equals the lowest; its end if none."""
+        self.shelves: dict[int, list[Block]] = {}  # size -> free blocks by address; emptied ones go when come across
+        self.sizes: list[int] = []  # of the shelves, ascending
+        self.segments: dict[int, Block] = {}  # address -> the first block
 
-    def take(self, size: int) -> int:
-        """A block in use for `size` bytes, cut from a free one; -1 when none is large enough."""
-        free = self.free
-        wanted = size << ADDRESS_BITS
-        i = self.fit(free, wanted)
-        if i == len(free):
-            return -1
-        block = free.pop(i)
-        address = block & ADDRESS_MASK
-        del self.starts[address]
-        have = block >> ADDRESS_BITS
-        if have - size < self.split_from:
-            del self.ends[address + have]
-            return block
-        rest = block - wanted + size
-        insort(free, rest)
-        self.starts[address + size] = self.ends[address + have] = rest
-        return wanted | address
+    def put(self, block: Block) -> None:
+        """Note a free block."""
+        block[FREE] = True
+        size = block[SIZE]
+        if size not in self.shelves:
+            self.shelves[size] = []
+            insort(self.sizes, size)
+        insort(self.shelves[size], block)
 
-    def give(self, block: int) -> None:
-        """Put a block back, merged with the free blocks that touch it."""
-        free, starts, ends = self.free, self.starts, self.ends
-        address = block & ADDRESS_MASK
-        behind = address + (block >> ADDRESS_BITS)
-        left = ends.pop(address, 0)
-        if left:
-            del free[bisect_left(free, left)]
-            block += left - address
-            address = left & ADDRESS_MASK
-        right = starts.pop(behind, 0)
-        if right:
-            del free[bisect_left(free, right)]
-            block += right - behind
-            behind += right >> ADDRESS_BITS
-        starts[address] = ends[behind] = block
-        insort(free, block)
+    def drop(self, block: Block) -> None:
+        """Forget a free block, which is then in use."""
+        block[FREE] = False
+        shelf = self.shelves[block[SIZE]]
+        del shelf[bisect_left(shelf, block)]
 
-    def grow(self, size: int) -> bool:
-        """Ask the driver for a free block of at least `size` bytes; False when it refuses."""
+    def free(self) -> list[Block]:
+        """The free blocks, by size, then address."""
+        return [block for size in self.sizes for block in self.shelves[size]]
+
+    def grow(self, size: int) -> Block | None:
+        """A new block of at least `size` bytes from the driver, in use; None when it refuses."""
         wanted = segment_size(size)
         if not self.driver.charge(wanted):
-            return False
+            return None
         address = self.driver.place(wanted)
-        self.segments[address] = wanted
-        self.put(address, wanted)
-        return True
+        block = self.segments[address] = [address, wanted, None, None, False]
+        return block
 
     def release(self) -> None:
         """Give every segment without a block in use back to the driver."""
-        for key in [key for key in self.free if self.segments.get(key & ADDRESS_MASK) == key >> ADDRESS_BITS]:
-            address, size = key & ADDRESS_MASK, key >> ADDRESS_BITS
-            self.drop(address, size)
-            del self.segments[address]
-            self.driver.release(size)
-
-    def put(self, address: int, size: int) -> None:
-        """Note a free block."""
-        block = size << ADDRESS_BITS | address
-        self.starts[address] = self.ends[address + size] = block
-        insort(self.free, block)
-
-    def drop(self, address: int, size: int) -> None:
-        """Forget a free block."""
-        del self.starts[address]
-        del self.free[bisect_left(self.free, self.ends.pop(address + size))]
+        for block in self.free():
+            if block[LEFT] is None and block[RIGHT] is None:
+                self.drop(block)
+                del self.segments[block[ADDRESS]]
+                self.driver.release(block[SIZE])
 
     def largest(self) -> int:
         """Bytes of the largest free block."""
-        return self.free[-1] >> ADDRESS_BITS if self.free else 0
+        return next((size for size in reversed(self.sizes) if self.shelves[size]), 0)
 
     def state(self) -> list[int]:
         """All that decides what happens next; two equal states behave alike, new segments standing above all others."""
-        return self.free.copy()
+        state = []
+        for size in self.sizes:
+            if shelf := self.shelves[size]:
+                state.append(-size)
+                state += [block[ADDRESS] for block in shelf]
+        return state
 
-    def cycle(self, since: int, shift: int, times: int) -> None:
-        """Repeat `times` times, each `shift` addresses further, the segments placed since address `since`."""
-        for address, size in [item for item in self.segments.items() if item[0] >= since]:
-            for k in range(1, times + 1):
-                self.segments[address + k * shift] = size
+    def copy(self, since: int, until: int, shift: int) -> dict[int, Block]:
+        """Copies, `shift` further, of the segments between two addresses, which are wholly in use.
+
+        Comes back by the addresses of the original blocks.
+        """
+        copies: dict[int, Block] = {}
+        for first in [block for address, block in self.segments.items() if since <= address < until]:
+            copy = self.segments[first[ADDRESS] + shift] = [first[ADDRESS] + shift, first[SIZE], None, None, False]
+            copies[first[ADDRESS]] = copy
+            while first := first[RIGHT]:
+                copy[RIGHT] = [first[ADDRESS] + shift, first[SIZE], copy, None, False]
+                copy = copies[first[ADDRESS]] = copy[RIGHT]
+        return copies
 
     def pieces(self) -> int:
         """How many segments there are."""

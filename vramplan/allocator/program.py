@@ -2,30 +2,22 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from vramplan.allocator.rules import SMALL_SIZE, block_size
 from vramplan.ledger import Component, Phase
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
 
 TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE = range(4)
+LARGE = 1  # the bit that tells a large one
 ROUND_BITS = 32  # of a block's name, for its number in the program and for each enclosing repeat's round
 INDEX = {component: i for i, component in enumerate(Component)}
 ROUNDED = len(INDEX)  # stands behind the components: bytes of all of them in multiples of 512
 
 
-class Op(NamedTuple):
-    """A block taken or given back. The replay's inner loop unpacks these, so they hold what it needs and no more."""
-
-    kind: int
-    block: int
-    """number of the block in the program"""
-    depth: int
-    """how many repeats enclose the block's allocation"""
-    size: int
-    """bytes, a multiple of 512"""
-    event: int
-    """how many events of the enclosing body come before"""
+#: A block taken or given back, as the replay's inner loop unpacks it, so it holds what that needs and no more: kind,
+#: number of the block in the program, how many repeats enclose the block's allocation, bytes (a multiple of 512), how
+#: many events of the enclosing body come before.
+Op = tuple[int, int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -41,16 +33,12 @@ class Straight:
     def before(self, event: int) -> list[int]:
         """By how much each index of `Gauge.held` has changed when that event of the body is about to happen."""
         held = [0] * (ROUNDED + 1)
-        for op, (component, raw) in zip(self.ops, self.moves, strict=True):
-            if op.event >= event:
+        for (_, _, _, size, place), (component, raw) in zip(self.ops, self.moves, strict=True):
+            if place >= event:
                 break
             held[component] += raw
-            held[ROUNDED] += op.size if raw > 0 else -op.size
+            held[ROUNDED] += size if raw > 0 else -size
         return held
-
-    def add_up(self) -> None:
-        """Fill in `total`."""
-        self.total = [(i, change) for i, change in enumerate(self.before(self.ops[-1].event + 1)) if change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +66,30 @@ class Mark:
 Step = Straight | Loop | Mark
 
 
-class Compiler:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A timeline made ready."""
+
+    body: tuple[Step, ...]
+    requests: list[Alloc]
+    """by number of the block"""
+
+
+def prepare(parts: Iterable[Part]) -> Program:
+    """The program for a timeline's parts, or for its events."""
+    compiler = _Compiler()
+    body, _ = compiler.body(parts)
+    return Program(body, compiler.requests)
+
+
+class _Compiler:
     """Translates parts; blocks get consecutive numbers, events that move no memory get no operation."""
 
     def __init__(self) -> None:
-        self.labels: list[Alloc] = []
+        self.requests: list[Alloc] = []
         """the allocation of each number"""
-        self._taken: dict[int, Op] = {}  # block of the timeline -> the operation that took it
+        self._taken: dict[int, tuple[Op, int, int]] = {}
+        """block of the timeline -> the operation that took it, index of its component, raw bytes"""
         self._oldest = 0  # the lowest number of a block freed since it was last set
 
     def body(self, parts: Iterable[Part], depth: int = 0) -> tuple[tuple[Step, ...], int]:
@@ -93,43 +98,45 @@ class Compiler:
         run = Straight()
         event = 0
         for part in parts:
-            if isinstance(part, Alloc):
+            if type(part) is Alloc:
                 self._take(run, part, depth, event)
-            elif isinstance(part, Free):
+            elif type(part) is Free:
                 self._give(run, part, event)
             else:
                 _finish(run, steps)
                 run = Straight()
-                steps.append(self._step(part, depth, event))
-                if isinstance(part, Repeat):
+                steps.append(self._step(part, depth, event))  # type: ignore[arg-type]
+                if type(part) is Repeat:
                     event += steps[-1].events * part.times - 1  # type: ignore[union-attr]
             event += 1
         _finish(run, steps)
         return tuple(steps), event
 
     def _take(self, run: Straight, part: Alloc, depth: int, event: int) -> None:
-        size = block_size(part.bytes)
-        op = Op(TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.labels), depth, size, event)
-        self._taken[part.block] = op
-        self.labels.append(part)
+        block, raw, component, _ = part
+        size = block_size(raw)
+        op = (TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.requests), depth, size, event)
+        index = INDEX[component]
+        self._taken[block] = op, index, raw
+        self.requests.append(part)
         if size:
             run.ops.append(op)
-            run.moves.append((INDEX[part.component], part.bytes))
+            run.moves.append((index, raw))
 
     def _give(self, run: Straight, part: Free, event: int) -> None:
-        kind, block, depth, size, _ = self._taken[part.block]
+        (kind, number, depth, size, _), index, raw = self._taken[part.block]
         if size:
-            self._oldest = min(self._oldest, block)
-            taken = self.labels[block]
-            run.ops.append(Op(kind + GIVE_SMALL, block, depth, size, event))
-            run.moves.append((INDEX[taken.component], -taken.bytes))
+            if number < self._oldest:
+                self._oldest = number
+            run.ops.append((kind + GIVE_SMALL, number, depth, size, event))
+            run.moves.append((index, -raw))
 
     def _step(self, part: Enter | EmptyCache | Repeat, depth: int, event: int) -> Step:
         if isinstance(part, Enter):
             return Mark(part.phase, event)
         if isinstance(part, EmptyCache):
             return Mark(None, event)
-        first, outside = len(self.labels), self._oldest
+        first, outside = len(self.requests), self._oldest
         self._oldest = first
         body, events = self.body(part.body, depth + 1)
         closed = self._oldest >= first
@@ -139,5 +146,6 @@ class Compiler:
 
 def _finish(run: Straight, steps: list[Step]) -> None:
     if run.ops:
-        run.add_up()
+        end = run.ops[-1][-1] + 1
+        run.total = [(i, change) for i, change in enumerate(run.before(end)) if change]
         steps.append(run)

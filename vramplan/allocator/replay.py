@@ -1,30 +1,48 @@
-"""Runs a timeline through the caching allocator."""
+"""Runs a timeline through the caching allocator.
 
-from collections.abc import Callable, Iterable
-from typing import Any
+How fast it can be: a round of a repeat is skipped when it is proved to do what an earlier one did (`cycle`). Layers
+seldom are: the holes that loading left behind fill up layer by layer, so that nearly every layer of a deep model is
+placed in a way of its own (in the backward of llama-3.1-405b, 122 of 125). Such rounds have to be played, event by
+event, so the time follows the depth, and what counts is the time of one event.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from vramplan.allocator.cycle import CycleFinder
 from vramplan.allocator.machine import Machine, Refused
-from vramplan.allocator.pool import ADDRESS_BITS, Pool
-from vramplan.allocator.program import GIVE_SMALL, ROUND_BITS, Compiler, Loop, Mark, Step, Straight
+from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block
+from vramplan.allocator.program import GIVE_SMALL, LARGE, ROUND_BITS, Loop, Mark, Program, Step, Straight, prepare
 from vramplan.allocator.result import Replay
 from vramplan.timeline import Part
 
 
-def replay(parts: Iterable[Part], *, budget: int | None = None, expandable_segments: bool = False) -> Replay:
+def replay(parts: Iterable[Part] | Program, *, budget: int | None = None, expandable_segments: bool = False) -> Replay:
     """What PyTorch's CUDA caching allocator makes of a timeline's parts, or of its events, on one stream.
 
     `budget` caps the bytes reserved: a request above it first gives cached segments back, then ends the replay with
     `oom`. Repeats are left early once every round does the same to the allocator; the result is that of all events.
+    What is replayed more than once is better prepared before.
     """
-    compiler = Compiler()
-    body, _ = compiler.body(parts)
+    program = parts if isinstance(parts, Program) else prepare(parts)
     machine = Machine(budget, expandable_segments)
     try:
-        _Run(machine).body(body, (0,), 0)
+        _Run(machine).program(program)
     except Refused as refused:
-        return machine.result(refused.report(machine, compiler.labels))
+        return machine.result(refused.report(machine, program.requests))
     return machine.result(None)
+
+
+class _Round(NamedTuple):
+    """One round of a body."""
+
+    name: int
+    """tells it from all others"""
+    frames: tuple[dict[int, Block], ...]
+    """the blocks in use that it took, by number, behind those of the rounds around it"""
+    event: int
+    """how many events came before"""
 
 
 class _Run:
@@ -32,59 +50,121 @@ class _Run:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        small, large = machine.small, machine.large
-        self._pools = (small, large)
-        # by kind of operation
-        self._calls: tuple[Callable[[int], Any], ...] = (small.take, large.take, small.give, large.give)
+        self._pools = machine.small, machine.large
+        self._hot = tuple((pool.sizes, pool.shelves, pool.split_from) for pool in self._pools)
 
-    def body(self, body: tuple[Step, ...], names: tuple[int, ...], event: int) -> None:
-        """Run one body: `names[d]` tells apart the blocks allocated `d` repeats deep, `event` events came before."""
+    def program(self, program: Program) -> None:
+        """Run everything."""
+        self._body(program.body, _Round(0, ({},), 0))
+
+    def _body(self, body: tuple[Step, ...], round_: _Round) -> None:
         for step in body:
             if type(step) is Straight:
-                self._straight(step, names, event)
+                self._straight(step, (round_,))
             elif type(step) is Loop:
-                self._loop(step, names, event + step.event)
+                self._loop(step, round_)
             elif type(step) is Mark and step.phase:
                 self._machine.gauge.enter(step.phase)
             else:
-                self._machine.release(event + step.event)  # type: ignore[union-attr]
+                self._machine.release(round_.event + step.event)  # type: ignore[union-attr]
 
-    def _straight(self, run: Straight, names: tuple[int, ...], event: int) -> None:
-        """The inner loop: a block in use is an integer, its size above its address."""
-        gauge, live, calls, name = self._machine.gauge, self._machine.live, self._calls, names[-1]
-        allocated, highest = gauge.allocated, gauge.highest
-        for kind, block, depth, size, offset in run.ops:
-            if kind < GIVE_SMALL:
-                key = calls[kind](size)
-                if key < 0:
-                    gauge.allocated = allocated
-                    key = self._grow(run, self._pools[kind], block, size, event, offset)
-                live[name + block] = key
-                allocated += key >> ADDRESS_BITS
-            else:
-                if allocated > highest:
-                    highest = gauge.allocated = allocated
-                    gauge.note(run, offset)
-                key = live.pop(names[depth] + block)
-                allocated -= key >> ADDRESS_BITS
-                calls[kind](key)
-        gauge.allocated = allocated
-        for i, change in run.total:
-            gauge.held[i] += change
+    def _loop(self, loop: Loop, outside: _Round) -> None:
+        rounds = self._rounds(loop, outside)
+        if len(loop.body) == 1 and type(loop.body[0]) is Straight:
+            self._straight(loop.body[0], rounds)
+        else:
+            for round_ in rounds:
+                self._body(loop.body, round_)
 
-    def _grow(self, run: Straight, pool: Pool, block: int, size: int, event: int, offset: int) -> int:
-        gauge = self._machine.gauge
-        if gauge.allocated > gauge.highest:
-            gauge.note(run, offset)  # cached segments may go
-        return self._machine.grow(pool, block, size, event + offset)
-
-    def _loop(self, loop: Loop, names: tuple[int, ...], event: int) -> None:
-        """Run every round, or as many as it takes until the rest is known."""
-        step = 1 << ROUND_BITS * len(names)
+    def _rounds(self, loop: Loop, outside: _Round) -> Iterator[_Round]:
+        """Every round, or as many as it takes until the rest is known."""
+        known, (name, frames, event) = self._machine.frames, outside
+        step = 1 << ROUND_BITS * len(frames)
         cycles = CycleFinder(self._machine, loop, -step if loop.reverse else step)
         i = 0
         while i < loop.times:
-            i += cycles.skip(i)
-            number = loop.times - 1 - i if loop.reverse else i
-            self.body(loop.body, (*names, names[-1] + number * step), event + i * loop.events)
+            if cycles.watching:
+                i += cycles.skip(i)
+            own = name + step * (loop.times - i if loop.reverse else i + 1)
+            frame = known.setdefault(own, {})
+            yield _Round(own, (*frames, frame), event + loop.event + i * loop.events)
+            if not frame:
+                del known[own]
             i += 1
+
+    def _straight(self, run: Straight, rounds: Iterable[_Round]) -> None:
+        """The inner loop: best fit, split, merge, written out because a call costs as much as its work."""
+        gauge, expandable, (small, large) = self._machine.gauge, self._machine.expandable, self._hot
+        for _, frames, event in rounds:
+            allocated, highest, here = gauge.allocated, gauge.highest, frames[-1]
+            for kind, number, depth, size, offset in run.ops:
+                sizes, shelves, least = large if kind & LARGE else small
+                if kind < GIVE_SMALL:
+                    i = bisect_left(sizes, size)
+                    while i < len(sizes):
+                        have = sizes[i]
+                        shelf = shelves[have]
+                        if shelf:
+                            block = shelf.pop(0)
+                            if expandable:
+                                block = expandable[kind].prefer(block)
+                                have = block[SIZE]
+                            block[FREE] = False
+                            break
+                        del sizes[i], shelves[have]
+                    else:
+                        gauge.allocated = allocated
+                        block = self._grow(run, kind, number, size, event, offset)
+                        have = block[SIZE]
+                    here[number] = block
+                    rest = have - size
+                    if rest < least:
+                        allocated += have
+                        continue
+                    allocated += size
+                    block[SIZE] = size
+                    right = block[RIGHT]
+                    block[RIGHT] = block = [block[ADDRESS] + size, rest, block, right, True]
+                    if right:
+                        right[LEFT] = block
+                    size = rest
+                else:
+                    if allocated > highest:
+                        highest = gauge.allocated = allocated
+                        gauge.note(run, offset)
+                    block = frames[depth].pop(number)
+                    _, size, left, right, _ = block
+                    allocated -= size
+                    if right and right[FREE]:
+                        more = right[SIZE]
+                        shelf = shelves[more]
+                        del shelf[0 if shelf[0] is right else bisect_left(shelf, right)]
+                        size += more
+                        block[RIGHT] = right = right[RIGHT]
+                        if right:
+                            right[LEFT] = block
+                    if left and left[FREE]:
+                        more = left[SIZE]
+                        shelf = shelves[more]
+                        del shelf[0 if shelf[0] is left else bisect_left(shelf, left)]
+                        size += more
+                        left[RIGHT] = right
+                        if right:
+                            right[LEFT] = left
+                        block = left
+                    block[SIZE] = size
+                    block[FREE] = True
+                if size in shelves:
+                    insort(shelves[size], block)
+                else:
+                    shelves[size] = [block]
+                    insort(sizes, size)
+            gauge.allocated = allocated
+            for i, change in run.total:
+                gauge.held[i] += change
+
+    def _grow(self, run: Straight, kind: int, number: int, size: int, event: int, offset: int) -> Block:
+        gauge = self._machine.gauge
+        if gauge.allocated > gauge.highest:
+            gauge.note(run, offset)  # cached segments may go
+        return self._machine.grow(self._pools[kind], number, size, event + offset)
