@@ -52,11 +52,14 @@ class Block:
         return f"{self.op}{shape}{where}{f' ({self.place.node})' if self.place.node else ''}"
 
 
+_WITH_LOGITS = (Phase.LOSS, Phase.BACKWARD, Phase.EVALUATION)
+
+
 def attribute(block: Block, vocab: int) -> Component:
     """The component of a block: its explicit name first, then the logits family, then by lifetime."""
     if block.component is not None:
         return block.component
-    if block.phase in (Phase.LOSS, Phase.BACKWARD) and len(block.shape) > 1 and block.shape[-1] == vocab:
+    if block.phase in _WITH_LOGITS and len(block.shape) > 1 and block.shape[-1] == vocab:
         return Component.LOGITS
     if block.kept:
         return Component.ACTIVATIONS

@@ -31,6 +31,18 @@ class _Silent:
         return lambda *args: 0
 
 
+class _NoHandles:
+    """cuBLAS's handles where there is no card: bitsandbytes' `CUBLAS_Context` asks the driver."""
+
+    @classmethod
+    def get_instance(cls) -> "_NoHandles":
+        """As the library spells it."""
+        return cls()
+
+    def get_context(self, device: torch.device) -> None:
+        """No handle."""
+
+
 def cpu_opener() -> Opener:
     """Runs bitsandbytes' operations by their CPU kernels, for real."""
     found: dict[str, Kernel] = {}
@@ -56,6 +68,7 @@ def fake_opener(gpu: Gpu | None) -> Opener:
             _cuda_device_of=lambda tensor: contextlib.nullcontext(),
             _get_4bit_code=cache(get_4bit_type),
             _get_raw_stream=lambda index: 0,
+            CUBLAS_Context=_NoHandles,
         )
     for name in ("int8_vectorwise_quant", "int8_double_quant"):
         if name in found:

@@ -28,6 +28,7 @@ from vramplan.training.counting import bits_per_parameter, count_parameters
 from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.run import Workload, set_up
+from vramplan.training.step import TrainingStep
 
 
 def main(request: Path, answer: Path) -> None:
@@ -142,6 +143,8 @@ def _check(meter: CpuMeter, workload: Workload, steps: int, losses: list[float])
 def _timed(workload: Workload, steps: int, losses: list[float]) -> list[float]:
     """Milliseconds of each of `steps` bare runs."""
     workload.meter = NoMeter()
+    if isinstance(workload, TrainingStep):
+        workload.evaluates = False
     times = []
     for number in range(steps):
         _say(f"timing step {number + 1} of {steps}")

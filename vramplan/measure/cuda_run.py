@@ -120,6 +120,8 @@ class CudaRun:
     def _timed(self, workload: Workload) -> None:
         self._say(f"timing {self._steps} steps")
         workload.meter = NoMeter()
+        if isinstance(workload, TrainingStep):
+            workload.evaluates = False
         results: list[Tensor] = []
         self._machine.allocator.reset_peaks()
         times = self._machine.times(lambda: results.append(workload.run()), self._steps)
@@ -136,6 +138,8 @@ class CudaRun:
         with self._tracker:
             self._tracker.resume(workload, Phase.FORWARD if self._scenario.method.trains else Phase.PREFILL)
             workload.meter = Several(again, self._tracker)
+            if isinstance(workload, TrainingStep):
+                workload.evaluates = True
             workload.run()
         again.close()
         self._found.named = self._tracker.timeline().ledger(_MEASURED)

@@ -33,6 +33,7 @@ def fake_machine() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         # bitsandbytes' kernels hand data pointers to a C library, which here does nothing with them.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        warnings.filterwarnings("ignore", message="inner dimension .* is not aligned for fast kernel")
         stack.enter_context(mock.patch("bitsandbytes.functional.create_dynamic_map", _dynamic_map))
         # The library's code map for the whole process would be fake outside too.
         stack.enter_context(mock.patch("bitsandbytes.functional.name2qmap", {}))

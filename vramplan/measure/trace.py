@@ -19,6 +19,7 @@ from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
 from vramplan.measure.fake import FakeTracker, fake_machine
+from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import attention_warnings
@@ -180,6 +181,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         foreach = None if card is None else True
         if scenario.quant.type.four_bit and scenario.quant.double:
             name_code_map(tracker)
+        stack.enter_context(evaluating(card=card is not None))
         if merges:
             stack.enter_context(merging(tracker, card=card is not None))
         work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)

@@ -45,7 +45,7 @@ class CausalModel:
         architecture = scenario.architecture
         if not known(architecture):
             architecture = stand_in(architecture)
-        if not scenario.method.trains:  # `eval()`: nothing is dropped out
+        if not t.training:  # `eval()`: nothing is dropped out
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
         self.architecture = architecture
@@ -62,11 +62,11 @@ class CausalModel:
         for leaf in self.leaves:
             leaf.grad = None
 
-    def forward(self) -> Outcome:
-        """`...ForCausalLM.forward` with labels."""
+    def forward(self, loss: Phase = Phase.LOSS) -> Outcome:
+        """`...ForCausalLM.forward` with labels; what the head and the loss do belongs to the phase `loss`."""
         t, s = self.t, self.scenario
         hidden = self.hidden_states(s.seq)
-        t.enter(Phase.LOSS)
+        t.enter(loss)
         t.script.logits_width(s.architecture.vocab)
         if s.stack.loss is LossKernel.CHUNKED:
             return Outcome(chunked_loss(t, hidden, self.logits), None)

@@ -10,6 +10,7 @@ from vramplan.architecture import WeightKind
 from vramplan.attention import Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
+from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.merge import merge_parts, merge_warnings, merged_quant, save_note
 from vramplan.predict.overheads import card, context_entries
 from vramplan.predict.quantization import bits, quantized_parameters
@@ -66,7 +67,9 @@ def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
     if scenario.method is Method.MERGE:
         return _run(scenario, device)[0].ledger(BASIS, granularity=granularity(device))
     before = _resident(scenario, device)
-    return before.marks.then(step_marks(scenario, device, granularity(device))).ledger(BASIS)
+    marks = before.marks.then(step_marks(scenario, device, granularity(device)))
+    evaluation = evaluation_marks(scenario, device, granularity(device))
+    return (marks if evaluation is None else marks.then(evaluation)).ledger(BASIS)
 
 
 def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
@@ -75,7 +78,8 @@ def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
         check_targets(scenario.architecture, scenario.lora)
         return Timeline(merge_parts(scenario, device)), 0
     before = _resident(scenario, device)
-    return Timeline((*before.parts, *step_parts(scenario, device))), before.managed
+    parts = (*before.parts, *step_parts(scenario, device), *evaluation_parts(scenario, device))
+    return Timeline(parts), before.managed
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:

@@ -57,7 +57,7 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
         hidden = scale(t, hidden, "scaled output")
     held = [hidden]
     hidden = _positioned(t, outside, scenario, hidden, held)
-    if scenario.method.trains and scenario.architecture.facts.get("embedding_dropout"):
+    if t.training and scenario.architecture.facts.get("embedding_dropout"):
         hidden = dropout(t, hidden)
     t.scope = ""
     return hidden, held

@@ -19,6 +19,13 @@ def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, mete
     return [_batch(scenario, vocabulary, generator, device, meter) for _ in range(scenario.grad_accum)]
 
 
+def make_evaluation_batch(scenario: Scenario, samples: int, vocabulary: int, device: torch.device) -> Batch:
+    """A batch of an evaluation: other tokens than the training's."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(vocabulary, (samples, scenario.seq), generator=generator).to(device)
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
 def _batch(
     scenario: Scenario, vocabulary: int, generator: torch.Generator, device: torch.device, meter: Meter
 ) -> Batch:

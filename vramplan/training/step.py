@@ -11,7 +11,9 @@ from vramplan.ledger import Phase
 from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs
 from vramplan.training.attention import attention_backend
-from vramplan.training.batch import Batch, make_batches
+from vramplan.training.batch import Batch, make_batches, make_evaluation_batch
+from vramplan.training.evaluation import EvaluationLoop
+from vramplan.training.inference import keep_packing
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_base, name_gradients, name_optimizer
@@ -55,6 +57,10 @@ class TrainingStep:
         causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
         self._autocast = _autocast(scenario, device)
         self._scaling = Scaling(device, enabled=scenario.stack.autocast == "float16")
+        self.evaluates = True
+        """Whether a step is followed by the scenario's evaluation; a step's time is measured without it."""
+        self.evaluation_losses: Any = None
+        self._evaluation = self._make_evaluation()
         if self._trainer and self._autocast is not None:
             _wrap_forward(model, self._autocast)
 
@@ -76,7 +82,27 @@ class TrainingStep:
             self._first = False
         if self._stack.outputs is not Outputs.HELD_NEXT:
             self._held = None
+        if self._evaluation is not None and self.evaluates:
+            with attention_backend(self._scenario.attention):
+                self.evaluation_losses = self._evaluation.run(self.model, self.meter)
         return total
+
+    def _make_evaluation(self) -> EvaluationLoop | None:
+        settings = self._scenario.evaluation
+        if settings is None:
+            return None
+        keep_packing(self.model)
+        ignored = getattr(self._causal.config, "keys_to_ignore_at_inference", ["past_key_values"])
+
+        def batch() -> Batch:
+            return make_evaluation_batch(self._scenario, settings.batch, self._vocabulary, self._device)
+
+        return EvaluationLoop(settings, self._evaluated, batch, ignored)
+
+    def _evaluated(self, batch: Batch) -> Any:
+        """The model's outputs on a batch, which `Trainer.compute_loss` returns with the loss."""
+        counts = self._trainer and self._counts_items
+        return self._call(batch, count_items([batch], shifted=self._shifted) if counts else None)
 
     def release(self) -> bool:
         """Drop the outputs that the stack holds into the next step; whether there were any."""
@@ -102,16 +128,18 @@ class TrainingStep:
 
         Trainer.compute_loss returns the loss alone, a script's `outputs` lives on.
         """
-        extra = {} if items is None else {"num_items_in_batch": items}
-        if self._autocast is not None and not self._trainer:
-            with self._autocast:
-                outputs = self.model(**batch, **extra)
-        else:
-            outputs = self.model(**batch, **extra)
+        outputs = self._call(batch, items)
         loss: Tensor = outputs["loss"]
         if self._stack.outputs is not Outputs.FREED:
             self._held = outputs
         return loss
+
+    def _call(self, batch: Batch, items: Tensor | None) -> Any:
+        extra = {} if items is None else {"num_items_in_batch": items}
+        if self._autocast is not None and not self._trainer:
+            with self._autocast:
+                return self.model(**batch, **extra)
+        return self.model(**batch, **extra)
 
     def _enter_loss(self, head: nn.Module, inputs: Any) -> None:
         if self._before_head:  # a chunked loss calls the head again, in backward too

@@ -1,0 +1,127 @@
+"""Evaluation inside training as timeline parts: transformers 5.17 `Trainer.evaluation_loop`, its last step written out.
+
+What is gathered on the device grows with every step: each batch of logits is concatenated with those before it, so
+that at the last step they exist twice.
+"""
+
+from msgspec.structs import replace
+
+from vramplan.ledger import Component, Phase
+from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.operations import cast
+from vramplan.predict.step import new_tape
+from vramplan.predict.structure import structured
+from vramplan.predict.tape import BFLOAT16, FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
+from vramplan.predict.template import Template
+from vramplan.record import Device
+from vramplan.scenario import Checkpointing, Evaluation, Scenario
+from vramplan.stacks import Upcast
+from vramplan.timeline import Alloc, Free, Marks, Part, Repeat
+
+#: More steps than this are never taken for a multiple of the primes that a template is probed with.
+_FEW_STEPS = 200
+#: Block numbers of an evaluation begin here, above those of any step.
+_FIRST_BLOCK = 1 << 40
+
+
+def evaluation_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
+    """EVALUATION, between two steps; nothing when the scenario has none."""
+    if scenario.evaluation is None:
+        return ()
+    return _renumbered(_template(scenario, scenario.evaluation, device).parts(scenario.evaluation.batch, scenario.seq))
+
+
+def evaluation_marks(scenario: Scenario, device: Device, granularity: int) -> Marks | None:
+    """The marks of these parts, without making them; None when the scenario has none."""
+    if scenario.evaluation is None:
+        return None
+    template = _template(scenario, scenario.evaluation, device)
+    return template.marks(scenario.evaluation.batch, scenario.seq, granularity)
+
+
+def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Template:
+    evaluated = replace(
+        scenario,
+        batch=evaluation.batch,
+        grad_accum=1,
+        optimizer="",  # nothing is optimised: no step has this key
+        checkpointing=Checkpointing.OFF,
+        lora=replace(scenario.lora, dropout=0.0),
+    )
+    if evaluation.accumulate > _FEW_STEPS:
+        return _run(evaluated, evaluation.accumulate, device)
+    return structured(evaluated, device, lambda probe: _run(probe, evaluation.accumulate, device))
+
+
+def _run(scenario: Scenario, steps: int, device: Device) -> Template:
+    """The last of `steps` steps whose logits are gathered; 0 steps gather nothing."""
+    t = new_tape(scenario, device)
+    t.training = False
+    t.enter(Phase.EVALUATION)
+    with t.no_grad():
+        model = CausalModel(t, scenario)
+        t.leaves.clear()
+        _last_step(t, model, scenario, steps)
+    return t.script.template(scenario.batch, scenario.seq)
+
+
+def _last_step(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
+    gathers = steps > 0
+    earlier = _gathered(t, s, steps - 1, "gathered before") if steps > 1 else []
+    # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered
+    variables = _gathered(t, s, 1, "of the step before") if steps > 2 else []
+    batch = [t.new((s.batch, s.seq), INT64, what) for what in ("input_ids", "labels")]
+    outputs = _call(t, model, s)
+    del variables
+    whole = _gathered(t, s, steps, "gathered") if steps > 1 else [outputs.logits, batch[1]] if gathers else []
+    del earlier
+    if not t.cuda and whole and whole[0] is not None and whole[0].kind is BFLOAT16:
+        # trainer_pt_utils.py nested_numpify: NumPy has no bfloat16
+        whole.append(_logits(t, s, steps, FLOAT32, "logits for NumPy"))
+    del whole, outputs, batch
+
+
+def _gathered(t: Tape, s: Scenario, steps: int, what: str) -> list[Tensor | None]:
+    """Logits and labels of `steps` steps."""
+    return [
+        _logits(t, s, steps, logits_kind(s), f"logits {what}"),
+        t.new((steps * s.batch, s.seq), INT64, f"labels {what}"),
+    ]
+
+
+def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:
+    made = t.new((steps * s.batch, s.seq, s.architecture.vocab), kind, label)
+    assert made.storage is not None
+    t.script.name(made.storage.block, Component.LOGITS)
+    return made
+
+
+def logits_kind(scenario: Scenario) -> Kind:
+    """The element type of the logits that a training step's model returns."""
+    stack = scenario.stack
+    wide = stack.upcast is Upcast.ALL or (isinstance(stack.autocast, str) and stack.base == "hf-trainer")
+    name = stack.autocast if isinstance(stack.autocast, str) else scenario.dtype.value
+    return FLOAT32 if wide else FLOATS[name]
+
+
+def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
+    """The forward pass; under the Trainer accelerate casts 16-bit outputs to fp32 once autocast is over."""
+    autocast = FLOATS[s.stack.autocast] if isinstance(s.stack.autocast, str) else None
+    with t.casting(autocast):
+        outputs = model.forward(loss=Phase.EVALUATION)
+    if autocast is not None and s.stack.base == "hf-trainer" and outputs.logits is not None:
+        return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
+    return outputs
+
+
+def _renumbered(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts with block numbers that no step has: outputs may be held past its end."""
+    made: list[Part] = []
+    for part in parts:
+        if isinstance(part, Alloc | Free):
+            made.append(part._replace(block=part.block + _FIRST_BLOCK))
+        elif isinstance(part, Repeat):
+            made.append(part._replace(body=_renumbered(part.body)))
+        else:
+            made.append(part)
+    return tuple(made)
