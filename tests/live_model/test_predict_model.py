@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import bitsandbytes
@@ -239,6 +241,21 @@ def test_frozen_parameters_and_unknown_attention_are_told(tmp_path: Path) -> Non
 def test_options_that_are_not_modelled_are_told(model: Any, tmp_path: Path) -> None:
     args = arguments(tmp_path, neftune_noise_alpha=5.0, torch_compile=False)
     assert any("neftune_noise_alpha=5.0" in text for text in describe(model, args, seq=32).warnings)
+
+
+def test_a_fused_head_that_trl_put_into_the_model_is_seen(tmp_path: Path) -> None:
+    """trl 1.16's `add_fused_lm_head` binds such a function to the base model; TRL itself is no dependency."""
+    model = made(method="lora")[1]
+    base = model.get_base_model()
+
+    @wraps(type(base).forward)
+    def fused(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        return type(base).forward(self, *args, **kwargs)
+
+    base.forward = MethodType(fused, base)
+    described = describe(model, arguments(tmp_path, use_liger_kernel=True), seq=32)
+    assert described.scenario.stack.loss is LossKernel.CHUNKED
+    assert any("chunked loss" in text for text in described.warnings)
 
 
 def test_what_cannot_be_predicted_is_refused(model: Any, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ _NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-def keys_of(args: "TrainingArguments") -> dict[str, Any]:
-    """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, loss, clipping."""
+def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
+    """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
+    a trainer may have patched into the base `model`."""
     return {
         "grad_accum": int(args.gradient_accumulation_steps),
         "optimizer": str(getattr(args.optim, "value", args.optim)),
@@ -31,17 +32,35 @@ def keys_of(args: "TrainingArguments") -> dict[str, Any]:
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
             "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
             "outputs": "freed",
-            "loss": _loss(args),
+            "loss": _loss(args, model),
             "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
         },
     }
 
 
-def _loss(args: Any) -> str:
+def _loss(args: Any, model: Any) -> str:
+    """TRL's SFTTrainer computes the loss in chunks, whatever the arguments say of Liger."""
+    if _has_fused_head(model) or _will_fuse_head(args):
+        return "chunked"
     if getattr(args, "use_liger_kernel", False):
         return "liger"
-    chunked = str(getattr(args, "loss_type", "") or "").startswith("chunked")  # TRL's SFTConfig
-    return "chunked" if chunked else "torch"
+    return "chunked" if str(getattr(args, "loss_type", "") or "").startswith("chunked") else "torch"
+
+
+def _has_fused_head(model: Any) -> bool:
+    """Whether TRL has replaced the model's forward (trl 1.16 trainer/utils.py `add_fused_lm_head`)."""
+    forward = vars(model).get("forward")
+    code = getattr(getattr(forward, "__func__", forward), "__code__", None)
+    return code is not None and "fused_lm_head" in code.co_varnames
+
+
+def _will_fuse_head(args: Any) -> bool:
+    """Whether the arguments are an SFTConfig of a TRL whose SFTTrainer will replace the model's forward."""
+    if not any(base.__module__.startswith("trl.") and base.__name__ == "SFTConfig" for base in type(args).__mro__):
+        return False
+    from importlib import import_module
+
+    return hasattr(import_module("trl.trainer.utils"), "add_fused_lm_head")
 
 
 def batch_of(args: "TrainingArguments", batch: int | None) -> int:
@@ -77,13 +96,15 @@ def _kind(reentrant: object) -> bool | str:
     return "reentrant" if reentrant else True
 
 
-def warnings_of(args: "TrainingArguments") -> Iterator[str]:
+def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
     """What the arguments ask for that the prediction leaves out."""
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):
             yield f"training_args.{name}={value!r} is not modelled: {what}"
-    if getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
+    if _loss(args, model) == "chunked":
+        yield "TRL's loss in tiles is predicted as the chunked loss, 1,024 tokens at once"
+    elif getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
         yield "use_liger_kernel: the fused loss is modelled, Liger's other kernels are not; they need less, not more"
     if getattr(args, "world_size", 1) > 1:
         yield f"{args.world_size} processes: one GPU with a whole model is predicted, without buckets for gradients"

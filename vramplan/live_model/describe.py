@@ -54,7 +54,8 @@ def describe(
     method than LoRA, an optimizer whose states are not known, a quantised model without adapters.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    keys, config = keys_of(args), config_of(base)
+    config = config_of(base)
+    keys = keys_of(args, base)
     quant = quant_of(base)
     dtype, upcast, mixed = dtypes_of(base)
     attention, unknown_attention = attention_of(base)
@@ -75,7 +76,7 @@ def describe(
     }
     method, lora, warnings = _method(model, common, peft_config, quantized=quant["type"] != "none")
     scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
-    return Described(scenario, (*warnings_of(args), *mixed, *unknown_attention, *warnings, *unmatched))
+    return Described(scenario, (*warnings_of(args, base), *mixed, *unknown_attention, *warnings, *unmatched))
 
 
 def _own_card() -> str:
