@@ -1,6 +1,7 @@
-"""Predicts every published GPU measurement in reports/public and renders the errors: `make accuracy`.
+"""Predicts every published GPU measurement, and our own, and renders the errors: `make accuracy`.
 
-Run `python benchmarks/accuracy.py [--engine analytic] [--engine trace]`; writes reports/accuracy.{md,json}.
+Run `python benchmarks/accuracy.py [--engine analytic] [--engine trace]`; writes reports/accuracy.{md,json}, and with
+both engines vramplan/catalog/engine_errors.json, by which a verdict is `tight`.
 """
 
 import argparse
@@ -12,27 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import vramplan
+from vramplan.files import write_whole
 from vramplan.ledger import Phase
-from vramplan.record import Prediction
+from vramplan.record import Outcome, Prediction, Record, load_result
 from vramplan.scenario_file import scenario_from_mapping
 
 REPORTS = Path(__file__).parent.parent / "reports"
 PUBLIC = REPORTS / "public"
+RECORDS = REPORTS / "records"
+ENGINE_ERRORS = Path(vramplan.__file__).parent / "catalog" / "engine_errors.json"
 TRAINING = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.STEP)
 
 
-def _allocated(*phases: Phase) -> Callable[[Prediction], int]:
+def _allocated(*phases: Phase) -> Callable[[Prediction | Record], int]:
     return lambda p: max(p.ledger.allocated(phase) for phase in phases)
 
 
 #: What each published number is compared with (reports/public/README.md defines them).
-METRICS: Mapping[str, Callable[[Prediction], int]] = {
+METRICS: Mapping[str, Callable[[Prediction | Record], int]] = {
     "train_peak_allocated": _allocated(*TRAINING),
     "train_peak_reserved": lambda p: max(p.reserved.values()),
     "forward_peak": _allocated(Phase.FORWARD, Phase.LOSS),
     "backward_peak": _allocated(Phase.BACKWARD),
     "step_peak": _allocated(Phase.STEP),
 }
+#: What a verdict compares with a budget. Published measurements tell the part inside the allocator, our records all.
+DEVICE = "device"
+JUDGED = ("train_peak_reserved", DEVICE)
 #: The 4080 harness reports its phases for the first step and cumulatively: another quantity.
 NOT_COMPARED = {("rtx4080", "forward_peak"), ("rtx4080", "backward_peak")}
 
@@ -79,6 +86,47 @@ def errors(engine: str) -> Iterator[Error]:
                 yield Error(row["id"], row["set"], row["fit"], row["group"], engine, metric, measured, predicted)
 
 
+def recorded(engine: str, directory: Path) -> Iterator[Error]:
+    """Every number of the CUDA training runs in a directory of records against the engine's prediction."""
+    for path in sorted(directory.rglob("*.json")):
+        found = load_result(path)
+        if not isinstance(found, Record) or found.device != "cuda" or found.outcome is not Outcome.OK:
+            continue
+        if not found.scenario.method.trains:
+            continue
+        prediction = vramplan.predict(found.scenario, engine)
+        whole = {**METRICS, DEVICE: lambda p: max(p.reserved.values()) + p.context}
+        for metric, read in whole.items():
+            name = path.relative_to(directory).with_suffix("").as_posix()
+            group = found.scenario.name or name
+            yield Error(name, found.scenario.gpu, "exact", group, engine, metric, read(found), read(prediction))
+
+
+def engine_errors(found: Iterable[Error]) -> dict[str, dict[str, float | int | str]]:
+    """For each engine the interval of its errors, as `vramplan.predict.verdict.ErrorInterval` defines it."""
+    judged = [error for error in found if error.fit == "exact" and error.metric in JUDGED]
+    whole = {(error.engine, error.row) for error in judged if error.metric == DEVICE}
+    judged = [e for e in judged if e.metric == DEVICE or (e.engine, e.row) not in whole]
+    return {
+        engine: _interval([error for error in judged if error.engine == engine])
+        for engine in dict.fromkeys(error.engine for error in judged)
+    }
+
+
+def _interval(judged: list[Error]) -> dict[str, float | int | str]:
+    means = _means(judged)
+    low, *_, high = statistics.quantiles(means, n=20, method="inclusive")
+    cards = ", ".join(sorted({error.set for error in judged}))
+    return {
+        "low": round(low / 100, 4),
+        "high": round(high / 100, 4),
+        "configurations": len(means),
+        "runs": len(judged),
+        "origin": f"{len(means)} configurations ({len(judged)} runs) measured on {cards}; "
+        f"extremes {min(means):+.1f} % and {max(means):+.1f} %; reports/accuracy.json",
+    }
+
+
 def _predict(scenario: Mapping[str, Any], engine: str) -> Prediction:
     config = json.loads((PUBLIC / "models" / f"{scenario['model']}.json").read_text())
     named = {**config, "_name_or_path": scenario["model"]}
@@ -87,12 +135,16 @@ def _predict(scenario: Mapping[str, Any], engine: str) -> Prediction:
 
 def summarize(found: Iterable[Error]) -> Summary:
     """Mean, median and worst of the absolute errors, in per cent; the worst keeps its sign."""
+    means = _means(found)
+    absolute = [abs(value) for value in means]
+    return Summary(len(means), statistics.fmean(absolute), statistics.median(absolute), max(means, key=abs))
+
+
+def _means(found: Iterable[Error]) -> list[float]:
     groups: dict[str, list[float]] = {}
     for error in found:
         groups.setdefault(error.group, []).append(error.percent)
-    means = [statistics.fmean(values) for values in groups.values()]
-    absolute = [abs(value) for value in means]
-    return Summary(len(means), statistics.fmean(absolute), statistics.median(absolute), max(means, key=abs))
+    return [statistics.fmean(values) for values in groups.values()]
 
 
 def render(found: list[Error]) -> str:
@@ -130,10 +182,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engine", action="append", choices=["analytic", "trace"])
     engines = parser.parse_args().engine or ["analytic", "trace"]
-    found = [error for engine in engines for error in errors(engine)]
+    found = [error for engine in engines for error in (*errors(engine), *recorded(engine, RECORDS))]
     page = render(found)
     (REPORTS / "accuracy.md").write_text(page)
     (REPORTS / "accuracy.json").write_text(json.dumps([asdict(error) for error in found], indent=0) + "\n")
+    if len(engines) == 2:
+        write_whole(ENGINE_ERRORS, json.dumps(engine_errors(found), indent=1) + "\n")
     print(page[: page.index("| row |")])
 
 

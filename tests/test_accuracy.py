@@ -1,10 +1,18 @@
 """The closed form on published GPU measurements: the headline of the README, held."""
 
 import importlib.util
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+import vramplan
+from vramplan.predict.verdict import ERROR
+from vramplan.record import Outcome, Record, save_result
+from vramplan.scenario import Scenario
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "accuracy.py"
 
@@ -42,3 +50,52 @@ def test_predictions_stay_as_near_to_real_gpus_as_the_readme_says(
     assert summary.configurations >= 20
     assert summary.mean <= mean
     assert abs(summary.worst) <= worst
+
+
+def test_the_interval_of_a_tight_verdict_is_what_the_committed_errors_say(accuracy: ModuleType) -> None:
+    rows = json.loads((accuracy.REPORTS / "accuracy.json").read_text())
+    expected = accuracy.engine_errors(accuracy.Error(**row) for row in rows)
+    assert json.loads(accuracy.ENGINE_ERRORS.read_text()) == expected
+    assert {engine: interval._asdict() for engine, interval in ERROR.items()} == {
+        engine: {name: facts[name] for name in ("low", "high", "origin")} for engine, facts in expected.items()
+    }
+
+
+def test_the_interval_leaves_out_one_in_twenty_on_either_side(accuracy: ModuleType) -> None:
+    # 41 configurations from -20 % to +20 %, one per cent apart: the 5th percentile is the third of them, -18 %
+    rows = [row(accuracy, f"row {i}", measured=100, predicted=100 + i) for i in range(-20, 21)]
+    # a second run of the configuration at +20 %, averaged with it to +15 %, and one that only resembles the stack
+    rows += [row(accuracy, "row 20", measured=100, predicted=110), row(accuracy, "row 0", fit="version", predicted=900)]
+    found = accuracy.engine_errors(rows)["analytic"]
+    # sorted: ..., 15, 15, 16, 17, 18, 19; the third from above is 17
+    assert (found["low"], found["high"]) == (-0.18, 0.17)
+    assert (found["configurations"], found["runs"]) == (41, 42)
+    assert found["origin"] == (
+        "41 configurations (42 runs) measured on t4; extremes -20.0 % and +19.0 %; reports/accuracy.json"
+    )
+
+
+def row(accuracy: ModuleType, name: str, *, measured: int = 100, predicted: int, fit: str = "exact") -> Any:
+    return accuracy.Error(name, "t4", fit, name, "analytic", "train_peak_reserved", measured, predicted)
+
+
+def test_our_own_records_count_with_what_the_process_held_on_the_card(accuracy: ModuleType, tmp_path: Path) -> None:
+    predicted = vramplan.predict(Scenario.load("qwen2.5-0.5b", seq=64, gpu="t4"))
+    shared = ("device", "scenario", "parameters", "bits_per_parameter", "ledger", "reserved")
+    measured = Record(
+        engine="measure",
+        outcome=Outcome.OK,
+        environment={"device": "cuda"},
+        timings={},
+        **{name: getattr(predicted, name) for name in shared},
+    )
+    save_result(measured, tmp_path / "cuda" / "one.json")
+    save_result(replace(measured, device="cpu", reserved={}), tmp_path / "on-cpu.json")
+    save_result(replace(measured, outcome=Outcome.OOM), tmp_path / "failed.json")
+    found = list(accuracy.recorded("analytic", tmp_path))
+    assert {(error.row, error.set, error.percent) for error in found} == {("cuda/one", "t4", 0.0)}
+    device = next(error for error in found if error.metric == "device")
+    assert device.measured == max(predicted.reserved.values()) + predicted.context
+    # the same run's reserved part is not counted beside it
+    judged = [*found, row(accuracy, "another", predicted=101)]
+    assert accuracy.engine_errors(judged)["analytic"]["runs"] == 2

@@ -54,6 +54,17 @@ def test_tight_is_the_measured_error(need: int) -> None:
     assert ERROR["analytic"].origin
 
 
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.99, 1.0, 1.06, 1.2])
+def test_the_answer_is_that_of_the_capped_replays(need: int, share: float) -> None:
+    run = forecast(Scenario.load("llama-2-7b", **SEVEN_B), "cuda").timeline
+    room, error = int(need * share), ERROR["analytic"]
+    capped = replay(run.parts, budget=room)
+    fits = capped.oom is None
+    surely = replay(run.parts, budget=int(room * (1 + (error.low if fits else error.high)))).oom is None
+    word = {(True, True): "fits", (False, False): "does not fit"}.get((fits, surely), "tight")
+    assert verdict(room) == (fits, word, room - (capped.reserved if fits else need))
+
+
 def test_freeing_cached_segments_counts_as_fitting() -> None:
     """Load leaves segments that later phases cannot all use: a capped run frees them."""
     run = forecast(Scenario.load("qwen2.5-1.5b", **SEVEN_B), "cuda").timeline
