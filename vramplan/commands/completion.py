@@ -9,7 +9,7 @@ EXAMPLES = """\
   source <(vramplan completion bash)
   vramplan completion zsh > ~/.zfunc/_vramplan
   vramplan completion fish > ~/.config/fish/completions/vramplan.fish"""
-_PATHS = frozenset({"target", "targets", "sides", "out"})
+_PATHS = frozenset({"target", "targets", "sides", "out", "file", "scenario"})
 SHELLS = ("bash", "zsh", "fish")
 
 

@@ -55,12 +55,17 @@ def _has_fused_head(model: Any) -> bool:
 
 
 def _will_fuse_head(args: Any) -> bool:
-    """Whether the arguments are an SFTConfig of a TRL whose SFTTrainer will replace the model's forward."""
-    if not any(base.__module__.startswith("trl.") and base.__name__ == "SFTConfig" for base in type(args).__mro__):
+    """Whether the arguments are for a TRL whose SFTTrainer will replace the model's forward."""
+    if not for_sft_trainer(args):
         return False
     from importlib import import_module
 
     return hasattr(import_module("trl.trainer.utils"), "add_fused_lm_head")
+
+
+def for_sft_trainer(args: Any) -> bool:
+    """Whether the arguments are TRL's SFTConfig."""
+    return any(base.__module__.startswith("trl.") and base.__name__ == "SFTConfig" for base in type(args).__mro__)
 
 
 def batch_of(args: "TrainingArguments", batch: int | None) -> int:
