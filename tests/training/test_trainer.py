@@ -13,12 +13,14 @@ from vramplan.ledger import TRAINING_PHASES, Ledger, Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
-from vramplan.training.batch import make_batches
+from vramplan.training.batch import make_batches, make_evaluation_batch
 from vramplan.training.build import build_model
+from vramplan.training.inference import keep_packing
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.optimizers import LEARNING_RATE
 from vramplan.training.prepare import prepare
 from vramplan.training.run import set_up
+from vramplan.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -45,11 +47,21 @@ SCENARIOS = {
 }
 
 
+#: Evaluations: the loss alone, logits of one step and of three gathered, in 16 bits and in the fp32 of autocast.
+EVALUATIONS = {
+    "loss-alone": {"eval": {"batch": 4}},
+    "one-step": {"eval": {"batch": 2, "accumulate": 1}, "stack": {"base": "hf-trainer", "autocast": False}},
+    "three-steps": {"eval": {"batch": 3, "accumulate": 3}},
+    "16-bit-logits": {"method": "lora", "eval": {"batch": 3, "accumulate": 3}, "stack": {"autocast": False}},
+}
+
+
 @dataclass
 class Run:
     losses: list[float]
     ledger: Ledger
     dataset: int
+    evaluated: float = 0.0
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -68,13 +80,36 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
         return self.rows[index % len(self.rows)]
 
 
+class EvaluationRows(Dataset[dict[str, torch.Tensor]]):
+    """The rows of our evaluation's batch, as often as it is evaluated."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        assert scenario.evaluation is not None
+        vocabulary, samples = int(scenario.model.config["vocab_size"]), scenario.evaluation.batch
+        batch = make_evaluation_batch(scenario, samples, vocabulary, CPU)
+        self.rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+        self.times = max(1, scenario.evaluation.accumulate)
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.times
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.rows[index % len(self.rows)]
+
+
 class WatchedTrainer(Trainer):
     """The real Trainer; the overrides only say where a phase begins and write down each loss."""
+
+    evaluated = 0.0
 
     def watch(self, meter: Meter) -> None:
         self.meter, self.losses = meter, []
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        causal.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: meter.enter(Phase.LOSS))
+        causal.get_output_embeddings().register_forward_pre_hook(self.enter_loss)
+
+    def enter_loss(self, head: Any, inputs: Any) -> None:
+        if head.training:
+            self.meter.enter(Phase.LOSS)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self.meter.enter(Phase.FORWARD)
@@ -84,8 +119,15 @@ class WatchedTrainer(Trainer):
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().compute_loss(*args, **kwargs)
-        self.meter.enter(Phase.BACKWARD)
+        if self.model.training:
+            self.meter.enter(Phase.BACKWARD)
         return loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self.meter.enter(Phase.EVALUATION)
+        output = super().evaluation_loop(*args, **kwargs)
+        self.evaluated = output.metrics["eval_loss"]
+        return output
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self.meter.enter(Phase.STEP)
@@ -97,7 +139,7 @@ def arguments(scenario: Scenario, folder: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
-        bf16=True,
+        bf16=scenario.stack.autocast == "bfloat16",
         per_device_train_batch_size=scenario.batch,
         gradient_accumulation_steps=scenario.grad_accum,
         gradient_checkpointing=checkpointing != "false",
@@ -112,24 +154,45 @@ def arguments(scenario: Scenario, folder: Path) -> TrainingArguments:
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        **evaluation_arguments(scenario),
     )
+
+
+def evaluation_arguments(scenario: Scenario) -> dict[str, Any]:
+    if scenario.evaluation is None:
+        return {}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "per_device_eval_batch_size": scenario.evaluation.batch,
+        "eval_accumulation_steps": scenario.evaluation.accumulate or None,
+        "prediction_loss_only": not scenario.evaluation.accumulate,
+    }
 
 
 def theirs(scenario: Scenario, folder: Path) -> Run:
     meter = CpuMeter(vocab=512)
     with meter:
         model = prepare(build_model(scenario, CPU, meter), scenario, meter)
-        trainer = WatchedTrainer(model=model, args=arguments(scenario, folder), train_dataset=Rows(scenario))
+        keep_packing(model)
+        trainer = WatchedTrainer(
+            model=model,
+            args=arguments(scenario, folder),
+            train_dataset=Rows(scenario),
+            eval_dataset=EvaluationRows(scenario) if scenario.evaluation else None,
+            compute_metrics=lambda predictions: {},
+        )
         trainer.watch(meter)
         trainer.train()
     micro = [float(loss) for loss in trainer.losses]
     steps = [sum(micro[i : i + scenario.grad_accum]) for i in range(0, len(micro), scenario.grad_accum)]
-    return Run(steps, meter.ledger(), dataset_bytes(scenario))
+    return Run(steps, meter.ledger(), dataset_bytes(scenario), trainer.evaluated)
 
 
 def dataset_bytes(scenario: Scenario) -> int:
     """The Trainer's dataset lies in CPU memory too: tokens and labels, 8 bytes each. Our loop has none."""
-    return 2 * 8 * scenario.tokens * scenario.grad_accum
+    evaluated = scenario.evaluation.batch * scenario.seq if scenario.evaluation else 0
+    return 2 * 8 * (scenario.tokens * scenario.grad_accum + evaluated)
 
 
 def ours(scenario: Scenario) -> Run:
@@ -137,7 +200,25 @@ def ours(scenario: Scenario) -> Run:
     with meter:
         workload = set_up(scenario, CPU, meter)
         losses = [float(workload.run()) for _ in range(STEPS)]
-    return Run(losses, meter.ledger(), 0)
+    assert isinstance(workload, TrainingStep)
+    evaluated = 0.0 if scenario.evaluation is None else float(workload.evaluation_losses.mean())
+    return Run(losses, meter.ledger(), 0, evaluated)
+
+
+@pytest.fixture(scope="module", params=EVALUATIONS)
+def evaluated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    keys = {"model": LLAMA, "load": "random", "lora": {"rank": 8}, "batch": 2, "seq": 64}
+    scenario = scenario_from_mapping({**keys, **EVALUATIONS[request.param]})
+    return ours(scenario), theirs(scenario, tmp_path_factory.mktemp("evaluation"))
+
+
+def test_an_evaluation_is_the_trainers(evaluated: tuple[Run, Run]) -> None:
+    own, trainer = evaluated
+    assert own.losses == pytest.approx(trainer.losses, rel=1e-5)
+    assert own.evaluated == pytest.approx(trainer.evaluated, rel=1e-5)
+    for phase in (*TRAINING_PHASES, Phase.EVALUATION):
+        expected = trainer.ledger.allocated(phase) - trainer.dataset
+        assert own.ledger.allocated(phase) == pytest.approx(expected, rel=0.01), phase
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
