@@ -15,12 +15,12 @@ from vramplan.allocator.machine import Machine
 from vramplan.allocator.pool import ADDRESS
 from vramplan.allocator.program import Loop
 from vramplan.allocator.result import Growth
+from vramplan.ledger import Phase
 
 MEMORY = 32  # rounds remembered: longer cycles are not found
 PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
-Sketch = tuple[str, int, int, int]
-State = tuple[list[int], list[int]]
+State = tuple[Phase, list[int], list[int]]
 
 
 class _Before(NamedTuple):
@@ -44,7 +44,7 @@ class CycleFinder:
         self._machine = machine
         self._loop = loop
         self._step = step  # by how much a round's name grows from one round to the next
-        self._seen: dict[Sketch, _Before | None] = {}
+        self._seen: dict[int, _Before | None] = {}  # by bytes cached
         self.watching = loop.closed and loop.times > 3
 
     def skip(self, i: int) -> int:
@@ -53,12 +53,11 @@ class CycleFinder:
         machine.gauge.settle()
         # equal states have this in common; a whole state is written down only when that has come back
         cached = machine.driver.reserved - machine.gauge.allocated
-        sketch = (machine.gauge.phase.value, cached, machine.small.largest(), machine.large.largest())
-        known = sketch in self._seen
-        before = self._seen.pop(sketch, None)
+        known = cached in self._seen
+        before = self._seen.pop(cached, None)
         now = self._counters(i) if known else None
         if now is None or before is None or before.state != now.state:
-            self._seen[sketch] = now
+            self._seen[cached] = now
             if len(self._seen) > MEMORY:
                 del self._seen[next(iter(self._seen))]
             self.watching = i < PATIENCE
@@ -75,7 +74,7 @@ class CycleFinder:
         return _Before(
             i, tuple(gauge.held), gauge.allocated, driver.reserved,
             driver.calls, machine.retries, driver.top, len(machine.growth),
-            (machine.small.state(), machine.large.state()),
+            (gauge.phase, machine.small.state(), machine.large.state()),
         )  # fmt: skip
 
     def _affordable(self, before: _Before, now: _Before, times: int) -> int:

@@ -8,7 +8,6 @@ event, so the time follows the depth, and what counts is the time of one event.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from vramplan.allocator.cycle import CycleFinder
 from vramplan.allocator.machine import Machine, Refused
@@ -34,15 +33,9 @@ def replay(parts: Iterable[Part] | Program, *, budget: int | None = None, expand
     return machine.result(None)
 
 
-class _Round(NamedTuple):
-    """One round of a body."""
-
-    name: int
-    """tells it from all others"""
-    frames: tuple[dict[int, Block], ...]
-    """the blocks in use that it took, by number, behind those of the rounds around it"""
-    event: int
-    """how many events came before"""
+#: One round of a body: a name that tells it from all others; the blocks in use that it took, by number, behind those of
+#: the rounds around it; how many events came before.
+_Round = tuple[int, tuple[dict[int, Block], ...], int]
 
 
 class _Run:
@@ -55,7 +48,7 @@ class _Run:
 
     def program(self, program: Program) -> None:
         """Run everything."""
-        self._body(program.body, _Round(0, ({},), 0))
+        self._body(program.body, (0, ({},), 0))
 
     def _body(self, body: tuple[Step, ...], round_: _Round) -> None:
         for step in body:
@@ -66,7 +59,7 @@ class _Run:
             elif type(step) is Mark and step.phase:
                 self._machine.gauge.enter(step.phase)
             else:
-                self._machine.release(round_.event + step.event)  # type: ignore[union-attr]
+                self._machine.release(round_[-1] + step.event)  # type: ignore[union-attr]
 
     def _loop(self, loop: Loop, outside: _Round) -> None:
         rounds = self._rounds(loop, outside)
@@ -87,7 +80,7 @@ class _Run:
                 i += cycles.skip(i)
             own = name + step * (loop.times - i if loop.reverse else i + 1)
             frame = known.setdefault(own, {})
-            yield _Round(own, (*frames, frame), event + loop.event + i * loop.events)
+            yield own, (*frames, frame), event + loop.event + i * loop.events
             if not frame:
                 del known[own]
             i += 1
@@ -101,21 +94,19 @@ class _Run:
                 sizes, shelves, least = large if kind & LARGE else small
                 if kind < GIVE_SMALL:
                     i = bisect_left(sizes, size)
-                    while i < len(sizes):
-                        have = sizes[i]
-                        shelf = shelves[have]
-                        if shelf:
-                            block = shelf.pop(0)
-                            if expandable:
-                                block = expandable[kind].prefer(block)
-                                have = block[SIZE]
-                            block[FREE] = False
-                            break
-                        del sizes[i], shelves[have]
-                    else:
+                    try:
+                        while not (shelf := shelves[have := sizes[i]]):
+                            del sizes[i], shelves[have]
+                    except IndexError:  # no shelf is left
                         gauge.allocated = allocated
                         block = self._grow(run, kind, number, size, event, offset)
                         have = block[SIZE]
+                    else:
+                        block = shelf.pop(0)
+                        if expandable:
+                            block = expandable[kind].prefer(block)
+                            have = block[SIZE]
+                        block[FREE] = False
                     here[number] = block
                     rest = have - size
                     if rest < least:
