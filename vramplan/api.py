@@ -59,15 +59,13 @@ def predict_model(
 
     What a scenario cannot say is among the prediction's warnings: modules_to_save, several adapters, custom modules.
     Raises a UsageError for what cannot be predicted: other quantisations than bitsandbytes', other peft methods than
-    LoRA, unknown optimizers; CannotRun without transformers.
+    LoRA, unknown optimizers.
 
         prediction = vramplan.predict_model(model, TrainingArguments(bf16=True), batch=2, seq=2048, gpu="rtx4090")
         print(prediction.ledger.peak, prediction.warnings)
     """
     from vramplan.live_model.describe import check_against_model, describe
-    from vramplan.measure.environment import require_libraries
 
-    require_libraries()
     described = describe(model, training_args, batch=batch, seq=seq, peft_config=peft_config, gpu=gpu)
     prediction = predict(described.scenario, engine, device=device, budget=budget, reserve=reserve)
     own = check_against_model(prediction, model)

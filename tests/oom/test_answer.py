@@ -60,6 +60,18 @@ def test_a_larger_batch_than_planned_is_recognised() -> None:
     found = held_against(log(message(4 * LOGITS), IN_LOSS))
     assert found.tokens is not None
     assert (found.tokens.seen, found.tokens.planned) == (4 * 4096, 4096)
+    # what would save enough is asked of the batch as it was
+    assert (found.scenario.seq, found.ran.seq) == (2048, 4 * 2048)
+    (sequence,) = [saving for saving in found.savings if saving.name == "sequence"]
+    assert sequence.label.endswith("instead of 8,192")
+
+
+@pytest.mark.parametrize("requested", [LOGITS // 2, LOGITS // 4])
+def test_a_smaller_request_is_no_smaller_batch(requested: int) -> None:
+    """16-bit logits of the planned batch are half of LOGITS; a part of them is no batch of its own."""
+    found = held_against(log(message(requested), IN_LOSS))
+    assert found.tokens is None
+    assert found.ran == SCENARIO
 
 
 def test_savings_are_predictions_of_the_changed_scenario_and_enough_where_they_say_so() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from vramplan.advice import Advice, advise
 from vramplan.allocator import OutOfMemory, replay
 from vramplan.allocator.rules import block_size
@@ -65,16 +67,19 @@ class Against:
     """Bytes allocated at that phase's high-water mark."""
     observed: int
     """Bytes that were allocated, with the failed request."""
-    held: int
-    """Bytes on the card that the prediction needs in all, context included."""
-    budget: int
-    """What the process could have held, context included."""
     fails_at: OutOfMemory | None
     """The request that the prediction expects to fail in the same room; None when it expects the run to fit."""
     candidates: tuple[Candidate, ...]
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None
-    """When the request is for logits, of another number of tokens than the scenario's."""
+    """When the request is for logits, of more tokens than the scenario's."""
+    ran: Scenario
+    """The scenario as it ran: with samples as long as the failed request tells, where it tells; what follows is of
+    it."""
+    held: int
+    """Bytes on the card that its prediction needs in all, context included."""
+    budget: int
+    """What the process could have held, context included."""
     needed: int
     """Bytes to save: what was lacking, or what the predicted peak has more than the allocator could have."""
     savings: tuple[Saving, ...]
@@ -108,6 +113,7 @@ class Against:
                 for found in self.candidates
             ],
             "tokens": {"seen": self.tokens.seen, "planned": self.tokens.planned} if self.tokens else None,
+            "ran": self.ran.to_mapping(),
             "needed": self.needed,
             "savings": [
                 {name: getattr(saving, name) for name in ("name", "label", "saves", "enough", "cost")}
@@ -149,25 +155,33 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     target = card(scenario)
     budget = shortage.room + (target.context if target else 0)
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
-    held = max(prediction.reserved.values()) + prediction.context
-    needed = max(shortage.lacking, prediction.ledger.peak - shortage.room)
-    found = candidates(timeline.parts, shortage.requested, where)
+    tokens = _tokens(scenario, shortage.requested, where, component)
+    ran = _as_it_ran(scenario, tokens)
+    seen = prediction if ran is scenario else foresee(ran).prediction
+    held = max(seen.reserved.values()) + seen.context
+    needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
     return Against(
         scenario=scenario,
         predicted_phase=where,
         predicted=prediction.ledger.allocated(where),
         observed=(shortage.allocated + shortage.requested).bytes,
+        fails_at=replay(timeline.parts, budget=shortage.room).oom,
+        candidates=candidates(timeline.parts, shortage.requested, where),
+        tokens=tokens,
+        ran=ran,
         held=held,
         budget=budget,
-        fails_at=replay(timeline.parts, budget=shortage.room).oom,
-        candidates=found,
-        tokens=None
-        if any(one.phase is where for one in found)
-        else _tokens(scenario, shortage.requested, where, component),
         needed=needed,
-        savings=tuple(savings(scenario, needed)),
-        advice=advise(scenario, Limit(max(min(budget, held - shortage.lacking), 1))),
+        savings=tuple(savings(ran, needed)),
+        advice=advise(ran, Limit(max(min(budget, held - shortage.lacking), 1))),
     )
+
+
+def _as_it_ran(scenario: Scenario, tokens: Tokens | None) -> Scenario:
+    """The scenario with samples as long as the failed request tells; itself where it tells of none."""
+    if tokens is None or tokens.seen % scenario.batch:
+        return scenario
+    return replace(scenario, seq=tokens.seen // scenario.batch)
 
 
 def candidates(parts: Iterable[Part], requested: Printed, phase: Phase) -> tuple[Candidate, ...]:
@@ -195,19 +209,24 @@ def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Iterator[
 
 
 def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Component | None) -> Tokens | None:
-    """The whole number of tokens whose logits, in fp32 or 16 bits, have the size of the request.
+    """The number of tokens, larger than the scenario's, whose logits in fp32 or 16 bits have the size of the request.
 
     Only asked where the stack says that it was for logits: any size is some number of tokens.
     """
     if component is not Component.LOGITS or phase not in (Phase.LOSS, Phase.BACKWARD):
         return None
-    vocab = scenario.architecture.vocab
-    for dtype, element in (("fp32", 4), (scenario.compute_dtype.value, scenario.compute_dtype.bytes)):
-        row = vocab * element
-        possible = range(-(-requested.low // row), requested.high // row + 1)
-        if possible and possible[-1] and scenario.tokens not in possible:
+    row = scenario.architecture.vocab
+    elements = {"fp32": 4, scenario.compute_dtype.value: scenario.compute_dtype.bytes}
+    possible = {
+        dtype: range(-(-requested.low // (row * element)), requested.high // (row * element) + 1)
+        for dtype, element in elements.items()
+    }
+    if any(scenario.tokens in counts for counts in possible.values()):
+        return None
+    for dtype, counts in possible.items():
+        if counts and counts[-1] > scenario.tokens:
             # Of the numbers that print alike, the one with the most factors of two: batches are padded to such.
-            return Tokens(max(possible, key=lambda n: n & -n), scenario.tokens, dtype)
+            return Tokens(max(counts, key=lambda n: n & -n), scenario.tokens, dtype)
     return None
 
 

@@ -164,12 +164,10 @@ def _request(against: Against) -> str:
     if here:
         return f"allocations of that size in the scenario: {_candidates(here)}"
     if against.tokens is not None:
-        t, batch = against.tokens, against.scenario.batch
-        than = "larger" if t.seen > t.planned else "smaller"
-        again = f"; ask again with --seq {t.seen // batch}" if t.seen % batch == 0 else ""
+        t = against.tokens
         return (
             f"as {t.dtype} logits the request is about {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch"
-            f" was {than} than planned{again}"
+            " was larger than planned"
         )
     if against.candidates:
         return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
@@ -224,7 +222,9 @@ def _changes(against: Against, page: Page) -> list[list[str]]:
         lines = table([head, *rows], left=(0, 2, 3))
         if not page.fits(lines):
             lines = table([row[:3] for row in (head, *rows)], left=(0, 2))
-        title = f"single changes to the scenario ({human(against.needed)} are to be saved):"
+        ran = against.ran
+        longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
+        title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
         blocks.append([*page.wrap(title, indent="  "), *lines])
     for i, advice in enumerate(against.advice):
         what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
