@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from vramplan.ledger import TRAINING_PHASES, Ledger, Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
+from vramplan.scenario_file import read_scenarios, scenario_from_mapping
 from vramplan.training.batch import make_batches, make_evaluation_batch
 from vramplan.training.build import build_model
 from vramplan.training.inference import keep_packing
@@ -46,6 +46,9 @@ SCENARIOS = {
     "gpt2": {"model": GPT2, "lora": {"targets": ["c_attn"]}, "batch": 2, "seq": 64, "optimizer": "lion_32bit"},
 }
 
+
+#: The recipe that tutorials print, on a small model: its own file, read by its own keys.
+RECIPE = Path(__file__).parents[2] / "scenarios" / "tiny" / "llama-recipe.yaml"
 
 #: Evaluations: the loss alone, logits of one step and of three gathered, in 16 bits and in the fp32 of autocast.
 EVALUATIONS = {
@@ -217,6 +220,18 @@ def test_an_evaluation_is_the_trainers(evaluated: tuple[Run, Run]) -> None:
     assert own.losses == pytest.approx(trainer.losses, rel=1e-5)
     assert own.evaluated == pytest.approx(trainer.evaluated, rel=1e-5)
     for phase in (*TRAINING_PHASES, Phase.EVALUATION):
+        expected = trainer.ledger.allocated(phase) - trainer.dataset
+        assert own.ledger.allocated(phase) == pytest.approx(expected, rel=0.01), phase
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_the_printed_recipe_trains_and_takes_what_the_trainer_takes(tmp_path: Path) -> None:
+    # bfloat16, because accelerate refuses float16 on a CPU; the record of our own loop is in float16
+    (scenario,) = read_scenarios(RECIPE, {"seq": 32, "compute_dtype": "bfloat16"})
+    assert arguments(scenario, tmp_path).optim == "paged_adamw_8bit"
+    own, trainer = ours(scenario), theirs(scenario, tmp_path)
+    assert own.losses == pytest.approx(trainer.losses, rel=0.02)  # each drops out other activations
+    for phase in TRAINING_PHASES:
         expected = trainer.ledger.allocated(phase) - trainer.dataset
         assert own.ledger.allocated(phase) == pytest.approx(expected, rel=0.01), phase
 
