@@ -9,7 +9,7 @@ EXAMPLES = """\
   source <(vramplan completion bash)
   vramplan completion zsh > ~/.zfunc/_vramplan
   vramplan completion fish > ~/.config/fish/completions/vramplan.fish"""
-_PATHS = frozenset({"target", "targets", "sides", "out", "file", "scenario"})
+_PATHS = frozenset({"target", "targets", "sides", "out", "file", "scenario", "data", "lengths", "tokenizer"})
 SHELLS = ("bash", "zsh", "fish")
 
 
