@@ -139,6 +139,7 @@ AXOLOTL = vocabulary(
     },
     several_gpus="""
     deepspeed deepcompile fsdp fsdp_config fsdp_version world_size dp_shard_size dp_replicate_size
-    sequence_parallel_degree context_parallel_size expert_parallel_size tensor_parallel_size heads_k_stride ring_attn_func ray_num_workers
+    sequence_parallel_degree context_parallel_size expert_parallel_size
+    tensor_parallel_size heads_k_stride ring_attn_func ray_num_workers
     """,
 )
