@@ -43,7 +43,7 @@ def test_ledger(model: str, benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_predict(model: str, benchmark: BenchmarkFixture) -> None:
-    """With the replay and the verdict."""
+    """With the replay and the verdict; what loading leaves is known after the first."""
     scenarios = fresh(model)
     benchmark.extra_info["peak_bytes"] = peak_memory(lambda: predict_analytic(next(scenarios)))
     assert benchmark(lambda: predict_analytic(next(scenarios))).reserved

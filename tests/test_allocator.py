@@ -293,6 +293,18 @@ def test_repeats_are_replayed_as_their_events_would_be(
     assert replay(timeline.parts, budget=budget, expandable_segments=expandable) == whole
 
 
+@settings(deadline=None, max_examples=200)
+@given(timelines(), st.integers(0, 9), st.lists(BUDGETS, max_size=3), st.booleans())
+def test_what_goes_on_after_another_program_is_replayed_as_if_written_in_one(
+    timeline: Timeline, cut: int, budgets: list[int | None], expandable: bool
+) -> None:
+    # the beginning is replayed for the first of them and copied for the others
+    program = prepare(timeline.parts[cut:], prepare(timeline.parts[:cut]))
+    for budget in (None, *budgets, None):
+        whole = replay(timeline.parts, budget=budget, expandable_segments=expandable)
+        assert replay(program, budget=budget, expandable_segments=expandable) == whole
+
+
 @settings(deadline=None)
 @given(timelines(), st.booleans())
 def test_what_holds_of_every_replay(timeline: Timeline, expandable: bool) -> None:
@@ -357,10 +369,11 @@ def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
 def test_layers_of_a_real_run_are_replayed_as_their_events_would_be(
     model: str, changes: dict[str, object], expandable: bool
 ) -> None:
-    timeline = forecast(Scenario.load(model, **changes), "cuda").timeline
+    run = forecast(Scenario.load(model, **changes), "cuda")
+    timeline, program = run.timeline, run.program()
     whole = replay(timeline.events(), expandable_segments=expandable)
-    program = prepare(timeline.parts)
-    assert replay(program, expandable_segments=expandable) == whole
+    for _ in range(2):  # the second time from what loading left the first time
+        assert replay(program, expandable_segments=expandable) == whole
     scarce = whole.reserved * 19 // 20
     assert replay(program, budget=scarce, expandable_segments=expandable) == replay(
         timeline.events(), budget=scarce, expandable_segments=expandable

@@ -56,6 +56,12 @@ class Gauge:
         self.phase = Phase.LOAD
         self.highest = 0  # allocated, in this phase so far
 
+    def follow(self, other: "Gauge") -> None:
+        """Go on where another one is."""
+        self._noted, self._now, self._reserved = other._noted.copy(), other._now, other._reserved.copy()
+        self.held, self.allocated = other.held.copy(), other.allocated
+        self.phase, self.highest = other.phase, other.highest
+
     def settle(self) -> None:
         """Note this moment if it is the highest of its phase so far: call where blocks may be given back next."""
         if self.allocated > self.highest:

@@ -3,7 +3,7 @@
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.expandable import ExpandablePool
 from vramplan.allocator.gauge import Gauge
-from vramplan.allocator.pool import Block, Pool
+from vramplan.allocator.pool import ADDRESS, Block, Pool
 from vramplan.allocator.result import Growth, OutOfMemory, Replay
 from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, segment_size
 from vramplan.timeline import Alloc
@@ -12,14 +12,15 @@ from vramplan.timeline import Alloc
 class Refused(Exception):
     """The driver gave no memory for a block, although all cached segments had been given back."""
 
-    def __init__(self, block: int, size: int) -> None:
-        super().__init__(block, size)
-        self.block = block
+    def __init__(self, machine: "Machine", number: int, size: int) -> None:
+        super().__init__(number, size)
+        self.machine = machine
+        self.number = number
         self.size = size
 
-    def report(self, machine: "Machine", requests: list[Alloc]) -> OutOfMemory:
+    def report(self, requests: list[Alloc]) -> OutOfMemory:
         """What was asked, and how the memory stood."""
-        request = requests[self.block]
+        request, machine = requests[self.number], self.machine
         return OutOfMemory(
             phase=machine.gauge.phase,
             label=request.label,
@@ -53,6 +54,18 @@ class Machine:
         self.growth: list[Growth] = []
         self.retries = 0
 
+    def copy(self, budget: int | None) -> "Machine":
+        """The same state under another budget; without expandable segments."""
+        twin = Machine(budget, expandable_segments=False)
+        twin.driver.follow(self.driver)
+        blocks = {**twin.small.follow(self.small), **twin.large.follow(self.large)}
+        twin.gauge.follow(self.gauge)
+        for name, frame in self.frames.items():
+            twin.frames[name] = {number: blocks[block[ADDRESS]] for number, block in frame.items()}
+        twin.growth += self.growth
+        twin.retries = self.retries
+        return twin
+
     def grow(self, pool: Pool, number: int, size: int, event: int) -> Block:
         """A block in use from new memory, nothing cached being large enough; raises `Refused` when there is none."""
         block = pool.grow(size)
@@ -61,7 +74,7 @@ class Machine:
             self.retries += 1
             block = pool.grow(size)
         if block is None:
-            raise Refused(number, size)
+            raise Refused(self, number, size)
         self._note(event)
         return block
 

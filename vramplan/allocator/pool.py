@@ -85,6 +85,19 @@ class Pool:
                 state += [block[ADDRESS] for block in shelf]
         return state
 
+    def follow(self, other: "Pool") -> dict[int, Block]:
+        """Go on where another one is, with blocks of its own, which come back by address."""
+        blocks: dict[int, Block] = {}
+        for address, block in other.segments.items():
+            left = self.segments[address] = blocks[address] = [address, block[SIZE], None, None, block[FREE]]
+            while block := block[RIGHT]:
+                left[RIGHT] = [block[ADDRESS], block[SIZE], left, None, block[FREE]]
+                left = blocks[block[ADDRESS]] = left[RIGHT]
+        self.sizes += other.sizes
+        for size, shelf in other.shelves.items():
+            self.shelves[size] = [blocks[block[ADDRESS]] for block in shelf]
+        return blocks
+
     def copy(self, since: int, until: int, shift: int) -> dict[int, Block]:
         """Copies, `shift` further, of the segments between two addresses, which are wholly in use.
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vramplan.allocator.rules import SMALL_SIZE, block_size
 from vramplan.ledger import Component, Phase
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
+
+if TYPE_CHECKING:
+    from vramplan.allocator.machine import Machine
 
 TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE = range(4)
 LARGE = 1  # the bit that tells a large one
@@ -66,30 +70,40 @@ class Mark:
 Step = Straight | Loop | Mark
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Program:
-    """A timeline made ready."""
+    """A timeline made ready, maybe to go on where another one ends."""
 
     body: tuple[Step, ...]
     requests: list[Alloc]
     """by number of the block"""
+    taken: dict[int, tuple[Op, int, int]]
+    """block of the timeline -> the operation that took it last, index of its component, raw bytes"""
+    before: "Program | None"
+    start: int
+    """how many events come before"""
+    end: int
+    left: "Machine | None" = None
+    """what it leaves, once it has been replayed for a program that goes on from there"""
 
 
-def prepare(parts: Iterable[Part]) -> Program:
-    """The program for a timeline's parts, or for its events."""
-    compiler = _Compiler()
-    body, _ = compiler.body(parts)
-    return Program(body, compiler.requests)
+def prepare(parts: Iterable[Part], before: Program | None = None) -> Program:
+    """The program for a timeline's parts, or for its events; for those that follow a program's, with `before`.
+
+    What many timelines begin with is then replayed once for all of them.
+    """
+    compiler = _Compiler(before)
+    body, events = compiler.body(parts)
+    start = before.end if before else 0
+    return Program(body, compiler.requests, compiler.taken, before, start, start + events)
 
 
 class _Compiler:
     """Translates parts; blocks get consecutive numbers, events that move no memory get no operation."""
 
-    def __init__(self) -> None:
-        self.requests: list[Alloc] = []
-        """the allocation of each number"""
-        self._taken: dict[int, tuple[Op, int, int]] = {}
-        """block of the timeline -> the operation that took it, index of its component, raw bytes"""
+    def __init__(self, before: Program | None) -> None:
+        self.requests = before.requests.copy() if before else []
+        self.taken = before.taken.copy() if before else {}
         self._oldest = 0  # the lowest number of a block freed since it was last set
 
     def body(self, parts: Iterable[Part], depth: int = 0) -> tuple[tuple[Step, ...], int]:
@@ -117,14 +131,14 @@ class _Compiler:
         size = block_size(raw)
         op = (TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.requests), depth, size, event)
         index = INDEX[component]
-        self._taken[block] = op, index, raw
+        self.taken[block] = op, index, raw
         self.requests.append(part)
         if size:
             run.ops.append(op)
             run.moves.append((index, raw))
 
     def _give(self, run: Straight, part: Free, event: int) -> None:
-        (kind, number, depth, size, _), index, raw = self._taken[part.block]
+        (kind, number, depth, size, _), index, raw = self.taken[part.block]
         if size:
             if number < self._oldest:
                 self._oldest = number

@@ -25,12 +25,28 @@ def replay(parts: Iterable[Part] | Program, *, budget: int | None = None, expand
     What is replayed more than once is better prepared before.
     """
     program = parts if isinstance(parts, Program) else prepare(parts)
-    machine = Machine(budget, expandable_segments)
     try:
+        machine = _started(program, Machine(budget, expandable_segments))
         _Run(machine).program(program)
     except Refused as refused:
-        return machine.result(refused.report(machine, program.requests))
+        return refused.machine.result(refused.report(program.requests))
     return machine.result(None)
+
+
+def _started(program: Program, machine: Machine) -> Machine:
+    """The machine where a program begins: `machine` after what comes before, or a copy of what that left earlier."""
+    before, budget = program.before, machine.driver.budget
+    if before is None:
+        return machine
+    if machine.expandable is None and before.left is None:
+        fresh = Machine(None, expandable_segments=False)
+        before.left = _started(before, fresh)
+        _Run(before.left).program(before)
+    if before.left and machine.expandable is None and (budget is None or before.left.driver.highest <= budget):
+        return before.left.copy(budget)
+    machine = _started(before, machine)
+    _Run(machine).program(before)
+    return machine
 
 
 #: One round of a body: a name that tells it from all others; the blocks in use that it took, by number, behind those of
@@ -48,7 +64,7 @@ class _Run:
 
     def program(self, program: Program) -> None:
         """Run everything."""
-        self._body(program.body, (0, ({},), 0))
+        self._body(program.body, (0, (self._machine.frames.setdefault(0, {}),), program.start))
 
     def _body(self, body: tuple[Step, ...], round_: _Round) -> None:
         for step in body:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from msgspec import structs
 
-from vramplan.allocator import Replay, replay
+from vramplan.allocator import Program, Replay, prepare, replay
 from vramplan.architecture import WeightKind
 from vramplan.attention import Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
@@ -20,7 +21,7 @@ from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
-from vramplan.timeline import Timeline
+from vramplan.timeline import Part, Timeline
 from vramplan.units import human
 
 #: The versions whose code the closed form follows.
@@ -54,12 +55,24 @@ class Forecast:
     managed: int
     """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
     warnings: tuple[str, ...]
+    loaded: tuple[Part, ...] = ()
+    """With which parts the timeline begins whatever batch and sequence are, so that they are replayed once for all."""
+
+    def program(self) -> Program:
+        """The timeline, ready to be replayed."""
+        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded))
+
+
+@lru_cache(maxsize=16)
+def _begun(parts: tuple[Part, ...]) -> Program:
+    return prepare(parts)
 
 
 def forecast(scenario: Scenario, device: Device) -> Forecast:
     """The run's allocations and frees: load, then one step from the second on."""
     timeline, managed = _run(scenario, device)
-    return Forecast(timeline, managed, _warnings(scenario, managed, device))
+    loaded = () if scenario.method is Method.MERGE else _resident(scenario, device).parts
+    return Forecast(timeline, managed, _warnings(scenario, managed, device), loaded)
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
@@ -106,10 +119,11 @@ def conclude(
     """The prediction that a forecast amounts to."""
     if device == "cpu":
         return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
-    played = replay(run.timeline.parts)
+    program = run.program()
+    played = replay(program)
     return replace(
         _prediction(scenario, device, run, played.ledger(BASIS), played),
-        verdict=judge(scenario, run.timeline, played, budget=budget, reserve=reserve),
+        verdict=judge(scenario, program, played, budget=budget, reserve=reserve),
     )
 
 

@@ -40,7 +40,7 @@ ERROR = _intervals(Path(catalog.__file__).parent / "engine_errors.json")
 
 def judge(
     scenario: Scenario,
-    timeline: Timeline,
+    timeline: Timeline | Program,
     played: Replay,
     *,
     budget: int | None = None,
@@ -78,12 +78,11 @@ def _word(run: "_Run", room: int, error: ErrorInterval, *, fits: bool) -> str:
 class _Run:
     """A run in rooms of several sizes, replayed only where the replay without a cap leaves it open."""
 
-    def __init__(self, timeline: Timeline, played: Replay) -> None:
+    def __init__(self, timeline: Timeline | Program, played: Replay) -> None:
         self._timeline = timeline
         self._played = played
         #: Tensors alone, each in its own whole block: what has to be reserved however well the allocator does.
         self._least = max((mark.moment.raw + mark.moment.rounding for mark in played.marks), default=0)
-        self._program: Program | None = None
         self._capped: dict[int, Replay] = {}
 
     def fits(self, room: int) -> bool:
@@ -100,6 +99,7 @@ class _Run:
 
     def _replay(self, room: int) -> Replay:
         if room not in self._capped:
-            self._program = self._program or prepare(self._timeline.parts)
-            self._capped[room] = replay(self._program, budget=room)
+            if isinstance(self._timeline, Timeline):
+                self._timeline = prepare(self._timeline.parts)
+            self._capped[room] = replay(self._timeline, budget=room)
         return self._capped[room]
