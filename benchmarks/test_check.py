@@ -37,16 +37,20 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_check(
-    form: str, sides: tuple[str, str], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
+    form: str,
+    sides: tuple[str, str],
+    benchmark: BenchmarkFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     benchmark.extra_info["records"] = RECORDS
     new, baseline = sides
-    code = benchmark(main, ["check", new, "--against", baseline, "--limit", "activations:0.5%", "--format", form])
+    command = ["check", new, "--against", baseline, "--limit", "activations:0.5%", "--format", form]
+    code = benchmark.pedantic(main, (command,), rounds=3)
     assert code == 1
     assert "activations" in capsys.readouterr().out
 
 
 def test_history(sides: tuple[str, str], benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.extra_info["records"] = RECORDS
-    assert benchmark(main, ["history", sides[0]]) == 0
+    assert benchmark.pedantic(main, (["history", sides[0]],), rounds=3) == 0
     assert "nothing moved in 200 scenarios" in capsys.readouterr().out
