@@ -34,6 +34,8 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
     ) -> Tensor:
         choice = _choose(gpu, query, key, value, attn_mask)
         tracker.notes.add(choice)
+        if choice.kernel is Kernel.MATH:
+            return _math(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return _KERNELS[choice.kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
 
     with mock.patch.object(functional, "scaled_dot_product_attention", run):
@@ -148,17 +150,26 @@ def _cudnn(
 
 
 def _math(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
 ) -> Tensor:
-    """The composite that torch itself falls back to, of ordinary operations."""
-    grouped = query.shape[1] != key.shape[1]
+    """The composite that torch itself falls back to, of ordinary operations.
+
+    Without `enable_gqa` fewer key heads are left to the products' broadcasting (Falcon).
+    """
     query, key, value = _lowered(query, key, value)
     if mask is not None and mask.dtype is torch.bool:
         mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
     # Autocast is done with the call once it has cast the inputs.
     with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _SafeSoftmax():  # type: ignore[no-untyped-call]
         out: Tensor = aten._scaled_dot_product_attention_math(
-            query, key, value, mask, dropout, causal, scale=scale, enable_gqa=grouped
+            query, key, value, mask, dropout, causal, scale=scale, enable_gqa=enable_gqa
         )[0]
     return out
 
@@ -189,16 +200,16 @@ def _expanded(tensor: Tensor, repeats: int) -> Tensor:
 
 
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
-_KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn, Kernel.MATH: _math}
+_KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn}
 
 
 def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """flash_attn/flash_api.cpp `mha_fwd`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32; the
+    """flash_attn/flash_api.cpp `mha_fwd`: output laid out as the query is (`empty_like`); log-sum-exp in fp32; the
     generator's state as two device tensors; no debug mask. The registered fake version puts the state on the meta
     device."""
     query, key = args[0], args[1]
     batch, heads, rows, _ = query.shape
-    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    out = torch.empty_like(query)
     sums = torch.empty((batch, heads, rows), dtype=torch.float32)
     seed = torch.empty((2,), dtype=torch.uint64)
     offset = torch.empty((), dtype=torch.uint64)

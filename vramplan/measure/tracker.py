@@ -186,7 +186,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         old = self._known(first)
         if old is None or torch.is_grad_enabled() or torch._C._current_graph_task_id() == -1:
             return None
-        if old.node == total.node or old.bytes != total.bytes:
+        if old.node == total.node or old.bytes != total.bytes or first._is_view():
             return None
         return _EngineSum(len(self.events) - 1, total, old)
 
@@ -267,7 +267,8 @@ class _EngineSum(NamedTuple):
 
     torch/csrc/autograd/input_buffer.cpp (2.13) `can_accumulate_inplace` refuses when `isTensorSubclassLike`, which is
     true under any dispatch mode; unwatched it adds into the older buffer when nobody else holds that. Then, and only
-    then, the old buffer dies before the next operation: within a node's own code its inputs are still held.
+    then, the old buffer dies before the next operation: within a node's own code its inputs are still held. A view
+    (what a linear layer of three dimensions hands back) is never added into: its base holds the storage too.
     """
 
     event: int
