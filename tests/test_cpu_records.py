@@ -46,12 +46,6 @@ def furthest(record: Record) -> float:
     return max(misses)
 
 
-def test_every_phase_is_predicted() -> None:
-    """Two records miss by more than 1 % in forward and loss, for a tensor each that the trace finds.
-
-    GPT-NeoX, outputs held into the next step under non-reentrant checkpointing; OLMo 2, one 16-bit hidden state.
-    """
-    results = [load_result(file) for file in FILES]
-    misses = sorted(furthest(result) for result in results if isinstance(result, Record))
-    assert misses[-3] <= 0.01
-    assert misses[-1] <= 0.06
+def test_every_phase_is_predicted(record: Record) -> None:
+    # what is left: the random generator's state that the profiler keeps track of as one tensor more or less
+    assert furthest(record) <= 0.001

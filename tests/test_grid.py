@@ -13,8 +13,8 @@ from vramplan.catalog.models import catalog_config
 from vramplan.scenario_file import scenario_from_mapping
 
 #: Points that trace quickly and differ in architecture, stack, checkpointing, attention, length and optimizer.
-SAMPLE = (10, 12, 14, 16, 46, 50, 55, 62)
-PEAK, PHASE = 0.005, 0.02  # allowed errors of the peak and of each phase's high-water mark
+SAMPLE = (12, 14, 41, 46, 53, 55, 62, 67, 112, 135)
+PEAK, PHASE = 0.002, 0.005  # allowed errors of the peak and of each phase's high-water mark
 POINTS = 168
 
 

@@ -2,7 +2,7 @@
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.checkpoints import run_checkpointed
-from vramplan.predict.operations import add, mul, pointwise, scale
+from vramplan.predict.operations import add, mul, pointwise, reshape, scale
 from vramplan.predict.tape import FLOAT32, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Checkpointing
@@ -54,6 +54,16 @@ def test_gradients_that_meet_are_added_in_place_into_the_one_that_nobody_else_ho
     t.backward(y, t.new((4,), FLOAT32, "g"))
     # both branches make a gradient of their own; the first takes the second in, so no sum is allocated
     assert "+sum of gradients" not in events(t)
+
+
+def test_a_view_is_not_added_into_because_its_base_holds_the_storage() -> None:
+    t = Tape("cpu")
+    x = leaf(t)
+    y = add(t, scale(t, x, "a"), reshape(t, reshape(t, scale(t, x, "b"), (2, 2)), (4,)), "y")
+    z = reshape(t, reshape(t, x, (2, 2)), (4,))
+    t.backward(add(t, y, z, "z"), t.new((4,), FLOAT32, "g"))
+    # z was made last, so its gradient, a view, comes first; the next one meets the sum, which is nobody's view
+    assert events(t).count("+sum of gradients") == 1
 
 
 def test_a_gradient_that_another_node_still_waits_for_is_not_added_into() -> None:

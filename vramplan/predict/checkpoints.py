@@ -62,8 +62,10 @@ def _reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Returned:
         leaf = t.require_grad(detached)
         recording, t.recording = t.recording, True
         casts, t.casts = t.casts, {}
+        aside = _random_state(t)  # `fork_rng`: the generator's present state
         with t.casting(autocast):
             output, again = layer(detached)
+        del aside
         t.recording, t.casts = recording, casts
         if again is not None and again.node is not None:
             again.node.gradient = zeros

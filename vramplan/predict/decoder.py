@@ -1,6 +1,6 @@
 """The decoder layer of Llama and its relatives as a short list of operations, line by line as transformers 5.17 has it.
 
-models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3,olmo2,granite,phi3,starcoder2}/modeling_*.py
+models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3,olmo2,granite,phi3,starcoder2,gpt_oss}/modeling_*.py
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, s
 from vramplan.predict.operations_attention import Heads, rotate
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.positions import broadcasts
+from vramplan.predict.sinks import rotate_halves
 from vramplan.predict.tape import Tape, Tensor
 
 LayerFunction = Callable[[Tape, Modules, Context, Block, Tensor], Tensor]
@@ -59,6 +60,7 @@ STYLES = {
     "mixtral": Style(),
     "qwen3_moe": Style(),
     "deepseek_v2": Style(),
+    "gpt_oss": Style(upcast_weight=True),
 }
 
 
@@ -98,7 +100,8 @@ def attention(
     else:
         query, key, value = _rotated(t, c, facts, *_queries_keys_values(t, m, facts, style, x))
     key, value = c.remember(t, key, value, facts.window)
-    out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0)
+    sinks = m.tensors.get("self_attn.sinks")
+    out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
     return out, weights
@@ -106,7 +109,7 @@ def attention(
 
 def heads(c: Context, facts: Attention) -> Heads:
     """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
-    joined = 0 < facts.rotary_dim < facts.head_dim or c.architecture.family == "phi3"
+    joined = 0 < facts.rotary_dim < facts.head_dim or facts.sinks or c.architecture.family == "phi3"
     dropped = bool(c.architecture.facts.get("attention_dropout"))
     spec = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped)
     return replace(spec, broadcasts=broadcasts(c.architecture), heads_first=joined)
@@ -117,6 +120,10 @@ def _rotated(
 ) -> tuple[Tensor, Tensor, Tensor]:
     cos, sin = c.tables[facts.window > 0]
     outer, t.scope = t.scope, "rotary"
+    if facts.sinks:
+        turned = rotate_halves(t, query, cos, sin), rotate_halves(t, key, cos, sin), value
+        t.scope = outer
+        return turned
     joined = c.architecture.family == "phi3"
     query = rotate_partly(t, query, cos, sin, joined=joined)
     rotated = query, rotate_partly(t, key, cos, sin, joined=joined), value

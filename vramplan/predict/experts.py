@@ -3,7 +3,19 @@
 from vramplan.architecture import Experts
 from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.modules import Modules
-from vramplan.predict.operations import add, cast, mul, reshape, scale, softmax, split
+from vramplan.predict.operations import (
+    add,
+    add_in_place,
+    cast,
+    mul,
+    narrow,
+    pointwise,
+    reshape,
+    scale,
+    shift,
+    softmax,
+    split,
+)
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Gradients, Shape, Tape, Tensor
@@ -17,7 +29,7 @@ def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) ->
     if family == "deepseek_v2":
         out = _with_shared(t, m, experts, x, flat)
     else:
-        weights, indices = _route(t, m, experts, flat, family)
+        _logits, weights, indices = _route(t, m, experts, flat, family)
         out = reshape(t, _grouped(t, m, experts, flat, weights, indices), shape)
     t.scope = outer
     return out
@@ -25,14 +37,16 @@ def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) ->
 
 def _with_shared(t: Tape, m: Modules, experts: Experts, x: Tensor, flat: Tensor) -> Tensor:
     """DeepseekV2Moe: routed experts, then the shared ones beside them."""
-    weights, indices = _route(t, m, experts, flat, "deepseek_v2")
+    _logits, weights, indices = _route(t, m, experts, flat, "deepseek_v2")
     out = reshape(t, _grouped(t, m, experts, flat, weights, indices), x.shape)
     gate, up, down = (m[f"mlp.shared_experts.{name}"] for name in ("gate_proj", "up_proj", "down_proj"))
     return add(t, out, down(t, mul(t, activation(t, experts.activation, gate(t, x)), up(t, x), "act * up")), "experts")
 
 
-def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> tuple[Tensor, Tensor]:
-    """Scores of all experts, the best of them, their weights: small beside the experts' own tensors."""
+def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all experts (which the mixture's `_` keeps), weights of the best of them, which these are."""
+    if experts.bias:
+        return _route_by_best(t, m, experts, flat)
     parameter = Parameter(t, m, "mlp.gate.weight")
     weight = parameter(t)
     if family == "deepseek_v2":
@@ -44,7 +58,14 @@ def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> 
     weights = best if family == "qwen3_moe" else scale(t, best, "router weights")
     if family in ("qwen3_moe", "qwen2_moe"):
         weights = cast(t, weights, logits.kind, "router weights")
-    return weights, indices
+    return logits, weights, indices
+
+
+def _route_by_best(t: Tape, m: Modules, experts: Experts, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`GptOssTopKRouter`: the best scores first, then the softmax over these alone."""
+    logits = linear(t, flat, m.tensors["mlp.router.weight"], m.tensors["mlp.router.bias"], "router logits")
+    best, indices = _topk(t, logits, experts.per_token)
+    return logits, softmax(t, best, best.kind), indices
 
 
 def _topk(t: Tape, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -69,28 +90,62 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
     sorted_experts, order = (t.new((rows,), INT64, what) for what in ("experts sorted", "permutation"))
     chosen = gather(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
     sorted_weights = gather(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")
+    counted = t.new((rows,), INT32 if t.cuda else FLOAT32, "experts as the histogram takes them")
     offsets = t.new((experts.count,), INT32, "offsets")
     sentinel = t.new((rows, 1), BOOL, "rows of no expert")
-    chosen = _fill_in_place(t, chosen, sentinel)
     first = gate_up(t)
+    biases = _biases(t, m, experts, "gate_up_proj_bias", sorted_experts)
+    chosen = _fill_in_place(t, chosen, sentinel)
     out = _grouped_product(t, chosen, first, 2 * experts.intermediate, offsets)
-    out = _fill(t, out, sentinel)
-    out = _gate(t, experts, out)
+    out = _fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
+    out = _clamped_gate(t, experts, out) if experts.bias else _gate(t, experts, out)
     second = down(t)
+    biases = _biases(t, m, experts, "down_proj_bias", sorted_experts)
     out = _grouped_product(t, out, second, hidden, offsets)
-    out = _fill(t, out, sentinel)
+    out = _fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
     weighted = mul(t, out, sorted_weights, "weighted output")
     inverse = t.new((rows,), INT64, "inverse permutation")
     weighted = gather(t, weighted, inverse, "weighted output in order")
     result = _summed(t, weighted, indices.shape)
     result = cast(t, result, flat.kind, "experts' output")
-    del sorted_experts, order, inverse, first, second
+    del sorted_experts, order, counted, inverse, first, second, biases
     return result
+
+
+def _biases(t: Tape, m: Modules, experts: Experts, name: str, chosen: Tensor) -> Tensor | None:
+    """The bias of each row's expert: a row per token and chosen expert."""
+    return gather(t, m.tensors[f"mlp.experts.{name}"], chosen, name) if experts.bias else None
 
 
 def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
     gate, up = split(t, x, [experts.intermediate] * 2)
     return mul(t, activation(t, experts.activation, gate), up, "act * up")
+
+
+def _clamped_gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
+    """`GptOssExperts._apply_gate`: gate and up lie interleaved, each is clamped, the gate is `x * sigmoid(1.702 x)`."""
+    gate, up = narrow(t, x, experts.intermediate), narrow(t, x, experts.intermediate)
+    gate = _clamp(t, gate, "gate clamped", bounds=1)
+    up = _clamp(t, up, "up clamped", bounds=2)
+    glu = mul(t, gate, pointwise(t, scale(t, gate, "alpha * gate"), "sigmoid", saves="result"), "gate * sigmoid")
+    return mul(t, shift(t, up, "up + 1"), glu, "(up + 1) * glu")
+
+
+def _clamp(t: Tape, x: Tensor, label: str, *, bounds: int) -> Tensor:
+    """`clamp`: saves its input; `clamp_backward` (FunctionsManual.cpp) compares it with every bound, then selects."""
+    saved = t.save((x,)) if t.needs_grad(x) else []
+    out = t.new(x.shape, x.kind, label)
+    if not t.needs_grad(x):
+        return out
+    shape = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        inside = [t.new(shape, BOOL, label + ": inside the bound") for _ in range(bounds)]
+        result = t.new(shape, grad.kind, label + " gradient")
+        del inside
+        return (result,)
+
+    return t.record(out, (x,), saved, backward)
 
 
 def gather(t: Tape, x: Tensor, indices: Tensor, label: str) -> Tensor:

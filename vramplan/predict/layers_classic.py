@@ -8,6 +8,7 @@ from vramplan.predict.decoder import heads, plain_mlp, rotate_partly, split_head
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, add_in_place, clone, dropout, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import falcon_eager
+from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import Tape, Tensor
 
 
@@ -105,11 +106,15 @@ def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor
     x = _drop(t, c, x)
     x = add(t, residual, x, "residual")
     x = x if before else m.norm(t, "self_attn_layer_norm", x)
+    shape = x.shape
+    x = reshape(t, x, (shape[0] * shape[1], shape[2]))
     residual = x
     x = m.norm(t, "final_layer_norm", x) if before else x
     assert block.mlp is not None
-    x = _drop(t, c, plain_mlp(t, m, block.mlp, x, "fc1", "fc2"))
-    x = add(t, residual, x, "layer output")
+    x = m["fc1"](t, x)
+    x = activation(t, block.mlp.activation, x)
+    x = _drop(t, c, m["fc2"](t, x))
+    x = reshape(t, add(t, residual, x, "layer output"), shape)
     return x if before else m.norm(t, "final_layer_norm", x)
 
 

@@ -13,6 +13,7 @@ from vramplan.predict.operations import layer_norm, rms_norm
 from vramplan.predict.operations_attention import Heads, eager, sdpa
 from vramplan.predict.projections import Adapter, Projection, Quantised
 from vramplan.predict.quantization import is_quantized
+from vramplan.predict.sinks import eager_with_sinks
 from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Tape, Tensor
 from vramplan.scenario import Method, QuantType, Scenario
 
@@ -41,7 +42,7 @@ class Modules:
             if weight.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD):
                 path = weight.path.removesuffix(".weight")
                 self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), targets)
-            elif weight.kind is not WeightKind.BIAS:
+            elif weight.kind is not WeightKind.BIAS or not _of_linear(weight, weights):
                 self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
                 if resolved and (factor := resolved.rank_factor(weight)):
                     self.adapters[weight.path] = _parameter_adapter(t, scenario, weight, factor)
@@ -59,6 +60,13 @@ class Modules:
 
     def __getitem__(self, path: str) -> Projection:
         return self.projections[path]
+
+
+def _of_linear(bias: Weight, weights: tuple[Weight, ...]) -> bool:
+    """Whether a bias belongs to a linear layer, and not, as a router's, to a bare parameter."""
+    linear = (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD)
+    owner = bias.path.removesuffix(".bias")
+    return any(weight.kind in linear and weight.path == f"{owner}.weight" for weight in weights)
 
 
 def _projection(
@@ -160,10 +168,20 @@ class Context:
         return (key, value) if self.cache is None else self.cache.update(t, key, value, window)
 
     def attend(
-        self, t: Tape, query: Tensor, key: Tensor, value: Tensor, heads: Heads, *, windowed: bool = False
+        self,
+        t: Tape,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        heads: Heads,
+        *,
+        windowed: bool = False,
+        sinks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention's output [batch, seq, heads, dim], and its weights where the library returns them."""
         mask = self.masks.get(windowed)
+        if sinks is not None:
+            return eager_with_sinks(t, query, key, value, mask, heads, sinks)
         if self.attention == "eager":
             return eager(t, query, key, value, mask, heads)
         if self.attention == "flash_attention_2":

@@ -3,6 +3,8 @@
 Formulas: torch/tools/autograd/derivatives.yaml and FunctionsManual.cpp (2.13). Names follow torch.
 """
 
+from typing import overload
+
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
 
@@ -32,6 +34,18 @@ def cast(t: Tape, x: Tensor, kind: Kind, label: str = "cast") -> Tensor:
         return (t.new(grad.shape, before, label + " gradient"),)
 
     return t.record(out, (x,), [], backward)
+
+
+@overload
+def raised(t: Tape, x: Tensor) -> Tensor: ...
+@overload
+def raised(t: Tape, x: None) -> None: ...
+def raised(t: Tape, x: Tensor | None) -> Tensor | None:
+    """What CUDA's autocast hands to an operation that it runs in fp32 (autocast_mode.h AT_FORALL_FP32); the CPU's list
+    has none of those that a language model runs."""
+    if x is None or t.autocast is None or not t.cuda:
+        return x
+    return cast(t, x, FLOAT32, "made fp32 by autocast")
 
 
 def clone(t: Tape, x: Tensor, label: str = "copy") -> Tensor:
@@ -82,6 +96,21 @@ def add(t: Tape, a: Tensor, b: Tensor, label: str = "sum") -> Tensor:
             _reduced(t, grad, sa, ka) if na else None,
             _reduced(t, grad, sb, kb) if nb else None,
         )
+
+    return t.record(out, (a, b), [], backward)
+
+
+def subtract(t: Tape, a: Tensor, b: Tensor, label: str = "difference") -> Tensor:
+    """`a - b`: saves nothing; a gets the gradient itself, b its negative."""
+    out = _result(t, a, b, label)
+    if not t.needs_grad(a, b):
+        return out
+    sa, sb, ka, kb, na, nb = a.shape, b.shape, a.kind, b.kind, a.node is not None, b.node is not None
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        negative = t.new(grad.shape, grad.kind, label + ": negative gradient") if nb else None
+        to_a = _reduced(t, grad, sa, ka) if na else None
+        return to_a, None if negative is None else _reduced(t, negative, sb, kb)
 
     return t.record(out, (a, b), [], backward)
 
@@ -194,6 +223,7 @@ def rms_norm(
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str = "norm output") -> Tensor:
     """`nn.LayerNorm`, one kernel: saves x, the mean and the reciprocal deviation of each row."""
+    bias, weight, x = raised(t, bias), raised(t, weight), raised(t, x)
     grad_needed = t.needs_grad(x, weight, bias)
     kind = wider(x.kind, weight.kind)
     saved = t.save((x, weight)) if grad_needed else []

@@ -75,13 +75,14 @@ def batched(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     sa, sb = a.shape, b.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        left = t.new(sa, grad.kind, label + ": left gradient") if na else None
-        return left, t.new(sb, grad.kind, label + ": right gradient") if nb else None
+        left = t.view(t.new(sa, grad.kind, label + ": left gradient"), sa) if na else None
+        return left, t.view(t.new(sb, grad.kind, label + ": right gradient"), sb) if nb else None
 
     return t.record(out, (a, b), saved, backward)
 
 
-def _transposed(t: Tape, x: Tensor) -> Tensor:
+def transposed(t: Tape, x: Tensor) -> Tensor:
+    """`x.transpose(-1, -2)`: a view."""
     return reshape(t, x, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
 
 
@@ -97,7 +98,7 @@ def eager(
         batched(
             t,
             _dense(t, query, permuted=not spec.heads_first),
-            _transposed(t, _dense(t, key_states, permuted=not laid_out and not spec.heads_first)),
+            transposed(t, _dense(t, key_states, permuted=not laid_out and not spec.heads_first)),
             "scores",
         ),
         "scaled scores",
@@ -112,14 +113,14 @@ def eager(
     if spec.dropout:
         weights = dropout(t, weights)
     out = batched(t, weights, _dense(t, value_states, permuted=not laid_out), "attention output")
-    return _heads_last(t, out, copy=True), weights
+    return heads_last(t, out, copy=True), weights
 
 
 def falcon_eager(
     t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, kind: Kind
 ) -> tuple[Tensor, Tensor]:
     """FalconAttention's own: scores are divided in place and masked, the softmax is in `kind`, the layer's input's."""
-    keys = _transposed(t, repeat_interleave(t, lowered(t, key, "key cast"), spec.heads))
+    keys = transposed(t, repeat_interleave(t, lowered(t, key, "key cast"), spec.heads))
     scores = _scaled_in_place(t, batched(t, query, keys, "scores"))
     del keys
     masked = scores if mask is None else add(t, scores, mask, "masked scores")
@@ -128,7 +129,7 @@ def falcon_eager(
     low = lowered(t, weights, "attention weights cast")
     out = batched(t, low, repeat_interleave(t, lowered(t, value, "value cast"), spec.heads), "attention output")
     del low
-    return _heads_last(t, out, copy=True), weights
+    return heads_last(t, out, copy=True), weights
 
 
 def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
     return t.record(out, (x,), [], backward)
 
 
-def _heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
+def heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
     """`transpose(1, 2).contiguous()`: a copy unless the kernel laid its output out that way."""
     batch, heads, seq, dim = out.shape
     swapped = reshape(t, out, (batch, seq, heads, dim))
@@ -160,10 +161,10 @@ def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         autocast, t.autocast = t.autocast, None  # what autocast has cast once it does not see again inside
         out = _math(t, query, key, value, mask, spec)
         t.autocast = autocast
-        return _heads_last(t, out, copy=True)
+        return heads_last(t, out, copy=True)
     out = _fused(t, query, key, value, mask, backend)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
-    return _heads_last(t, out, copy=spec.heads_first and backend in ("flash", "cudnn"))
+    return heads_last(t, out, copy=spec.heads_first and backend in ("flash", "cudnn"))
 
 
 def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
@@ -238,23 +239,28 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         batched(
             t,
             _dense(t, scaled, permuted=not spec.heads_first),
-            _operand(t, scale(t, _transposed(t, keys), "scaled keys"), spec, permuted=not spec.heads_first),
+            _operand(t, scale(t, transposed(t, keys), "scaled keys"), spec, permuted=not spec.heads_first),
             "scores",
         ),
     )
     if spec.dropout:
         weights = dropout(t, weights)
-    out = batched(t, weights, _operand(t, values, spec, permuted=True), "attention output")
+    # C++ evaluates the parts of the tuple that is returned from the last to the first
     returned = cast(t, weights, before, "attention weights")
+    out = batched(t, weights, _operand(t, values, spec, permuted=True), "attention output")
     result = cast(t, out, before, "attention output")
     del returned, bias
     return result
 
 
 def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
-    """Keys or values as the product takes them: broadcast by a copy, repeated already, or laid out anew."""
-    if spec.broadcasts:
-        return repeat_kv(t, x, spec.heads)
+    """Keys or values as the product takes them: broadcast, repeated already, or laid out anew.
+
+    `matmul` expands what it broadcasts and makes batch and heads one dimension: of a single head and a batch of one by
+    a view, else by a copy.
+    """
+    if spec.broadcasts and x.shape[1] < spec.heads:
+        return _repeated(t, x, spec.heads, copied=x.shape[0] * x.shape[1] > 1)
     return _dense(t, x, permuted=permuted and not spec.grouped)
 
 

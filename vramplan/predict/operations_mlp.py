@@ -1,6 +1,6 @@
 """Activation functions, by transformers' ACT2FN name."""
 
-from vramplan.predict.operations import add, mul, pointwise, scale, shift
+from vramplan.predict.operations import add, mul, pointwise, raised, scale, shift
 from vramplan.predict.tape import Tape, Tensor
 
 #: One kernel that saves its input (silu_backward, gelu_backward).
@@ -35,4 +35,4 @@ def _tanh_input(t: Tape, x: Tensor) -> Tensor:
 
 
 def _cube(t: Tape, x: Tensor) -> Tensor:
-    return pointwise(t, x, "x**3", saves="input", temporaries=2)
+    return pointwise(t, raised(t, x), "x**3", saves="input", temporaries=2)

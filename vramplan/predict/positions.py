@@ -19,8 +19,9 @@ def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
     if not dim:
         return {}
     t.scope = "rotary_emb"
-    first = _tables(t, scenario.seq, dim, kind)
-    second = _tables(t, scenario.seq, dim, kind) if own_tables(scenario.architecture) else first
+    make = _half_tables if attention.sinks else _tables
+    first = make(t, scenario.seq, dim, kind)
+    second = make(t, scenario.seq, dim, kind) if own_tables(scenario.architecture) else first
     t.scope = ""
     return {False: second, True: first}
 
@@ -32,12 +33,21 @@ def own_tables(architecture: Architecture) -> bool:
     )
 
 
-def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> tuple[Tensor, Tensor]:
+def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:
     half = t.new((1, seq, dim // 2), FLOAT32, "angles")
     whole = t.new((1, seq, dim), FLOAT32, "angles, both halves")
     cos, sin = (_scaled(t, seq, dim, what) for what in ("cos", "sin"))
     result = cast(t, cos, kind, "cos"), cast(t, sin, kind, "sin")
     del half, whole
+    return result
+
+
+def _half_tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:
+    """`GptOssRotaryEmbedding.forward`: one cosine and one sine serve both halves of a head."""
+    angles = t.new((1, seq, dim // 2), FLOAT32, "angles")
+    cos, sin = (_scaled(t, seq, dim // 2, what) for what in ("cos", "sin"))
+    result = cast(t, cos, kind, "cos"), cast(t, sin, kind, "sin")
+    del angles
     return result
 
 

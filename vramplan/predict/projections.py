@@ -84,14 +84,15 @@ class Projection:
 
 
 def lowered(t: Tape, x: Tensor, label: str) -> Tensor:
-    """What autocast hands to a matrix product: a 16-bit copy of an fp32 tensor; copies of trained parameters are kept.
+    """What autocast hands to a matrix product: a copy in its type; copies of fp32 leaves are kept.
 
-    ATen/autocast_mode.cpp `cached_cast`: only leaves that require gradients are cached until the region ends.
+    ATen/autocast_mode.cpp `cached_cast`: only leaves that require gradients are cached until the region ends: trained
+    parameters, the embedding's output under checkpoints, what a reentrant checkpoint runs a layer on.
     """
     kind = t.autocast
-    if kind is None or x.kind is not FLOAT32:
+    if kind is None or x.kind is kind:
         return x
-    if x.storage is not None or not x.is_leaf:
+    if x.kind is not FLOAT32 or not x.is_leaf:
         return cast(t, x, kind, label)
     found = t.casts.get(id(x))
     if found is None:
@@ -100,7 +101,10 @@ def lowered(t: Tape, x: Tensor, label: str) -> Tensor:
 
 
 def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) -> Tensor:
-    """`F.linear` with a floating weight [out, in]: saves x for the weight's gradient, the weight for x's."""
+    """`F.linear` with a floating weight [out, in]: saves x for the weight's gradient, the weight for x's.
+
+    `matmul` makes the rows of more than two dimensions a matrix by a view, so that x's gradient is a view too.
+    """
     if t.autocast is not None:  # C++ evaluates the arguments from the last to the first
         bias = None if bias is None else lowered(t, bias, "bias cast")
         weight = lowered(t, weight, "weight cast")
@@ -116,6 +120,8 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         to_bias = t.new((weight_shape[0],), grad.kind, "bias gradient") if nb else None
         to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
+        if to_x is not None and len(shape) > 2:
+            to_x = t.view(to_x, shape)
         return to_x, t.new(weight_shape, weight_kind, label + ": weight gradient") if nw else None, to_bias
 
     return t.record(out, (x, weight, bias), saved, backward)
@@ -196,7 +202,7 @@ def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
         wide = cast(t, t.detach(grad), kind, "gradient cast")
         result = t.new(shape, kind, "input gradient")
         del matrix, wide
-        return (result,)
+        return (t.view(result, shape),)  # `.view(ctx.grad_shape)`
 
     t.record(out, (x,), [], backward)
     assert out.node is not None

@@ -12,11 +12,11 @@ from vramplan.predict.inference import generation
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.structure import structured
-from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Storage, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Method, Scenario
-from vramplan.stacks import Outputs, Upcast
+from vramplan.stacks import Outputs
 from vramplan.timeline import Marks, Part
 
 
@@ -63,14 +63,25 @@ class StepRun:
     def __post_init__(self) -> None:
         self.tape = new_tape(self.scenario, self.device)
         self._autocast = _autocast(self.scenario)
-        self._held: Outcome | None = None
+        self._held: Outcome | list[Storage] | None = None
 
     def template(self) -> Template:
-        """The whole step."""
+        """The whole step; outputs that are held into it keep what the step before left of its graph."""
         t, scenario = self.tape, self.scenario
         t.enter(Phase.FORWARD)
         if scenario.stack.outputs is Outputs.HELD_NEXT:
-            self._held = Outcome(t.new((), FLOAT32, "loss of the step before"), self._logits_of_last_step())
+            before = StepRun(scenario, self.device)
+            before._run()
+            self._held = [t.inherit(block) for block in before.tape.script.held()]
+            del before
+        self._run()
+        template = t.script.template(scenario.batch, scenario.seq)
+        template.choices = frozenset(t.choices)
+        return template
+
+    def _run(self) -> None:
+        """The step; what it leaves to the next one hangs on `_held`."""
+        t, scenario = self.tape, self.scenario
         model = CausalModel(t, scenario)
         t.leaves.clear()
         batches = [self._batch() for _ in range(scenario.grad_accum)]
@@ -82,17 +93,6 @@ class StepRun:
             self._held = None
         model.zero_grad()
         batches.clear()
-        template = t.script.template(scenario.batch, scenario.seq)
-        template.choices = frozenset(t.choices)
-        return template
-
-    def _logits_of_last_step(self) -> Tensor:
-        s = self.scenario
-        kind = FLOAT32 if s.stack.upcast is Upcast.ALL or self._autocast else FLOATS[s.dtype.value]
-        logits = self.tape.new((s.batch, s.seq, s.architecture.vocab), kind, "logits of the step before")
-        assert logits.storage is not None
-        self.tape.script.name(logits.storage.block, Component.LOGITS)
-        return logits
 
     def _batch(self) -> list[Tensor]:
         t, s = self.tape, self.scenario

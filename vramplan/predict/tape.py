@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from vramplan.attention import Choice
 from vramplan.ledger import Component, Phase
-from vramplan.predict.tape_parts import Group, Script
+from vramplan.predict.tape_parts import Block, Group, Script
 
 
 class Kind(NamedTuple):
@@ -49,13 +49,15 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("kind", "node", "shape", "storage")
+    __slots__ = ("kind", "node", "shape", "storage", "viewed")
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape
         self.kind = kind
         self.storage = storage
         self.node = node
+        self.viewed = False
+        """Whether it is a view, whose base holds the storage as well."""
 
     @property
     def numel(self) -> int:
@@ -172,9 +174,15 @@ class Tape:
         size = prod(shape) * kind.bytes
         return Tensor(shape, kind, Storage(self.script, self.script.alloc(self.scope, label, shape, kind.name), size))
 
+    def inherit(self, block: Block) -> Storage:
+        """Memory that an earlier run left held."""
+        return Storage(self.script, self.script.inherit(block), 0)
+
     def view(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Another tensor on the same storage, outside the graph."""
-        return Tensor(shape, tensor.kind, tensor.storage)
+        out = Tensor(shape, tensor.kind, tensor.storage)
+        out.viewed = True
+        return out
 
     def parameter(self, shape: Shape, kind: Kind, *, trained: bool) -> Tensor:
         """A parameter: its own memory is counted elsewhere, its gradient here."""
@@ -298,9 +306,10 @@ class Tape:
         if old is None:
             node.gradient = grad
             return
-        # input_buffer.cpp `accumulate`: in place into the first when it is whole and nobody else holds it
+        # input_buffer.cpp `can_accumulate_inplace`: into the first when it is whole and nobody else holds its storage,
+        # which the base of a view does
         storage = old.storage
-        alone = getrefcount(old) <= 3 and getrefcount(storage) <= 3
+        alone = not old.viewed and getrefcount(old) <= 3 and getrefcount(storage) <= 3
         if storage is None or not alone or storage.bytes != old.numel * old.kind.bytes:
             node.gradient = self.new(old.shape, old.kind, "sum of gradients")
 

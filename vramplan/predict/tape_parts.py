@@ -125,6 +125,18 @@ class Script:
         self.outer.insert(-1, ~block)
         return self.copy(block)
 
+    def held(self) -> list[Block]:
+        """What is not given back yet."""
+        return [block for block in self.blocks if block.alive]
+
+    def inherit(self, block: Block) -> int:
+        """A block that an earlier run left, in each of the rounds that it belongs to."""
+        number = len(self.blocks)
+        component = block.component or Component.WORKSPACE
+        self.blocks.append(Block(block.scope, block.label, block.shape, block.kind, block.group, component))
+        self._items.append(number if block.group is None else Body(block.group, False, [number]))
+        return number
+
     def copy(self, block: int) -> int:
         """A block like another one."""
         info = self.blocks[block]
