@@ -171,3 +171,22 @@ def test_out_of_memory_while_naming_loses_no_figure() -> None:
     assert record.outcome is Outcome.OK
     assert record.timings["steps_ms"]
     assert "the attributed pass ran out of memory" in record.warnings[-1]
+
+
+def test_a_merge_is_measured_from_loading_to_the_files() -> None:
+    merged = run(tiny(method="merge", quant={"type": "nf4"}), Stand())
+    assert (merged.outcome, merged.note) == (Outcome.OK, "")
+    assert merged.ledger.phases == (Phase.LOAD, Phase.MERGE, Phase.SAVE)
+    assert merged.environment["saved"]["files"] == 1
+    assert set(merged.environment["attributed_pass"]) == {"load_more", "merge_more", "save_more"}
+    assert (
+        merged.ledger.bytes(Phase.SAVE, Component.ADAPTERS) == 0 < merged.ledger.bytes(Phase.MERGE, Component.ADAPTERS)
+    )
+
+
+def test_an_evaluation_is_a_phase_and_no_part_of_a_steps_time() -> None:
+    evaluated = run(tiny(eval={"batch": 2, "accumulate": 2}), Stand())
+    assert evaluated.outcome is Outcome.OK
+    assert evaluated.ledger.phases == (Phase.LOAD, *TRAINING_PHASES, Phase.EVALUATION)
+    assert "evaluation_more" in evaluated.environment["attributed_pass"]
+    assert evaluated.ledger.bytes(Phase.EVALUATION, Component.LOGITS) > 0

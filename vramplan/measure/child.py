@@ -25,7 +25,7 @@ from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
-from vramplan.training.merge import Merging
+from vramplan.training.merge import saved_files
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.run import Workload, set_up
 from vramplan.training.step import TrainingStep
@@ -72,7 +72,7 @@ def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
         libraries=library_versions(),
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
-        environment=saved(observed.workload),
+        environment=saved_files(observed.workload),
         timings=timings(times, scenario, losses),
     )
 
@@ -105,13 +105,6 @@ def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> 
     # size for it): what a step holds over into the next was dropped, and two steps are watched.
     _check(meter, workload, 2 if held else 1, losses)
     return _Observed(workload, *counted, replace(meter.ledger(), steady=steady))
-
-
-def saved(workload: Workload) -> dict[str, Any]:
-    """What a record says of the files that a merge wrote; nothing for other workloads."""
-    if not isinstance(workload, Merging):
-        return {}
-    return {"saved": {"files": len(workload.files), "bytes": sum(workload.files)}}
 
 
 #: Plain RuntimeErrors that mean it too: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp, 2.13), the CUDA driver, and

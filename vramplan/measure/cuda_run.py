@@ -24,13 +24,16 @@ from vramplan.measure.nvml import Held
 from vramplan.measure.run import Progress
 from vramplan.measure.timings import timings
 from vramplan.record import Outcome, Parameters, Record
-from vramplan.scenario import Load, Scenario
+from vramplan.scenario import Load, Method, Scenario
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
+from vramplan.training.merge import saved_files
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import Workload, set_up
 from vramplan.training.step import TrainingStep
 
+#: The phase that a run which was loaded begins with; a merge begins with dropping what the one before made.
+_FIRST_PHASE = {Method.INFERENCE: Phase.PREFILL, Method.MERGE: Phase.SAVE}
 _MEASURED: Mapping[Component, Basis] = dict.fromkeys(Component, Basis.MEASURED)
 
 
@@ -101,6 +104,7 @@ class CudaRun:
         self._found.steady = self._meter.close().allocated
         self._look()
         self._found.facts["managed"] = managed_bytes(workload)
+        self._found.facts |= saved_files(workload)
         peaks = self._meter.peaks.values()
         self._found.facts["allocator_check"] = check_replay(
             self._machine.stop_history(),
@@ -136,7 +140,7 @@ class CudaRun:
         again = CudaMeter(self._machine.allocator)
         gc.collect()
         with self._tracker:
-            self._tracker.resume(workload, Phase.FORWARD if self._scenario.method.trains else Phase.PREFILL)
+            self._tracker.resume(workload, _FIRST_PHASE.get(self._scenario.method, Phase.FORWARD))
             workload.meter = Several(again, self._tracker)
             if isinstance(workload, TrainingStep):
                 workload.evaluates = True

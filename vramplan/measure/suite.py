@@ -12,6 +12,7 @@ from vramplan.allocator import replay
 from vramplan.errors import UsageError
 from vramplan.measure.environment import library_versions
 from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.merge import saved_bytes
 from vramplan.record import Device, Outcome, Prediction, Record, load_result, save_result
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
 from vramplan.scenario_file import read_scenarios
@@ -170,13 +171,24 @@ _REACHED = 0.4
 _BUILT = 1e9
 _START = 20.0
 _BANDWIDTH = 2e12
+_WRITTEN = 1e9  # bytes per second to a disk
 _DEQUANTIZED = 2.5  # half a byte read, two written, per parameter
 
 
 def seconds(scenario: Scenario, steps: int) -> float:
     """About how long the measurement takes on a large card: warm-up, clean, attributed (twice as long), timed steps."""
     numel = scenario.architecture.numel
-    return _START + numel / _BUILT + (steps + 4) * _step_seconds(scenario, numel)
+    if scenario.method is Method.MERGE:  # each run loads, merges and saves
+        return _START + (steps + 3) * (numel / _BUILT + saved_bytes(scenario) / _WRITTEN)
+    evaluated = 0.0 if scenario.evaluation is None else 3 * _evaluation_seconds(scenario, numel)
+    return _START + numel / _BUILT + (steps + 4) * _step_seconds(scenario, numel) + evaluated
+
+
+def _evaluation_seconds(scenario: Scenario, numel: int) -> float:
+    """The forward passes of an evaluation: warm-up, clean and attributed steps evaluate, timed ones do not."""
+    settings = scenario.evaluation
+    tokens = 0 if settings is None else settings.batch * scenario.seq * max(1, settings.accumulate)
+    return 2 * numel * tokens / (_REACHED * _PEAK_FLOPS)
 
 
 def _step_seconds(scenario: Scenario, numel: int) -> float:

@@ -180,6 +180,10 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
         yield f"stack {scenario.stack.base}"
     if scenario.method is Method.INFERENCE:
         yield f"{scenario.new_tokens} new tokens"
+    if scenario.evaluation is not None:
+        steps = scenario.evaluation.accumulate
+        gathered = f"logits of {steps} steps gathered" if steps else "loss alone"
+        yield f"evaluation with batch {scenario.evaluation.batch} ({gathered})"
     if scenario.gpu:
         yield scenario.gpu
 

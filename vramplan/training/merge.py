@@ -76,6 +76,13 @@ class Merging:
         return False
 
 
+def saved_files(workload: object) -> dict[str, Any]:
+    """What a record says of the files that a merge wrote; nothing for other workloads."""
+    if not isinstance(workload, Merging):
+        return {}
+    return {"saved": {"files": len(workload.files), "bytes": sum(workload.files)}}
+
+
 def dequantize(model: Any) -> Any:
     """The base with every quantised layer made an ordinary one again (transformers 5.17 `PreTrainedModel.dequantize`).
 
