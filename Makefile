@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy gpu-suite grid peers clean help
+.PHONY: quickstart test check bench accuracy gpu-suite grid peers reports clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -56,6 +56,11 @@ grid: $(VENV)/.measure  ## the closed form against the trace on every architectu
 
 peers: $(VENV)/.test  ## the field's estimators on the same published measurements -> reports/peers.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
+
+# Minutes: the accuracy table and some claims are traced.
+reports: accuracy $(VENV)/.test  ## render reports/ anew from what is committed in it
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.reports
+	$(BIN)/vramplan check scenarios/*.yaml --against reports/baseline --update
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

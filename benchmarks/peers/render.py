@@ -1,13 +1,17 @@
 """The comparison as a page and a plot."""
 
 import io
+import json
 import math
 import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.peers.ask import Answers
-from benchmarks.peers.rows import Row
+from benchmarks.accuracy import REPORTS
+from benchmarks.peers.ask import Answer, Answers
+from benchmarks.peers.rows import Row, rows
 from benchmarks.peers.tools import TOOLS
 
 KINDS = ("allocated", "reserved")
@@ -39,9 +43,9 @@ def _magnitude(errors: Sequence[float]) -> float:
     return statistics.fmean(map(abs, errors)) if errors else math.nan
 
 
-def score(answers: Answers, rows: Sequence[Row], only: str = "") -> Score:
+def score(answers: Answers, asked: Sequence[Row], only: str = "") -> Score:
     """The tool's errors over the rows that it answers, or over those of one source."""
-    by_id = {row.id: row for row in rows if only in ("", row.set)}
+    by_id = {row.id: row for row in asked if only in ("", row.set)}
     pairs = [(answer, by_id[answer.row]) for answer in answers.given if answer.row in by_id]
     return Score(
         tool=answers.tool,
@@ -52,18 +56,18 @@ def score(answers: Answers, rows: Sequence[Row], only: str = "") -> Score:
     )
 
 
-def page(scores: Sequence[Score], every: Sequence[Answers], rows: Sequence[Row], date: str) -> str:
+def page(scores: Sequence[Score], every: Sequence[Answers], asked: Sequence[Row], date: str) -> str:
     """The Markdown page."""
     lines = [
         "# The field's estimators on the same measurements",
         "",
-        f"{len(rows)} configurations measured on real GPUs by others ([public/](public/README.md)), asked of every "
+        f"{len(asked)} configurations measured on real GPUs by others ([public/](public/README.md)), asked of every "
         f"estimator that installs from the package index and runs offline, on {date}. Errors are (predicted - measured)"
         " / measured; `make peers` does it again.",
         "",
         "| tool | answered | allocated, mean error | reserved, mean error | worst toward OOM | ms per estimate |",
         "|---|--:|--:|--:|--:|--:|",
-        *(_score_line(item, len(rows)) for item in scores),
+        *(_score_line(item, len(asked)) for item in scores),
         "",
         "![mean errors by tool](peers.svg)",
         "",
@@ -75,17 +79,17 @@ def page(scores: Sequence[Score], every: Sequence[Answers], rows: Sequence[Row],
         "|---|---|---|",
         *(f"| {tool.requirement} | {tool.number} | {tool.untold} |" for tool in TOOLS),
         "",
-        *_by_set(every, rows),
+        *_by_set(every, asked),
         *_refusals(every),
-        *_every_row(every, rows),
+        *_every_row(every, asked),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _score_line(item: Score, rows: int) -> str:
+def _score_line(item: Score, asked: int) -> str:
     allocated, reserved = item.means
     return (
-        f"| {item.tool} | {item.answered} of {rows} | {allocated:.2f} % | {reserved:.2f} % "
+        f"| {item.tool} | {item.answered} of {asked} | {allocated:.2f} % | {reserved:.2f} % "
         f"| {item.toward_oom:.1f} % | {_milliseconds(item.milliseconds)} |"
     )
 
@@ -94,13 +98,13 @@ def _milliseconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _by_set(every: Sequence[Answers], rows: Sequence[Row]) -> list[str]:
+def _by_set(every: Sequence[Answers], asked: Sequence[Row]) -> list[str]:
     """Mean errors by source: a tool whose constants come from one of them is tested by the others."""
-    sets = list(dict.fromkeys(row.set for row in rows))
-    heads = [f"{name} ({sum(row.set == name for row in rows)}), {kind}" for name in sets for kind in KINDS]
+    sets = list(dict.fromkeys(row.set for row in asked))
+    heads = [f"{name} ({sum(row.set == name for row in asked)}), {kind}" for name in sets for kind in KINDS]
     lines = ["## By source: mean error", "", f"| tool | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
     for answers in every:
-        parts = [score(answers, rows, only=name) for name in sets]
+        parts = [score(answers, asked, only=name) for name in sets]
         cells = [f"{value:.2f} %" for part in parts for value in part.means]
         lines.append(f"| {answers.tool} | {' | '.join(cells)} |")
     return [*lines, ""]
@@ -111,12 +115,12 @@ def _refusals(every: Sequence[Answers]) -> list[str]:
     return ["Refused:", "", *said, ""] if said else []
 
 
-def _every_row(every: Sequence[Answers], rows: Sequence[Row]) -> list[str]:
+def _every_row(every: Sequence[Answers], asked: Sequence[Row]) -> list[str]:
     tools = [item.tool for item in every]
     by_tool = {item.tool: {answer.row: answer for answer in item.given} for item in every}
     lines = ["## Every configuration: error on reserved", "", f"| configuration | GiB | {' | '.join(tools)} |"]
     lines.append("|---|--:|" + "--:|" * len(tools))
-    for row in rows:
+    for row in asked:
         cells = []
         for tool in tools:
             answer = by_tool[tool].get(row.id)
@@ -153,3 +157,22 @@ def plot(scores: Sequence[Score]) -> bytes:
         figure.savefig(picture, format="svg", metadata={"Date": None})
         pyplot.close(figure)
     return picture.getvalue()
+
+
+def render_peers() -> tuple[str, bytes]:
+    """The page and the plot of the answers in reports/peers.json, the best tool first."""
+    body = json.loads((REPORTS / "peers.json").read_text(encoding="utf-8"))
+    every = [
+        Answers(
+            said["tool"],
+            tuple(Answer(**given) for given in said["given"]),
+            tuple((row, reason) for row, reason in said["refused"]),
+        )
+        for said in body["answers"]
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        asked = rows(Path(directory))
+    order = {answers.tool: score(answers, asked) for answers in every}
+    every.sort(key=lambda answers: order[answers.tool].means)
+    scores = [order[answers.tool] for answers in every]
+    return page(scores, every, asked, body["date"]), plot(scores)

@@ -1,0 +1,117 @@
+"""Renders reports/ anew from what is committed in it: `make reports`. The same inputs give the same bytes.
+
+Traced numbers in claims.md take minutes, so they are made here and left alone by the test that looks for stale pages.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.accuracy import REPORTS
+from benchmarks.peers.render import render_peers
+from vramplan.api import predict
+from vramplan.claims import CLAIMS, check
+from vramplan.cli import answer
+from vramplan.report.claims_text import claims_markdown
+from vramplan.report.html.page import render_page
+from vramplan.report.report_reading import read_report
+
+#: What the trace says to a claim, in claims.md.
+TRACED = re.compile(r"<br>trace: [^|]*?(?= \|)")
+
+
+def index() -> bytes:
+    """Every committed record beside its prediction, as one page."""
+    report = read_report([REPORTS / "records"], lambda scenario, device: predict(scenario, device=device))
+    return render_page(report).encode()
+
+
+def claims(*, trace: bool) -> bytes:
+    """What articles say, checked; without the trace in seconds."""
+    rows = list(check(CLAIMS, lambda argv: answer(argv).text, trace=trace))
+    return (claims_markdown(rows) + "\n").encode()
+
+
+def peers() -> tuple[bytes, bytes]:
+    """The page and the plot of what the field's estimators answered."""
+    text, picture = render_peers()
+    return text.encode(), picture
+
+
+def readme() -> bytes:
+    """What is where in this directory, with each report's headline."""
+    records = sum(1 for _ in (REPORTS / "records").rglob("*.json"))
+    lines = [
+        "# Reports",
+        "",
+        "Rendered by `make reports` from what is committed here; a test fails when one of them is stale.",
+        "",
+        "| report | what it says | made by |",
+        "|---|---|---|",
+        f"| [index.html](index.html) | {records} measured runs beside their predictions | `vramplan report` |",
+        f"| [accuracy.md](accuracy.md) | {_accuracy()} | `make accuracy` |",
+        f"| [peers.md](peers.md) | {_peers()} | `make peers` |",
+        f"| [grid.md](grid.md) | {_grid()} | `make grid` |",
+        f"| [claims.md](claims.md) | {_claims()} | `vramplan claims` |",
+        "| [baseline/](baseline) | the predictions that CI holds this project's scenarios to | `vramplan check` |",
+        "| [records/](records) | the records themselves, as they were measured | `vramplan measure` |",
+        "| [public/](public/README.md) | measurements of others, with their sources and licences | |",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _accuracy() -> str:
+    text = (REPORTS / "accuracy.md").read_text(encoding="utf-8")
+    parts = []
+    for engine in ("analytic", "trace"):
+        found = re.search(rf"\| {engine} \| train_peak_allocated \| (\d+) \| ([^|]*) \|", text)
+        assert found, engine
+        parts.append(f"{engine} {found[2]}")
+    return f"mean error of the allocated peak on {found[1]} published GPU configurations: {', '.join(parts)}"
+
+
+def _peers() -> str:
+    tools = json.loads((REPORTS / "peers.json").read_text(encoding="utf-8"))["answers"]
+    others = sum("vramplan" not in said["tool"] for said in tools)
+    return f"the same measurements, asked of {others} other estimators"
+
+
+def _grid() -> str:
+    known = json.loads((REPORTS / "grid.json").read_text(encoding="utf-8"))["known"]
+    peak = known["errors"]["peak allocated"]
+    return (
+        f"the closed form against the trace in {known['scenarios']} scenarios: peak {peak['mean']:.3%} in the mean, "
+        f"{peak['worst']:+.2%} at worst"
+    )
+
+
+def _claims() -> str:
+    text = (REPORTS / "claims.md").read_text(encoding="utf-8")
+    found = re.search(r"^\d+ claims: (.*);", text, re.MULTILINE)
+    assert found
+    return f"what articles say about QLoRA: {found[1]}"
+
+
+def main() -> None:
+    """Write every page that is not as it should be."""
+    pages: list[tuple[str, Callable[[], bytes]]] = [
+        ("index.html", index),
+        ("claims.md", lambda: claims(trace=True)),
+        ("peers.md", lambda: peers()[0]),
+        ("peers.svg", lambda: peers()[1]),
+        ("README.md", readme),
+    ]
+    for name, render in pages:
+        path, content = REPORTS / name, render()
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+            print(f"wrote {_shown(path)}")
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(REPORTS.parent))
+
+
+if __name__ == "__main__":
+    main()
