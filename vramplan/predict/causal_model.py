@@ -11,7 +11,8 @@ from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.families import embed, final_norm, known, layer_function
 from vramplan.predict.generic import stand_in
-from vramplan.predict.loss import causal_loss, chunked_loss, head_logits, liger_loss
+from vramplan.predict.liger import check_liger, liger_loss
+from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
 from vramplan.predict.modules import Cache, Context, Modules
 from vramplan.predict.positions import attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.tape import INT64, Tape, Tensor
@@ -43,6 +44,8 @@ class CausalModel:
         self.t = t
         self.scenario = scenario
         architecture = scenario.architecture
+        if scenario.method.trains and scenario.stack.loss is LossKernel.LIGER:
+            check_liger(architecture.family)
         if not known(architecture):
             architecture = stand_in(architecture)
         if not t.training:  # `eval()`: nothing is dropped out

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from vramplan.architecture import WeightKind
 from vramplan.predict.adapters import adapted
 from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.liger import LIGER_FAMILIES
 from vramplan.scenario import Checkpointing, DType, Method, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs, Upcast
 
@@ -76,9 +77,18 @@ def _upcast(scenario: Scenario) -> Variants:
 
 
 def _loss(scenario: Scenario) -> Variants:
+    return _with_loss(scenario, LossKernel.LIGER) if scenario.architecture.family in LIGER_FAMILIES else ()
+
+
+def _loss_in_chunks(scenario: Scenario) -> Variants:
+    """For the families that Liger has no fused loss for."""
+    return _with_loss(scenario, LossKernel.CHUNKED) if scenario.architecture.family not in LIGER_FAMILIES else ()
+
+
+def _with_loss(scenario: Scenario, kernel: LossKernel) -> Variants:
     if not scenario.method.trains or scenario.stack.loss is not LossKernel.TORCH:
         return ()
-    return (replace(scenario, stack=replace(scenario.stack, loss=LossKernel.LIGER)),)
+    return (replace(scenario, stack=replace(scenario.stack, loss=kernel)),)
 
 
 def _checkpointing(scenario: Scenario) -> Variants:
@@ -190,6 +200,8 @@ CHANGES: tuple[Change, ...] = (
            _said("no fp32 upcast (stack.upcast: none)")),
     Change("loss", True, "another package (liger-kernel); the logits are never there as a whole", _loss,
            _said("fused loss (stack.loss: liger)")),
+    Change("loss in chunks", True, "a few lines of code; the logits are made twice, never as a whole", _loss_in_chunks,
+           _said("loss in chunks (stack.loss: chunked)")),
     Change("checkpointing", True, "about a third more compute: every layer's forward runs twice", _checkpointing,
            _said("gradient checkpointing")),
     Change(

@@ -1,4 +1,4 @@
-"""The output head and the loss: transformers' ForCausalLMLoss (loss/loss_utils.py, 5.17), chunked and Liger's."""
+"""The output head and the loss: transformers' ForCausalLMLoss (loss/loss_utils.py, 5.17), and the one in chunks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -48,47 +48,17 @@ def _chunk_loss(t: Tape, head: Head, tokens: Tensor) -> Tensor:
     return cross_entropy(t, cast(t, logits, FLOAT32, "logits fp32"), labels)
 
 
-def liger_loss(t: Tape, hidden: Tensor, weight: Tensor) -> Tensor:
-    """Liger's fused linear cross entropy: forward makes the gradients, chunk by chunk; backward hands them out.
-
-    liger_kernel/ops/fused_linear_cross_entropy.py: chunks so small that their logits take about as much as the hidden
-    states.
-    """
-    batch, seq, size = hidden.shape
-    tokens, vocab = batch * seq, weight.shape[0]
-    ratio = -(-vocab // size)
-    rows = 1 << (-(-tokens // ratio) - 1).bit_length()
-    gradient = t.new(hidden.shape, hidden.kind, "gradient of the hidden states")
-    to_weight = t.new(weight.shape, weight.kind, "gradient of the head") if weight.node is not None else None
-    losses = t.new((tokens,), FLOAT32, "loss of each token")
-    _liger_chunk(t, hidden, weight, min(rows, tokens))
-    out = t.new((), FLOAT32, "loss")
-    del losses
-    if not t.needs_grad(hidden, weight):
-        return out
-    saved = t.save([gradient, *([to_weight] if to_weight is not None else [])])
-    needs = hidden.node is not None
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.detach(saved[0]) if needs else None, t.detach(saved[1]) if len(saved) > 1 else None)
-
-    return t.record(out, (hidden, weight), saved, backward)
-
-
-def _liger_chunk(t: Tape, hidden: Tensor, weight: Tensor, rows: int) -> None:
-    kind = t.autocast or hidden.kind
-    lowered = None if weight.kind is kind else t.new(weight.shape, kind, "head cast")
-    logits = t.new((rows, weight.shape[0]), kind, "logits of a chunk")
-    product = t.new((rows, hidden.shape[-1]), kind, "gradient of a chunk")
-    del lowered, logits, product
+def shifted_labels(t: Tape, batch: int, seq: int) -> tuple[Tensor, Tensor]:
+    """Labels with a column more, and the copy of all but the first, so that each token is asked for the next."""
+    padded = t.new((batch, Padded.of(seq, extra=1)), INT64, "labels padded")
+    return padded, t.new((batch, seq), INT64, "labels shifted")
 
 
 def causal_loss(t: Tape, logits: Tensor) -> Tensor:
     """`ForCausalLMLoss`: logits to fp32, labels shifted, cross entropy over all tokens."""
     batch, seq, vocab = logits.shape
     wide = cast(t, logits, FLOAT32, "logits fp32")
-    padded = t.new((batch, Padded.of(seq, extra=1)), INT64, "labels padded")
-    shifted = t.new((batch, seq), INT64, "labels shifted")
+    padded, shifted = shifted_labels(t, batch, seq)
     loss = cross_entropy(t, reshape(t, wide, (batch * seq, vocab)), shifted)
     del padded
     return loss
