@@ -64,7 +64,7 @@ class Probe:
         allocated = ledger(scenario).peak
         if allocated > room or sure_room(allocated) <= room:
             return allocated - room
-        played = replay(forecast(scenario, "cuda").timeline.parts, budget=room)
+        played = replay(forecast(scenario, "cuda").program(), budget=room)
         if played.oom is None:
             return allocated - room
         return max(played.oom.reserved + played.oom.segment - room, 1)
@@ -82,12 +82,12 @@ class Probe:
         room = self.limit.room(scenario)
         if ledger(scenario).peak > int(room * min(shares)):
             return False
-        parts = forecast(scenario, "cuda").timeline.parts
-        return all(replay(parts, budget=int(room * share)).oom is None for share in shares)
+        program = forecast(scenario, "cuda").program()
+        return all(replay(program, budget=int(room * share)).oom is None for share in shares)
 
     def held(self, scenario: Scenario) -> Replay:
         """What the allocator does in a run that fits."""
-        return replay(forecast(scenario, "cuda").timeline.parts, budget=self.limit.room(scenario))
+        return replay(forecast(scenario, "cuda").program(), budget=self.limit.room(scenario))
 
 
 def allocated_peak(timeline: Timeline) -> int:

@@ -9,13 +9,12 @@ from msgspec.structs import replace
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
 from vramplan.plan.limit import Limit, allocated_peak, sure_room
-from vramplan.predict.engine import forecast
+from vramplan.predict.engine import Forecast, forecast
 from vramplan.predict.fused import NEVER_FUSED_ROWS, fused_gemm_4bit
 from vramplan.predict.overheads import workspaces
 from vramplan.predict.quantization import is_quantized, quantized_parameters
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
-from vramplan.timeline import Timeline
 from vramplan.units import GIB
 
 SEQS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -87,7 +86,7 @@ def _longest(scenario: Scenario, seqs: tuple[int, ...], runs: "_Runs") -> Cell:
 class _Run:
     """A run as all cards of its kind have it, and the rooms in which it is known to fit or not."""
 
-    timeline: Timeline
+    forecast: Forecast
     allocated: int
     enough: int
     """The least room in which it fitted."""
@@ -112,7 +111,7 @@ class _Runs:
         """Whether the run fits its card: by what is known of other cards where that settles it, else by replay."""
         room, run = self._limit.room(scenario), self._run(scenario)
         if run.too_little < room < run.enough:
-            if replay(run.timeline.parts, budget=room).oom is None:
+            if replay(run.forecast.program(), budget=room).oom is None:
                 run.enough = room
             else:
                 run.too_little = room
@@ -123,9 +122,9 @@ class _Runs:
         key = (scenario.seq, kind)
         if key not in self._known:
             same = replace(scenario, gpu=self._cards.setdefault(kind, scenario.gpu))
-            timeline = forecast(same, "cuda").timeline
-            allocated = allocated_peak(timeline)
-            self._known[key] = _Run(timeline, allocated, sure_room(allocated), allocated - 1)
+            run = forecast(same, "cuda")
+            allocated = allocated_peak(run.timeline)
+            self._known[key] = _Run(run, allocated, sure_room(allocated), allocated - 1)
         return self._known[key]
 
 
