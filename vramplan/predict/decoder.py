@@ -99,7 +99,7 @@ def attention(
         query, key, value = latent_queries_keys_values(t, m, c, facts, x)
     else:
         query, key, value = _rotated(t, c, facts, *_queries_keys_values(t, m, facts, style, x))
-    key, value = c.remember(t, key, value, facts.window)
+        key, value = c.remember(t, key, value, facts.window)
     sinks = m.tensors.get("self_attn.sinks")
     out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))

@@ -24,6 +24,7 @@ def generation(scenario: Scenario, t: Tape) -> Template:
         t.enter(Phase.DECODE)
         if scenario.new_tokens > 1:
             cache.length = Padded.of(scenario.seq, extra=scenario.new_tokens - 1)
+            cache.before = Padded.of(scenario.seq, extra=scenario.new_tokens - 2)
             token = _next(t, model, cache, 1)
         del token
         cache.layers.clear()

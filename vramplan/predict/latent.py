@@ -9,7 +9,7 @@ from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
 def latent_queries_keys_values(
     t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`DeepseekV2Attention.forward` up to the attention call."""
+    """`DeepseekV2Attention.forward` up to the attention call; keys and values of all tokens so far."""
     batch, seq, _ = x.shape
     rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
     query = _heads_first(t, _queries(t, m, facts, x), facts.heads)
@@ -19,9 +19,10 @@ def latent_queries_keys_values(
     latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent), (batch, 1, seq, facts.latent_kv))
     key_turning = reshape(t, key_turning, (batch, 1, seq, rope))
     turning, key_turning = _turned(t, c, turning), _turned(t, c, key_turning)
+    latent, key_turning = c.remember(t, latent, key_turning)  # what is remembered is still compressed
     query = cat(t, [nope, turning], "queries")
     expanded = m["self_attn.kv_b_proj"](t, latent)
-    expanded = reshape(t, expanded, (batch, facts.heads, seq, plain + facts.value_dim))
+    expanded = reshape(t, expanded, (batch, facts.heads, latent.shape[2], plain + facts.value_dim))
     key_plain, value = split(t, expanded, [plain, facts.value_dim])
     return query, _filled_keys(t, key_plain, key_turning, facts.head_dim), value
 

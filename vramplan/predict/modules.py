@@ -115,6 +115,8 @@ class Cache:
         """The layer that runs."""
         self.length = 0
         """Tokens remembered after the next update, when there were some before."""
+        self.before = 0
+        """Tokens remembered until then, where steps that are not written out have added to the first ones."""
 
     def update(self, t: Tape, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
         """`torch.cat([self.keys, key])`, then the same for values: the old ones go when the new ones exist.
@@ -123,6 +125,9 @@ class Cache:
         a longer prompt stays until the next token).
         """
         old = self.layers.pop(self.current, None)
+        if old is not None and self.before > old[0].shape[2] and not window:
+            old = self._joined(t, old[0], "keys", self.before), old[1]
+            old = old[0], self._joined(t, old[1], "values", self.before)
         keys = self._joined(t, key, "keys", self._tokens(key, window, grows=old is not None))
         old = None if old is None else (keys, old[1])
         values = self._joined(t, value, "values", keys.shape[2])

@@ -71,7 +71,9 @@ class Projection:
         wide = cast(t, x, adapter.a.kind, "adapter input") if converts else x
         delta = self._delta(t, wide, adapter)
         if self.quantised is None:
-            return cast(t, add(t, result, delta, "output with adapter"), expected, "output")
+            result = add(t, result, delta, "output with adapter")
+            del delta  # an expression in layer.py, a variable in bnb.py
+            return cast(t, result, expected, "output")
         if converts:
             delta = cast(t, delta, expected, "adapter output")
         return add(t, result, delta, "output with adapter")
@@ -238,10 +240,22 @@ def _scaled_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
     _outliers(t, half)
     del half
     product = t.new((rows, layer.outputs), INT32, "int32 product")
+    scaled = None if t.cuda else _scaled_on_cpu(t, (rows, layer.outputs))
     out = t.new((*x.shape[:-1], layer.outputs), FLOAT16, "output fp16")
+    del scaled
     out = cast(t, out, x.kind, "output")
     del product, quantised, constants
     return out
+
+
+def _scaled_on_cpu(t: Tape, shape: tuple[int, int]) -> Tensor:
+    """backends/default/ops.py int8_mm_dequant: `A * (rows * columns) * (1 / 127 ** 2)` in fp32; a kernel on a card."""
+    scales = t.new(shape, FLOAT32, "constants of rows times columns")
+    product = t.new(shape, FLOAT32, "product in fp32")
+    del scales
+    scaled = t.new(shape, FLOAT32, "output fp32")
+    del product
+    return scaled
 
 
 def _outliers(t: Tape, half: Tensor) -> None:
