@@ -35,8 +35,19 @@ def _mixed_sum_in_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tup
     return (*copies, Temporary(result, "sum in the wider dtype")) if narrower else copies
 
 
-#: What the CPU's additions take inside themselves when a merge adds fp32 to 16 bits.
+def _integer_product(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
+    """The same of a product of int32 with fp32: 8-bit layers scale theirs (bitsandbytes 0.50 int8_mm_dequant)."""
+    left, right = args[0], args[1]
+    if left.dtype is not torch.int32 or not isinstance(right, Tensor) or right.dtype is not torch.float32:
+        return ()
+    return (Temporary(left.numel() * 4, "int32 operand of a product in fp32"),)
+
+
+#: What the CPU's kernels take inside themselves in every run.
+PRODUCTS: Mapping[Any, Rule] = {torch.ops.aten.mul.Tensor: _integer_product}
+#: Besides, what additions take when a merge adds fp32 to 16 bits.
 MIXED_SUMS: Mapping[Any, Rule] = {
+    **PRODUCTS,
     torch.ops.aten.add.Tensor: _mixed_sum,
     torch.ops.aten.add_.Tensor: _mixed_sum_in_place,
 }
@@ -46,7 +57,7 @@ class CpuMeter(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of CPU memory: `with meter:` around set-up and two steps, then `check`, then `ledger`."""
 
     def __init__(self, *, vocab: int, rules: Mapping[Any, Rule] | None = None) -> None:
-        super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()}, rules=rules)
+        super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()}, rules=rules or PRODUCTS)
         self._peaks: Mapping[Phase, int] = {}
 
     def check(self, step: Callable[[PhaseMarks], object]) -> None:

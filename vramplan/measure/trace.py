@@ -14,7 +14,7 @@ from vramplan.allocator import Replay, replay
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Ledger
-from vramplan.measure.cpu import MIXED_SUMS
+from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
 from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
@@ -163,7 +163,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
     vocab = int(transformers_config(scenario).get_text_config().vocab_size)
     merges = scenario.method is Method.MERGE
-    tracker = FakeTracker(vocab=vocab, gpu=card, rules=MIXED_SUMS if merges and card is None else None)
+    tracker = FakeTracker(vocab=vocab, gpu=card, rules=None if card else MIXED_SUMS if merges else PRODUCTS)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:

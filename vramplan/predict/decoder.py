@@ -95,8 +95,9 @@ def attention(
     t: Tape, m: Modules, c: Context, facts: Attention, style: Style, x: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """`self_attn`: projections, norms of queries and keys, rotary positions, attention, output projection."""
+    held: list[Tensor] = []
     if facts.latent_kv:
-        query, key, value = latent_queries_keys_values(t, m, c, facts, x)
+        (query, key, value), held = latent_queries_keys_values(t, m, c, facts, x)
     else:
         query, key, value = _rotated(t, c, facts, *_queries_keys_values(t, m, facts, style, x))
         key, value = c.remember(t, key, value, facts.window)
@@ -104,6 +105,7 @@ def attention(
     out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
+    del held
     return out, weights
 
 

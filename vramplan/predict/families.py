@@ -7,7 +7,7 @@ from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, dropout, scale
 from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
 from vramplan.predict.tape import Gradients, Tape, Tensor
-from vramplan.scenario import Checkpointing, Method, Scenario
+from vramplan.scenario import Checkpointing, Scenario
 
 #: Families whose layer is not Llama's with switches.
 CLASSIC: dict[str, LayerFunction] = {"gpt2": gpt2, "gpt_neox": gpt_neox, "phi": phi, "opt": opt, "falcon": falcon}
@@ -29,8 +29,6 @@ def unknown_features(scenario: Scenario) -> tuple[str, ...]:
     found = [] if known(architecture) else [f"the layer of {architecture.family}, taken for Llama's"]
     if assumed := architecture.facts.get("assumed"):
         found.append(f"facts of the layer that were guessed ({assumed})")
-    if scenario.method is Method.INFERENCE and any(block.attention.latent_kv for block in architecture.blocks):
-        found.append("the cache of latent attention")
     names = {part.activation for b in architecture.blocks for part in (b.mlp, b.experts) if part is not None}
     found += [f"activation '{name}'" for name in sorted(names) if name not in KNOWN_ACTIVATIONS]
     return tuple(found)

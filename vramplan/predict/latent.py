@@ -8,12 +8,15 @@ from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
 
 def latent_queries_keys_values(
     t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`DeepseekV2Attention.forward` up to the attention call; keys and values of all tokens so far."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
+    """`DeepseekV2Attention.forward` up to the attention call; keys and values of all tokens so far.
+
+    And what its variables hold until it returns: the projections' outputs, the rotated part of the queries.
+    """
     batch, seq, _ = x.shape
     rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
-    query = _heads_first(t, _queries(t, m, facts, x), facts.heads)
-    nope, turning = split(t, query, [plain, rope])
+    projected = _heads_first(t, _queries(t, m, facts, x), facts.heads)
+    nope, turning = split(t, projected, [plain, rope])
     compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)
     latent, key_turning = split(t, compressed, [facts.latent_kv, rope])
     latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent), (batch, 1, seq, facts.latent_kv))
@@ -24,7 +27,8 @@ def latent_queries_keys_values(
     expanded = m["self_attn.kv_b_proj"](t, latent)
     expanded = reshape(t, expanded, (batch, facts.heads, latent.shape[2], plain + facts.value_dim))
     key_plain, value = split(t, expanded, [plain, facts.value_dim])
-    return query, _filled_keys(t, key_plain, key_turning, facts.head_dim), value
+    held = [t.detach(variable) for variable in (projected, turning, compressed)]
+    return (query, _filled_keys(t, key_plain, key_turning, facts.head_dim), value), held
 
 
 def _queries(t: Tape, m: Modules, facts: Attention, x: Tensor) -> Tensor:

@@ -251,8 +251,9 @@ def _scaled_int8(t: Tape, x: Tensor, layer: Projection) -> Tensor:
 def _scaled_on_cpu(t: Tape, shape: tuple[int, int]) -> Tensor:
     """backends/default/ops.py int8_mm_dequant: `A * (rows * columns) * (1 / 127 ** 2)` in fp32; a kernel on a card."""
     scales = t.new(shape, FLOAT32, "constants of rows times columns")
+    widened = t.new(shape, FLOAT32, "int32 product as fp32")  # inside the CPU's kernel (ATen/TensorIterator.cpp)
     product = t.new(shape, FLOAT32, "product in fp32")
-    del scales
+    del scales, widened
     scaled = t.new(shape, FLOAT32, "output fp32")
     del product
     return scaled
