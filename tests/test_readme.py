@@ -1,5 +1,6 @@
 """The README tells the truth: its output is what the command prints, its table is the report, its commands exist."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -34,7 +35,31 @@ def test_the_accuracy_table_is_the_reports() -> None:
         assert row in report
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("predict", "list"))])
+def test_the_table_of_estimators_is_the_reports() -> None:
+    report = (ROOT / "reports" / "peers.md").read_text(encoding="utf-8")
+    rows = [line for line in README.splitlines() if re.match(r"\| [^|]+ \| \d+ of \d+ \|", line)]
+    assert len(rows) >= 8
+    assert all(row in report for row in rows)
+
+
+def test_what_is_said_of_the_grid_and_of_the_claims_is_in_their_reports() -> None:
+    known = json.loads((ROOT / "reports" / "grid.json").read_text(encoding="utf-8"))["known"]
+    peak, plain = known["errors"]["peak allocated"], " ".join(README.split())
+    said = f"{peak['mean']:.2%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
+    assert said in plain
+    claims = re.search(r"(\d+) confirmed, (\d+) corrected", (ROOT / "reports" / "claims.md").read_text(encoding="utf-8"))
+    assert claims is not None
+    assert claims[0] in plain
+
+
+#: Commands of the table that need a file of the reader's own.
+OWN_FILES = ("axolotl.yaml", "train.jsonl", "train.log")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in COMMANDS if c.startswith(("predict", "list", "inspect")) and not any(f in c for f in OWN_FILES)],
+)
 def test_quick_commands_answer(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(tmp_path / word) if word.endswith(".html") else word for word in shlex.split(command)]
     assert cli.main(words) == 0
