@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from report_samples import FULL, ON_CARD, SINGLE, TRACED, closed_form, named, report
+from report_samples import FULL, ON_CARD, SINGLE, TRACED, closed_form, judge, named, report
 from samples import FAILED, ON_CPU, PREDICTION, RECORD, TINY, check_golden
 
 from vramplan.errors import CannotRun, UsageError
@@ -50,7 +50,7 @@ def test_what_cannot_be_compared_says_why() -> None:
     def refuse(scenario: Scenario, device: str) -> Prediction:
         raise UsageError("no such layer")
 
-    (case,) = make_report([FULL.cases[0].item], refuse).cases
+    (case,) = make_report([FULL.cases[0].item], refuse, judge).cases
     assert case.problem == "not predicted: no such layer"
 
 
@@ -106,7 +106,7 @@ def test_files_and_directories_are_read_once(tmp_path: Path) -> None:
     save_result(RECORD, tmp_path / "a.json")
     (tmp_path / "b.json").write_text(json.dumps([ON_CPU.to_json(), named(ON_CPU, "second").to_json()]))
     (tmp_path / "notes.json").write_text("{")
-    done = read_report([tmp_path, tmp_path / "a.json"], closed_form)
+    done = read_report([tmp_path, tmp_path / "a.json"], closed_form, judge)
     assert [case.result.scenario.name for case in done.cases] == ["guanaco", "guanaco", "second"]
     assert [text.split(" is not JSON")[0] for text in done.skipped] == [str(tmp_path / "notes.json")]
 
@@ -117,7 +117,7 @@ def test_what_was_named_must_be_a_result(tmp_path: Path, name: str) -> None:
     (tmp_path / "foreign.json").write_text('{"schema": 1}')
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError):
-        read_report([tmp_path / name], closed_form)
+        read_report([tmp_path / name], closed_form, judge)
 
 
 def test_a_scenario_is_predicted_once() -> None:
@@ -127,7 +127,7 @@ def test_a_scenario_is_predicted_once() -> None:
         asked.append((scenario.name, device))
         return closed_form(scenario, "cuda" if device == "cuda" else "cpu")
 
-    make_report([case.item for case in report(RECORD, named(RECORD, "again"), ON_CARD).cases], count)
+    make_report([case.item for case in report(RECORD, named(RECORD, "again"), ON_CARD).cases], count, judge)
     assert asked == [("guanaco", "cpu"), ("guanaco-card", "cuda")]
 
 
@@ -135,7 +135,7 @@ def test_what_this_machine_lacks_is_the_problem_of_one_record() -> None:
     def cannot(scenario: Scenario, device: str) -> Prediction:
         raise CannotRun("not here")
 
-    assert make_report([FULL.cases[0].item], cannot).cases[0].problem == "not predicted: not here"
+    assert make_report([FULL.cases[0].item], cannot, judge).cases[0].problem == "not predicted: not here"
 
 
 def test_json() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from report_samples import FULL, ON_CARD, SINGLE, named, report
+from report_samples import FULL, ON_CARD, SINGLE, STUDIED, named, report
 from samples import FAILED, ON_CPU, RECORD
 
 from vramplan.ledger import Component
@@ -100,6 +100,33 @@ def test_bars_are_as_long_as_the_record_says(page: str) -> None:
     # SINGLE in backward, MiB: 6407 measured, the longer bar; constants 386 of them, 386 / 6407 = 6.02 %
     bars = page[page.index('<section id="components"') : page.index('<section id="runs"')]
     assert '<i class="quant-state" style="width:6.02%" title="quant-state 386.00 MiB"></i>' in bars
+
+
+def test_studies_are_sections_with_the_numbers_of_their_pairs() -> None:
+    page = render_page(STUDIED)
+    reader = Reader(page)
+    assert reader.open == []
+    sections = [attributes["id"] for attributes in reader.named("section")]
+    assert [name for name in sections if name in ("double", "paged", "peaks", "verdicts")] == [
+        "double",
+        "paged",
+        "peaks",
+        "verdicts",
+    ]
+    paged = page[page.index('<section id="paged"') : page.index('<section id="peaks"')]
+    values = [int(attributes["value"]) for attributes in Reader(paged).named("data")]
+    # states in the allocator on both sides, managed, outside the allocator on both sides, saved at the peak
+    assert values == [304 * MIB, 304 * MIB, 400 * MIB, 500 * MIB, 750 * MIB, 0]
+    assert "beyond the spread" in paged
+    verdicts = page[page.index('<section id="verdicts"') : page.index('<section id="results"')]
+    assert verdicts.count("<tr>") == 6  # the head, and the five runs with a limit
+    assert "1 ran out of memory: wrong" in verdicts
+
+
+def test_a_report_without_pairs_has_no_sections_for_them() -> None:
+    assert not {"double", "paged", "peaks", "verdicts"} & {
+        attributes["id"] for attributes in Reader(render_page(report(RECORD))).named("section")
+    }
 
 
 def test_tiles_name_the_worst_error(page: str) -> None:
@@ -268,7 +295,9 @@ def browse(page: Path, folder: Path, *options: str, fragment: str = "") -> tuple
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [400, 1400])
-def test_nothing_sticks_out(page: str, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize("shown", [FULL, STUDIED], ids=["full", "studies"])
+def test_nothing_sticks_out(shown: Report, tmp_path: Path, width: int) -> None:
+    page = render_page(shown)
     unfolded = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("<details>", "<details open>")
     measuring = escape(unfolded.replace("</body>", f"{MEASURE}</body>"))
     file = tmp_path / "page.html"  # in a frame, since no window is narrower than 500 pixels

@@ -42,6 +42,7 @@ def run(args: Namespace) -> Answer:
     report = read_report(
         [Path(text).expanduser() for text in args.records],
         lambda scenario, device: predict(scenario, device=device),
+        lambda scenario, budget: predict(scenario, budget=budget).verdict,
     )
     written = _write(report, args)
     text = _shown(report, args)

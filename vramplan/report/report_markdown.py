@@ -1,18 +1,20 @@
 """A report as GitHub-flavoured Markdown, for pull requests and step summaries. Pure: a value in, a string out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from vramplan.report.check_markdown import escape
 from vramplan.report.comparison import EQUAL, percent
-from vramplan.report.report_facts import Case, Miss, Report
-from vramplan.report.report_text import answer, counted, misses_by_case, size_column, sizes_of
-from vramplan.units import human
+from vramplan.report.report_case import Case, Miss
+from vramplan.report.report_facts import Report
+from vramplan.report.report_studies import Cell, Column, Study, studies
+from vramplan.report.report_text import answer, misses_by_case, size_column, sizes_of
+from vramplan.report.report_words import counted
 
 _OPEN_ROWS = 20  # more results than that are folded away, the errors by group staying in sight
 
 
 def report_markdown(report: Report) -> str:
-    """The answer, errors by group, one row per result, what double quantisation saves, and what was skipped."""
+    """The answer, errors by group, one row per result, the studies, and what was skipped."""
     lines = [f"**{answer(report)}**", ""]
     if report.misses:
         lines += [*_groups(report), ""]
@@ -21,8 +23,8 @@ def report_markdown(report: Report) -> str:
         summary = f"<details><summary>{counted(len(report.cases), 'result')}</summary>"
         results = [summary, "", *results, "", "</details>"]
     lines += results
-    if report.doubles:
-        lines += ["", *_doubles(report)]
+    for study in studies(report):
+        lines += ["", *_study(study)]
     if report.skipped:
         lines += ["", *(f"- skipped: {escape(text)}" for text in report.skipped)]
     return "\n".join(lines)
@@ -32,7 +34,7 @@ def _results(report: Report) -> Iterator[str]:
     unit, written = size_column(report)
     misses = misses_by_case(report)
     head = ["scenario", "device", "outcome", "peaks in", f"measured{unit}", "predicted", "error", "static", "reserved"]
-    yield from _table(head, [_result(case, misses.get(case.number), written) for case in report.cases], left=4)
+    yield from _table(head, [_result(case, misses.get(case.number), written) for case in report.cases], left=range(4))
 
 
 def _result(case: Case, miss: Miss | None, written: Callable[[int], str]) -> list[str]:
@@ -56,21 +58,23 @@ def _groups(report: Report) -> Iterator[str]:
         ]
         for group in report.groups
     ]
-    yield from _table(["error of the peak by", "", "records", "mean", "median", "worst"], rows, left=2)
+    yield from _table(["error of the peak by", "", "records", "mean", "median", "worst"], rows, left=range(2))
 
 
-def _doubles(report: Report) -> Iterator[str]:
-    rows = []
-    for pair in report.doubles:
-        bits = [f"{case.result.bits_per_parameter:.3f}" for case in (pair.single, pair.double)]
-        saved = [human(-both.difference) for both in (pair.quant_state, pair.peak)]
-        how = "measured" if pair.double.measured else pair.double.result.engine
-        rows.append([escape(pair.double.result.scenario.name), how, *bits, *saved])
-    head = ["double quantisation", "", "bits without", "bits with", "saved in constants", "saved at the peak"]
-    yield from _table(head, rows, left=2)
+def _study(study: Study) -> Iterator[str]:
+    rows = [list(map(_cell, study.columns, row)) for row in study.rows]
+    left = [i for i, column in enumerate(study.columns) if not column.number]
+    yield from _table([column.head for column in study.columns], rows, left=left)
+    if study.findings:
+        yield from ("", *(f"- {escape(sentence)}" for sentence in study.findings))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> Iterator[str]:
-    rule = [":--" if i < left else "--:" for i in range(len(head))]
+def _cell(column: Column, cell: Cell) -> str:
+    text = escape(column.text(cell))
+    return f"{text} ({escape(cell.small)})" if cell.small else text
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int]) -> Iterator[str]:
+    rule = [":--" if i in left else "--:" for i in range(len(head))]
     for line in (head, rule, *rows):
         yield "| " + " | ".join(" ".join(cell.split()) for cell in line) + " |"

@@ -1,7 +1,6 @@
 """From files to a report: every record beside the closed form's answer, other engines' answers, pairs of runs."""
 
 import gc
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,11 @@ from vramplan.check.items import Item, read_file, result_files
 from vramplan.compare import compare
 from vramplan.errors import UsageError, VramplanError
 from vramplan.record import Device, Outcome, Prediction, Record
-from vramplan.report.report_facts import Case, DoublePair, Miss, Report
+from vramplan.report.report_case import Case, Miss, question
+from vramplan.report.report_facts import Report
+from vramplan.report.report_pairs import double_pairs, optimizer_pairs
+from vramplan.report.report_peaks import peak_groups
+from vramplan.report.report_verdicts import Judge, fit_checks
 from vramplan.scenario import Scenario
 
 Predict = Callable[[Scenario, Device], Prediction]
@@ -18,7 +21,7 @@ Predict = Callable[[Scenario, Device], Prediction]
 _WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
 
-def read_report(paths: Iterable[Path], predict: Predict) -> Report:
+def read_report(paths: Iterable[Path], predict: Predict, judge: Judge) -> Report:
     """The report on the records and predictions of files and directories.
 
     A named file that holds no result is a UsageError; one found in a directory is listed as skipped.
@@ -41,15 +44,28 @@ def read_report(paths: Iterable[Path], predict: Predict) -> Report:
                 skipped.append(error.message)
     if not items:
         raise UsageError("there is no record and no prediction to report on", hint="; ".join(skipped[:3]) or _WRITERS)
-    return make_report(items, predict, skipped=skipped)
+    return make_report(items, predict, judge, skipped=skipped)
 
 
-def make_report(items: Sequence[Item], predict: Predict, *, skipped: Iterable[str] = ()) -> Report:
-    """The report on results that were read; `predict` is the closed form, asked once per scenario and device."""
+def make_report(items: Sequence[Item], predict: Predict, judge: Judge, *, skipped: Iterable[str] = ()) -> Report:
+    """The report on results that were read.
+
+    `predict` is the closed form, asked once per scenario and device; `judge` what it says about a budget, asked for
+    every run on a card.
+    """
     known: dict[tuple[str, Device], Prediction | str] = {}
     with _without_collector():
         cases = tuple(_case(number, item, predict, known) for number, item in enumerate(items, 1))
-    return Report(cases, tuple(_misses(cases)), tuple(_doubles(cases)), tuple(skipped))
+        fits = tuple(fit_checks(cases, judge))
+    return Report(
+        cases=cases,
+        misses=tuple(_misses(cases)),
+        doubles=tuple(double_pairs(cases)),
+        optimizers=tuple(optimizer_pairs(cases)),
+        peaks=peak_groups(cases),
+        fits=fits,
+        skipped=tuple(skipped),
+    )
 
 
 @contextmanager
@@ -70,7 +86,7 @@ def _case(number: int, item: Item, predict: Predict, known: dict[tuple[str, Devi
         return Case(number, item, None)
     if record.outcome is not Outcome.OK or not record.ledger.entries or not record.ledger.peak:
         return Case(number, item, None, record.note or f"ended as {record.outcome.value}")
-    key = _question(record.scenario), record.device
+    key = question(record.scenario), record.device
     if key not in known:
         try:
             known[key] = predict(record.scenario, record.device)
@@ -85,33 +101,14 @@ def _case(number: int, item: Item, predict: Predict, known: dict[tuple[str, Devi
         return Case(number, item, None, f"not compared: {error.message}")
 
 
-def _question(scenario: Scenario, *, ignored: str = "") -> str:
-    """The scenario without its name, as a key; `ignored` names one key of `quant` that does not count."""
-    mapping = scenario.to_mapping()
-    mapping["quant"].pop(ignored, None)
-    return json.dumps({**mapping, "name": ""}, sort_keys=True)
-
-
 def _misses(cases: Sequence[Case]) -> Iterator[Miss]:
     """The closed form's misses, then those of other engines' predictions that were given with the records."""
     compared = [(case, case.comparison) for case in cases if case.comparison]
     yield from (Miss("analytic", case, comparison) for case, comparison in compared)
     records: dict[tuple[str, str], list[Case]] = {}
     for case, _ in compared:
-        records.setdefault((_question(case.result.scenario), case.result.device), []).append(case)
+        records.setdefault((question(case.result.scenario), case.result.device), []).append(case)
     for other in cases:
         if not other.measured and other.result.engine != "analytic":
-            for case in records.get((_question(other.result.scenario), other.result.device), []):
+            for case in records.get((question(other.result.scenario), other.result.device), []):
                 yield Miss(other.result.engine, case, compare(other.result, case.result))
-
-
-def _doubles(cases: Sequence[Case]) -> Iterator[DoublePair]:
-    """Every run with double quantisation and the same one without; of several measurements the last one read."""
-    sides: dict[tuple[str, ...], dict[bool, Case]] = {}
-    for case in cases:
-        scenario, result = case.result.scenario, case.result
-        if scenario.quant.type.four_bit and case.peak:
-            gpu = str(result.environment.get("gpu", "")) if isinstance(result, Record) else ""
-            key = _question(scenario, ignored="double"), result.engine, result.device, gpu
-            sides.setdefault(key, {})[scenario.quant.double] = case
-    yield from (DoublePair(both[False], both[True]) for both in sides.values() if len(both) == 2)

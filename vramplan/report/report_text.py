@@ -6,17 +6,21 @@ from vramplan.check.items import printable
 from vramplan.error_table import Summary
 from vramplan.report.comparison import EQUAL, percent
 from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
-from vramplan.report.report_facts import Case, Miss, Report, summary
+from vramplan.report.report_case import Case, Miss
+from vramplan.report.report_facts import Report, summary
+from vramplan.report.report_studies import Study, studies
+from vramplan.report.report_words import counted
 from vramplan.units import human
 
 
 def render_report(report: Report, page: Page) -> str:
-    """One line per result, errors by group, what double quantisation saves; the closed form's error at the end."""
+    """One line per result, errors by group, the studies; the closed form's error at the end."""
     lines = [*_results(report, page)]
     if report.misses:
         lines += ["", *_groups(report, page)]
-    for pair in report.doubles:
-        lines += page.wrap(double_sentence(pair.double, pair.quant_state.difference, pair.peak.difference), indent="  ")
+    for study in studies(report):
+        lines += ["", *_study(study, page)]
+    lines += [""] if report.skipped and lines[-1] else []
     lines += [line for text in report.skipped for line in page.wrap(f"skipped: {printable(text)}", indent="  ")]
     return "\n".join([*lines, "", *page.wrap(answer(report), indent="  ")])
 
@@ -37,18 +41,6 @@ def answer(report: Report) -> str:
 def error_words(errors: Summary) -> str:
     """`mean error 0.10%, median 0.05%, worst 1.20%`."""
     return f"mean error {errors.mean:.2%}, median {errors.median:.2%}, worst {errors.worst:.2%}"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def double_sentence(case: Case, state: int, peak: int) -> str:
-    """What the double quantisation of `case` changed, against the same run without it; arguments are differences."""
-    name = printable(case.result.scenario.name)
-    how = "measured" if case.measured else case.result.engine
-    return f"double quantisation in {name} ({how}) saves {human(-state)} of constants, {human(-peak)} at the peak"
 
 
 def misses_by_case(report: Report) -> dict[int, Miss]:
@@ -104,4 +96,18 @@ def _groups(report: Report, page: Page) -> Iterator[str]:
         rows.append([by, printable(group.name), str(len(group.errors)), *cells])
     lines = table(rows, left=(0, 1))
     yield from lines if page.fits(lines) else table([[*row[:2], *row[3:]] for row in rows], left=(0, 1))
-    yield ""
+
+
+def _study(study: Study, page: Page) -> Iterator[str]:
+    """The table, its least important columns left out where the page is narrow, and what follows from it."""
+    heads = [column.head for column in study.columns]
+    rows = [[printable(k.text(cell)) for k, cell in zip(study.columns, row, strict=True)] for row in study.rows]
+    unimportant = sorted(study.columns[1:], key=lambda column: column.important)
+    yield from fitting_table(
+        [heads, *rows],
+        page,
+        left=[column.head for column in study.columns if not column.number],
+        less_important=[column.head for column in unimportant],
+    )
+    for sentence in study.findings:
+        yield from page.wrap(printable(sentence), indent="  ")

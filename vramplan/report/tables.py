@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vramplan.errors import CannotRun
 from vramplan.ledger import Phase
 from vramplan.record import Record
-from vramplan.report.report_facts import Case, Report, family, stack_name
+from vramplan.report.report_case import Case, family, stack_name
+from vramplan.report.report_facts import Report
 
 if TYPE_CHECKING:
     import pandas

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from vramplan.ledger import Component
 from vramplan.record import Result
 from vramplan.report.html.markup import Html, el, joined, quantity
-from vramplan.report.report_facts import Case, Report
+from vramplan.report.report_case import Case
+from vramplan.report.report_facts import Report
+from vramplan.report.report_pairs import DoublePair
 from vramplan.report.timeline_picture import COLORS
 from vramplan.units import human
 
+_PAIRS = 4  # pairs that are drawn; the table has all of them
+_PACKED = (Component.WEIGHTS, Component.QUANT_STATE)
 _IN_SIGHT = 12  # pairs of bars that are not folded away
 _STACK = tuple(component for component in COLORS if component is not Component.CONTEXT)
 
@@ -53,6 +57,19 @@ def _bars(case: Case) -> Html:
 def _row(word: str, side: Result, longest: int) -> Html:
     held = [(part, side.ledger.bytes(side.ledger.peak_phase, part)) for part in _STACK]
     return stacked_bar(word, held, longest)
+
+
+def double_bars(pairs: Sequence[DoublePair]) -> Html:
+    """What quantised weights and their constants take at the peak, without and with double quantisation."""
+    return el("ul", *map(_double, pairs[:_PAIRS]), class_="bars")
+
+
+def _double(pair: DoublePair) -> Html:
+    sides = [(word, case.result.ledger) for word, case in (("without", pair.single), ("with", pair.double))]
+    held = {word: [(part, ledger.bytes(ledger.peak_phase, part)) for part in _PACKED] for word, ledger in sides}
+    longest = max(sum(size for _, size in parts) for parts in held.values()) or 1
+    name = el("p", el("a", pair.double.name, href=f"#r{pair.double.number}"))
+    return el("li", name, *(stacked_bar(word, parts, longest) for word, parts in held.items()))
 
 
 def stacked_bar(word: str, held: Sequence[tuple[Component, int]], longest: int) -> Html:

@@ -6,7 +6,7 @@ from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.html.plots import distributions, scatter
 from vramplan.report.report_facts import Report, summary
-from vramplan.report.report_text import counted
+from vramplan.report.report_words import counted
 from vramplan.units import human
 
 

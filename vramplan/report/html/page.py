@@ -1,11 +1,12 @@
 """A report as one self-contained HTML page: no script, no request, nothing that a record says becomes markup."""
 
 import vramplan
-from vramplan.report.html import double, results
+from vramplan.report.html import results
 from vramplan.report.html.bars import component_bars
 from vramplan.report.html.markup import Html, el
 from vramplan.report.html.overview import accuracy, groups, tiles
 from vramplan.report.html.runs import timelines
+from vramplan.report.html.studies import study_sections, study_tables
 from vramplan.report.html.style import stylesheet
 from vramplan.report.report_facts import Report
 from vramplan.report.report_text import answer
@@ -28,11 +29,11 @@ def render_page(report: Report) -> str:
         el("main", *(_section(*section) for section in sections)),
         el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes."),
     )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{_head()}\n{body}\n</html>\n'
+    return f'<!DOCTYPE html>\n<html lang="en">\n{_head(report)}\n{body}\n</html>\n'
 
 
-def _head() -> Html:
-    style = stylesheet(("results", results.COLUMNS), ("double", double.COLUMNS))
+def _head(report: Report) -> Html:
+    style = stylesheet(("results", results.COLUMNS), *study_tables(report))
     return el(
         "head",
         Html('<meta charset="utf-8">'),
@@ -64,7 +65,7 @@ def _sections(report: Report) -> list[tuple[str, str, str, Html]]:
             "peak: the largest run of each model family.",
             timelines(report),
         ),
-        ("double", "Double quantisation", "", double.double_study(report)),
+        *study_sections(report),
         ("results", "All results", "", results.results_table(report)),
         (
             "details",

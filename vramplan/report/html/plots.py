@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.report.html.drawing import BG, FG, ROUND, SHADE, SOFT, SQUARE, embedded, in_style, new_figure, svg_of
 from vramplan.report.html.markup import Html
-from vramplan.report.report_facts import Group, Miss, Report
+from vramplan.report.report_case import Miss
+from vramplan.report.report_facts import Group, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from vramplan.record import Record, Result
 from vramplan.report.comparison import percent
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.layout import amount, table_unit
-from vramplan.report.report_facts import Case, Report, stack_name
+from vramplan.report.report_case import Case, stack_name
+from vramplan.report.report_facts import Report
 from vramplan.report.report_text import misses_by_case
 from vramplan.units import human
 

@@ -6,7 +6,8 @@ from vramplan.allocator import replay
 from vramplan.errors import VramplanError
 from vramplan.predict.engine import forecast
 from vramplan.report.html.markup import Html, el, joined
-from vramplan.report.report_facts import Case, Report, family
+from vramplan.report.report_case import Case, family
+from vramplan.report.report_facts import Report
 from vramplan.report.timeline_plot import NARROW, WIDE, render_timeline
 
 _RUNS = 3

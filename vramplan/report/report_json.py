@@ -1,0 +1,157 @@
+"""A report as the public JSON object, `kind: report`; errors and slowdowns are fractions."""
+
+from typing import TYPE_CHECKING, Any
+
+from vramplan.compare import Pair
+from vramplan.error_table import Summary
+from vramplan.ledger import Component
+from vramplan.record import SCHEMA
+from vramplan.report.report_case import Case, Miss, family, stack_name
+from vramplan.report.report_claims import Claimed, article_claims
+from vramplan.report.report_pairs import DoublePair, OptimizerPair, Steps, Times
+from vramplan.report.report_peaks import PeakGroup
+from vramplan.report.report_verdicts import FitCheck, false_fits
+
+if TYPE_CHECKING:
+    from vramplan.report.report_facts import Report
+
+
+def report_json(report: "Report") -> dict[str, Any]:
+    """The whole object; a study that has nothing to show is an empty array."""
+    return {
+        "schema": SCHEMA,
+        "kind": "report",
+        "results": [_case(case) for case in report.cases],
+        "errors": [_miss(miss) for miss in report.misses],
+        "groups": [
+            {"by": group.by, "name": group.name, "records": len(group.errors), **_summary(group.summary)}
+            for group in report.groups
+        ],
+        "double_quantisation": [_double(pair) for pair in report.doubles],
+        "double_quantisation_claims": [_claim(claim) for claim in article_claims(report.doubles)],
+        "paged_optimizers": [_optimizer(pair) for pair in report.optimizers],
+        "peaks": [_peaks(group) for group in report.peaks],
+        "verdicts": [_fit(check) for check in report.fits],
+        "false_fits": [check.case.item.source for check in false_fits(report.fits)],
+        "skipped": list(report.skipped),
+    }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    result = case.result
+    return {
+        "source": case.item.source,
+        "scenario": result.scenario.name,
+        "kind": "measurement" if case.measured else "prediction",
+        "engine": result.engine,
+        "device": result.device,
+        "family": family(case),
+        "stack": stack_name(case),
+        "outcome": case.outcome,
+        "peak": case.peak or None,
+        "predicted": case.comparison.a.ledger.peak if case.comparison else None,
+        "problem": case.problem,
+    }
+
+
+def _miss(miss: Miss) -> dict[str, Any]:
+    peak, reserved = miss.comparison.peak, miss.reserved
+    body: dict[str, Any] = {
+        "engine": miss.engine,
+        "source": miss.case.item.source,
+        "scenario": miss.case.result.scenario.name,
+        "allocated": {"predicted": peak.other, "measured": peak.reference, "error": round(miss.error, 6)},
+        "static_equal": miss.static_equal,
+    }
+    if reserved:
+        error = round(reserved.relative or 0.0, 6)
+        body["reserved"] = {"predicted": reserved.other, "measured": reserved.reference, "error": error}
+    return body
+
+
+def _double(pair: DoublePair) -> dict[str, Any]:
+    def body(both: Pair) -> dict[str, int]:
+        return {"single": both.reference, "double": both.other, "saved": -both.difference}
+
+    return {
+        "single": pair.single.item.source,
+        "double": pair.double.item.source,
+        "engine": pair.double.result.engine,
+        "device": pair.double.result.device,
+        "bits_per_parameter": dict(zip(("single", "double"), pair.bits, strict=True)),
+        "quant_state": body(pair.quant_state),
+        "peak": body(pair.peak),
+        **({"predicted_peak": body(pair.predicted)} if pair.predicted else {}),
+        **({"step_ms": _times(pair.times, "single", "double")} if pair.times else {}),
+    }
+
+
+def _claim(claim: Claimed) -> dict[str, Any]:
+    return {
+        "said": claim.said,
+        "found": claim.found,
+        "verdict": claim.verdict.value,
+        "results": [pair.double.item.source for pair in claim.pairs],
+    }
+
+
+def _optimizer(pair: OptimizerPair) -> dict[str, Any]:
+    def body(both: Pair) -> dict[str, int]:
+        return {"plain": both.reference, "paged": both.other}
+
+    return {
+        "plain": pair.plain.item.source,
+        "paged": pair.paged.item.source,
+        "optimizers": {"plain": pair.plain.result.scenario.optimizer, "paged": pair.paged.result.scenario.optimizer},
+        "engine": pair.paged.result.engine,
+        "device": pair.paged.result.device,
+        "states_in_allocator": body(pair.states),
+        "managed": pair.managed,
+        "peak": body(pair.peak),
+        **({} if pair.predicted is None else {"predicted_managed": pair.predicted}),
+        **({"outside_allocator": body(pair.outside)} if pair.outside else {}),
+        **({"step_ms": _times(pair.times, "plain", "paged")} if pair.times else {}),
+    }
+
+
+def _times(times: Times, reference: str, other: str) -> dict[str, Any]:
+    return {
+        reference: _steps(times.reference),
+        other: _steps(times.other),
+        "slower": round(times.slower, 6),
+        "beyond_spread": times.beyond_spread,
+    }
+
+
+def _steps(steps: Steps) -> dict[str, float]:
+    return {"median": steps.median, "fastest": steps.fastest, "slowest": steps.slowest}
+
+
+def _peaks(group: PeakGroup) -> dict[str, Any]:
+    shares = {part: group.share(part) for part in Component if part is not Component.CONTEXT}
+    return {
+        "vocabulary": group.vocab,
+        "seq": group.seq,
+        "batches": list(group.batches),
+        "results": [case.item.source for case in group.cases],
+        "phases": {phase.value: count for phase, count in group.phases},
+        "largest": {part.value: count for part, count in group.largest},
+        "share": {part.value: [round(side, 6) for side in both] for part, both in shares.items() if both[1]},
+    }
+
+
+def _fit(check: FitCheck) -> dict[str, Any]:
+    return {
+        "source": check.case.item.source,
+        "scenario": check.case.name,
+        "memory_limit": check.limit,
+        "budget": check.verdict.budget,
+        "predicted": check.verdict.word,
+        "margin": check.verdict.margin,
+        "outcome": check.case.outcome,
+        "judgement": check.judgement.value,
+    }
+
+
+def _summary(value: Summary) -> dict[str, float]:
+    return {name: round(getattr(value, name), 6) for name in ("mean", "median", "worst")}
