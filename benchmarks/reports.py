@@ -23,7 +23,11 @@ TRACED = re.compile(r"<br>trace: [^|]*?(?= \|)")
 
 def index() -> bytes:
     """Every committed record beside its prediction, as one page."""
-    report = read_report([REPORTS / "records"], lambda scenario, device: predict(scenario, device=device))
+    report = read_report(
+        [REPORTS / "records"],
+        lambda scenario, device: predict(scenario, device=device),
+        lambda scenario, budget: predict(scenario, budget=budget).verdict,
+    )
     return render_page(report).encode()
 
 
