@@ -181,7 +181,7 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
         return out
     saved += t.save((out, sums, *seeds))
     shapes = (query.shape, key.shape, value.shape)
-    grouped = heads != key.shape[1]
+    grouped, value_dim = heads != key.shape[1], value.shape[-1]
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         kind = grad.kind
@@ -189,7 +189,7 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
             t.new(shape, kind, f"{name} gradient")
             for shape, name in zip(shapes, ("query", "key", "value"), strict=True)
         ]
-        temporaries = _backward_temporaries(t, backend, (batch, heads, seq, dim), kind, grouped=grouped)
+        temporaries = _backward_temporaries(t, backend, (batch, heads, seq, dim), value_dim, kind, grouped=grouped)
         del temporaries
         return grads
 
@@ -197,14 +197,14 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
 
 
 def _backward_temporaries(
-    t: Tape, backend: str, shape: tuple[int, int, int, int], kind: Kind, *, grouped: bool
+    t: Tape, backend: str, shape: tuple[int, int, int, int], value_dim: int, kind: Kind, *, grouped: bool
 ) -> list[Tensor]:
-    """What the backward kernels need besides the gradients."""
+    """What the backward kernels need besides the gradients (flash_api.cpp `mha_bwd`, attention_backward.cu)."""
     batch, heads, seq, dim = shape
     if not t.cuda:
         return []
     if backend in ("flash", "cudnn", "flash_attention_2"):
-        padded, wide = Padded.of(seq, 128), -(-dim // 32) * 32
+        padded, wide = Padded.of(seq, 128), _rounded(dim, 32 if dim <= 128 else 64)
         made = [
             t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
             t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
@@ -212,10 +212,17 @@ def _backward_temporaries(
         if grouped:
             made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
         return made
-    made = [t.new((batch, heads, seq), FLOAT32, "delta")]
-    if kind is not FLOAT32:  # kernel_backward.h: gradients of the query are accumulated in fp32
-        made.append(t.new((batch, heads, Padded.of(seq, 64), dim), FLOAT32, "query gradient accumulator"))
-    return made
+    rows = t.new((batch, heads, seq), FLOAT32, "delta")
+    if kind is FLOAT32:  # `(grad_out * out).sum(-1)` outside the kernel, which adds into the gradients themselves
+        return [t.new((batch, heads, seq, value_dim), FLOAT32, "gradient times output"), rows]
+    # kernel_backward.h: the query's gradient is added up in fp32; beyond 64 the key's and the value's leave registers
+    wide = _rounded(dim, 64)
+    wide += _rounded(dim, 64) + _rounded(value_dim, 64) if dim > 64 else 0
+    return [rows, t.new((batch, heads, Padded.of(seq, 64), wide), FLOAT32, "gradient accumulators")]
+
+
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> Tensor:

@@ -42,14 +42,20 @@ def _kind(tensor: Trainable) -> Kind:
 
 
 def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
-    """`_multi_tensor_*`: the square roots of all second moments at once, one list per element type."""
-    for size in {tensor.element for tensor in tensors}:
+    """`_multi_tensor_*`: the square roots of all second moments at once, one list per element type.
+
+    The variable keeps one type's list until the next one's is made.
+    """
+    held: list[Tensor] = []
+    for size in dict.fromkeys(tensor.element for tensor in tensors):
         group = [tensor for tensor in tensors if tensor.element == size]
-        held = [
+        made = [
             t.new((tensor.times * copies, *tensor.shape), _kind(tensor), "square roots of the second moments")
             for tensor in group
         ]
-        del held
+        held = made
+        del made
+    del held
 
 
 def _in_turn(tensors: tuple[Trainable, ...]) -> Iterator[tuple[Shape, Kind]]:

@@ -289,19 +289,25 @@ class Tape:
                         stack.append(edge)
 
     def _run(self, node: Node) -> list[Tensor | None]:
-        """Call a node with its gradient; its saved tensors go when it returns, the gradient too."""
+        """Call a node with its gradient; its saved tensors go when what it returns has its type, the gradient too.
+
+        engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other.
+        """
         grad = node.gradient
         node.gradient = None
         saved = [self._unpack(item) if type(item) is Holder else item for item in node.saved]
         self.scope = node.scope
         outputs = list(node.backward(saved, grad))  # type: ignore[arg-type]
+        for i, edge in enumerate(node.edges):
+            output = outputs[i] if i < len(outputs) else None
+            if output is not None and edge is not None and output.kind is not edge.kind:
+                outputs[i] = self.new(output.shape, edge.kind, "gradient cast")
+        output = None
         node.saved = []
         return outputs
 
     def _add(self, node: Node, grad: Tensor) -> None:
-        """Put a gradient where `node` will find it, cast to what forward produced (engine.cpp `validate_outputs`)."""
-        if grad.kind is not node.kind:
-            grad = self.new(grad.shape, node.kind, "gradient cast")
+        """Put a gradient where `node` will find it."""
         old = node.gradient
         if old is None:
             node.gradient = grad
