@@ -178,3 +178,37 @@ def test_the_schema_lists_every_key_of_a_printed_scenario() -> None:
     keys = schema["$defs"]["ScenarioKeys"]["properties"]
     assert set(one(gpu="rtx3090").to_mapping()) <= set(keys)
     assert keys["batch"] == {"type": "integer", "minimum": 1, "maximum": 2**24, "default": 1}
+
+
+def test_a_merge_goes_into_16_bits_unless_said_otherwise() -> None:
+    plain = one(method="merge")
+    assert plain.quant.type.value == "none"
+    assert plain.merge.max_shard_size == "50GB"
+    assert one(method="merge", merge={"dequantize": True}).quant.type.value == "nf4"
+    assert one(method="merge", quant={"type": "nf4"}).quant.double is True
+
+
+def test_what_a_scenario_does_not_do_is_not_printed() -> None:
+    assert not {"merge", "eval", "gpu"} & set(one().to_mapping())
+    merged, evaluated = one(method="merge"), one(eval={"batch": 3})
+    for scenario in (merged, evaluated):
+        assert scenario_from_mapping(scenario.to_mapping()).to_mapping() == scenario.to_mapping()
+    assert evaluated.to_mapping()["eval"] == {"batch": 3, "accumulate": 0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"merge": {"safe": True}}, "merge with method qlora"),
+        ({"method": "merge", "merge": {"dequantize": True}, "quant": {"type": "none"}}, "nothing to dequantise"),
+        ({"method": "merge", "merge": {"max_shard_size": "lots"}}, "merge.max_shard_size"),
+        ({"method": "merge", "eval": {"batch": 2}}, "eval with method merge"),
+        ({"eval": {"batch": 0}}, "eval.batch"),
+        ({"eval": {"accumulate": -1}}, "eval.accumulate"),
+        ({"eval": {"size": 2}}, "unknown key 'eval.size'"),
+    ],
+)
+def test_merging_and_evaluating_wrongly_is_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        one(**keys)
+    assert caught.value.hint
