@@ -28,7 +28,7 @@ def _look(study: Study) -> str:
 def _table(study: Study) -> Html:
     head = el("tr", *(el("th", column.head, scope="col", class_=_side(column)) for column in study.columns))
     rows = (el("tr", _name(row[0], study.columns[0]), *map(_value, row[1:], study.columns[1:])) for row in study.rows)
-    return el("table", el("thead", head), el("tbody", *rows), class_=f"cards {_look(study)}")
+    return el("table", el("thead", head), el("tbody", *rows), class_=f"cards study {_look(study)}")
 
 
 def _value(cell: Cell, column: Column) -> Html:

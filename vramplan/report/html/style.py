@@ -61,6 +61,9 @@ summary .soft { font-size: 13px } .body { padding: 0 14px 12px; border-top: 1px 
 .facts { display: grid; grid-template-columns: minmax(96px, max-content) 1fr; gap: 2px 14px; margin: 0;
   font-size: 13.5px } .facts dt { color: var(--soft) } .facts dd { margin: 0 }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 0 32px }
+.n + td:not(.n), .n + th:not(.n) { padding-left: 20px }
+.study th.n, .study td.n small { white-space: normal } .study th:first-child { min-width: 136px }
+.study td:not(.n) { overflow-wrap: normal }
 .ledger { table-layout: fixed } .ledger th:first-child { width: 25% }
 .groups { max-width: 720px } .groups th, .groups td { padding-top: 3px; padding-bottom: 3px } .groups .soft {
   font-weight: 400; font-size: 13px }
@@ -83,6 +86,7 @@ _NARROW = """
   .cards tr { display: grid; grid-template-columns: 1fr 1fr; gap: 2px 12px; padding: 9px 0;
     border-bottom: 1px solid var(--grid) } .cards td, .cards th { border: 0; padding: 0; text-align: left !important;
     white-space: normal !important } .cards tr > :first-child { grid-column: 1 / -1 }
+  .n + td:not(.n) { padding-left: 0 } .study td:not(.n) { overflow-wrap: anywhere }
   .cards td:empty { display: none } .cards td::before { color: var(--soft); font-size: 12.5px; margin-right: 6px }
 }
 @media print { details > .body { display: block } nav, .skip { display: none } }
