@@ -1,0 +1,36 @@
+"""The closed form against the libraries on fake tensors, where the card decides: closer than a hidden state."""
+
+from typing import Any
+
+import pytest
+
+from tests.predict.real_models import LLAMA, PHI3
+from vramplan.ledger import TRAINING_PHASES
+from vramplan.measure.trace import run_trace
+from vramplan.predict.engine import forecast
+from vramplan.scenario_file import scenario_from_mapping
+
+PLAIN = {"quant": {"type": "none"}}
+#: Heads of 80, more than the efficient kernel's registers hold.
+WIDE = {**LLAMA, "hidden_size": 320, "num_key_value_heads": 4}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "an adapter around a 16-bit layer": (LLAMA, {"method": "lora", "checkpointing": False, "stack": "script", **PLAIN}),
+    "autocast to another 16-bit type": (LLAMA, {"stack": {"upcast": "none", "autocast": "float16"}}),
+    "efficient attention": (WIDE, {"attention": "sdpa:efficient", "checkpointing": False, "stack": {"upcast": "none"}}),
+    # the query comes out of a concatenation, and the kernel's output is laid out like it
+    "flash after a concatenation": (PHI3, {"checkpointing": False}),
+    "what the step before left": (LLAMA, {"stack": {"base": "script", "outputs": "held-next"}}),
+    "two element types in one optimizer": (LLAMA, {"method": "full", "stack": {"upcast": "norms"}, **PLAIN}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("name", CASES)
+def test_every_phase_agrees(name: str) -> None:
+    model, keys = CASES[name]
+    mapping = {"model": {**model}, "load": "random", "batch": 2, "seq": 96, "gpu": "a100-80gb", **keys}
+    scenario = scenario_from_mapping(mapping)
+    ours, theirs = forecast(scenario, "cuda").timeline.ledger({}), run_trace(scenario, "cuda").timeline.ledger({})
+    for phase in TRAINING_PHASES:
+        # scalars and statistics of rows; the smallest hidden state has 24,576 bytes (2 x 96 x 64 x 2)
+        assert ours.allocated(phase) == pytest.approx(theirs.allocated(phase), abs=5000), phase
