@@ -262,9 +262,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_key_of_the_file_has_a_flag() -> None:
     from vramplan.commands.flags import FLAGS
-    from vramplan.scenario_schema import LoraKeys, QuantKeys, StackKeys
+    from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, StackKeys
 
     sections: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
+    sections |= {"eval": EvalKeys, "merge": MergeKeys}
     keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
     for section, content in sections.items():
         keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(content)}

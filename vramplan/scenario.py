@@ -165,6 +165,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     new_tokens: int = 128
     """Tokens that inference generates after the prompt of `seq` tokens."""
     merge: Merge = Merge()
+    padding: bool = False
+    """Whether samples of a batch are padded, so that its attention mask has zeros and attention gets a mask."""
     evaluation: Evaluation | None = msgspec.field(default=None, name="eval")
     """The file's `eval` key; None when the run does not evaluate."""
 
@@ -200,6 +202,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             mapping["lora"]["targets"] = list(self.lora.targets)
         mapping["stack"]["autocast"] = self.stack.autocast
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
-        for key in (key for key, absent in unused.items() if absent):
+        for key in (key for key, absent in (unused | {"padding": not self.padding}).items() if absent):
             del mapping[key]
         return mapping

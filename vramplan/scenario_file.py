@@ -139,6 +139,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         stack=_stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where),
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
         new_tokens=keys.new_tokens,
+        padding=_padding(keys, where),
         merge=_merge(keys, where),
         evaluation=_evaluation(keys, where),
     )
@@ -199,7 +200,9 @@ def _evaluation(keys: ScenarioKeys, where: str) -> Evaluation | None:
             f"{where}: eval with method {keys.method.value}, which does not train",
             hint="remove the key 'eval', or set method: qlora, lora or full",
         )
-    return Evaluation(batch=keys.batch if keys.eval.batch is UNSET else keys.eval.batch, accumulate=keys.eval.accumulate)
+    return Evaluation(
+        batch=keys.batch if keys.eval.batch is UNSET else keys.eval.batch, accumulate=keys.eval.accumulate
+    )
 
 
 def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
@@ -213,6 +216,20 @@ def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
 
 def _checkpointing(value: bool | str) -> Checkpointing:
     return Checkpointing(str(value).lower())
+
+
+def _padding(keys: ScenarioKeys, where: str) -> bool:
+    if keys.padding and not keys.method.trains:
+        raise UsageError(
+            f"{where}: padding: true with method {keys.method.value}, which does not train",
+            hint="remove the key 'padding', or set method: qlora, lora or full",
+        )
+    if keys.padding and keys.attention == "sdpa:flash":
+        raise UsageError(
+            f"{where}: padding: true with attention: sdpa:flash, whose kernel takes no mask",
+            hint="set attention: sdpa (the memory-efficient kernel) or flash_attention_2 (padding is cut out)",
+        )
+    return keys.padding
 
 
 def _attention(value: str, where: str) -> str:

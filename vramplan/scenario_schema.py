@@ -66,6 +66,7 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     lora: LoraKeys = LoraKeys()
     batch: Count = 1
     seq: Count = 2048
+    padding: bool = False
     grad_accum: Count = 1
     optimizer: str = "adamw_torch"
     dtype: DType | UnsetType = UNSET

@@ -28,6 +28,7 @@ FLAGS = (
     Flag("--method", "method", "M", "qlora, lora, full, inference or merge"),
     Flag("--batch", "batch", "N", "micro-batch per device"),
     Flag("--seq", "seq", "N", "tokens per sample"),
+    Flag("--padding", "padding", "", "batches have padded samples, or not"),
     Flag("--grad-accum", "grad_accum", "N", "micro-batches per optimizer step"),
     Flag("--rank", "lora.rank", "N", "rank of the adapters"),
     Flag("--targets", "lora.targets", "A,B", "modules that get adapters, or all-linear"),
@@ -51,9 +52,14 @@ FLAGS = (
     Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
     Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
     Flag("--new-tokens", "new_tokens", "N", "tokens that inference generates"),
+    Flag("--eval-batch", "eval.batch", "N", "evaluate inside training, with this batch per device"),
+    Flag("--eval-accumulate", "eval.accumulate", "N", "evaluation steps whose logits are gathered; 0: the loss alone"),
+    Flag("--merge-dequantize", "merge.dequantize", "", "make a quantised base 16-bit before merging, or not"),
+    Flag("--merge-safe", "merge.safe", "", "merge into a copy that is looked through for NaN, or not"),
+    Flag("--max-shard-size", "merge.max_shard_size", "SIZE", "largest file that a merge saves, such as 5GB"),
 )
 #: Keys whose value is a word as it stands, whatever YAML would read in it.
-_WORDS = frozenset({"name", "gpu", "optimizer"})
+_WORDS = frozenset({"name", "gpu", "optimizer", "merge.max_shard_size"})
 
 
 def add_scenario_flags(parser: ArgumentParser) -> None:
