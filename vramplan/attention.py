@@ -51,6 +51,9 @@ class Choice:
         return f"attention falls back to the math kernel, which keeps every [heads, seq, seq] matrix: {self.reason}"
 
 
+#: Rows of a mask are copied into ones of a multiple of so many elements for the efficient kernel
+#: (aten/src/ATen/native/transformers/attention.cpp `preprocess_mask`).
+MASK_ALIGNMENT = 8
 #: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.attention import MASK_ALIGNMENT, AttentionInput, Choice, Kernel, resolve
 from vramplan.catalog.gpus import Gpu
 from vramplan.measure.tracker import Opener, Tracker
 from vramplan.scenario import DType
@@ -39,40 +39,6 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         return _KERNELS[choice.kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
 
     with mock.patch.object(functional, "scaled_dot_product_attention", run):
-        yield
-
-
-@contextmanager
-def flash_package(tracker: Tracker) -> Iterator[None]:
-    """Inside, transformers' `flash_attention_2` finds the flash-attn package, in the shape of its one function.
-
-    The package saves and allocates what torch's copy of the same kernel does; transformers' code around it is its own.
-    """
-    from transformers import PreTrainedModel, modeling_flash_attention_utils, modeling_utils
-
-    def flash_attn_func(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        dropout_p: float = 0.0,
-        softmax_scale: float | None = None,
-        causal: bool = False,
-        window_size: tuple[int, int] = (-1, -1),
-        softcap: float = 0.0,
-        deterministic: bool = False,
-    ) -> Tensor:
-        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
-        query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return _flash(query, key, value, None, dropout_p, causal, softmax_scale).transpose(1, 2)
-
-    process = modeling_flash_attention_utils._lazy_define_process_function(flash_attn_func)
-    functions = ((flash_attn_func, flash_attn_func, None, None, None), process)
-    find = lambda *args, **kwargs: functions  # noqa: E731
-    with (
-        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
-        mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
-        mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
-    ):
         yield
 
 
@@ -113,10 +79,10 @@ def _lowered(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
 
 
-def _flash(
+def flash(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    """attention.cpp: heads that are no multiple of 8 are padded by copies of query, key and value."""
+    """Flash attention; heads that are no multiple of 8 are padded by copies of query, key and value (attention.cpp)."""
     query, key, value = _lowered(query, key, value)
     size = query.shape[-1]
     if size % 8:
@@ -128,14 +94,12 @@ def _flash(
 def _efficient(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    """As many key heads as query heads; a boolean mask becomes an additive one (`convert_boolean_attn_mask`)."""
+    """As many key heads as query heads; the mask in rows of a multiple of 8 elements (`preprocess_mask`)."""
     query, key, value = _lowered(query, key, value)
     repeats = query.shape[1] // key.shape[1]
     key, value = _expanded(key, repeats), _expanded(value, repeats)
-    if mask is not None and mask.dtype is torch.bool:
-        mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
     if mask is not None:
-        mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+        mask = _aligned(_bias(mask, query.dtype)).expand(*query.shape[:3], key.shape[2])
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     out: Tensor = aten._scaled_dot_product_efficient_attention(
         query, key, value, mask, needs_grad, dropout, causal, scale=scale
@@ -143,10 +107,30 @@ def _efficient(
     return out
 
 
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """attention.cpp `convert_boolean_attn_mask`: a boolean mask as what is added to the scores, in their type."""
+    if mask.dtype is not torch.bool:
+        return mask
+    return torch.where(mask, 0.0, torch.scalar_tensor(float("-inf"), dtype=dtype))
+
+
+def _aligned(bias: Tensor) -> Tensor:
+    """attention.cpp `pad_bias`: rows that are no multiple of 8 elements are copied into longer ones, and sliced.
+
+    The gradient of the bias is not asked for, so backward makes none (attention_backward.cu `bias_requires_grad`).
+    """
+    if all(stride % MASK_ALIGNMENT == 0 for stride in bias.stride()[:-1]) and bias.stride(-1) == 1:
+        return bias
+    length = bias.shape[-1]
+    return functional.pad(bias, (0, MASK_ALIGNMENT - length % MASK_ALIGNMENT))[..., :length]
+
+
 def _cudnn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    return _flash(query, key, value, mask, dropout, causal, scale)  # the same tensors are kept: output and log-sum-exp
+    if mask is not None:  # kept too, beside what the efficient kernel keeps
+        return _efficient(query, key, value, mask, dropout, causal, scale)
+    return flash(query, key, value, mask, dropout, causal, scale)  # the same tensors are kept: output and log-sum-exp
 
 
 def _math(
@@ -164,8 +148,8 @@ def _math(
     Without `enable_gqa` fewer key heads are left to the products' broadcasting (Falcon).
     """
     query, key, value = _lowered(query, key, value)
-    if mask is not None and mask.dtype is torch.bool:
-        mask = torch.where(mask, 0.0, float("-inf")).to(query.dtype)
+    if mask is not None:
+        mask = _bias(mask, query.dtype)
     # Autocast is done with the call once it has cast the inputs.
     with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _SafeSoftmax():  # type: ignore[no-untyped-call]
         out: Tensor = aten._scaled_dot_product_attention_math(
@@ -200,7 +184,7 @@ def _expanded(tensor: Tensor, repeats: int) -> Tensor:
 
 
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
-_KERNELS = {Kernel.FLASH: _flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn}
+_KERNELS = {Kernel.FLASH: flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn}
 
 
 def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

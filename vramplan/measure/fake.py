@@ -18,6 +18,7 @@ from vramplan.measure.attribution import Block
 from vramplan.measure.bnb_kernels import fake_opener
 from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
 from vramplan.measure.cuda_rules import TEMPORARIES, CublasWorkspaces
+from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Rule, Tracker
 from vramplan.training import build
@@ -85,9 +86,11 @@ def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
 class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
 
-    def __init__(self, *, vocab: int, gpu: Gpu | None = None, rules: Mapping[Any, Rule] | None = None) -> None:
+    def __init__(
+        self, *, vocab: int, gpu: Gpu | None = None, rules: Mapping[Any, Rule] | None = None, padding: bool = False
+    ) -> None:
         """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
-        what CPU kernels take inside themselves, by `rules`."""
+        what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros."""
         super().__init__(vocab=vocab, rules=rules)
         self._openers = {
             "bitsandbytes": fake_opener(gpu),
@@ -99,10 +102,11 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             products = CublasWorkspaces(gpu)
             self._scalars_on_host = True
             self._rules = TEMPORARIES
-            self._openers |= attention_openers(self)
+            self._openers |= attention_openers(self) | SAMPLES_OPENERS
             self._before = dict.fromkeys(CublasWorkspaces.PRODUCTS, products.before)
         self._named = 0
         self._last_layer: int | None = None
+        self._padding = padding
 
     def enter(self, phase: Phase) -> None:
         """Also forgets which layer's parameter was worked on last."""
@@ -132,13 +136,13 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     def _read_back(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A number read from a tensor: fake tensors have none. Counts are one, which divides nothing by zero.
 
-        A truth is false (a dice roll below a probability of zero, any overflow), but for `all` and `==`: nothing is
-        masked.
+        A truth is false (a dice roll below a probability of zero, any overflow), but for `all` and `==`, which ask of
+        masks whether nothing is masked: so it is, unless samples are padded.
         """
         tensor: Tensor = args[0]
         if tensor.dtype is torch.bool:
             block = self._known(tensor)
-            return block is not None and block.op in ("all", "eq")
+            return not self._padding and block is not None and block.op in ("all", "eq")
         return 1.0 if tensor.is_floating_point() else 1
 
     @contextmanager

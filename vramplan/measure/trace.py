@@ -163,7 +163,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
     vocab = int(transformers_config(scenario).get_text_config().vocab_size)
     merges = scenario.method is Method.MERGE
-    tracker = FakeTracker(vocab=vocab, gpu=card, rules=None if card else MIXED_SUMS if merges else PRODUCTS)
+    rules = None if card else MIXED_SUMS if merges else PRODUCTS
+    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:

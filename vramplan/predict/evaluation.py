@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from vramplan.ledger import Component, Phase
 from vramplan.predict.causal_model import CausalModel, Outcome
 from vramplan.predict.operations import cast
-from vramplan.predict.step import new_tape
+from vramplan.predict.step import batch_tensors, new_tape
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import BFLOAT16, FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
@@ -70,7 +70,7 @@ def _last_step(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
     earlier = _gathered(t, s, steps - 1, "gathered before") if steps > 1 else []
     # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered
     variables = _gathered(t, s, 1, "of the step before") if steps > 2 else []
-    batch = [t.new((s.batch, s.seq), INT64, what) for what in ("input_ids", "labels")]
+    batch = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
     outputs = _call(t, model, s)
     del variables
     whole = _gathered(t, s, steps, "gathered") if steps > 1 else [outputs.logits, batch[1]] if gathers else []

@@ -15,6 +15,7 @@ from vramplan.predict.projections import Adapter, Projection, Quantised
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.sinks import eager_with_sinks
 from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Tape, Tensor
+from vramplan.predict.unpadded import flash_unpadded
 from vramplan.scenario import Method, QuantType, Scenario
 
 
@@ -189,6 +190,8 @@ class Context:
             return eager_with_sinks(t, query, key, value, mask, heads, sinks)
         if self.attention == "eager":
             return eager(t, query, key, value, mask, heads)
+        if self.attention == "flash_attention_2" and mask is not None:
+            return flash_unpadded(t, query, key, value, heads), None
         if self.attention == "flash_attention_2":
             return sdpa(t, query, key, value, mask, heads, self.attention), None
         choice = self.choose(query.kind, mask is not None)

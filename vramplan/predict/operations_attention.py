@@ -5,6 +5,7 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
+from vramplan.attention import MASK_ALIGNMENT
 from vramplan.predict.operations import add, cast, cat, clone, dropout, mul, narrow, pointwise, reshape, scale, softmax
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
@@ -171,7 +172,7 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
     batch, heads, seq, dim = query.shape
     grad_needed = t.needs_grad(query, key, value)
-    bias = None if mask is None else t.new((batch, 1, seq, seq), query.kind, "mask as bias")
+    bias = None if mask is None else _bias(t, (batch, seq), query.kind, backend)
     saved = t.save((query, key, value, bias)) if grad_needed else []
     out = t.new((*query.shape[:-1], value.shape[-1]), query.kind, "attention output")
     rows = Padded.of(seq, 32) if backend == "efficient" else seq  # cutlass pads to its alignment of 32
@@ -196,6 +197,18 @@ def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     return t.record(out, (query, key, value), saved, backward)
 
 
+def _bias(t: Tape, shape: tuple[int, int], kind: Kind, backend: str) -> Tensor:
+    """A boolean mask as what is added to scores (attention.cpp `convert_boolean_attn_mask`), for one head.
+
+    The efficient kernel wants rows of a multiple of 8 (`preprocess_mask`): others are copied into longer ones.
+    """
+    batch, seq = shape
+    bias = t.new((batch, 1, seq, seq), kind, "mask as bias")
+    if t.cuda and backend == "efficient" and seq % MASK_ALIGNMENT:
+        bias = t.new((batch, 1, seq, Padded.of(seq, MASK_ALIGNMENT)), kind, "mask as bias, aligned")
+    return bias
+
+
 def _backward_temporaries(
     t: Tape, backend: str, shape: tuple[int, int, int, int], value_dim: int, kind: Kind, *, grouped: bool
 ) -> list[Tensor]:
@@ -203,8 +216,10 @@ def _backward_temporaries(
     batch, heads, seq, dim = shape
     if not t.cuda:
         return []
-    if backend in ("flash", "cudnn", "flash_attention_2"):
-        padded, wide = Padded.of(seq, 128), _rounded(dim, 32 if dim <= 128 else 64)
+    if backend in ("flash", "cudnn", "flash_attention_2", "varlen"):
+        # `mha_varlen_bwd`: room for 128 more rows per sample
+        padded = Padded.of(seq, extra=128) if backend == "varlen" else Padded.of(seq, 128)
+        wide = _rounded(dim, 32 if dim <= 128 else 64)
         made = [
             t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
             t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),

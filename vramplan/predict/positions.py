@@ -61,15 +61,19 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
 def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor | None]:
     """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
 
-    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch; `eager_mask` a float per sequence.
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch, or where samples are padded one per
+    sequence; `eager_mask` a float per sequence; `flash_attention_mask` the batch's own mask, which tells tokens apart.
     """
     attention = scenario.attention
     masks: dict[bool, Tensor | None] = {False: None, True: None}
     t.scope = "mask"
     for windowed in sorted({block.attention.window > 0 for block in scenario.architecture.blocks}):
         windows = [b.attention.window for b in scenario.architecture.blocks if b.attention.window]
-        if (
+        if attention == "flash_attention_2" and scenario.padding:
+            masks[windowed] = t.new((scenario.batch, scenario.seq), BOOL, "padding mask")
+        elif (
             attention == "eager"
+            or scenario.padding
             or broadcasts(scenario.architecture)
             or (windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq)
         ):
@@ -80,10 +84,23 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
 
 def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
     seq = scenario.seq
-    allowed = t.new((1, 1, seq, seq), BOOL, "allowed positions")
+    allowed = _unpadded_pairs(t, scenario) if scenario.padding else t.new((1, 1, seq, seq), BOOL, "allowed positions")
     if attention != "eager":
         return allowed
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
+
+
+def _unpadded_pairs(t: Tape, scenario: Scenario) -> Tensor:
+    """The causal pairs without those of a padded key, which differ by sequence (`and_masks`, one step at a time)."""
+    batch, seq = scenario.batch, scenario.seq
+    padding = t.new((batch, seq), BOOL, "padding mask")
+    part = t.new((1, 1, seq, seq), BOOL, "causal positions")
+    causal = t.new((1, 1, seq, seq), BOOL, "causal positions, and all")
+    del part
+    keys = t.new((batch, 1, 1, seq), BOOL, "keys that are no padding")
+    allowed = t.new((batch, 1, seq, seq), BOOL, "allowed positions")
+    del causal, keys, padding
+    return allowed
 
 
 def attention_choice(scenario: Scenario, t: Tape, kind: Kind, masked: bool) -> Choice:

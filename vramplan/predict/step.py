@@ -96,7 +96,7 @@ class StepRun:
 
     def _batch(self) -> list[Tensor]:
         t, s = self.tape, self.scenario
-        made = [t.new((s.batch, s.seq), INT64, what) for what in ("input_ids", "labels")]
+        made = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
         for tensor in made:
             assert tensor.storage is not None
             t.script.name(tensor.storage.block, Component.ACTIVATIONS)
@@ -127,6 +127,11 @@ class StepRun:
         if self._autocast is not None and self.scenario.stack.base == "hf-trainer" and outputs.logits is not None:
             return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
         return outputs
+
+
+def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
+    """The tensors of a batch, [batch, seq] integers of 8 bytes each."""
+    return ("input_ids", "labels", "attention_mask") if scenario.padding else ("input_ids", "labels")
 
 
 def _autocast(scenario: Scenario) -> Kind | None:

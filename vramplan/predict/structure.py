@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import msgspec
 
+from vramplan.attention import MASK_ALIGNMENT
 from vramplan.predict.fused import NEVER_FUSED_ROWS
 from vramplan.predict.template import Template
 from vramplan.record import Device
@@ -14,6 +15,9 @@ from vramplan.stacks import LossKernel
 #: Batches and sequences to probe with: primes larger than most sizes of a model, and found in none.
 _BATCH = 1013
 _SEQUENCES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071, 262139, 1048573)
+
+#: The same where masks need no copy into longer rows: multiples of 8, which no prime is.
+_ALIGNED = tuple(8 * prime for prime in (31, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071))
 
 Build = Callable[[Scenario], Template]
 
@@ -51,8 +55,9 @@ def _templates(key: _Key) -> Template:
 def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """The scenario with primes for batch and sequence; None when the step depends on them in other ways than size.
 
-    Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, few rows make
-    bitsandbytes' kernels fused, a loss in chunks has as many of them as the tokens fill.
+    Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, a mask's rows
+    are copied unless they are a multiple of 8, few rows make bitsandbytes' kernels fused, a loss in chunks has as many
+    of them as the tokens fill.
     """
     if scenario.stack.loss is not LossKernel.TORCH:
         return None
@@ -61,7 +66,8 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     batch = 1 if scenario.batch == 1 else _BATCH
     windows = {block.attention.window for block in scenario.architecture.blocks} - {0}
     sizes = {extent for weight, _ in scenario.architecture.counted for extent in weight.shape}
-    for seq in _SEQUENCES:
+    masked = device == "cuda" and (scenario.padding or windows)
+    for seq in _ALIGNED if masked and scenario.seq % MASK_ALIGNMENT == 0 else _SEQUENCES:
         alike = all((window <= seq) == (window <= scenario.seq) for window in windows)
         rows = device == "cpu" or batch * seq > NEVER_FUSED_ROWS
         if alike and rows and not any(size % seq == 0 or size % _BATCH == 0 for size in sizes):

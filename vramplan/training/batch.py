@@ -13,7 +13,7 @@ Batch = dict[str, Tensor]
 def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, meter: Meter) -> list[Batch]:
     """The micro-batches of one optimizer step on the device; the Trainer fetches all of them before the first forward.
 
-    No attention mask: full sequences without padding. A mask of ones would make transformers take the same causal path.
+    Without padding there is no attention mask: one of ones would make transformers take the same causal path.
     """
     generator = torch.Generator().manual_seed(0)
     return [_batch(scenario, vocabulary, generator, device, meter) for _ in range(scenario.grad_accum)]
@@ -22,15 +22,29 @@ def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, mete
 def make_evaluation_batch(scenario: Scenario, samples: int, vocabulary: int, device: torch.device) -> Batch:
     """A batch of an evaluation: other tokens than the training's."""
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(vocabulary, (samples, scenario.seq), generator=generator).to(device)
-    return {"input_ids": ids, "labels": ids.clone()}
+    return _made(scenario, samples, vocabulary, generator, device)
 
 
 def _batch(
     scenario: Scenario, vocabulary: int, generator: torch.Generator, device: torch.device, meter: Meter
 ) -> Batch:
-    ids = torch.randint(vocabulary, (scenario.batch, scenario.seq), generator=generator).to(device)
-    batch = {"input_ids": ids, "labels": ids.clone()}
+    batch = _made(scenario, scenario.batch, vocabulary, generator, device)
     for name, tensor in batch.items():
         meter.name(tensor, Component.ACTIVATIONS, name)
+    return batch
+
+
+def _made(
+    scenario: Scenario, samples: int, vocabulary: int, generator: torch.Generator, device: torch.device
+) -> Batch:
+    """Random tokens. Padded as TRL's collator does it: on the right, without a label, with a zero in the mask.
+
+    One token of padding is enough: where there is any, masks and copies have the same sizes whatever its share is.
+    """
+    ids = torch.randint(vocabulary, (samples, scenario.seq), generator=generator).to(device)
+    batch = {"input_ids": ids, "labels": ids.clone()}
+    if scenario.padding:
+        batch["labels"][-1, -1] = -100
+        batch["attention_mask"] = torch.ones_like(ids)
+        batch["attention_mask"][-1, -1] = 0
     return batch

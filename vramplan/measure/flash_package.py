@@ -1,0 +1,106 @@
+"""The flash-attn package as transformers' `flash_attention_2` finds it, on fake tensors: its two functions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vramplan.attention import Choice, Kernel
+from vramplan.measure.cuda_attention import flash
+from vramplan.measure.tracker import Opener, Tracker
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def flash_package(tracker: Tracker) -> Iterator[None]:
+    """Inside, transformers' `flash_attention_2` finds the package.
+
+    It saves and allocates what torch's copy of the same kernels does; transformers' code around it is its own.
+    """
+    from transformers import PreTrainedModel, modeling_flash_attention_utils, modeling_utils
+
+    def flash_attn_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+        deterministic: bool = False,
+    ) -> Tensor:
+        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
+        query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        return flash(query, key, value, None, dropout_p, causal, softmax_scale).transpose(1, 2)
+
+    def flash_attn_varlen_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+        deterministic: bool = False,
+    ) -> Tensor:
+        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
+        return _flash_samples(q, k, v, (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k), dropout_p, causal)
+
+    utils = modeling_flash_attention_utils
+    process = utils._lazy_define_process_function(flash_attn_varlen_func)
+    functions = (flash_attn_func, flash_attn_varlen_func, None, utils._pad_input, utils._unpad_input)
+    find = lambda *args, **kwargs: (functions, process)  # noqa: E731
+    with (
+        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
+    ):
+        yield
+
+
+def _flash_samples(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    offsets: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    dropout: float,
+    causal: bool,
+) -> Tensor:
+    """Samples behind each other, [tokens, heads, dim]; heads that are no multiple of 8 are padded by copies."""
+    size = query.shape[-1]
+    if size % 8:
+        query, key, value = (functional.pad(tensor, (0, 8 - size % 8)) for tensor in (query, key, value))
+    out: Tensor = aten._flash_attention_forward(query, key, value, *offsets, *longest, dropout, causal, False)[0]
+    return out[..., :size] if size % 8 else out
+
+
+def _samples_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """flash_attn/flash_api.cpp `mha_varlen_fwd`: log-sum-exp in fp32 [heads, tokens]; the generator's state."""
+    query = args[0]
+    sums = torch.empty((query.shape[1], query.shape[0]), dtype=torch.float32)
+    seed, offset = torch.empty((2,), dtype=torch.uint64), torch.empty((), dtype=torch.uint64)
+    return torch.empty_like(query), sums, seed, offset, torch.empty((0,), dtype=query.dtype)
+
+
+def _places(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Where a tensor is not zero: how many places these are fake tensors cannot know, and all are the most."""
+    return torch.empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+
+
+#: What runs these operations instead of their registered fake versions.
+SAMPLES_OPENERS: dict[Any, Opener] = {
+    aten._flash_attention_forward.default: _samples_outputs,
+    aten.nonzero.default: _places,
+}

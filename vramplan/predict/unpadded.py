@@ -1,0 +1,52 @@
+"""flash_attention_2 on padded samples: tokens are picked out of the batch, attended to as one row, and put back.
+
+transformers 5.17 modeling_flash_attention_utils.py `_flash_attention_forward`. How many of the tokens are padding is
+not known: memory is that of a batch where next to none is, the most that it can be.
+"""
+
+from vramplan.predict.operations import clone, reshape
+from vramplan.predict.operations_attention import Heads, _fused, heads_last
+from vramplan.predict.projections import lowered
+from vramplan.predict.tape import INT32, INT64, Gradients, Tape, Tensor
+
+
+def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Heads) -> Tensor:
+    """The attention output [batch, seq, heads, dim], zero where there is padding."""
+    value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    batch, _, seq, _ = query.shape
+    places = t.new((batch, seq), INT64, "places of tokens")
+    offsets = t.new((batch,), INT32, "offsets of samples")
+    key = _picked(t, key, places, "key without padding", copied=spec.heads_first)
+    value = _picked(t, value, places, "value without padding", copied=False)
+    query = _picked(t, query, places, "query without padding", copied=spec.heads_first)
+    out = _fused(t, query, key, value, None, "varlen")
+    padded = _put_back(t, out, places)
+    del out, offsets
+    return heads_last(t, padded, copy=False)
+
+
+def _picked(t: Tape, x: Tensor, places: Tensor, label: str, *, copied: bool) -> Tensor:
+    """`_index_first_axis`; what lies heads first in memory is laid out anew by its `reshape`."""
+    flat = clone(t, x, "tokens in a row") if copied else reshape(t, x, x.shape)
+    out = t.new(flat.shape, flat.kind, label)
+    if not t.needs_grad(flat):
+        return out
+    shape = flat.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(shape, grad.kind, label + ": gradient among zeros"),)
+
+    return t.record(out, (flat,), t.save((places,)), backward)
+
+
+def _put_back(t: Tape, x: Tensor, places: Tensor) -> Tensor:
+    """`_pad_input`: zeros, into which the tokens are written."""
+    out = t.new(x.shape, x.kind, "attention output with padding")
+    if not t.needs_grad(x):
+        return out
+    shape = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return (t.new(shape, grad.kind, "gradient without padding"),)
+
+    return t.record(out, (x,), t.save((places,)), backward)
