@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy gpu-suite grid peers reports clean help
+.PHONY: quickstart test check bench accuracy gpu-suite grid peers reports docs clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -61,6 +61,9 @@ peers: $(VENV)/.test  ## the field's estimators on the same published measuremen
 reports: accuracy $(VENV)/.test  ## render reports/ anew from what is committed in it
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.reports
 	$(BIN)/vramplan check scenarios/*.yaml --against reports/baseline --update
+
+docs: $(VENV)/.test  ## run the commands in docs/ again and redraw its plots
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.docs
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

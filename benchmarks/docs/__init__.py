@@ -1,0 +1,1 @@
+"""The pages in docs/: their outputs, numbers and plots come from commands. `make docs` renews what differs."""
