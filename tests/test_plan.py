@@ -332,6 +332,7 @@ def test_nothing_fits_is_a_no(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--gpu", "t4,a10", "--budget", "8GiB"], ["--budget"]),
         (["--gpu", "t4,a10", "--seqs", "512,many"], ["'512,many'"]),
         (["--budget", "8GB"], ["'8GB'", "8GiB"]),
+        (["--gpu", "t4", "--method", "merge"], ["a merge has no batch to plan", "vramplan predict"]),
         (["--gpu", "t4", "--write", "no/such/dir.yaml"], ["--write", "directory that exists"]),
         (["--budget", "8GiB", "--goal", "cheapest-gpu"], ["cheapest-gpu", "--budget"]),
     ],

@@ -61,6 +61,9 @@ def run(args: Namespace) -> Answer:
     setattr(args, _GPU, cards[0] if len(cards) == 1 else None)
     keys = overrides(args)
     scenarios = [scenario for target in args.targets for scenario in resolve_aloud(target, keys).scenarios]
+    for scenario in scenarios:
+        if scenario.method == "merge":
+            raise UsageError(f"{scenario.name}: a merge has no batch to plan", hint="`vramplan predict` says what it takes")
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
         return _plan(scenarios[0], limit, args)

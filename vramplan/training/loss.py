@@ -31,7 +31,9 @@ def _install_liger(model: Any) -> None:
             "stack.loss: liger needs the package liger-kernel", hint="pip install liger-kernel, on a machine with a GPU"
         ) from error
     _apply_liger_kernel_to_instance(
-        model=model, fused_linear_cross_entropy=True, rms_norm=False, rope=False, swiglu=False, cross_entropy=False
+        model=model,
+        fused_linear_cross_entropy=True,
+        **dict.fromkeys(("rms_norm", "layer_norm", "rope", "swiglu", "geglu", "cross_entropy"), False),
     )
 
 
