@@ -33,7 +33,7 @@ def _install_liger(model: Any) -> None:
     _apply_liger_kernel_to_instance(
         model=model,
         fused_linear_cross_entropy=True,
-        **dict.fromkeys(("rms_norm", "layer_norm", "rope", "swiglu", "geglu", "cross_entropy"), False),
+        **dict.fromkeys(("rms_norm", "layer_norm", "rope", "swiglu", "geglu", "relu_squared", "cross_entropy"), False),
     )
 
 
