@@ -1,14 +1,20 @@
 """A user's own calibration of a card, and where predictions find it."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vramplan.catalog import gpus
 from vramplan.catalog.calibration import Calibration, calibration, calibration_file, save_calibration
-from vramplan.catalog.gpus import gpu, gpu_of_driver
+from vramplan.catalog.gpus import gpu, gpu_of_driver, ship_context
 from vramplan.errors import UsageError
-from vramplan.ledger import Basis, Component, Phase
+from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.formulas import formulas
 from vramplan.predict.overheads import context_entries
+from vramplan.scenario import Scenario
 from vramplan.units import MIB
 
 MADE = Calibration(
@@ -47,6 +53,43 @@ def test_predictions_use_it_and_say_so(config: Path) -> None:
     assert gpu("a10").context_origin.startswith("no record")
 
 
+def test_workspaces_that_were_measured_take_the_place_of_the_rule(config: Path) -> None:
+    scenario = Scenario.load("llama-3.2-1b", gpu="t4", seq=512)
+    before = predict_analytic(scenario)
+    save_calibration("t4", replace(MADE, workspaces=100 * MIB))
+    after = predict_analytic(scenario)
+    for phase in TRAINING_PHASES:
+        kept = [e for e in after.ledger.of(phase) if e.component is Component.WORKSPACE]
+        own = [e for e in kept if e.basis is Basis.CALIBRATED]
+        assert [entry.bytes for entry in own] == [100 * MIB]
+        assert "cuBLAS workspaces, calibrated on this machine's Tesla T4, driver 580.1" in own[0].note
+        # by the rule two of 2 x 4096 + 8 x 16 KiB: 16.25 MiB; all else is the same temporaries
+        other = before.ledger.bytes(phase, Component.WORKSPACE) - 2 * (2 * 4096 + 8 * 16) * 1024
+        assert sum(entry.bytes for entry in kept) == other + 100 * MIB
+    assert not [e for e in before.ledger.entries if e.basis is Basis.CALIBRATED and e.component is Component.WORKSPACE]
+    assert not [
+        e for e in after.ledger.of(Phase.LOAD) if e.component is Component.WORKSPACE and e.basis is own[0].basis
+    ]
+
+
+def test_a_run_without_a_backward_thread_has_one_workspace(config: Path) -> None:
+    save_calibration("t4", replace(MADE, workspaces=100 * MIB))
+    scenario = Scenario.load("llama-3.2-1b", gpu="t4", method="inference")
+    own = [
+        e.bytes
+        for e in predict_analytic(scenario).ledger.of(Phase.DECODE)
+        if (e.component, e.basis) == (Component.WORKSPACE, Basis.CALIBRATED)
+    ]
+    assert own == [50 * MIB]
+
+
+def test_every_tensor_still_has_its_formula(config: Path) -> None:
+    save_calibration("t4", replace(MADE, workspaces=100 * MIB))
+    found = formulas(Scenario.load("llama-3.2-1b", gpu="t4"), "cuda")
+    texts = {formula.text for key, formula in found.items() if "cuBLAS" in key[1]}
+    assert texts == {"104,857,600 / 2"}
+
+
 def test_a_damaged_file_is_named(config: Path) -> None:
     calibration_file().parent.mkdir(parents=True)
     calibration_file().write_text('{"t4": {"context": 1}}')
@@ -71,3 +114,44 @@ def test_a_damaged_file_is_named(config: Path) -> None:
 )
 def test_a_card_is_known_by_its_drivers_name(title: str, name: str) -> None:
     assert gpu_of_driver(title) == name
+
+
+CATALOG = Path(gpus.__file__).parent / "gpus.json"
+
+
+def test_a_shipped_context_changes_one_line_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "gpus.json"
+    file.write_text(CATALOG.read_text())
+    assert ship_context("h200", context=515 * MIB, workspaces=64 * MIB, record="driver 1", catalog=file) == file
+    old, new = CATALOG.read_text().splitlines(), file.read_text().splitlines()
+    (changed,) = [i for i, lines in enumerate(zip(old, new, strict=True)) if lines[0] != lines[1]]
+    assert json.loads(new[changed].strip(" ,")) == {
+        **json.loads(old[changed].strip(" ,")),
+        "context": 515 * MIB,
+        "workspaces": 64 * MIB,
+        "record": "driver 1",
+    }
+    assert json.loads(file.read_text())["cards"]
+    ship_context("h200", context=516 * MIB, workspaces=64 * MIB, record="driver 2", catalog=file)  # renewed, not added
+    assert file.read_text().count('"record": "driver') == 1
+
+    monkeypatch.setattr(gpus, "_FILE", file)
+    gpus._data.cache_clear()
+    gpus._catalogued.cache_clear()
+    shipped = gpu("h200")
+    monkeypatch.undo()
+    gpus._data.cache_clear()
+    gpus._catalogued.cache_clear()
+    assert (shipped.context, shipped.workspaces) == (516 * MIB, 64 * MIB)
+    assert shipped.context_origin == "recorded on H200, driver 2"
+
+
+@pytest.mark.parametrize("text", [None, "", '{"name": "h200", broken', "{}", b"\xff\xfe"])
+def test_a_catalogue_that_is_none_is_bad_input(tmp_path: Path, text: str | bytes | None) -> None:
+    file = tmp_path / "gpus.json"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=r"gpus\.json"):
+        ship_context("h200", context=1, workspaces=1, record="", catalog=file)
+    with pytest.raises(UsageError, match="cannot read"):
+        ship_context("h200", context=1, workspaces=1, record="", catalog=tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vramplan.catalog.calibration import calibration
 from vramplan.errors import UsageError, unknown
+from vramplan.files import write_whole
 from vramplan.units import GIB, MIB
 
 _FILE = Path(__file__).parent / "gpus.json"
@@ -32,6 +33,8 @@ class Gpu:
     """Bytes that a training process holds outside torch's allocator: CUDA context, loaded kernels."""
     context_origin: str
     """The record that the bytes come from, or the rule that scales it."""
+    workspaces: int | None = None
+    """Bytes of cuBLAS's workspaces of a training process, as measured with the context; None where no record says."""
 
     @property
     def capability(self) -> tuple[int, int]:
@@ -57,7 +60,9 @@ def gpu(name: str) -> Gpu:
     """The card `name`, with this user's own calibration of it; a UsageError names the nearest when there is none."""
     found = _catalogued(name)
     own = calibration(found.name)
-    return found if own is None else replace(found, context=own.context, context_origin=own.origin)
+    if own is None:
+        return found
+    return replace(found, context=own.context, context_origin=own.origin, workspaces=own.workspaces)
 
 
 @cache
@@ -78,7 +83,8 @@ def _catalogued(name: str) -> Gpu:
 
 def _context(card: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     if "context" in card:
-        return {"context": card["context"], "context_origin": f"recorded on {card['title']}, CUDA 12.8"}
+        origin = f"recorded on {card['title']}, {card['record']}"
+        return {"context": card["context"], "context_origin": origin, "workspaces": card.get("workspaces")}
     mine, its = card["multiprocessors"], reference["multiprocessors"]
     origin = f"no record of {card['title']}: {reference['title']}'s, scaled by multiprocessors ({mine}/{its})"
     return {"context": reference["context"] * mine // its // MIB * MIB, "context_origin": origin}
@@ -102,6 +108,41 @@ def check_gpu(name: str) -> str:
     if several:
         raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(several)}")
     raise unknown("gpu", name, cards)
+
+
+def ship_context(name: str, *, context: int, workspaces: int, record: str, catalog: Path | None = None) -> Path:
+    """Write what was recorded on the card `name` into the catalogue (this package's, or the file `catalog`).
+
+    `record` is where the bytes come from: driver, versions, dates, how many runs. The other lines of the file stay as
+    they are, and it is written whole or not at all.
+    """
+    file = catalog or _FILE
+    lines = _lines(file)
+    found = next((i for i, line in enumerate(lines) if f'{{"name": "{name}",' in line), None)
+    if found is None:
+        raise UsageError(f"{file} has no card '{name}'", hint="give a copy of vramplan/catalog/gpus.json")
+    body, comma = lines[found].strip().removesuffix(","), lines[found].rstrip().endswith(",")
+    try:
+        card = json.loads(body) | {"context": context, "workspaces": workspaces, "record": record}
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{file}: the line of {name} is broken: {error}", hint="one card per line") from error
+    lines[found] = f"  {json.dumps(card, ensure_ascii=False)}{',' if comma else ''}"
+    try:
+        write_whole(file, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", hint="give --catalog a file of yours") from error
+    for kept in (_data, _catalogued):
+        kept.cache_clear()
+    return file
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}", hint="give a copy of the catalogue") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no text: {error}", hint="give a copy of the catalogue") from error
 
 
 #: How drivers lengthen a name: sockets and kinds of memory.

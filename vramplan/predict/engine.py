@@ -13,7 +13,7 @@ from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.merge import merge_parts, merge_warnings, merged_quant, save_note
-from vramplan.predict.overheads import card, context_entries
+from vramplan.predict.overheads import card, context_entries, workspace_entries
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
@@ -132,7 +132,9 @@ def _prediction(
 ) -> Prediction:
     entries = tuple(_noted(entry, run, scenario, device) for entry in ledger.entries)
     if device == "cuda":
-        entries += context_entries(card(scenario), ledger.phases)
+        target = card(scenario)
+        entries = tuple(workspace_entries(target, entries, trains=scenario.method.trains))
+        entries += context_entries(target, ledger.phases)
     return Prediction(
         engine="analytic",
         device=device,

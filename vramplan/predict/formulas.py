@@ -83,9 +83,17 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
         found |= _trained(scenario, weights, device)
     if device == "cuda":
         for piece in workspaces(card(scenario)):
-            text = _WORKSPACES[piece.bytes]
-            found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, "torch's default size")
+            text, note = _workspace(piece.bytes, scenario)
+            found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
     return found
+
+
+def _workspace(size: int, scenario: Scenario) -> tuple[str, str]:
+    """How a cuBLAS workspace's size is known: torch's default, or half of what was measured on the card."""
+    target = card(scenario)
+    if target is not None and target.workspaces is not None:
+        return f"{target.workspaces:,} / 2", target.context_origin
+    return _WORKSPACES[size], "torch's default size"
 
 
 def dimensions(shape: tuple[int, ...]) -> str:

@@ -1,5 +1,8 @@
 """What a run holds on a GPU that is no tensor of the model: the context, and the libraries' workspaces."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Entry, Phase
 from vramplan.predict.quantization import Piece
@@ -18,13 +21,40 @@ def card(scenario: Scenario) -> Gpu | None:
 
 
 def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:
-    """cuBLAS's workspaces, which torch's allocator holds: one per handle, of the main thread and of autograd's."""
+    """cuBLAS's workspaces, which torch's allocator holds: one per handle, of the main thread and of autograd's.
+
+    Where they were measured on the card, both together are as large as that.
+    """
+    main, backward = _sizes(target)
+    return (
+        Piece(Component.WORKSPACE, "cuBLAS workspace of the main thread", main),
+        Piece(Component.WORKSPACE, "cuBLAS workspace of the backward thread", backward),
+    )
+
+
+def _sizes(target: Gpu | None) -> tuple[int, int]:
+    if target is not None and target.workspaces is not None:
+        return target.workspaces - target.workspaces // 2, target.workspaces // 2
     large = target is not None and target.capability in _LARGE
     size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
-    return (
-        Piece(Component.WORKSPACE, "cuBLAS workspace of the main thread", size),
-        Piece(Component.WORKSPACE, "cuBLAS workspace of the backward thread", size),
-    )
+    return size, size
+
+
+def workspace_entries(target: Gpu | None, entries: Iterable[Entry], *, trains: bool) -> Iterator[Entry]:
+    """The entries, cuBLAS's workspaces on a line of their own where their size was measured on the card.
+
+    They are made by the first matrix product, after loading, and kept: every later phase's peak holds them whole.
+    """
+    pieces = workspaces(target)[: 2 if trains else 1]
+    held = 0 if target is None or target.workspaces is None else sum(piece.bytes for piece in pieces)
+    for entry in entries:
+        if not held or entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
+            yield entry
+            continue
+        if entry.bytes > held:
+            yield replace(entry, bytes=entry.bytes - held)
+        note = f"cuBLAS workspaces, {target.context_origin}" if target else ""
+        yield Entry(entry.phase, Component.WORKSPACE, held, Basis.CALIBRATED, note)
 
 
 def context_entries(target: Gpu | None, phases: tuple[Phase, ...]) -> tuple[Entry, ...]:

@@ -52,7 +52,8 @@ def resident(scenario: Scenario, device: Device) -> Resident:
 def _key(scenario: Scenario, device: Device) -> Hashable:
     """All that decides the resident bytes: everything but batch, sequence and the like."""
     s = scenario
-    run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from, s.gpu)
+    target = card(s) if device == "cuda" else None  # a calibration may come between two questions about one card
+    run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from, target)
     return (id(s.model), device, s.stack.base, s.stack.upcast, *run)
 
 
