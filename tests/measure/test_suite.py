@@ -1,5 +1,6 @@
 """The suite: its order, its limits, what is fresh, and a real one on the CPU."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import msgspec
 import pytest
 
 from vramplan.allocator import replay
+from vramplan.api import predict
+from vramplan.check.items import Item
 from vramplan.cli import main
 from vramplan.errors import UsageError
 from vramplan.ledger import Ledger
@@ -14,6 +17,11 @@ from vramplan.measure.environment import library_versions
 from vramplan.measure.suite import Run, chunk, fresh_record, least_memory, read_suite, run_suite
 from vramplan.predict.engine import forecast
 from vramplan.record import Outcome, Parameters, Record, load_result, save_result
+from vramplan.report.report_case import question
+from vramplan.report.report_claims import article_claims
+from vramplan.report.report_facts import Report
+from vramplan.report.report_reading import make_report
+from vramplan.scenario import Checkpointing, Method, QuantType
 from vramplan.units import MIB
 
 GPU_SUITE = Path(__file__).parents[2] / "scenarios" / "gpu"
@@ -124,10 +132,56 @@ def test_the_shipped_suite_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     names = [run.name for run in runs]
     assert sorted(names) == names == sorted(file.stem for file in GPU_SUITE.glob("*.yaml"))
     assert all(run.scenario.load_from == "random" for run in runs)
-    assert main(["suite", str(GPU_SUITE), "--chunk", "1", "--dry-run", "--gpu", "h200"]) == 0
+    assert main(["suite", str(GPU_SUITE), "--dry-run", "--gpu", "h200"]) == 0
     verdict = capsys.readouterr().out.splitlines()[-1]
-    assert verdict.startswith("15 scenarios; minutes, about: chunk 1 ")
-    assert float(verdict.split()[-1]) < 8
+    minutes = re.findall(r"chunk (\d+) ([\d.]+)", verdict)
+    assert verdict.startswith(f"{len(runs)} scenarios; minutes, about: chunk 1 ")
+    assert [int(number) for number, _ in minutes] == list(range(1, runs[-1].chunk + 1))
+    assert all(float(duration) < 8 for _, duration in minutes)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Report:
+    """The closed form's answers to the shipped suite, as a report shows them."""
+    runs = read_suite(GPU_SUITE, gpu="h200")
+    items = [Item(predict(run.scenario), run.name) for run in runs if run.share is None]
+    return make_report(items, lambda scenario, device: predict(scenario, device=device), lambda *_: None)
+
+
+def test_the_shipped_suite_holds_the_pairs_that_studies_need(shipped: Report) -> None:
+    doubles = {pair.double.result.scenario.model.name for pair in shipped.doubles}
+    assert doubles >= {"llama-2-7b", "llama-2-13b", "llama-1-65b", "llama-3.1-8b", "qwen2.5-7b"}
+    claimed = " ".join(claim.said for claim in article_claims(shipped.doubles))
+    assert all(words in claimed for words in ("0.37 bits", "328 MB", "610 MB", "3 GB", "loading a 13B"))
+    paged = {
+        (pair.plain.result.scenario.optimizer, pair.paged.result.scenario.optimizer) for pair in shipped.optimizers
+    }
+    assert paged >= {("adamw_8bit", "paged_adamw_8bit"), ("adamw_torch", "paged_adamw_32bit")}
+    assert all(pair.managed for pair in shipped.optimizers)
+    assert len({group.vocab for group in shipped.peaks}) >= 4
+    assert {group.seq for group in shipped.peaks} >= {512, 1024, 2048, 4096, 8192}
+
+
+def test_the_shipped_suite_covers_what_decides_memory(shipped: Report) -> None:
+    scenarios = [case.result.scenario for case in shipped.cases]
+    found = {key: {getattr(scenario, key) for scenario in scenarios} for key in ("method", "batch", "checkpointing")}
+    assert found["method"] == set(Method)
+    assert found["batch"] >= {1, 2, 4, 8}
+    assert found["checkpointing"] == set(Checkpointing)
+    assert {scenario.stack.base for scenario in scenarios} == {"hf-trainer", "script"}
+    assert {scenario.attention for scenario in scenarios} >= {"sdpa", "eager"}
+    assert any(scenario.evaluation for scenario in scenarios)
+    decoded = [scenario for scenario in scenarios if scenario.method is Method.INFERENCE and scenario.new_tokens > 1]
+    assert {scenario.quant.type for scenario in decoded} >= {QuantType.NF4, QuantType.NONE}
+
+
+def test_limits_come_in_pairs_that_differ_in_nothing_else() -> None:
+    limited: dict[str, set[Outcome]] = {}
+    for run in read_suite(GPU_SUITE, gpu="h200"):
+        if run.share is not None:
+            limited.setdefault(question(run.scenario), set()).add(run.expected)
+    assert len(limited) >= 3
+    assert all(endings == {Outcome.OK, Outcome.OOM} for endings in limited.values())
 
 
 def test_a_suite_really_runs_on_the_cpu_and_resumes(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
