@@ -33,26 +33,28 @@ def surveyed(samples: list[int]) -> Survey:
 
 
 SCENARIO = small_scenario(batch=2, seq=400)
+#: What its batches are, where samples have different lengths.
+PADDED = replace(SCENARIO, padding=True)
 SAMPLES = random.Random(1).choices(range(10, 500), k=60)
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("at", [120, 260])
 def test_the_limit_and_the_risk_are_what_predict_says_of_every_length(at: int, multiple: int) -> None:
-    budget = held(replace(SCENARIO, seq=at))
+    budget = held(replace(PADDED, seq=at))
     found = outlook(SCENARIO, surveyed(SAMPLES), Feed(multiple=multiple), None, Limit(budget), "cuda")
     assert found.room is not None
     limit = found.room.limit
     assert limit % multiple == 0
-    assert all(fits(replace(SCENARIO, seq=seq), budget) for seq in range(1, limit + 1, 23))
-    assert not all(fits(replace(SCENARIO, seq=seq), budget) for seq in range(limit + 1, limit + multiple + 1))
+    assert all(fits(replace(PADDED, seq=seq), budget) for seq in range(1, limit + 1, 23))
+    assert not all(fits(replace(PADDED, seq=seq), budget) for seq in range(limit + 1, limit + multiple + 1))
     assert found.room.cut == surveyed(SAMPLES).lengths.cut(limit)
     risk = found.room.risk
     assert risk is not None
     lengths = [-(-min(length, 400) // multiple) * multiple for length in SAMPLES]
-    assert fits(replace(SCENARIO, seq=risk.fitting), budget)
+    assert fits(replace(PADDED, seq=risk.fitting), budget)
     following = min(length for length in lengths if length > risk.fitting)
-    assert not fits(replace(SCENARIO, seq=following), budget)
+    assert not fits(replace(PADDED, seq=following), budget)
     # of 60 samples in pairs, 1 - C(short, 2) / C(60, 2) hold one that is longer
     short = sum(length <= risk.fitting for length in lengths)
     assert risk.share == pytest.approx(1 - short * (short - 1) / (60 * 59))
@@ -67,10 +69,44 @@ def test_cells_are_predictions_of_the_padded_batch() -> None:
     assert found.cells[-1].seq == 400
     for cell in found.cells:
         assert cell.seq % 16 == 0
-        assert cell.prediction == predict_analytic(replace(SCENARIO, seq=cell.seq), budget=8 * GIB)
+        assert cell.prediction == predict_analytic(replace(PADDED, seq=cell.seq), budget=8 * GIB)
     assert found.fits
     assert found.room == Room(-(-max(SAMPLES) // 16) * 16, Cut(0, 0, 0), None)
-    assert found.longest == replace(SCENARIO, seq=400)
+    assert found.longest == replace(PADDED, seq=400)
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "feed", "padding"),
+    [
+        (2, [5, 9], Feed(), True),
+        (2, [5, 9], Feed(Sampler.GROUPED), True),
+        (2, [9, 9], Feed(), False),  # all of one length
+        (1, [5, 9], Feed(), False),  # a sample alone is as long as its batch ...
+        (1, [5, 9], Feed(multiple=8), True),  # ... but for what makes it a multiple
+        (1, [8, 16], Feed(multiple=8), False),
+        (2, [5, 9], Feed(Sampler.PACKED), False),  # TRL feeds packed rows without padding ...
+        (2, [5, 9], Feed(Sampler.PACKED, Packing.WRAPPED), True),  # ... unless they are wrapped
+    ],
+)
+def test_batches_are_padded_where_rows_of_different_lengths_meet(
+    batch: int, samples: list[int], feed: Feed, padding: bool
+) -> None:
+    packed = Lengths.of(Counter(samples)) if feed.sampler is Sampler.PACKED else None
+    found = outlook(replace(SCENARIO, batch=batch), surveyed(samples), feed, packed, None, "cpu")
+    assert found.longest.padding is padding
+    assert (found.notes != ()) is (feed == Feed(Sampler.PACKED))
+
+
+def test_a_plan_pads_as_soon_as_it_puts_samples_together() -> None:
+    found = outlook(replace(SCENARIO, batch=1), surveyed([5, 9]), Feed(), None, None, "cpu")
+    assert found.planned == replace(found.longest, padding=True)
+
+
+def test_a_kernel_without_masks_is_refused_for_padded_batches() -> None:
+    flash = replace(SCENARIO, attention="sdpa:flash")
+    with pytest.raises(UsageError, match="takes no mask"):
+        outlook(flash, surveyed([5, 9]), Feed(), None, None, "cpu")
+    assert not outlook(flash, surveyed([9, 9]), Feed(), None, None, "cpu").longest.padding
 
 
 def test_without_a_card_or_on_the_cpu_nothing_is_judged() -> None:
@@ -122,7 +158,7 @@ def test_padding_and_distribution_are_means_over_all_orders(batch: int, multiple
 
 
 def test_grouped_batches_fail_at_once() -> None:
-    budget = held(replace(SCENARIO, seq=120))
+    budget = held(replace(PADDED, seq=120))
     found = outlook(SCENARIO, surveyed(SAMPLES), Feed(Sampler.GROUPED), None, Limit(budget), "cuda")
     assert isinstance(found.batches, GroupedBatches)
     assert found.room is not None
@@ -145,9 +181,10 @@ def _sample(sampler: Sampler = Sampler.RANDOM, packing: Packing = Packing.BFD, *
     risk = Risk(
         600, batches.longer(600) / 250, batches.longer(600), batches.until(600), ((1, 0.185), (10, 0.87), (250, 1.0))
     )
+    padding = sampler is not Sampler.PACKED
     places = {"median": (300, PREDICTION), "p99": (1024, NO_FIT), "longest": (1024, NO_FIT)}
     cells = tuple(
-        Cell(name, replaced(prediction, scenario=replace(prediction.scenario, seq=seq)))
+        Cell(name, replaced(prediction, scenario=replace(prediction.scenario, seq=seq, padding=padding)))
         for name, (seq, prediction) in places.items()
     )
     return Outlook(

@@ -63,7 +63,9 @@ def run(args: Namespace) -> Answer:
     scenarios = [scenario for target in args.targets for scenario in resolve_aloud(target, keys).scenarios]
     for scenario in scenarios:
         if scenario.method == "merge":
-            raise UsageError(f"{scenario.name}: a merge has no batch to plan", hint="`vramplan predict` says what it takes")
+            raise UsageError(
+                f"{scenario.name}: a merge has no batch to plan", hint="`vramplan predict` says what it takes"
+            )
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
         return _plan(scenarios[0], limit, args)
@@ -79,7 +81,7 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
     if args.write:
         _check_writable(args.write, force=args.force)
     outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
-    answer = plan(outlook.longest if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
+    answer = plan(outlook.planned if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
     if args.json:

@@ -29,11 +29,6 @@ _AFTER = (1, 10, 100, 1000, 10_000)
 _SURE = 0.999
 
 
-#: transformers 5.17 masking_utils.py (`_ignore_causal_mask_sdpa`) and integrations/sdpa_attention.py.
-_MASKED = (
-    "not counted: a batch with padding gives attention a mask ({} for the longest), with which sdpa takes the "
-    "memory-efficient kernel and repeats grouped keys and values"
-)
 #: TRL 1.16 sft_trainer.py: packing with bfd turns `padding_free` on.
 _FLATTENED = (
     "not counted: TRL feeds packed rows as one long row, for which sdpa gets a mask of {}; flash_attention_2 needs none"
@@ -127,6 +122,12 @@ class Outlook:
         return self.cells[-1].prediction.scenario
 
     @property
+    def planned(self) -> Scenario:
+        """The same for a plan, which tries other batches: padded where batches of several samples are."""
+        padding = self.longest.padding or (_pads(self.rows, self.feed, 2) and self.longest.attention != "sdpa:flash")
+        return replace(self.longest, padding=padding)
+
+    @property
     def fits(self) -> bool:
         """Whether every batch does; also where nothing says how much may be held."""
         return self.room is None or self.room.risk is None
@@ -143,9 +144,7 @@ class Outlook:
             return ()
         if self.feed.sampler is Sampler.PACKED and self.feed.packing is not Packing.WRAPPED:
             return (_FLATTENED.format(human((run.batch * run.seq) ** 2)),)
-        if self.rows.shortest == self.rows.longest:
-            return ()
-        return (_MASKED.format(human(run.batch * run.seq**2)),)
+        return ()
 
     @cached_property
     def distribution(self) -> tuple[tuple[int, float], ...]:
@@ -175,7 +174,7 @@ def outlook(
             f"method {scenario.method.value} does not train on a data set", hint="qlora, lora and full do; drop --data"
         )
     rows = survey.lengths.truncated(scenario.seq) if packed is None else packed
-    run = replace(scenario, batch=min(scenario.batch, rows.samples))
+    run = _fed(scenario, rows, feed)
     batches: Batches = RandomBatches(rows, run.batch)
     if feed.sampler is Sampler.GROUPED:
         batches = GroupedBatches(rows, run.batch, run.grad_accum)
@@ -186,6 +185,29 @@ def outlook(
     )
     room = _room(run, survey, feed, rows, batches, Probe(limit)) if limit else None
     return Outlook(scenario, survey, feed, rows, batches, cells, room)
+
+
+def _fed(scenario: Scenario, rows: Lengths, feed: Feed) -> Scenario:
+    """The scenario of one batch of these rows, but for its length."""
+    run = replace(scenario, batch=min(scenario.batch, rows.samples))
+    if not _pads(rows, feed, run.batch):
+        return run
+    if run.attention == "sdpa:flash":
+        raise UsageError(
+            "attention: sdpa:flash takes no mask, which batches with padding need",
+            hint="set attention: sdpa (the memory-efficient kernel) or flash_attention_2, or --sampler packed",
+        )
+    return replace(run, padding=True)
+
+
+def _pads(rows: Lengths, feed: Feed, batch: int) -> bool:
+    """Whether batches have padding: samples of different lengths side by side, or ended on a multiple of tokens.
+
+    TRL feeds packed rows without padding, unless they are wrapped ones, of which only the last is not full.
+    """
+    if feed.sampler is Sampler.PACKED and feed.packing is not Packing.WRAPPED:
+        return False
+    return (batch > 1 and rows.shortest < rows.longest) or any(length % feed.multiple for length in rows.distinct)
 
 
 def padded(rows: Lengths, feed: Feed) -> tuple[int, ...]:

@@ -109,7 +109,8 @@ def _feed(outlook: Outlook, page: Page) -> list[str]:
     multiple = f", to a multiple of {feed.multiple}" if feed.multiple > 1 else ""
     text = f"{how}, padded to the longest in each{multiple}: {_count(outlook.batches.count, 'micro-batch')} an epoch"
     lines = page.wrap(f"{text}, {_percent(outlook.padding)} of their tokens padding", indent="  ")
-    lines += page.wrap("the longest batch decides whether it fits", indent="  ")
+    counted = "; the mask that padding gives attention is counted" if outlook.longest.padding else ""
+    lines += page.wrap(f"the longest batch decides whether it fits{counted}", indent="  ")
     return lines + [line for note in outlook.notes for line in page.wrap(note, indent="  ")]
 
 
