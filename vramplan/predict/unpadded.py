@@ -16,10 +16,11 @@ def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Hea
     batch, _, seq, _ = query.shape
     places = t.new((batch, seq), INT64, "places of tokens")
     offsets = t.new((batch,), INT32, "offsets of samples")
-    key = _picked(t, key, places, "key without padding", copied=spec.heads_first)
-    value = _picked(t, value, places, "value without padding", copied=False)
-    query = _picked(t, query, places, "query without padding", copied=spec.heads_first)
-    out = _fused(t, query, key, value, None, "varlen")
+    # the padded ones stay in the variables of the function meanwhile
+    k = _picked(t, key, places, "key without padding", copied=spec.heads_first)
+    v = _picked(t, value, places, "value without padding", copied=False)
+    q = _picked(t, query, places, "query without padding", copied=spec.heads_first)
+    out = _fused(t, q, k, v, None, "varlen")
     padded = _put_back(t, out, places)
     del out, offsets
     return heads_last(t, padded, copy=False)
