@@ -43,11 +43,9 @@ class CausalModel:
     def __init__(self, t: Tape, scenario: Scenario) -> None:
         self.t = t
         self.scenario = scenario
-        architecture = scenario.architecture
+        architecture = self._described(scenario.architecture)
         if scenario.method.trains and scenario.stack.loss is LossKernel.LIGER:
             check_liger(architecture.family)
-        if not known(architecture):
-            architecture = stand_in(architecture)
         if not t.training:  # `eval()`: nothing is dropped out
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
@@ -59,6 +57,11 @@ class CausalModel:
             self.modules.append([Modules(t, scenario, architecture.blocks[i].weights) for i in run.blocks])
         self.outside = Modules(t, scenario, (*architecture.before, *architecture.after))
         self.leaves = list(t.leaves)
+
+    @staticmethod
+    def _described(architecture: Architecture) -> Architecture:
+        """The architecture whose layers run here."""
+        return architecture if known(architecture) else stand_in(architecture)
 
     def zero_grad(self) -> None:
         """Gradients die."""

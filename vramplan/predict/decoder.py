@@ -120,6 +120,8 @@ def heads(c: Context, facts: Attention) -> Heads:
 def _rotated(
     t: Tape, c: Context, facts: Attention, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if not c.tables:  # a family without rotary positions that Llama's layer stands in for
+        return query, key, value
     cos, sin = c.tables[facts.window > 0]
     outer, t.scope = t.scope, "rotary"
     if facts.sinks:

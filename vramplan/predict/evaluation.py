@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.step import batch_tensors, new_tape
 from vramplan.predict.structure import structured
@@ -49,17 +50,21 @@ def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Tem
         lora=replace(scenario.lora, dropout=0.0),
     )
     if evaluation.accumulate > _FEW_STEPS:
-        return _run(evaluated, evaluation.accumulate, device)
-    return structured(evaluated, device, lambda probe: _run(probe, evaluation.accumulate, device))
+        return with_model(evaluated, lambda model: _run(evaluated, evaluation.accumulate, device, model))
+    return structured(
+        evaluated,
+        device,
+        lambda probe: with_model(probe, lambda model: _run(probe, evaluation.accumulate, device, model)),
+    )
 
 
-def _run(scenario: Scenario, steps: int, device: Device) -> Template:
+def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]) -> Template:
     """The last of `steps` steps whose logits are gathered; 0 steps gather nothing."""
     t = new_tape(scenario, device)
     t.training = False
     t.enter(Phase.EVALUATION)
     with t.no_grad():
-        model = CausalModel(t, scenario)
+        model = made(t, scenario)
         t.leaves.clear()
         _last_step(t, model, scenario, steps)
     return t.script.template(scenario.batch, scenario.seq)

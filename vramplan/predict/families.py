@@ -24,13 +24,25 @@ def known(architecture: Architecture) -> bool:
 
 
 def unknown_features(scenario: Scenario) -> tuple[str, ...]:
-    """Features of the scenario that the closed form only approximates, each in a few words."""
+    """Features of the scenario that the closed form only approximates, each in a few words.
+
+    What a training step of a family outside the table leaves open, its own run says.
+    """
     architecture = scenario.architecture
-    found = [] if known(architecture) else [f"the layer of {architecture.family}, taken for Llama's"]
+    found = list(assumptions(architecture)) if not scenario.method.trains else []
+    if known(architecture):
+        names = {part.activation for b in architecture.blocks for part in (b.mlp, b.experts) if part is not None}
+        found += [f"activation '{name}'" for name in sorted(names) if name not in KNOWN_ACTIVATIONS]
+    return tuple(found)
+
+
+def assumptions(architecture: Architecture) -> tuple[str, ...]:
+    """What is assumed about layers that Llama's stand in for; nothing for a family of the table."""
+    if known(architecture):
+        return ()
+    found = [f"the layer of {architecture.family}, taken for Llama's"]
     if assumed := architecture.facts.get("assumed"):
         found.append(f"facts of the layer that were guessed ({assumed})")
-    names = {part.activation for b in architecture.blocks for part in (b.mlp, b.experts) if part is not None}
-    found += [f"activation '{name}'" for name in sorted(names) if name not in KNOWN_ACTIVATIONS]
     return tuple(found)
 
 

@@ -314,16 +314,17 @@ def cat(t: Tape, pieces: list[Tensor], label: str = "concatenation") -> Tensor:
 
 def split(t: Tape, x: Tensor, sizes: list[int]) -> list[Tensor]:
     """`x.split(sizes, -1)`: views; backward concatenates the gradients once all of them are there."""
-    return _split(t, x, [(*x.shape[:-1], size) for size in sizes])
+    return split_into(t, x, [(*x.shape[:-1], size) for size in sizes])
 
 
 def split_rows(t: Tape, x: Tensor, rows: int) -> list[Tensor]:
     """`x.split(rows)`: the same along the first dimension."""
     counts = [min(rows, x.shape[0] - start) for start in range(0, x.shape[0], rows)]
-    return _split(t, x, [(count, *x.shape[1:]) for count in counts])
+    return split_into(t, x, [(count, *x.shape[1:]) for count in counts])
 
 
-def _split(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
+def split_into(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Views that add up to the whole; backward concatenates their gradients once all of them are there."""
     pieces = [t.view(x, piece) for piece in shapes]
     if not t.needs_grad(x):
         return pieces

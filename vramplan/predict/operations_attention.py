@@ -158,14 +158,23 @@ def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     if backend != "flash_attention_2" and not spec.broadcasts and (expands or backend == "efficient"):
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    out = kernel(t, query, key, value, mask, spec, backend)
     if backend == "math":
-        autocast, t.autocast = t.autocast, None  # what autocast has cast once it does not see again inside
-        out = _math(t, query, key, value, mask, spec)
-        t.autocast = autocast
         return heads_last(t, out, copy=True)
-    out = _fused(t, query, key, value, mask, backend)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
     return heads_last(t, out, copy=spec.heads_first and backend in ("flash", "cudnn"))
+
+
+def kernel(
+    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str
+) -> Tensor:
+    """`scaled_dot_product_attention` itself, on what autocast has cast: [batch, heads, seq, dim]."""
+    if backend != "math":
+        return _fused(t, query, key, value, mask, backend)
+    autocast, t.autocast = t.autocast, None  # what autocast has cast once it does not see again inside
+    out = _math(t, query, key, value, mask, spec)
+    t.autocast = autocast
+    return out
 
 
 def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:

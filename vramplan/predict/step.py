@@ -7,8 +7,9 @@ from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trainables
 from vramplan.predict.causal_model import CausalModel, Outcome
-from vramplan.predict.families import unknown_features
+from vramplan.predict.families import known, unknown_features
 from vramplan.predict.inference import generation
+from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.structure import structured
@@ -35,7 +36,9 @@ def step_marks(scenario: Scenario, device: Device, granularity: int) -> Marks:
 def _template(scenario: Scenario, device: Device) -> Template:
     if not scenario.method.trains:
         return structured(scenario, device, lambda probe: generation(probe, new_tape(probe, device)))
-    return structured(scenario, device, lambda probe: StepRun(probe, device).template())
+    return structured(
+        scenario, device, lambda probe: with_model(probe, lambda model: StepRun(probe, device, model).template())
+    )
 
 
 def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
@@ -49,7 +52,10 @@ def step_warnings(scenario: Scenario) -> tuple[str, ...]:
     """What the closed form of this step does not know exactly; each sentence points to the trace."""
     if scenario.method is Method.MERGE:  # nothing is computed
         return ()
-    return tuple(f"{what}: not exact in closed form, use --engine trace" for what in unknown_features(scenario))
+    found = unknown_features(scenario)
+    if scenario.method.trains and not known(scenario.architecture):
+        found += tuple(sorted(_template(scenario, "cuda").doubts))
+    return tuple(f"{what}: not exact in closed form, use --engine trace" for what in found)
 
 
 @dataclass
@@ -58,6 +64,7 @@ class StepRun:
 
     scenario: Scenario
     device: Device
+    model: type[CausalModel] = CausalModel
     tape: Tape = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,19 +77,20 @@ class StepRun:
         t, scenario = self.tape, self.scenario
         t.enter(Phase.FORWARD)
         if scenario.stack.outputs is Outputs.HELD_NEXT:
-            before = StepRun(scenario, self.device)
+            before = StepRun(scenario, self.device, self.model)
             before._run()
             self._held = [t.inherit(block) for block in before.tape.script.held()]
             del before
         self._run()
         template = t.script.template(scenario.batch, scenario.seq)
         template.choices = frozenset(t.choices)
+        template.doubts = frozenset(t.doubts)
         return template
 
     def _run(self) -> None:
         """The step; what it leaves to the next one hangs on `_held`."""
         t, scenario = self.tape, self.scenario
-        model = CausalModel(t, scenario)
+        model = self.model(t, scenario)
         t.leaves.clear()
         batches = [self._batch() for _ in range(scenario.grad_accum)]
         for _ in range(scenario.grad_accum):

@@ -57,9 +57,9 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
 
     Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, a mask's rows
     are copied unless they are a multiple of 8, few rows make bitsandbytes' kernels fused, a loss in chunks has as many
-    of them as the tokens fill.
+    of them as the tokens fill, and what the code of a family outside the table makes of them is not written down.
     """
-    if scenario.stack.loss is not LossKernel.TORCH:
+    if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.facts.get("derived"):
         return None
     if device == "cuda" and scenario.quant.type.four_bit and scenario.tokens <= NEVER_FUSED_ROWS:
         return None

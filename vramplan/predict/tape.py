@@ -164,6 +164,8 @@ class Tape:
         """The trained parameters."""
         self.choices: set[Choice] = set()
         """Attention kernels that were taken."""
+        self.doubts: set[str] = set()
+        """What is not known exactly."""
         self.scope = ""
         self._order = 0
 

@@ -90,6 +90,8 @@ class Template:
         self._items: list[object] = []
         self.choices: frozenset[Choice] = frozenset()
         """Attention kernels that the run took."""
+        self.doubts: frozenset[str] = frozenset()
+        """What the run did not know exactly."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""

@@ -1,0 +1,151 @@
+"""What `live_functions` tells: the protocol between a decoder's own code and whoever keeps account of its memory."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class NotObservable(Exception):
+    """The code does something that shapes alone do not decide; the message says what."""
+
+
+#: The observer's own tensor; opaque here.
+Handle = Any
+Shape = tuple[int, ...]
+#: A shape, and torch's name of an element type.
+Spec = tuple[Shape, str]
+
+
+class Observer(Protocol):
+    """Keeps account of what each call makes, shares, and keeps for backward."""
+
+    def shape(self, x: Handle) -> Shape:
+        """The tensor's shape."""
+
+    def kind(self, x: Handle) -> str:
+        """The tensor's element type."""
+
+    def autocast(self) -> str:
+        """The type that matrix products are computed in; empty without autocast."""
+
+    def raised(self, x: Handle) -> Handle:
+        """What CUDA's autocast hands to an operation that it runs in fp32."""
+
+    def tracked(self, *xs: Handle) -> bool:
+        """Whether an operation on these is differentiated."""
+
+    def doubt(self, what: str) -> None:
+        """Note something that is not known exactly."""
+
+    def constant(self, shape: Shape, kind: str) -> Handle:
+        """A buffer of the model, counted elsewhere."""
+
+    def constant_made(self, shape: Shape, kind: str) -> Handle:
+        """A new tensor that needs no gradient."""
+
+    def opaque(self, xs: Sequence[Handle], outs: Sequence[Spec]) -> Sequence[Handle]:
+        """New tensors of an operation about which nothing is known: it saves its inputs."""
+
+    def detach(self, x: Handle) -> Handle:
+        """The same memory outside the graph."""
+
+    def view(self, x: Handle, shape: Shape) -> Handle:
+        """Other dimensions."""
+
+    def part(self, x: Handle, shape: Shape) -> Handle:
+        """A slice."""
+
+    def parts(self, x: Handle, shapes: Sequence[Shape]) -> Sequence[Handle]:
+        """Slices that add up to the whole."""
+
+    def expand(self, x: Handle, shape: Shape) -> Handle:
+        """A view that repeats."""
+
+    def copy(self, x: Handle, shape: Shape) -> Handle:
+        """A copy with other dimensions or strides."""
+
+    def cast(self, x: Handle, kind: str) -> Handle:
+        """Another element type."""
+
+    def join(self, xs: Sequence[Handle], shape: Shape, kind: str) -> Handle:
+        """A concatenation."""
+
+    def rearranged(self, x: Handle, shape: Shape) -> Handle:
+        """A copy whose gradient is a tensor of its own: repeated, padded, flipped, cut to a triangle."""
+
+    def binary(self, word: str, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
+        """`add`, `sub`, `mul`, `div` of two tensors."""
+
+    def complex_product(self, a: Handle, b: Handle, shape: Shape) -> Handle:
+        """A product of complex numbers."""
+
+    def shift(self, x: Handle, kind: str) -> Handle:
+        """`x + number`."""
+
+    def scale(self, x: Handle, kind: str) -> Handle:
+        """`x * number`."""
+
+    def in_place(self, x: Handle, other: Handle | None, additive: bool) -> Handle:
+        """`x += other` and the like; None for a number."""
+
+    def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
+        """Some of `x` set to something else, in place."""
+
+    def matmul(self, a: Handle, b: Handle, shape: Shape, copies_a: bool, copies_b: bool) -> Handle:
+        """A product; whether an operand has to be laid out anew first."""
+
+    def added_in_product(self, product: Handle, bias: Handle) -> Handle:
+        """What `baddbmm` adds while it multiplies: no tensor of its own."""
+
+    def linear(self, x: Handle, weight: Handle, bias: Handle | None) -> Handle:
+        """`F.linear`."""
+
+    def grouped(self, x: Handle, weight: Handle, offsets: Sequence[Handle], shape: Shape) -> Handle:
+        """`grouped_mm`: rows times the matrix of their group."""
+
+    def convolved(self, x: Handle, weight: Handle, bias: Handle | None, shape: Shape) -> Handle:
+        """`F.conv1d`."""
+
+    def pointwise(self, x: Handle, name: str, saves: str, temporaries: int) -> Handle:
+        """A function of each element that saves its `input`, its `result` or `nothing`."""
+
+    def clamp(self, x: Handle, bounds: int, kind: str) -> Handle:
+        """`clamp`."""
+
+    def softmax(self, x: Handle, kind: str) -> Handle:
+        """`softmax(x, -1, dtype=kind)`."""
+
+    def layer_norm(self, x: Handle, weight: Handle | None, bias: Handle | None) -> Handle:
+        """`F.layer_norm`."""
+
+    def fused_rms_norm(self, x: Handle, weight: Handle | None) -> Handle:
+        """`F.rms_norm`."""
+
+    def reduced(self, x: Handle, shape: Shape, kind: str, name: str) -> Handle:
+        """`sum`, `mean` and others over dimensions."""
+
+    def chosen(self, x: Handle, shape: Shape) -> tuple[Handle, Handle]:
+        """`topk`, `sort`: values and where they were."""
+
+    def gather(self, x: Handle, indices: Sequence[Handle], shape: Shape) -> Handle:
+        """Elements at indices."""
+
+    def embedding(self, table: Handle, shape: Shape) -> Handle:
+        """Rows of a table."""
+
+    def where(self, mask: Handle, branches: Sequence[Handle | None], shape: Shape, kind: str) -> Handle:
+        """One or the other."""
+
+    def masked(self, x: Handle, mask: Handle) -> Handle:
+        """`masked_fill`."""
+
+    def dropout(self, x: Handle) -> Handle:
+        """Active dropout."""
+
+    def attention(
+        self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, grouped: bool,
+        heads_first: bool,
+    ) -> tuple[Handle, str]:  # fmt: skip
+        """`scaled_dot_product_attention`, and how its output lies: `sequence first`, `heads first`, `like query`."""
+
+    def cross_entropy(self, logits: Handle, labels: Handle) -> Handle:
+        """`F.cross_entropy`."""

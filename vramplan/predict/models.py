@@ -1,0 +1,23 @@
+"""Which model runs on the tape: a family's own layers, its code observed, or Llama's layers in their place."""
+
+from collections.abc import Callable
+
+from vramplan.architecture.live_words import NotObservable
+from vramplan.predict.causal_model import CausalModel
+from vramplan.predict.families import assumptions, known
+from vramplan.predict.observed_model import ObservedModel
+from vramplan.predict.template import Template
+from vramplan.scenario import Scenario
+
+
+def with_model(scenario: Scenario, build: Callable[[type[CausalModel]], Template]) -> Template:
+    """What `build` makes of the model that knows most about the scenario; what it leaves open is among its doubts."""
+    if known(scenario.architecture):
+        return build(CausalModel)
+    try:
+        return build(ObservedModel)
+    except NotObservable as reason:
+        template = build(CausalModel)
+        first, *others = assumptions(scenario.architecture)
+        template.doubts |= {f"{first} ({reason})", *others}
+        return template

@@ -1,0 +1,179 @@
+"""A model of a family outside the table: transformers' own code runs on shapes and writes the tape.
+
+What stands around that code (quantised and adapted linear layers, checkpoints, repeated layers, head and loss) is what
+every other family has.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vramplan.architecture import Architecture
+from vramplan.architecture.live_words import NotObservable
+from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.ledger import Phase
+from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.checkpoints import Returned, run_layer
+from vramplan.predict.expert_adapters import Parameter
+from vramplan.predict.loss import causal_loss
+from vramplan.predict.modules import Modules
+from vramplan.predict.observed import TapeObserver
+from vramplan.predict.operations_attention import Heads
+from vramplan.predict.projections import linear
+from vramplan.predict.tape import INT64, Kind, Tape, Tensor
+from vramplan.predict.tape_parts import Group
+from vramplan.scenario import Checkpointing, DType, Scenario
+from vramplan.stacks import LossKernel
+
+if TYPE_CHECKING:
+    from vramplan.architecture.live_model import LiveModel
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a decoder layer stands in its group's rounds."""
+
+    group: Group
+    modules: Modules | None
+    """None in every round but the first, which is the only one that runs."""
+    opens: bool
+    closes: bool
+
+
+class ObservedModel(CausalModel):
+    """The causal language model, read off its own code."""
+
+    def __init__(self, t: Tape, scenario: Scenario) -> None:
+        super().__init__(t, scenario)
+        self._phase = Phase.LOSS
+        places: list[_Place] = []
+        for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
+            last = len(modules) - 1
+            places += [_Place(group, own, i == 0, i == last) for i, own in enumerate(modules)]
+            places += [_Place(group, None, False, False)] * (len(modules) * (run.times - 1))
+        self.places = places
+        self.observer = TapeObserver(self.t, partial(_kernel, self.scenario, self.t))
+        self._open: tuple[Group, Tensor | None] | None = None
+
+    @staticmethod
+    def _described(architecture: Architecture) -> Architecture:
+        """The model's own."""
+        return architecture
+
+    def _live(self) -> "LiveModel":
+        from vramplan.architecture.live_model import LiveModel
+
+        name = self.scenario.attention.partition(":")[0]
+        attention = "sdpa" if name == "flash_attention_2" else name
+        prefix = self.scenario.architecture.layer_prefix
+        return LiveModel(self.scenario.model.config, attention, prefix, self, training=self.t.training)
+
+    def forward(self, loss: Phase = Phase.LOSS) -> Outcome:
+        """The whole forward with labels."""
+        if self.scenario.padding:
+            raise NotObservable("padded batches")
+        self._phase = loss
+        if self.scenario.stack.loss is not LossKernel.TORCH:
+            return super().forward(loss)
+        s, t = self.scenario, self.t
+        ids, labels = (Tensor((s.batch, s.seq), INT64, None) for _ in range(2))
+        result = self._live().forward(ids, labels)
+        t.scope = ""
+        return Outcome(*result)
+
+    def hidden_states(self, tokens: int, cache: object = None) -> Tensor:
+        """The forward up to the head."""
+        hidden: Tensor = self._live().hidden_states(Tensor((self.scenario.batch, tokens), INT64, None))
+        return hidden
+
+    # -- what the model's code finds around itself
+
+    def projection(self, layer: int | None, path: str) -> Callable[[Tensor], Tensor] | None:
+        """The linear layer at `path`."""
+        own = self._own(layer)
+        found = own.projections.get(path) if own else None
+        return None if found is None else partial(found, self.t)
+
+    def parameter(self, layer: int | None, path: str) -> Tensor | None:
+        """Any other parameter."""
+        own = self._own(layer)
+        return own.tensors.get(path) if own else None
+
+    def adapts(self, layer: int | None, path: str) -> tuple[str, ...]:
+        """Names of the adapted parameters of the module at `path`."""
+        own = self._own(layer)
+        return tuple(name.rpartition(".")[2] for name in own.adapters if name.rpartition(".")[0] == path) if own else ()
+
+    def adapted(self, layer: int | None, path: str) -> dict[str, Callable[[], Tensor]]:
+        """peft's wrappers around the module at `path`, the outermost first."""
+        own = self._own(layer)
+        assert own is not None
+        names = self.adapts(layer, path)[::-1]
+        return {name: partial(Parameter(self.t, own, f"{path}.{name}"), self.t) for name in names}
+
+    def _own(self, layer: int | None) -> Modules | None:
+        return self.outside if layer is None else self.places[layer].modules
+
+    def runs(self, layer: int) -> bool:
+        """Whether this layer is run."""
+        return self.places[layer].modules is not None
+
+    def embedded(self, hidden: Tensor) -> None:
+        """The hook of `enable_input_require_grads`."""
+        s = self.scenario
+        if s.method.trains and s.checkpointing is not Checkpointing.OFF and hidden.node is None and self.t.recording:
+            self.t.require_grad(hidden)
+
+    def layer(self, number: int, hidden: Tensor, run: Callable[[Tensor], Returned]) -> Returned:
+        """One decoder layer; those that are like one that ran hand their input on."""
+        t, place = self.t, self.places[number]
+        if self._open is not None:
+            group, second = self._open
+            self._open = None
+            hidden = t.close(group, hidden, second)
+            del second
+        if place.modules is None:
+            return hidden, None
+        if place.opens:
+            hidden = t.open(place.group, hidden, None)
+        t.scope = ""
+        kind = self.scenario.checkpointing if t.training else Checkpointing.OFF
+        out, second = run_layer(t, run, hidden, kind)
+        if place.closes:
+            self._open = place.group, None
+        return out, None if kind is Checkpointing.OFF and t.recording else second
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output head."""
+        t = self.t
+        t.enter(self._phase)
+        t.script.logits_width(self.scenario.architecture.vocab)
+        return linear(t, hidden, *self._head(), "logits")
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """transformers' loss of causal language models."""
+        return causal_loss(self.t, logits)
+
+    @contextmanager
+    def without_autocast(self) -> Iterator[None]:
+        """A region that switches autocast off."""
+        before, self.t.autocast = self.t.autocast, None
+        yield
+        self.t.autocast = before
+
+
+def _kernel(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice | None:
+    """The kernel behind `sdpa`; None: flash_attention_2."""
+    name = scenario.attention
+    if name == "flash_attention_2":
+        return None
+    if spec.broadcasts:
+        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
+    if not t.cuda and name == "sdpa":
+        flash = spec.head_dim == spec.value_dim and not spec.dropout
+        return Choice(Kernel.FLASH if flash else Kernel.MATH)
+    computed = DType((t.autocast or kind).name)
+    call = AttentionInput(computed, spec.head_dim, spec.value_dim, spec.grouped, masked, t.capability)
+    return resolve(call, name.partition(":")[2])
