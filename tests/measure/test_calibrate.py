@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from vramplan.catalog import gpus
-from vramplan.catalog.calibration import Calibration
+from vramplan.catalog.calibration import Calibration, save_calibration
 from vramplan.cli import main
 from vramplan.errors import CannotRun
-from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
+from vramplan.ledger import TRAINING_PHASES, Basis, Component, Entry, Ledger, Phase
 from vramplan.measure.calibrate import Recorded, calibration_of, recorded
+from vramplan.measure.trace import trace
+from vramplan.predict.engine import predict_analytic
 from vramplan.record import Outcome, Parameters, Record, save_result
 from vramplan.scenario import Scenario
 from vramplan.units import MIB
@@ -110,6 +112,17 @@ def test_the_catalogue_is_written_from_records(tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     assert out.startswith("h200: context 500.00 MiB, cuBLAS workspaces 64.00 MiB (driver 580.1, torch 2.11.0,")
     assert f'"context": {500 * MIB}' in next(line for line in catalog.read_text().splitlines() if '"h200"' in line)
+
+
+def test_the_trace_takes_measured_workspaces_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    save_calibration("t4", replace(calibration_of(made_up(0))[1], workspaces=40 * MIB))
+    tiny = Scenario.load(str(Path(__file__).parents[2] / "scenarios" / "tiny" / "llama-nf4.yaml"), gpu="t4")
+    traced, analytic = trace(tiny), predict_analytic(tiny)
+    for phase in TRAINING_PHASES:
+        for prediction in (traced, analytic):
+            parts = [e for e in prediction.ledger.of(phase) if e.component is Component.WORKSPACE]
+            assert [e.bytes for e in parts if e.basis is Basis.CALIBRATED] == [40 * MIB]
 
 
 @pytest.mark.parametrize(

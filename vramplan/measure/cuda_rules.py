@@ -20,6 +20,7 @@ from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
 from vramplan.measure.tracker import Rule, Temporary, Tracker
+from vramplan.predict.overheads import workspaces
 
 aten = torch.ops.aten
 
@@ -98,14 +99,15 @@ class CublasWorkspaces:
     """aten/src/ATen/cuda/CUDABlas workspaces: each thread's first matrix product takes one and keeps it.
 
     CublasHandlePool.cpp `getChosenWorkspaceSize`: `:4096:2:16:8` KiB, that is 2 x 4096 + 8 x 16; 8 x 4096 on compute
-    capability 9.0 and 10.0. Autograd runs CUDA's backward in a thread of its own.
+    capability 9.0 and 10.0; where the card's own were measured, as large as those. Autograd runs CUDA's backward in a
+    thread of its own.
     """
 
     PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 
     def __init__(self, gpu: Gpu) -> None:
-        large = gpu.capability in ((9, 0), (10, 0))
-        self._size = 8 * 4096 * 1024 if large else (2 * 4096 + 8 * 16) * 1024
+        main, backward = workspaces(gpu)
+        self._sizes = {False: main.bytes, True: backward.bytes}
         self._taken: set[bool] = set()
 
     def before(self, tracker: Tracker) -> None:
@@ -113,7 +115,7 @@ class CublasWorkspaces:
         backward = torch._C._current_graph_task_id() != -1
         if backward not in self._taken:
             self._taken.add(backward)
-            tracker.claim(self._size, f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
+            tracker.claim(self._sizes[backward], f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import attention_warnings
-from vramplan.predict.overheads import context_entries
+from vramplan.predict.overheads import context_entries, workspace_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Load, Method, QuantType, Scenario
@@ -78,7 +78,9 @@ def _prediction(
 ) -> Prediction:
     entries = ledger.entries
     if device == "cuda":
-        entries += context_entries(gpu(scenario.gpu) if scenario.gpu else None, ledger.phases)
+        card = gpu(scenario.gpu) if scenario.gpu else None
+        entries = tuple(workspace_entries(card, entries, trains=scenario.method.trains))
+        entries += context_entries(card, ledger.phases)
     return Prediction(
         engine="trace",
         device=device,
