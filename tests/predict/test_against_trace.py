@@ -20,6 +20,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # the query comes out of a concatenation, and the kernel's output is laid out like it
     "flash after a concatenation": (PHI3, {"checkpointing": False}),
     "what the step before left": (LLAMA, {"stack": {"base": "script", "outputs": "held-next"}}),
+    "tied embeddings that are trained": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", **PLAIN}),
     "two element types in one optimizer": (LLAMA, {"method": "full", "stack": {"upcast": "norms"}, **PLAIN}),
 }
 

@@ -124,7 +124,9 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
         to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
         if to_x is not None and len(shape) > 2:
             to_x = t.view(to_x, shape)
-        return to_x, t.new(weight_shape, weight_kind, label + ": weight gradient") if nw else None, to_bias
+        # made transposed: where embeddings are tied, the other gradient is not added into it
+        to_weight = t.view(t.new(weight_shape, weight_kind, label + ": weight gradient"), weight_shape) if nw else None
+        return to_x, to_weight, to_bias
 
     return t.record(out, (x, weight, bias), saved, backward)
 
