@@ -195,3 +195,9 @@ def test_a_suite_really_runs_on_the_cpu_and_resumes(suite: Path, capsys: pytest.
     assert out[1].split()[0] == "two"
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-2] == "0 measured, 1 fresh already"
+
+
+def test_the_small_suite_is_whole_and_small() -> None:
+    runs = read_suite(TINY, gpu="h200")
+    assert {run.chunk for run in runs} == {1, 2}
+    assert max(run.scenario.architecture.numel for run in runs) < 10**6
