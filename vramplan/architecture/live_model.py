@@ -65,20 +65,22 @@ class Surroundings(Protocol):
 
 @lru_cache(maxsize=8)
 def _built(config: str, attention: str) -> Any:
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     raw = json.loads(config)
     raw.pop("quantization_config", None)
     settings = CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
     settings.use_cache = False
-    try:
-        with torch.device("meta"), no_init_weights():
-            model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16, attn_implementation=attention)
-    except (ValueError, ImportError) as error:
-        raise UsageError(
-            f"'{raw['model_type']}' has no attention '{attention}' in transformers", hint="use attention: eager"
-        ) from error
+    wanted = "sdpa" if attention == "flash_attention_2" else attention.partition(":")[0]
+    if wanted == "sdpa" and not MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]._supports_sdpa:
+        if attention != "sdpa":
+            raise UsageError(
+                f"'{raw['model_type']}' has no attention '{attention}' in transformers", hint="use attention: eager"
+            )
+        wanted = "eager"  # what transformers takes when nothing is asked for
+    with torch.device("meta"), no_init_weights():
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16, attn_implementation=wanted)
     model.tie_weights()
     return model.requires_grad_(False)
 
@@ -175,6 +177,11 @@ class LiveModel:
         return self._mode.made(self._around.loss(self._mode.of(logits)))
 
     # -- a forward pass
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether transformers can checkpoint its layers."""
+        return bool(self._model.supports_gradient_checkpointing)
 
     def forward(self, ids: Handle, labels: Handle) -> tuple[Handle, Handle]:
         """Loss and logits."""

@@ -55,6 +55,10 @@ def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
         return weight.adaptable
     return weight.kind in _ADAPTABLE and any(_matches(module_path(weight), target) for target in targets)
 
+#: peft 0.21.2 tuners_utils.py `_check_lora_target_modules_mamba`.
+_STATE_SPACES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_OUT_OF_STATES = "out_proj"
+
 
 def check_targets(architecture: Architecture, lora: Lora) -> None:
     """Raise a UsageError for a target that matches no module of the model, or adapters that peft refuses."""
@@ -64,6 +68,7 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
             f"lora.dropout {lora.dropout} on {architecture.name}: peft has no dropout for adapters of experts",
             hint="set lora.dropout: 0, or target attention alone (q_proj, k_proj, v_proj, o_proj)",
         )
+    _refuse_state_space(architecture, lora)
     if lora.targets == (ALL_LINEAR,):
         return
     modules = [weight for weight, _ in architecture.counted if weight.kind in _ADAPTABLE]
@@ -74,6 +79,20 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
         raise UsageError(
             f"unknown target module '{target}' for {architecture.name}",
             hint=f"{nearest(target, names)}available: {', '.join(names)}, or {ALL_LINEAR}",
+        )
+
+
+def _refuse_state_space(architecture: Architecture, lora: Lora) -> None:
+    """Raise a UsageError for the projection out of a state space, whose kernel reads its weight past the adapter."""
+    if architecture.family not in _STATE_SPACES:
+        return
+    names = dict.fromkeys(w.module for w, _ in architecture.counted if w.kind in _ADAPTABLE)
+    chosen = names if lora.targets == (ALL_LINEAR,) else lora.targets
+    if _OUT_OF_STATES in chosen:
+        others = ", ".join(name for name in names if name != _OUT_OF_STATES)
+        raise UsageError(
+            f"peft refuses adapters on '{_OUT_OF_STATES}' of '{architecture.family}'",
+            hint=f"name other modules in lora.targets: {others}",
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vramplan.architecture import Architecture
 from vramplan.architecture.live_words import NotObservable
 from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.errors import UsageError
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel, Outcome
 from vramplan.predict.checkpoints import Returned, run_layer
@@ -65,10 +66,13 @@ class ObservedModel(CausalModel):
     def _live(self) -> "LiveModel":
         from vramplan.architecture.live_model import LiveModel
 
-        name = self.scenario.attention.partition(":")[0]
-        attention = "sdpa" if name == "flash_attention_2" else name
-        prefix = self.scenario.architecture.layer_prefix
-        return LiveModel(self.scenario.model.config, attention, prefix, self, training=self.t.training)
+        s = self.scenario
+        live = LiveModel(s.model.config, s.attention, s.architecture.layer_prefix, self, training=self.t.training)
+        if s.method.trains and s.checkpointing is not Checkpointing.OFF and not live.checkpoints:
+            raise UsageError(
+                f"'{s.architecture.family}' has no gradient checkpointing in transformers", hint="use checkpointing: false"
+            )
+        return live
 
     def forward(self, loss: Phase = Phase.LOSS) -> Outcome:
         """The whole forward with labels."""

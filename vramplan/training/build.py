@@ -40,11 +40,12 @@ def skeleton(scenario: Scenario) -> Any:
     from transformers.modeling_utils import local_torch_dtype
     from transformers.quantizers import AutoHfQuantizer
 
+    config = transformers_config(scenario)
     with torch.device("meta"), no_init_weights():
         model = AutoModelForCausalLM.from_config(
-            transformers_config(scenario),
+            config,
             dtype=getattr(torch, scenario.dtype),
-            attn_implementation=attention_implementation(scenario.attention),
+            attn_implementation=attention_of(config, scenario.attention),
         )
     model.tie_weights()  # part of the initialisation that was skipped (transformers 5.17 `init_weights`)
     if scenario.quant.type is not QuantType.NONE:
@@ -94,6 +95,23 @@ def attention_implementation(attention: str) -> str:
     return attention.partition(":")[0]
 
 
+def attention_of(config: Any, attention: str) -> str:
+    """The same for a family that may not have it: plain `sdpa`, everybody's default, then means eager.
+
+    transformers 5.17 `_check_and_adjust_attn_implementation`: a name that is asked for is refused, none at all becomes
+    eager where the family does not know sdpa.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    wanted = attention_implementation(attention)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if wanted != "sdpa" or model is None or getattr(model, "_supports_sdpa", True):
+        return wanted
+    if attention == "sdpa":
+        return "eager"
+    raise UsageError(f"'{config.model_type}' has no attention '{attention}' in transformers", hint="use attention: eager")
+
+
 def _set_block_size(model: nn.Module, block_size: int) -> None:
     """bitsandbytes takes the block size from the parameter (nn/modules.py Params4bit); the default is 64."""
     for module in model.modules():
@@ -115,7 +133,7 @@ def _from_checkpoint(scenario: Scenario, device: torch.device) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             scenario.model.path,
             dtype=getattr(torch, scenario.dtype),
-            attn_implementation=attention_implementation(scenario.attention),
+            attn_implementation=attention_of(transformers_config(scenario), scenario.attention),
             device_map={"": device},
             local_files_only=True,
             **extra,
