@@ -157,8 +157,10 @@ def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
     if backend != "flash_attention_2" and not spec.broadcasts and (expands or backend == "efficient"):
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
-    value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
-    out = kernel(t, query, key, value, mask, spec, backend)
+    # what is repeated stays in the variables of the function, whatever autocast makes of it inside
+    v, k, q = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    out = kernel(t, q, k, v, mask, spec, backend)
+    del v, k, q
     if backend == "math":
         return heads_last(t, out, copy=True)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
