@@ -174,6 +174,12 @@ def test_optimizers_that_differ_in_paging_alone_are_a_pair() -> None:
         assert report(*records).optimizers == ()
 
 
+def test_where_nothing_is_paged_the_steps_say_nothing_about_paging() -> None:
+    on_cpu = [replace(record, device="cpu", reserved={}, environment={"device": "cpu"}) for record in (PLAIN, PAGED)]
+    (study,) = [study for study in studies(report(*on_cpu)) if study.name == "paged"]
+    assert study.findings == ("paged: no state is in managed memory, and what the steps differ by is not paging",)
+
+
 def test_predictions_of_paged_optimizers_are_pairs_too() -> None:
     plain, paged = (
         replace(PREDICTION, scenario=msgspec.structs.replace(PREDICTION.scenario, optimizer=name), managed=size)

@@ -184,6 +184,9 @@ def _tensors(pair: OptimizerPair) -> str:
 
 def _where(pair: OptimizerPair) -> Iterator[str]:
     """Where the paged states live, by what was measured."""
+    if not pair.managed:
+        rest = ", and what the steps differ by is not paging" if pair.times else ""
+        yield f"{pair.paged.name}: no state is in managed memory{rest}"
     if not pair.managed or pair.outside is None:
         return
     more = pair.outside.difference
