@@ -164,7 +164,7 @@ def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     if backend == "math":
         return heads_last(t, out, copy=True)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
-    return heads_last(t, out, copy=spec.heads_first and backend in ("flash", "cudnn"))
+    return heads_last(t, out, copy=spec.heads_first and backend != "efficient")
 
 
 def kernel(
