@@ -1,12 +1,12 @@
 """From the `model:` of a scenario to its config.json: catalogue, directory, file, the mapping itself, or the hub."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
 from vramplan.errors import UsageError, nearest
+from vramplan.files import read_object
 from vramplan.scenario import ModelRef
 
 #: The key that config.json itself uses for a model's name.
@@ -48,12 +48,7 @@ def _local(path: Path) -> ModelRef:
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UsageError(f"model: {file} is not JSON: {error}", hint="config.json holds one JSON object") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"model: {file} holds a {type(config).__name__}, not an object", hint="give a config.json")
+    config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
     return ModelRef(name=directory.name or "model", config=_facts(config), origin="local", path=str(directory))
 
@@ -76,7 +71,7 @@ def _hub(repo: str) -> ModelRef:
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(
             f"model: cannot fetch config.json of '{repo}': {type(error).__name__}: {reason}",
-            hint=f"{nearest(repo.split('/')[1], catalog_names())}or give a directory with its config.json",
+            hint=f"{nearest(repo.split('/')[1], catalog_names())}give a directory with its config.json",
         ) from error
     ref = _local(file)
     return ModelRef(name=repo, config=ref.config, origin="hub", path="")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.catalog.models import catalog_names
 from vramplan.errors import UsageError, nearest
+from vramplan.files import read_object
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import override, scenarios_from_mapping
 
@@ -31,12 +32,12 @@ class Target:
     origin: "Imported | None" = None
     """What another trainer's file said, where the target is one."""
 
-    def single(self, what: str) -> Scenario:
+    def single(self, what: str, *, hint: str = "fix the matrix's keys with flags, or give one scenario") -> Scenario:
         """The one scenario, where a list will not do; `what` says what needs it."""
         if self.is_matrix:
             raise UsageError(
                 f"{what} needs one scenario, and this target has a matrix of {len(self.scenarios)}",
-                hint="fix the matrix's keys with flags, or give one scenario",
+                hint=hint,
             )
         return self.scenarios[0]
 
@@ -60,9 +61,8 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         return _from_file(file, read_yaml(file), overrides or {})
     adapter = _adapter_file(Path(target).expanduser()) if on_disk else None
     if adapter is not None:
-        from vramplan.importers.adapter_file import read_adapter
-
-        return _from_file(adapter, read_adapter(adapter), overrides or {})
+        hint = "give the adapter_config.json that peft wrote, or its directory"
+        return _from_file(adapter, read_object(adapter, hint=hint), overrides or {})
     if not on_disk and "/" not in target and target not in catalog_names():
         raise _unknown(target)
     return _expand({"model": target}, overrides or {}, base=Path(), where=target)

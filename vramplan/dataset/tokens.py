@@ -1,12 +1,12 @@
 """Counting a text's tokens with a tokenizer on the disk, special tokens included."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vramplan.dataset.rows import Chat, Malformed, Text
 from vramplan.errors import CannotRun, UsageError
+from vramplan.files import read_object
 
 _HINT = "give the directory that holds the model's tokenizer.json"
 
@@ -86,13 +86,7 @@ def _configuration(directory: Path) -> dict[str, Any]:
         file = directory / name
         if not file.is_file():
             continue
-        try:
-            body = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"--tokenizer: cannot read {file}: {error}", hint=_HINT) from error
-        if not isinstance(body, dict):
-            raise UsageError(f"--tokenizer: {file} holds {type(body).__name__}, not an object", hint=_HINT)
-        found |= body
+        found |= read_object(file, where="--tokenizer: ", hint=_HINT)
     return found
 
 

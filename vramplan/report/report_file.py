@@ -1,9 +1,23 @@
 """Writing what a report renders."""
 
+import os
 from pathlib import Path
 
 from vramplan import files
 from vramplan.errors import UsageError
+
+
+def check_place(path: Path, *, option: str) -> None:
+    """Refuse a file that could not be written, before the work begins; the error names the flag `option`."""
+    if path.is_dir():
+        what = "it is a directory"
+    elif not path.parent.is_dir():
+        what = f"there is no directory '{path.parent}'"
+    elif not os.access(path.parent, os.W_OK):
+        what = "permission denied"
+    else:
+        return
+    raise UsageError(f"{option}: cannot write '{path}': {what}", hint="choose another place")
 
 
 def write_whole(path: Path, content: bytes, *, option: str) -> None:

@@ -1,0 +1,67 @@
+"""Reading what somebody else wrote, and refusing places that cannot be written."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vramplan.errors import UsageError
+from vramplan.files import read_object
+from vramplan.report.report_file import check_place, write_whole
+
+
+def test_an_object_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"name": "żółw", "sizes": [1, 2]}', encoding="utf-8")
+    assert read_object(file, hint="") == {"name": "żółw", "sizes": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "holds a list, not an object"),
+        (b"null", "holds a NoneType, not an object"),
+    ],
+)
+def test_anything_else_is_refused_by_name(content: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as raised:
+        read_object(file, hint="give another", where="model: ")
+    assert raised.value.message.startswith(f"model: {file} {message}")
+    assert raised.value.hint == "give another"
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*: No such file or directory"):
+        read_object(tmp_path / "missing.json", hint="")
+    with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
+        read_object(tmp_path, hint="")
+
+
+def test_an_endless_file_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(UsageError, match=r"more than 64 MiB"):
+        read_object(file, hint="")
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_place(tmp_path / "new.html", option="--html")
+    with pytest.raises(UsageError, match=r"--html: cannot write '.*': it is a directory"):
+        check_place(tmp_path, option="--html")
+    with pytest.raises(UsageError, match=r"there is no directory '.*nowhere'"):
+        check_place(tmp_path / "nowhere" / "new.html", option="--html")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
+    with pytest.raises(UsageError, match=r"permission denied"):
+        check_place(tmp_path / "new.html", option="--html")
+
+
+def test_a_write_that_fails_names_its_option(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--html: cannot write '.*': Is a directory"):
+        write_whole(tmp_path, b"", option="--html")
