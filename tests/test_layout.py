@@ -23,6 +23,11 @@ def test_a_pipe_is_never_wrapped() -> None:
     assert all(len(line) <= 30 for line in Page(30).wrap("word " * 100, indent="  "))
 
 
+def test_an_indented_text_is_indented_on_every_line() -> None:
+    assert Page(12).indented("one two three", "    ", hanging="  ") == ["    one two", "      three"]
+    assert Page().indented("one two three", "    ") == ["    one two three"]
+
+
 def test_small_tables_are_in_mib() -> None:
     assert table_unit(2**30) == ("GiB", 2**30)
     assert table_unit(2**30 - 1) == ("MiB", 2**20)

@@ -10,6 +10,8 @@ from vramplan.claims import CLAIMS, Checked, Claim, Finding, Verdict, check
 from vramplan.claims.claim import Output, all_of, judged, rounds_to
 from vramplan.cli import answer, main
 from vramplan.errors import CannotRun
+from vramplan.report.claims_text import claims_markdown, render_claims, summary
+from vramplan.report.layout import Page
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,21 @@ def test_a_command_that_cannot_run_here_says_so_and_changes_nothing() -> None:
     (row,) = check([claim_of(Verdict.CORRECTED)], reply)
     assert row.holds
     assert row.problem == "needs torch"
+    text = render_claims([row], Page())
+    assert text.startswith("not run    ")
+    assert text.endswith("1 claim: 1 not run here; nothing was checked")
+    (other,) = check([claim_of(Verdict.CONFIRMED)], lambda _: '{"number": 100}')
+    assert summary([row, other]) == "2 claims: 1 confirmed, 1 not run here; every other verdict holds"
+    assert "| **corrected (not run here: needs torch)** |" in claims_markdown([row])
+
+
+def test_no_line_is_wider_than_the_page_and_all_stand_beside_the_verdict() -> None:
+    claim = replace(claim_of(Verdict.CONFIRMED), said="a claim of many words " * 5, because="and a reason " * 9)
+    (row,) = check([claim], lambda _: '{"number": 100}')
+    first, *lines = render_claims([row], Page(60)).split("\n\n")[0].splitlines()
+    assert first.startswith("confirmed  a claim")
+    assert len(lines) > 5
+    assert all(len(line) <= 60 and line.startswith(" " * 11) for line in lines)
 
 
 def test_equal_commands_run_once() -> None:

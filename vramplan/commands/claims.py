@@ -37,6 +37,10 @@ def run(args: Namespace) -> Answer:
         if name not in known:
             raise unknown("claim", name, known)
     wanted = [known[name] for name in dict.fromkeys(args.ids)] or CLAIMS
+    if args.trace and any(claim.traced for claim in wanted):
+        from vramplan.measure.environment import require_libraries
+
+        require_libraries()
     rows = list(check(wanted, lambda argv: answer(argv).text, trace=args.trace))
     return Answer(_shown(rows, args), int(args.check and any(not row.holds for row in rows)))
 

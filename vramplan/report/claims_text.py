@@ -13,6 +13,9 @@ _WORDS = {
     Verdict.OPEN: "open",
 }
 
+#: The verdict's words, and a gap.
+_INDENT = " " * 11
+
 
 def render_claims(rows: Sequence[Checked], page: Page) -> str:
     """A paragraph per claim, and how many came out which way; the last line is the answer."""
@@ -21,20 +24,23 @@ def render_claims(rows: Sequence[Checked], page: Page) -> str:
 
 
 def _block(row: Checked, page: Page) -> str:
-    word = _WORDS[row.finding.verdict].ljust(9)
-    lines = [f"{_painted(word, row, page)}  {page.bold(row.claim.said)}"]
+    word = ("not run" if row.problem else _WORDS[row.finding.verdict]).ljust(9)
+    first, *more = page.indented(row.claim.said, _INDENT)
+    lines = [f"{_painted(word, row, page)}  {page.bold(first.strip())}"]
+    lines += [_INDENT + page.bold(line.strip()) for line in more]
     if not row.holds:
-        lines.append(f"           {page.red('changed')}: it was {row.claim.verdict}, it is {_found(row)}")
+        lines.append(f"{_INDENT}{page.red('changed')}: it was {row.claim.verdict}, it is {_found(row)}")
     traced = f"trace: {row.trace.arithmetic}" if row.trace else ""
-    details = (row.finding.arithmetic, traced, f"{row.claim.because}", row.problem and f"not run here: {row.problem}")
+    details = (row.finding.arithmetic, traced, row.claim.because, row.problem and f"not run here: {row.problem}")
     for text in filter(None, details):
-        lines += page.wrap(f"           {text}", indent="           ")
-    lines += [f"           $ {command}" for command in row.claim.commands]
+        lines += page.indented(text, _INDENT)
+    lines += [f"{_INDENT}$ {command}" for command in row.claim.commands]
     return "\n".join(lines)
 
 
 def _painted(word: str, row: Checked, page: Page) -> str:
-    return page.green(word) if row.finding.verdict is Verdict.CONFIRMED else page.bold(word)
+    confirmed = row.finding.verdict is Verdict.CONFIRMED and not row.problem
+    return page.green(word) if confirmed else page.bold(word)
 
 
 def _found(row: Checked) -> str:
@@ -44,12 +50,14 @@ def _found(row: Checked) -> str:
 
 
 def summary(rows: Sequence[Checked]) -> str:
-    """`27 claims: 13 confirmed, ...; every verdict holds`."""
-    counts = Counter(row.finding.verdict for row in rows)
-    parts = ", ".join(f"{counts[verdict]} {_WORDS[verdict]}" for verdict in Verdict if counts[verdict])
+    """`27 claims: 13 confirmed, ...; every verdict holds`; a claim that could not be run is no confirmed one."""
+    counts = Counter("not run here" if row.problem else _WORDS[row.finding.verdict] for row in rows)
+    parts = [f"{counts[word]} {word}" for word in (*_WORDS.values(), "not run here") if counts[word]]
     changed = [row.claim.id for row in rows if not row.holds]
     end = f"changed: {', '.join(changed)}" if changed else "every verdict holds"
-    return f"{len(rows)} claim{'s' * (len(rows) != 1)}: {parts}; {end}"
+    if not changed and counts["not run here"]:
+        end = "every other verdict holds" if len(parts) > 1 else "nothing was checked"
+    return f"{len(rows)} claim{'s' * (len(rows) != 1)}: {', '.join(parts)}; {end}"
 
 
 def claims_markdown(rows: Sequence[Checked]) -> str:
@@ -74,7 +82,10 @@ def _line(row: Checked) -> str:
     numbers = [row.finding.arithmetic] + ([f"trace: {row.trace.arithmetic}"] if row.trace else [])
     why = [row.claim.because] + ([f"Measured: {row.claim.measured}"] if row.claim.measured else [])
     commands = [f"`{command}`" for command in row.claim.commands]
-    cells = [row.claim.said, f"**{_WORDS[row.finding.verdict]}**", *map(_lines, (numbers, why))]
+    word = (
+        f"{_WORDS[row.finding.verdict]} (not run here: {row.problem})" if row.problem else _WORDS[row.finding.verdict]
+    )
+    cells = [row.claim.said, f"**{word}**", *map(_lines, (numbers, why))]
     return f"| {' | '.join(cells)} | {'<br>'.join(commands)} |"
 
 

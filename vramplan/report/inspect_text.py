@@ -85,7 +85,8 @@ def _choices(choices: Sequence[Choice], page: Page) -> list[str]:
         row = [choice.name, str(choice.rank), f"{choice.parameters:,}", *(amount(size, 2**20) for size in sizes)]
         word = [_word(choice.verdict, page)] if choice.verdict is not None else []
         rows.append([*row, f"{choice.peak / factor:.2f}", *word])
-    dispensable = ("gradients", "managed", "optimizer", "adapters MiB")
+    # `optimizer` is what stays on the card: beside a part in managed memory it says nothing alone
+    dispensable = ("gradients", "optimizer", "managed", "adapters MiB")
     lines = fitting_table(rows, page, left=("targets", "verdict"), less_important=dispensable)
     named = dict.fromkeys((choice.name, choice.targets) for choice in choices if choice.name not in choice.targets)
     meanings = (text for name, targets in named for text in _indented(f"{name}: {', '.join(targets)}", page))
@@ -166,5 +167,4 @@ def _placement(found: Inspection, page: Page) -> list[str]:
 
 def _indented(text: str, page: Page) -> list[str]:
     """`text` below something else."""
-    inner = Page(max(page.width - len(_INDENT), 1)) if page.width else page
-    return [_INDENT + line for line in inner.wrap(text, indent=_INDENT)]
+    return page.indented(text, _INDENT, hanging=_INDENT)

@@ -53,6 +53,11 @@ class Page:
                 line = f"{line} {word}" if line else word
         return [*lines, line]
 
+    def indented(self, text: str, indent: str, *, hanging: str = "") -> list[str]:
+        """`text` with `indent` before every line, and `hanging` too before those after the first one."""
+        inner = Page(max(self.width - len(indent), 1), self.color) if self.width else self
+        return [indent + line for line in inner.wrap(text, indent=hanging)]
+
 
 def visible(text: str) -> int:
     """Columns that `text` takes on a terminal, colour codes not counted."""
