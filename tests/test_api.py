@@ -1,3 +1,4 @@
+import pydoc
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -41,6 +42,12 @@ def test_a_scenario_is_compared_on_the_other_sides_device() -> None:
     comparison = vramplan.compare(scenario, scenario)
     assert isinstance(comparison, vramplan.Comparison)
     assert (comparison.a.device, comparison.equal) == ("cuda", True)
+
+
+def test_help_and_completion_show_the_public_names() -> None:
+    assert set(vramplan.__all__) <= set(dir(vramplan))
+    shown = pydoc.plain(pydoc.render_doc(vramplan))
+    assert all(f"    {name}(" in shown for name in ("predict", "predict_model", "measure", "compare"))
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:

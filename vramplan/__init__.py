@@ -55,6 +55,11 @@ class _Public:
         """Importlib binds the submodule here; it stays reachable with `from vramplan.predict import ...`."""
 
 
+def __dir__() -> list[str]:
+    """The names that `help` and completion show: the public ones stand on the module's class."""
+    return sorted({*globals(), *__all__})
+
+
 if not TYPE_CHECKING:
     for _name in __all__:
         if not _name.startswith("_"):

@@ -70,7 +70,9 @@ class Vram:
         limits = [
             (what, _bytes(size, what)) for what, size in (("limit", limit), ("growth", growth)) if size is not None
         ]
-        used = Used(_watch(device), dict(limits))
+        with _Hinted():
+            watch = _watch(device)
+        used = Used(watch, dict(limits))
         self._told.append(used._text)
         used._note = lambda peak: self._item.user_properties.append(("vram_peak", peak))
         return used

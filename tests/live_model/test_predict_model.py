@@ -268,6 +268,8 @@ def test_what_cannot_be_predicted_is_refused(model: Any, tmp_path: Path) -> None
         predicted(quantised, tmp_path)
     with pytest.raises(UsageError, match="no transformers configuration"):
         predicted(nn.Linear(2, 2), tmp_path)
+    with pytest.raises(UsageError, match="training_args is a NoneType"):
+        vramplan.predict_model(model, None, seq=32)
 
 
 def test_importing_the_package_stays_light() -> None:

@@ -21,6 +21,15 @@ _NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
+def check_arguments(args: object) -> None:
+    """UsageError for anything but TrainingArguments."""
+    if not hasattr(args, "per_device_train_batch_size"):
+        raise UsageError(
+            f"training_args is a {type(args).__name__}, not TrainingArguments",
+            hint="give what the Trainer gets: transformers.TrainingArguments(bf16=True), or TRL's SFTConfig",
+        )
+
+
 def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
     """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
     a trainer may have patched into the base `model`."""

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 from vramplan.errors import UsageError, VramplanError
 from vramplan.ledger import Component, Phase
 from vramplan.live_model.adapters import active_numel, check_method, is_peft, lora_of, planned_warnings, target_choices
-from vramplan.live_model.arguments import batch_of, checkpointing_of, for_sft_trainer, keys_of, seq_of, warnings_of
+from vramplan.live_model.arguments import (
+    batch_of,
+    check_arguments,
+    checkpointing_of,
+    for_sft_trainer,
+    keys_of,
+    seq_of,
+    warnings_of,
+)
 from vramplan.live_model.base import (
     attention_of,
     check_dtype,
@@ -53,6 +61,7 @@ def describe(
     Raises a UsageError for what cannot be predicted at all: another quantisation than bitsandbytes', another peft
     method than LoRA, an optimizer whose states are not known, a quantised model without adapters.
     """
+    check_arguments(args)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = config_of(base)
     keys = keys_of(args, base)
