@@ -31,9 +31,11 @@ def test_the_text_ends_with_what_works_and_what_is_missing() -> None:
             "gpu: none (NVML Shared Library Not Found)",
             "hub: offline (HF_HUB_OFFLINE)",
             "",
-            "works: predict, compare, list",
-            "works: measure, predict --engine trace",
-            "needs pip install 'vramplan[report]': report",
+            "works: predict, plan, inspect, quant, compare, check, explain-oom, list",
+            "works: measure, predict --engine trace, quant --weights",
+            "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html, data sets in"
+            " Parquet",
+            "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR)",
             "needs a GPU: measure --device cuda",
         ]
     )
@@ -61,7 +63,7 @@ def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     diagnosis = diagnose()
     body = json.loads(json.dumps(diagnosis.to_json()))
-    assert (body["kind"], body["offline"], set(body["ready"])) == ("diagnosis", True, {"measure", "report"})
+    assert (body["kind"], body["offline"], set(body["ready"])) == ("diagnosis", True, {"measure", "report", "data"})
     assert bool(diagnosis.gpus) != bool(diagnosis.gpu_note)
 
 

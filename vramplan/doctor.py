@@ -9,8 +9,14 @@ from typing import Any
 
 import vramplan
 
-#: Extra -> the commands that need it.
-EXTRAS = {"measure": ("measure", "predict --engine trace"), "report": ("report",)}
+#: Extra -> what needs it.
+EXTRAS = {
+    "measure": ("measure", "predict --engine trace", "quant --weights"),
+    "report": ("report --csv and --parquet, and the plots of --html", "data sets in Parquet"),
+    "data": ("data sets of text (--data FILE --tokenizer DIR)",),
+}
+#: What needs no extra.
+WITHOUT = ("predict", "plan", "inspect", "quant", "compare", "check", "explain-oom", "list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ def _gib(size: int) -> str:
 
 
 def _abilities(diagnosis: Diagnosis) -> Iterator[str]:
-    yield "works: predict, compare, list"
+    yield f"works: {', '.join(WITHOUT)}"
     for extra, commands in EXTRAS.items():
         if diagnosis.ready(extra):
             yield f"works: {', '.join(commands)}"
