@@ -333,7 +333,11 @@ def test_nothing_fits_is_a_no(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--gpu", "t4,a10", "--seqs", "512,many"], ["'512,many'"]),
         (["--budget", "8GB"], ["'8GB'", "8GiB"]),
         (["--gpu", "t4", "--method", "merge"], ["a merge has no batch to plan", "vramplan predict"]),
-        (["--gpu", "t4", "--write", "no/such/dir.yaml"], ["--write", "directory that exists"]),
+        (["--gpu", "t4", "--write", "no/such/dir.yaml"], ["--write", "there is no directory 'no/such'"]),
+        (["--gpu", "t4", "--reserve", "64GiB"], ["--reserve: 64.00 GiB leaves nothing of t4", "it has 14.74 GiB"]),
+        (["--gpu", "a10,t4", "--reserve", "16GiB"], ["--reserve: 16.00 GiB leaves nothing of t4"]),
+        (["--reserve", "1GiB"], ["no card is named"]),
+        (["--budget", "8GiB", "--reserve", "1GiB"], ["not allowed with"]),
         (["--budget", "8GiB", "--goal", "cheapest-gpu"], ["cheapest-gpu", "--budget"]),
     ],
 )

@@ -40,7 +40,7 @@ def test_without_torch_weights_cannot_be_tried() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert "torch and bitsandbytes, which are not installed" in done.stderr
+    assert "torch, bitsandbytes, which are not installed" in done.stderr
     assert "vramplan[measure]" in done.stderr
 
 
@@ -82,6 +82,9 @@ def test_the_same_seed_gives_the_same_answer(capsys: pytest.CaptureFixture[str])
         (("--svg", "/no/such/place.svg"), "there is no directory '/no/such'"),
         (("--html", "/"), "it is a directory"),
         (("stacks",), "quant needs one scenario"),
+        (("stacks",), "hint:  give the model's name"),
+        (("--levels", "--quant-type", "nf4"), "--levels with --quant-type"),
+        (("--levels", "--no-double"), "--levels with --double"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(

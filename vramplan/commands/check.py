@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.origin import TARGET
 from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
 
@@ -30,7 +31,7 @@ def configure(parser: ArgumentParser) -> None:
         "new",
         metavar="NEW",
         nargs="+",
-        help="records or predictions (files or directories), or scenarios and models, which are predicted",
+        help=f"records or predictions (files or directories), or what is to be predicted: {TARGET}",
     )
     parser.add_argument("--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
     parser.add_argument(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def configure(parser: ArgumentParser) -> None:
         "sides",
         metavar="A [B]",
         nargs="+",
-        help="records, predictions (their JSON files) or scenarios; or one directory of records",
+        help=f"records and predictions (JSON), or what is to be predicted: {TARGET}; or one directory of records",
     )
     parser.add_argument("--engines", action="store_true", help="compare the two engines on one scenario")
     add_device(parser, None, "whose memory is meant when both sides are predicted: cuda (default) or cpu")

@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.flags import add_json, add_scenario_flags, count, json_text, overrides, page, size
-from vramplan.errors import UsageError
+from vramplan.commands.origin import TARGET
 
 EXAMPLES = """\
   vramplan inspect llama-2-7b
@@ -16,15 +17,11 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", help="scenario file or name, model, hub id, directory, config.json")
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
     parser.add_argument(
         "--ranks", type=_ranks, metavar="N,N", help="ranks to compare (default: --rank if given, else 8,16,32,64)"
     )
-    limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
-    limit.add_argument(
-        "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
-    )
+    add_limit_flags(parser)
     parser.add_argument(
         "--host-memory",
         type=size("--host-memory"),
@@ -40,20 +37,6 @@ def _ranks(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(check(word.strip()) for word in text.split(",")))
 
 
-def _check_reserve(reserve: int, card: str) -> None:
-    from vramplan.catalog.gpus import gpu
-    from vramplan.units import human
-
-    if reserve and not card:
-        raise UsageError(
-            "--reserve leaves a part of a card free, and no card is named", hint="add --gpu, or use --budget"
-        )
-    if reserve and reserve >= gpu(card).capacity:
-        raise UsageError(
-            f"--reserve: {human(reserve)} leaves nothing of {card}", hint=f"it has {human(gpu(card).capacity)}"
-        )
-
-
 def run(args: Namespace) -> Answer:
     """Take the scenario's model apart."""
     from vramplan.commands.origin import resolve_aloud
@@ -62,7 +45,7 @@ def run(args: Namespace) -> Answer:
 
     given = overrides(args)
     scenario = resolve_aloud(args.target, given).single("inspect")
-    _check_reserve(args.reserve, scenario.gpu)
+    check_reserve(args.reserve, scenario.gpu)
     asked = (scenario.lora.rank,) if "lora.rank" in given else RANKS
     ranks = args.ranks or tuple(sorted({*asked, scenario.lora.rank}))
     found = inspect(scenario, ranks, budget=args.budget, reserve=args.reserve, host=args.host_memory)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page, size
+from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="scenario files or names, models, directories")
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
     add_device(parser, "cpu", "where the steps run: cpu (default) or cuda")
     parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="training steps (default 3)")
     parser.add_argument("--timeout", type=count("--timeout"), metavar="S", help="seconds after which the run is ended")

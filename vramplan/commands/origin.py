@@ -1,4 +1,4 @@
-"""What commands say about a target that came from another trainer's file."""
+"""What commands say about a target: which kinds there are, and what another trainer's file said."""
 
 import sys
 from collections.abc import Mapping
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from vramplan.api import Foreseen
     from vramplan.targets import Target
 
+#: For the help of every command that takes one; `targets.resolve` looks for them in another order.
+TARGET = (
+    "scenario file or name, model, hub id, directory, config.json, a trainer's YAML (TRL, axolotl, LLaMA-Factory,"
+    " torchtune) or a peft adapter"
+)
+
 
 def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
     """The target of `text`, as `targets.resolve` finds it; what an import read and assumed is told on stderr."""
@@ -19,7 +25,7 @@ def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
     if target.origin is not None:
         from vramplan.report.import_text import render_import
 
-        print(render_import(target.origin, page(), warnings=True), file=sys.stderr)
+        print(f"{render_import(target.origin, page(), warnings=True)}\n", file=sys.stderr)
     return target
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
-from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page, size
+from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,11 +29,8 @@ _GPU = "key:gpu"
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="scenario file or name, model, directory; several")
-    parser.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
-    parser.add_argument(
-        "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
-    )
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
+    add_limit_flags(parser)
     parser.add_argument(
         "--goal",
         type=one_of("--goal", GOALS),
@@ -66,6 +65,9 @@ def run(args: Namespace) -> Answer:
             raise UsageError(
                 f"{scenario.name}: a merge has no batch to plan", hint="`vramplan predict` says what it takes"
             )
+    for card in cards or [scenario.gpu for scenario in scenarios]:
+        if card or args.goal != "cheapest-gpu":  # which looks at every card of the catalogue
+            check_reserve(args.reserve, card)
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
         return _plan(scenarios[0], limit, args)
@@ -149,23 +151,19 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 def _check_writable(file: Path, *, force: bool) -> None:
     """Refuse before the work is done what would be refused after it."""
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UsageError(f"--write: cannot write {file}", hint="name a file in a directory that exists")
+    from vramplan.report.report_file import check_place
+
+    check_place(file, option="--write")
     if file.exists() and not force:
         raise UsageError(f"--write: {file} exists", hint="name another file, or add --force to replace it")
 
 
 def _write(scenario: "Scenario", file: Path) -> None:
     """The scenario's file, whole or not at all."""
-    from vramplan.files import write_whole
+    from vramplan.report.report_file import write_whole
     from vramplan.scenario_file import scenario_yaml
 
-    try:
-        write_whole(file, scenario_yaml(scenario))
-    except OSError as error:
-        raise UsageError(
-            f"--write: cannot write {file}: {error.strerror}", hint="name a place that you may write"
-        ) from error
+    write_whole(file, scenario_yaml(scenario).encode(), option="--write")
     print(f"wrote {file}", file=sys.stderr)
 
 

@@ -1,6 +1,5 @@
 """`vramplan predict`: what a run will need."""
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import (
     add_device,
@@ -17,8 +17,8 @@ from vramplan.commands.flags import (
     one_of,
     overrides,
     page,
-    size,
 )
+from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ PICTURES = (".html", ".svg")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", help="scenario file or name, model, hub id, directory, config.json")
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
     parser.add_argument(
         "--engine",
         type=one_of("--engine", ENGINES),
@@ -53,11 +53,7 @@ def configure(parser: ArgumentParser) -> None:
         help="analytic (closed form, the default) or trace (the real libraries on fake tensors)",
     )
     add_device(parser, "cuda", "whose memory is meant: cuda (default) or cpu")
-    limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
-    limit.add_argument(
-        "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
-    )
+    add_limit_flags(parser)
     parser.add_argument(
         "--explain",
         type=_component,
@@ -89,14 +85,12 @@ def _component(word: str) -> "tuple[Component, ...]":
 
 def _picture(text: str) -> Path:
     """The file that `--timeline` names, if it can be written: known before the work begins."""
+    from vramplan.report.report_file import check_place
+
     path = Path(text).expanduser()
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--timeline: cannot write '{text}'", hint="write a name that ends in .html or .svg")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "it is a directory" if path.is_dir() else f"there is no directory '{path.parent}'"
-        raise UsageError(f"--timeline: cannot write '{text}': {what}", hint="choose another place")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--timeline: cannot write '{text}': permission denied", hint="choose another place")
+    check_place(path, option="--timeline")
     return path
 
 
@@ -202,23 +196,11 @@ def _foresee(scenario: "Scenario", args: Namespace) -> "Foreseen":
 
 def _check_limit(scenario: "Scenario", args: Namespace) -> None:
     """Refuse a limit that makes no sense for the scenario."""
-    from vramplan.catalog.gpus import gpu
-    from vramplan.units import human
-
     if args.device == "cpu" and (args.budget or args.reserve):
         raise UsageError(
             "--budget and --reserve are of a card's memory, not of the CPU's", hint="leave out --device cpu"
         )
-    if args.reserve and not scenario.gpu:
-        raise UsageError(
-            "--reserve leaves a part of a card free, and no card is named", hint="add --gpu, or use --budget"
-        )
-    if args.reserve:
-        capacity = gpu(scenario.gpu).capacity
-        if args.reserve >= capacity:
-            raise UsageError(
-                f"--reserve: {human(args.reserve)} leaves nothing of {scenario.gpu}", hint=f"it has {human(capacity)}"
-            )
+    check_reserve(args.reserve, scenario.gpu)
 
 
 def _table(predictions: "list[Prediction]") -> str:

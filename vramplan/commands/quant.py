@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, one_of, page
+from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ KINDS = ("nf4", "fp4", "int4", "int8")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
-        "target", metavar="TARGET", nargs="?", help="model, scenario, directory or config.json whose sizes to tell"
-    )
+    parser.add_argument("target", metavar="TARGET", nargs="?", help=f"the model whose sizes to tell: {TARGET}")
     parser.add_argument(
         "--quant-type",
         type=one_of("--quant-type", KINDS),
@@ -86,11 +85,20 @@ def run(args: Namespace) -> Answer:
 def _levels(args: Namespace) -> Answer:
     from vramplan.report.quant_text import levels_json, render_levels
 
-    others = {"a target": args.target, "--weights": args.weights, "--svg": args.svg, "--html": args.html}
+    others = {
+        "a target": args.target,
+        "--quant-type": args.quant_type,
+        "--block-size": args.block_size,
+        "--double": args.double,
+        "--weights": args.weights,
+        "--svg": args.svg,
+        "--html": args.html,
+    }
     given = next((name for name, value in others.items() if value is not None), "")
     if given:
         raise UsageError(
-            f"--levels with {given}: the levels are the same for every model", hint="ask for one of the two"
+            f"--levels with {given}: the levels are all there are, and the same for every model",
+            hint="ask for one of the two",
         )
     return Answer(json_text(levels_json()) if args.json else render_levels(page()))
 
@@ -98,9 +106,9 @@ def _levels(args: Namespace) -> Answer:
 def _scenario(target: str | None) -> "Scenario | None":
     if target is None:
         return None
-    from vramplan.targets import resolve
+    from vramplan.commands.origin import resolve_aloud
 
-    return resolve(target).single("quant")
+    return resolve_aloud(target, {}).single("quant", hint="give the model's name, or one scenario")
 
 
 def _source(args: Namespace) -> "Source | None":
@@ -108,22 +116,14 @@ def _source(args: Namespace) -> "Source | None":
     if args.weights is None and args.svg is None and args.html is None:
         return None
     from vramplan.quant.weights import NORMAL, require_torch, source
+    from vramplan.report.report_file import check_place
 
     found = source(args.weights if args.weights is not None else NORMAL, args.seed)
     for option in ("svg", "html"):
-        _check_place(f"--{option}", getattr(args, option))
+        if getattr(args, option) is not None:
+            check_place(Path(getattr(args, option)).expanduser(), option=f"--{option}")
     require_torch()
     return found
-
-
-def _check_place(option: str, name: str | None) -> None:
-    """A file that cannot be written is refused before the work begins."""
-    if name is None:
-        return
-    path = Path(name).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        what = "it is a directory" if path.is_dir() else f"there is no directory '{path.parent}'"
-        raise UsageError(f"{option}: cannot write '{name}': {what}", hint="choose another place")
 
 
 def _write(done: "Study", args: Namespace) -> list[str]:

@@ -66,8 +66,8 @@ def require_torch() -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise CannotRun(
-            f"quantising weights needs {' and '.join(missing)}, which {verb} not installed",
-            hint="pip install 'vramplan[measure]'; without --weights only sizes are told, which need neither",
+            f"quantising weights needs {', '.join(missing)}, which {verb} not installed",
+            hint="pip install 'vramplan[measure]'; sizes alone (without --weights, --svg and --html) need no library",
         )
 
 

@@ -14,7 +14,7 @@ def render_import(origin: Imported, page: Page, *, warnings: bool = False) -> st
     """The table of an import; with `warnings`, also what the scenario cannot say, where no prediction follows."""
     lines = page.wrap(f"{page.bold(origin.where)}: read as {origin.format} ({origin.library})", indent=GAP)
     if origin.read:
-        lines += ["", *_columns(["read", "", "scenario", ""], origin.read, page)]
+        lines += ["", *_columns(["read", "->", "scenario", ""], origin.read, page)]
     if origin.assumed:
         lines += ["", *_columns(["assumed", "", "because", ""], origin.assumed, page)]
     if origin.ignored:
