@@ -21,6 +21,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "flash after a concatenation": (PHI3, {"checkpointing": False}),
     "what the step before left": (LLAMA, {"stack": {"base": "script", "outputs": "held-next"}}),
     "tied embeddings that are trained": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", **PLAIN}),
+    "parameters in a script's order": (LLAMA, {"method": "full", "stack": "script", "optimizer": "adafactor", **PLAIN}),
     "two element types in one optimizer": (LLAMA, {"method": "full", "stack": {"upcast": "norms"}, **PLAIN}),
 }
 

@@ -4,7 +4,7 @@ torch/optim (2.13): CUDA runs the multi-tensor (`foreach`) code, which makes its
 at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vramplan.predict.adapters import Trainable
 from vramplan.predict.optimizer import MIN_8BIT_SIZE
@@ -18,13 +18,14 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     if scenario.stack.clip or scenario.stack.base == "hf-trainer":
         _clip(t, count)
     name = scenario.optimizer
+    turns = _in_turn(tensors, trainer=scenario.stack.base == "hf-trainer")
     t.scope = name
     if name == "adamw_torch":
-        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, tensors)
+        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, turns)
     elif name in ("adagrad", "rmsprop"):
-        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, tensors, divided=False)
+        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, turns, divided=False)
     elif name == "adafactor":
-        _adafactor(t, tensors)
+        _adafactor(t, turns)
     elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
         _bitsandbytes_cpu(t, tensors, name)
     t.scope = ""
@@ -58,34 +59,35 @@ def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
     del held
 
 
-def _in_turn(tensors: tuple[Trainable, ...]) -> Iterator[tuple[Shape, Kind]]:
+def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple[Shape, Kind]]:
     """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours.
 
-    The Trainer puts those with weight decay (two dimensions) first; the head follows the last layer.
+    The Trainer puts those with weight decay (two dimensions) first; a script hands the model's parameters over as they
+    are. The head follows the last layer, or the norm behind it.
     """
-    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
-    vectors = [tensor for tensor in tensors if len(tensor.shape) == 1]
-    for group in (matrices, vectors):
+    matrices = tuple(tensor for tensor in tensors if len(tensor.shape) > 1)
+    vectors = tuple(tensor for tensor in tensors if len(tensor.shape) == 1)
+    for group in (matrices, vectors) if trainer else (tensors,):
         inside = [tensor for tensor in group if tensor.times > 1]
         outside = [tensor for tensor in group if tensor.times == 1]
         for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
             yield tensor.shape, _kind(tensor)
 
 
-def _one_by_one(t: Tape, tensors: tuple[Trainable, ...], *, divided: bool = True) -> None:
+def _one_by_one(t: Tape, turns: Iterable[tuple[Shape, Kind]], *, divided: bool = True) -> None:
     """`denom = (exp_avg_sq.sqrt() / correction).add_(eps)`; the last one lives until the next is made."""
     denominator: Tensor | None = None
-    for shape, kind in _in_turn(tensors):
+    for shape, kind in turns:
         root = t.new(shape, kind, "square root of the second moment")
         denominator = t.new(shape, kind, "denominator") if divided else root
         del root
     del denominator
 
 
-def _adafactor(t: Tape, tensors: tuple[Trainable, ...]) -> None:
+def _adafactor(t: Tape, turns: Iterable[tuple[Shape, Kind]]) -> None:
     """transformers/optimization.py Adafactor.step: `update` is bound several times, the last one outlives its turn."""
     update: Tensor | None = None
-    for shape, kind in _in_turn(tensors):
+    for shape, kind in turns:
         wide = [] if kind is FLOAT32 else [t.new(shape, FLOAT32, what) for what in ("gradient fp32", "parameter fp32")]
         squared = t.new(shape, FLOAT32, "squared gradient")
         update = t.new(shape, FLOAT32, "squared gradient + eps")
