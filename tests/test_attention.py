@@ -22,6 +22,9 @@ def test_16_bit_causal_attention_is_flash() -> None:
         ({"dtype": DType.FLOAT32, "grouped": False}, Kernel.EFFICIENT, "float32"),
         ({"dtype": DType.FLOAT32}, Kernel.MATH, "enable_gqa"),  # neither flash nor efficient
         ({"masked": True, "grouped": False}, Kernel.EFFICIENT, "mask"),
+        # transformers repeats keys and values where there is a mask, so that fp32 queries do not end in math
+        ({"masked": True, "grouped": False, "dtype": DType.FLOAT32}, Kernel.EFFICIENT, "float32"),
+        ({"masked": True, "grouped": False, "capability": (7, 5)}, Kernel.MATH, "bfloat16"),
         ({"capability": (7, 5), "dtype": DType.FLOAT16, "grouped": False}, Kernel.EFFICIENT, "7.5 is below 8.0"),
         ({"capability": (7, 5), "grouped": False}, Kernel.MATH, "bfloat16"),
         ({"head_dim": 320, "value_dim": 320, "grouped": False}, Kernel.EFFICIENT, "320 are larger than 256"),

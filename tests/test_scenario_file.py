@@ -127,6 +127,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "1,000,000",
         "at most",
     ),
+    "padding by a word": ({"padding": "left"}, "padding: 'left'", "bool"),
+    "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),
+    "padding for a kernel without masks": (
+        {"padding": True, "attention": "sdpa:flash"},
+        "sdpa:flash",
+        "memory-efficient",
+    ),
     "unknown model": ({"model": "lama-2-7b"}, "lama-2-7b", "llama-2-7b"),
     "model of a number": ({"model": 7}, "model: 7", ""),
     "unknown card": ({"gpu": "rtx3080090"}, "rtx3080090", "rtx30"),
@@ -189,11 +196,12 @@ def test_a_merge_goes_into_16_bits_unless_said_otherwise() -> None:
 
 
 def test_what_a_scenario_does_not_do_is_not_printed() -> None:
-    assert not {"merge", "eval", "gpu"} & set(one().to_mapping())
-    merged, evaluated = one(method="merge"), one(eval={"batch": 3})
-    for scenario in (merged, evaluated):
+    assert not {"merge", "eval", "gpu", "padding"} & set(one().to_mapping())
+    merged, evaluated, padded = one(method="merge"), one(eval={"batch": 3}), one(padding=True)
+    for scenario in (merged, evaluated, padded):
         assert scenario_from_mapping(scenario.to_mapping()).to_mapping() == scenario.to_mapping()
     assert evaluated.to_mapping()["eval"] == {"batch": 3, "accumulate": 0}
+    assert padded.to_mapping()["padding"] is True
 
 
 @pytest.mark.parametrize(
