@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from vramplan.cli import main
 from vramplan.errors import UsageError
-from vramplan.files import read_object
+from vramplan.files import read_object, user_path
 from vramplan.report.report_file import check_place, write_whole
 
 
@@ -49,6 +50,53 @@ def test_an_endless_file_is_not_read(tmp_path: Path) -> None:
         sparse.truncate(2**40)  # takes no room on the disk
     with pytest.raises(UsageError, match=r"more than 64 MiB"):
         read_object(file, hint="")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("~no-such-user/x", "determine home"), ("x" * 5000, "File name too long")],
+)
+def test_what_no_file_can_be_called_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as raised:
+        user_path(text)
+    assert len(raised.value.message) < 200
+
+
+def test_a_path_is_taken_as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert user_path("~/runs/a.json") == Path("/home/somebody/runs/a.json")
+    assert user_path("runs/missing.json") == Path("runs/missing.json")
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/x", "x" * 5000])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict {}",
+        "predict llama-2-7b --set model={}",
+        "predict llama-2-7b --lengths {}",
+        "predict llama-2-7b --data a.txt --tokenizer {}",
+        "predict llama-2-7b --timeline {}.html",
+        "plan llama-2-7b --gpu t4 --write {}",
+        "quant --weights {}.safetensors",
+        "quant --svg {}",
+        "explain-oom {}",
+        "compare {} llama-2-7b",
+        "check {} --against .",
+        "check llama-2-7b --against {}",
+        "check llama-2-7b --against . --write {}.md",
+        "history {}",
+        "report {}",
+        "measure llama-2-7b --out {}",
+        "suite {} --dry-run",
+    ],
+)
+def test_every_command_refuses_them(command: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.format(name).split()) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 2
+    assert err.startswith("error: ")
 
 
 def test_places_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

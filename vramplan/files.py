@@ -1,8 +1,6 @@
 """Files are written whole or not at all; JSON that somebody else wrote is read within limits."""
 
-import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,22 @@ from vramplan.errors import UsageError
 _LONGEST = 64 * 2**20
 
 
+def user_path(text: str) -> Path:
+    """The path that somebody typed, `~` expanded; a UsageError for one that no file can have. An argparse `type`."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user's home, a zero byte
+        shown = text if len(text) <= 100 else f"{text[:100]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"'{shown}' is no path: {reason}", hint="name a file or directory") from error
+    return path
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Put `content` in the place of `path`: into a temporary file beside it, which is then renamed. Raises OSError."""
+    import tempfile  # every command imports this module, and few write
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
     try:
@@ -28,6 +40,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
     """The object in a JSON file. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
+    import json
+
     try:
         if path.stat().st_size > _LONGEST:
             raise UsageError(f"{where}{path} has more than {_LONGEST // 2**20} MiB", hint=hint)

@@ -6,7 +6,7 @@ from typing import Any
 
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
 from vramplan.errors import UsageError, nearest
-from vramplan.files import read_object
+from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
 
 #: The key that config.json itself uses for a model's name.
@@ -24,7 +24,7 @@ def resolve_model(spec: object, *, base: Path) -> ModelRef:
         )
     if spec in catalog_names():
         return ModelRef(name=spec, config=catalog_config(spec), origin="catalog")
-    path = base / Path(spec).expanduser()
+    path = base / user_path(spec)
     if path.exists():
         return _local(path)
     if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):

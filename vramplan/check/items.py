@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vramplan.check.soundness import contradictions, wrong_types
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 from vramplan.record import Prediction, Record, result_from_json
 
 _MODELS = ("config.json", "adapter_config.json")  # what makes a directory a model or an adapter, and no results
@@ -53,7 +54,7 @@ class Item:
 
 def holds_results(text: str) -> bool:
     """Whether a word of the command line names a file or directory of results, rather than a scenario or model."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir():
         return not any((path / name).exists() for name in _MODELS)
     return path.suffix == ".json" and path.name not in _MODELS

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.record import Record
@@ -22,11 +23,14 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from-records",
         metavar="DIR",
-        type=Path,
+        type=user_path,
         help="measure nothing: write what the records of a directory (or one file) say into the catalogue that ships",
     )
     parser.add_argument(
-        "--catalog", metavar="FILE", type=Path, help="with --from-records: the catalogue (default: this package's own)"
+        "--catalog",
+        metavar="FILE",
+        type=user_path,
+        help="with --from-records: the catalogue (default: this package's own)",
     )
 
 

@@ -10,6 +10,7 @@ from vramplan.commands.flags import add_device, add_scenario_flags, json_text, o
 from vramplan.commands.origin import TARGET
 from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.check import Check, Item
@@ -91,7 +92,7 @@ def run(args: Namespace) -> Answer:
 
     limits = parse_limits(args.limits) or DEFAULT_LIMITS
     files = _files(args)
-    path = Path(args.against).expanduser()
+    path = user_path(args.against)
     baseline = read_items(path) if path.exists() or not args.update else ()
     asked, scope, notes = _asked(args, baseline)
     if args.update:
@@ -108,7 +109,7 @@ _SUFFIXES = {".md": "markdown", ".json": "json", ".xml": "junit"}
 
 def _files(args: Namespace) -> list[tuple[Path, str]]:
     """What `--write` asks for, each file with its format; known before the work begins."""
-    files = [Path(text).expanduser() for text in args.files]
+    files = [user_path(text) for text in args.files]
     if files and args.update:
         raise UsageError("--update compares nothing that --write could tell", hint="leave one of the two out")
     for file in files:
@@ -139,7 +140,7 @@ def _asked(args: Namespace, baseline: "Sequence[Item]") -> "tuple[list[Item], Se
     if not targets and overrides(args):
         keys = ", ".join(overrides(args))
         raise UsageError(f"{keys}: flags change scenarios, and NEW holds results", hint="leave the flags out")
-    items = [item for text in files for item in read_items(Path(text).expanduser())]
+    items = [item for text in files for item in read_items(user_path(text))]
     if files:
         scope, notes = baseline, []
     else:

@@ -8,6 +8,7 @@ from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.compare import Comparison
@@ -62,7 +63,7 @@ def _side(text: str, args: Namespace) -> "Result | Scenario":
     from vramplan.commands.origin import resolve_aloud
     from vramplan.targets import ADAPTER
 
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.suffix == ".json" and path.name not in ("config.json", ADAPTER):
         from vramplan.record import load_result
 

@@ -1,11 +1,11 @@
 """The flags of a data set, which `predict` and `plan` share, and what they ask for."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands.flags import count, one_of
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +29,14 @@ def add_data_flags(parser: ArgumentParser) -> None:
     files = group.add_mutually_exclusive_group()
     files.add_argument(
         "--data",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="samples to train on: .jsonl, .parquet, .csv, .tsv or .txt, also .gz; text needs --tokenizer",
     )
     files.add_argument(
-        "--lengths", type=Path, metavar="FILE", help="tokens of each sample: .txt, .npy, .parquet, .jsonl, .csv"
+        "--lengths", type=user_path, metavar="FILE", help="tokens of each sample: .txt, .npy, .parquet, .jsonl, .csv"
     )
-    group.add_argument("--tokenizer", type=Path, metavar="DIR", help="directory with the model's tokenizer.json")
+    group.add_argument("--tokenizer", type=user_path, metavar="DIR", help="directory with the model's tokenizer.json")
     group.add_argument("--field", metavar="NAME", help="the field or column that holds a sample")
     group.add_argument("--skip-bad", action="store_true", help="leave malformed lines out instead of refusing them")
     group.add_argument(
@@ -91,10 +91,9 @@ def _data(args: Namespace) -> "Data":
 
     if args.lengths and args.tokenizer:
         raise UsageError("--tokenizer counts the tokens of text, and --lengths has none", hint="give --data FILE")
-    path = (args.data or args.lengths).expanduser()
+    path = args.data or args.lengths
     check_readable(path)
-    tokenizer = args.tokenizer.expanduser() if args.tokenizer else None
-    return Data(path, tokenizer, args.field or "", args.skip_bad)
+    return Data(path, args.tokenizer, args.field or "", args.skip_bad)
 
 
 def _survey(data: "Data", packer: "Packer | None") -> "Survey":

@@ -1,13 +1,13 @@
 """`vramplan explain-oom`: why a run ran out of memory, and which change saves enough."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.oom.answer import Explanation
@@ -59,7 +59,7 @@ def _explain(args: Namespace, scenario: "Scenario | None") -> "Explanation":
     from vramplan.oom.answer import explain_file, explain_path
 
     if args.file != "-":
-        return explain_path(Path(args.file).expanduser(), scenario)
+        return explain_path(user_path(args.file), scenario)
     if sys.stdin is None:
         raise UsageError("stdin is closed", hint="pipe a log into it, or name a file")
     return explain_file(sys.stdin.buffer, "stdin", scenario)

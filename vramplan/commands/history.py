@@ -1,11 +1,11 @@
 """`vramplan history`: how memory moved over versions and dates."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, page
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.history import History
@@ -37,7 +37,7 @@ def run(args: Namespace) -> Answer:
     from vramplan.history import history
     from vramplan.report.history_text import render_history
 
-    done = history(Path(args.directory).expanduser(), parse_allowance(args.over, "--over"))
+    done = history(user_path(args.directory), parse_allowance(args.over, "--over"))
     written = _write(done, args)
     if args.json:
         return Answer(json_text(done.to_json()))
@@ -54,7 +54,7 @@ def _write(done: "History", args: Namespace) -> list[str]:
     from vramplan.units import human
 
     rendered = [
-        (option, Path(name).expanduser(), render(done).encode())
+        (option, user_path(name), render(done).encode())
         for option, name, render in (
             ("--html", args.html, render_history_page),
             ("--svg", args.svg, render_history_svg),

@@ -9,6 +9,7 @@ from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page, size
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.record import Record
@@ -30,7 +31,9 @@ def configure(parser: ArgumentParser) -> None:
         metavar="SIZE",
         help="what PyTorch's allocator may reserve on the GPU, as on a smaller card (its context not counted)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE|DIR", help="write the record there; a directory for several")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FILE|DIR", help="write the record there; a directory for several"
+    )
     add_json(parser)
     add_scenario_flags(parser)
 

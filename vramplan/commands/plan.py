@@ -11,6 +11,7 @@ from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.dataset.outlook import Outlook
@@ -39,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
         help=f"what is to be as large as it gets: {', '.join(GOALS)}; max-tokens, the default, shows the frontier",
     )
     parser.add_argument("--seqs", type=_lengths, metavar="N,N", help="sequence lengths that a matrix tries")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="save the fitting scenario there")
+    parser.add_argument("--write", type=user_path, metavar="FILE", help="save the fitting scenario there")
     parser.add_argument("--force", action="store_true", help="let --write replace a file")
     add_json(parser)
     add_data_flags(parser)

@@ -20,6 +20,7 @@ from vramplan.commands.flags import (
 )
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError, nearest
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.api import Foreseen
@@ -87,7 +88,7 @@ def _picture(text: str) -> Path:
     """The file that `--timeline` names, if it can be written: known before the work begins."""
     from vramplan.report.report_file import check_place
 
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--timeline: cannot write '{text}'", hint="write a name that ends in .html or .svg")
     check_place(path, option="--timeline")

@@ -1,13 +1,13 @@
 """`vramplan quant`: what a quantisation format costs, and what it does to weights."""
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, one_of, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.quant.study import Study
@@ -121,7 +121,7 @@ def _source(args: Namespace) -> "Source | None":
     found = source(args.weights if args.weights is not None else NORMAL, args.seed)
     for option in ("svg", "html"):
         if getattr(args, option) is not None:
-            check_place(Path(getattr(args, option)).expanduser(), option=f"--{option}")
+            check_place(user_path(getattr(args, option)), option=f"--{option}")
     require_torch()
     return found
 
@@ -135,9 +135,7 @@ def _write(done: "Study", args: Namespace) -> list[str]:
     from vramplan.units import human
 
     asked = (("--svg", args.svg, render_quant_svg), ("--html", args.html, render_quant_page))
-    rendered = [
-        (option, Path(name).expanduser(), render(done).encode()) for option, name, render in asked if name is not None
-    ]
+    rendered = [(option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None]
     for option, path, content in rendered:
         write_whole(path, content, option=option)
     return ["", *(f"wrote {path} ({human(len(content))})" for _, path, content in rendered)]

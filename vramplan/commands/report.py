@@ -2,11 +2,11 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, page
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.report.report_facts import Report
@@ -40,7 +40,7 @@ def run(args: Namespace) -> Answer:
     from vramplan.report.report_reading import read_report
 
     report = read_report(
-        [Path(text).expanduser() for text in args.records],
+        [user_path(text) for text in args.records],
         lambda scenario, device: predict(scenario, device=device),
         lambda scenario, budget: predict(scenario, budget=budget).verdict,
     )
@@ -55,7 +55,7 @@ def _write(report: "Report", args: Namespace) -> str:
     from vramplan.units import human
 
     asked = [name for name in _RENDERERS if getattr(args, name) is not None]
-    rendered = [(name, Path(getattr(args, name)).expanduser(), _RENDERERS[name](report)) for name in asked]
+    rendered = [(name, user_path(getattr(args, name)), _RENDERERS[name](report)) for name in asked]
     for name, path, content in rendered:
         write_whole(path, content, option=f"--{name}")
     return "\n".join(f"wrote {path} ({human(len(content))})" for _, path, content in rendered)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import CannotRun, UsageError, nearest, unknown
+from vramplan.files import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -45,15 +46,11 @@ def source(text: str, seed: int = 0) -> Source:
     if text in DISTRIBUTIONS:
         return Source(text, seed=seed)
     file, found, tensor = text.partition(f"{_SUFFIX}:")
-    path = Path(f"{file}{_SUFFIX}" if found else text).expanduser()
+    path = user_path(f"{file}{_SUFFIX}" if found else text)
     if path.suffix != _SUFFIX:
         raise unknown("--weights", text, (*DISTRIBUTIONS, f"FILE{_SUFFIX}", f"FILE{_SUFFIX}:TENSOR"))
-    try:
-        is_file, exists = path.is_file(), path.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise UsageError(f"--weights: cannot read '{path}'", hint="give a .safetensors file") from error
-    if not is_file:
-        what = "is no file" if exists else "does not exist"
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
         raise UsageError(f"--weights: '{path}' {what}", hint=f"give a {_SUFFIX} file, normal or heavy-tailed")
     return Source(f"{path.name}{f':{tensor}' if tensor else ''}", path, tensor)
 
