@@ -7,6 +7,7 @@ the others.
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -68,9 +69,10 @@ def _describe(model: Any, name: str) -> Architecture:
     prefix, count = _layer_list(model, config)
     buffers = tuple(_buffers(model))
     groups, reader = _grouped(model, prefix, count), LayerReader(config, hidden, rotary_dim=_rotary_dim(buffers))
-    layers = list(zip(groups.layers, reader.windows(count), strict=True))
+    variants = _variants(model.get_submodule(prefix))
+    layers = list(zip(groups.layers, reader.windows(count), variants, strict=True))
     kinds = list(dict.fromkeys(layers))
-    blocks = tuple(reader.block(weights, window) for weights, window in kinds)
+    blocks = tuple(replace(reader.block(weights, window), variant=variant) for weights, window, variant in kinds)
     facts: Facts = {"derived": True}
     if cap := named(config, "final_logit_softcapping"):
         facts["logit_softcap"] = cap
@@ -106,6 +108,34 @@ def _layer_list(model: Any, config: Any) -> tuple[str, int]:
         )
     path, layers = max(deep, key=lambda found: sum(p.numel() for p in found[1].parameters()))
     return path, len(layers)
+
+
+def _variants(layers: Any) -> list[int]:
+    """A number per layer, the same for layers whose modules have the same switches (rotation, windows).
+
+    Switches are the plain attributes of every module, but for those that merely number the layers.
+    """
+    settings = [_settings(layer) for layer in layers]
+    names = [
+        name for name in dict.fromkeys(name for found in settings for name in found) if not _numbers(settings, name)
+    ]
+    kinds = [tuple(found.get(name) for name in names) for found in settings]
+    return [kinds.index(kind) for kind in kinds]
+
+
+def _settings(layer: Any) -> dict[str, str | int]:
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, module in layer.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, str | int) and not name.startswith("_")
+    }
+
+
+def _numbers(settings: list[dict[str, str | int]], name: str) -> bool:
+    """Whether an attribute grows from each layer that has it to the next."""
+    values = [found[name] for found in settings if name in found]
+    return all(type(value) is int for value in values) and sorted(set(map(int, values))) == values
 
 
 class _Groups:
@@ -170,6 +200,8 @@ def _kind(module: Any, own_name: str, parameter: Any, *, quantised: bool) -> Wei
         return WeightKind.EMBEDDING
     if "Norm" in cls.__name__:
         return WeightKind.NORM
+    if isinstance(module, nn.Conv1d):
+        return WeightKind.BIAS if own_name == "bias" else WeightKind.OTHER
     if "Expert" in cls.__name__ or parameter.dim() == 3:
         return WeightKind.EXPERTS
     if "Router" in cls.__name__ or "Gate" in cls.__name__:

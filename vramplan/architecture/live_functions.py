@@ -15,7 +15,7 @@ from vramplan.architecture.live_words import Handle, NotObservable, Observer, Sp
 
 #: Under which attribute a meta tensor carries the observer's handle; both die together.
 HANDLE = "_observed"
-_ANSWER, _RANDOM = "_answer", "_random"
+_ANSWER, _RANDOM, _COUNT = "_answer", "_random", "_count"
 #: More calls in one layer than any decoder of the table makes by far: a loop over every token.
 MAX_CALLS = 20_000
 
@@ -280,8 +280,10 @@ def _copied(x: torch.Tensor) -> bool:
 
 @_register("baddbmm", "addmm")
 def _added_product(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
-    out = func(*map(mode.low, args), **kwargs)
-    bias, a, b = args[:3]
+    names = ("input", "batch1", "batch2") if func.__name__ == "baddbmm" else ("input", "mat1", "mat2")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    bias, a, b = (given.pop(name) for name in names)
+    out = func(mode.low(bias), mode.low(a), mode.low(b), **given)
     product = mode.observer.matmul(mode.of(a), mode.of(b), tuple(out.shape), False, False)
     return mode.give(out, mode.observer.added_in_product(product, mode.of(bias)))
 
@@ -326,7 +328,7 @@ _POINTWISE: dict[str, tuple[str, int]] = {
     "logsigmoid": ("input", 0), "log_sigmoid": ("input", 0), "hardswish": ("input", 0), "log2": ("input", 1),
 }  # fmt: skip
 #: Those that CUDA's autocast runs in fp32 (ATen/autocast_mode.h AT_FORALL_FP32).
-_IN_FP32 = {"exp", "rsqrt", "log", "softplus", "reciprocal", "log1p", "expm1", "log2", "pow", "__pow__"}
+_IN_FP32 = {"exp", "rsqrt", "log", "softplus", "reciprocal", "log1p", "expm1", "log2", "pow", "__pow__", "square"}
 
 
 @_register(*_POINTWISE, "relu_", "silu_", "sigmoid_")
@@ -404,6 +406,8 @@ def _reduced(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
     if name in ("sum", "norm", "prod") and kwargs.get("dtype") is None:
         x = mode.raised(x)
     out = func(x, *args[1:], **kwargs)
+    if x.dtype is torch.bool and not out.dim():
+        setattr(out, _COUNT, True)
     return mode.give(out, mode.observer.reduced(mode.of(x), *spec(out), name))
 
 
@@ -417,6 +421,12 @@ def _cumulated(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 # -- choices
+
+
+@_register("maximum", "minimum", "fmax", "fmin")
+def _larger(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
+    out = func(*args, **kwargs)
+    return mode.give(out, mode.observer.larger(mode.of(args[0]), mode.of(args[1]), *spec(out)))
 
 
 @_register("topk", "sort", "max", "min", "median", "cummax")
@@ -518,6 +528,8 @@ def _constant(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
         return out
     if args and getattr(args[0], _RANDOM, False):  # `torch.rand([]) < layerdrop`: no layer is dropped
         setattr(out, _ANSWER, False)
+    if args and getattr(args[0], _COUNT, False):  # `mask.sum() == mask.numel()`: nothing is masked out
+        setattr(out, _ANSWER, True)
     return mode.give(out, mode.observer.constant_made(*spec(out)))
 
 
@@ -528,10 +540,10 @@ def _random(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
     return mode.give(out, mode.observer.constant_made(*spec(out)))
 
 
-@_register("all", "any")
+@_register("all", "any", "_is_all_true", "_is_any_true")
 def _asked(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
     out = func(*args, **kwargs)
-    setattr(out, _ANSWER, func.__name__ == "all")
+    setattr(out, _ANSWER, "all" in func.__name__)
     return mode.give(out, mode.observer.constant_made(*spec(out)))
 
 
@@ -542,6 +554,12 @@ def _decided(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
     if answer is None:
         raise NotObservable("a decision on values")
     return answer
+
+
+@_register("__contains__")
+def _contained(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
+    """`pad_token_id in input_ids`: nothing is padded."""
+    return False
 
 
 @_register("item", "tolist", "numpy", "__int__", "__float__", "__index__", "nonzero", "unique", "unique_consecutive")

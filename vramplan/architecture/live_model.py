@@ -6,14 +6,16 @@ adapters and checkpoints; everything between them is the model's own code, so th
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest import mock
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from vramplan.architecture.live_functions import HANDLE, Observed
 from vramplan.architecture.live_words import Handle, NotObservable, Observer
@@ -32,8 +34,11 @@ class Surroundings(Protocol):
     def observer(self) -> Observer:
         """Who keeps account."""
 
-    def projection(self, layer: int | None, path: str) -> Callable[[Handle], Handle] | None:
-        """The linear layer at `path` (within a decoder layer, or outside all of them)."""
+    def projection(self, layer: int | None, path: str, *, own_code: bool) -> Callable[[Handle], Handle] | None:
+        """The linear layer at `path` (within a decoder layer, or outside all of them).
+
+        None leaves the module to its own code; `own_code` says that it is not that of an ordinary linear layer.
+        """
 
     def parameter(self, layer: int | None, path: str) -> Handle | None:
         """Any other parameter."""
@@ -124,7 +129,8 @@ class LiveModel:
             self._replace_one(module, number, path)
 
     def _replace_one(self, module: nn.Module, layer: int | None, path: str) -> None:
-        projection = self._around.projection(layer, path)
+        ordinary = type(module).forward in (nn.Linear.forward, Conv1D.forward)
+        projection = self._around.projection(layer, path, own_code=not ordinary)
         if projection is not None:
             module.forward = partial(self._projected, projection)
         elif names := self._around.adapts(layer, path):
@@ -208,9 +214,43 @@ class LiveModel:
             files = {type(module).__module__ for module in self._model.modules()}
             for file in (sys.modules[name] for name in files if hasattr(sys.modules[name], "maybe_autocast")):
                 stack.enter_context(mock.patch.object(file, "maybe_autocast", self._autocast))
+            stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", self._autocasts))
+            stack.enter_context(mock.patch.object(torch, "get_autocast_dtype", self._autocast_dtype))
+            stack.enter_context(mock.patch.object(torch.autograd.Function, "apply", classmethod(self._applied)))
             stack.enter_context(torch.device("meta"))
             stack.enter_context(self._mode)
             yield
+
+    def _applied(self, function: Any, *args: Any) -> torch.Tensor:
+        """`torch.autograd.Function.apply`: forward outside the graph; its own backward runs when it is due."""
+        mode, saved = self._mode, list[torch.Tensor]()
+        context = SimpleNamespace(save_for_backward=lambda *tensors: saved.extend(tensors))
+        with mode.observer.unrecorded():
+            out = function.forward(context, *args)
+        if not isinstance(out, torch.Tensor):
+            raise NotObservable(f"{function.__name__}, whose derivative has several results")
+        tensors = [i for i, x in enumerate(args) if isinstance(x, torch.Tensor)]
+
+        def backward(kept: Sequence[Handle], grad: Handle) -> list[Handle | None]:
+            with self._observing():
+                context.saved_tensors = tuple(map(mode.made, kept))
+                grads = function.backward(context, mode.made(grad))
+                del context.saved_tensors
+            grads = grads if isinstance(grads, tuple) else (grads,)
+            return [None if grads[i] is None else mode.of(grads[i]) for i in tensors]
+
+        handles = [mode.of(x) for x in saved]
+        saved.clear()
+        made = mode.observer.custom(mode.of(out), [mode.of(args[i]) for i in tensors], handles, backward)
+        setattr(out, HANDLE, made)
+        return out
+
+    def _autocasts(self, *_: Any) -> bool:
+        return bool(self._around.observer.autocast())
+
+    def _autocast_dtype(self, *_: Any) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self._around.observer.autocast() or "bfloat16")
+        return dtype
 
     @contextmanager
     def _autocast(self, *_: Any, enabled: bool = True, **__: Any) -> Iterator[None]:

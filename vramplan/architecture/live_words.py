@@ -1,6 +1,7 @@
 """What `live_functions` tells: the protocol between a decoder's own code and whoever keeps account of its memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 
@@ -11,6 +12,8 @@ class NotObservable(Exception):
 #: The observer's own tensor; opaque here.
 Handle = Any
 Shape = tuple[int, ...]
+#: From what was saved and the incoming gradient, a gradient for each input.
+CustomBackward = Callable[[Sequence[Handle], Handle], Sequence[Handle | None]]
 #: A shape, and torch's name of an element type.
 Spec = tuple[Shape, str]
 
@@ -123,6 +126,9 @@ class Observer(Protocol):
     def reduced(self, x: Handle, shape: Shape, kind: str, name: str) -> Handle:
         """`sum`, `mean` and others over dimensions."""
 
+    def larger(self, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
+        """`maximum`, `minimum`."""
+
     def chosen(self, x: Handle, shape: Shape) -> tuple[Handle, Handle]:
         """`topk`, `sort`: values and where they were."""
 
@@ -146,6 +152,14 @@ class Observer(Protocol):
         heads_first: bool,
     ) -> tuple[Handle, str]:  # fmt: skip
         """`scaled_dot_product_attention`, and how its output lies: `sequence first`, `heads first`, `like query`."""
+
+    def unrecorded(self) -> AbstractContextManager[None]:
+        """A region whose operations are not differentiated."""
+
+    def custom(
+        self, out: Handle, inputs: Sequence[Handle], saved: Sequence[Handle], backward: CustomBackward
+    ) -> Handle:
+        """`out` as the result of an operation with a derivative of its own."""
 
     def cross_entropy(self, logits: Handle, labels: Handle) -> Handle:
         """`F.cross_entropy`."""

@@ -124,6 +124,8 @@ class Block:
     mlp: Mlp | None
     """None when the layer's feed-forward is a mixture of experts."""
     experts: Experts | None
+    variant: int = 0
+    """Tells kinds of layers apart whose modules differ in switches that no weight shows (derived architectures)."""
 
 
 @dataclass(frozen=True)

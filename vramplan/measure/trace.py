@@ -13,6 +13,7 @@ import torch
 from vramplan.allocator import Replay, replay
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
+from vramplan.errors import CannotRun, VramplanError
 from vramplan.ledger import Basis, Component, Ledger
 from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
 from vramplan.measure.cuda_rules import cuda_choices
@@ -96,7 +97,25 @@ def _prediction(
 
 
 def run_trace(scenario: Scenario, device: Device) -> Trace:
-    """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often."""
+    """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often.
+
+    CannotRun for a family outside the table whose code, or peft's around it, stops on the way.
+    """
+    try:
+        return _run_trace(scenario, device)
+    except VramplanError:
+        raise
+    except Exception as error:
+        if not scenario.architecture.facts.get("derived"):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CannotRun(
+            f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: {reason}",
+            hint="the real step may stop there too: try it small with `vramplan measure`, or change method or targets",
+        ) from error
+
+
+def _run_trace(scenario: Scenario, device: Device) -> Trace:
     card = gpu(scenario.gpu or REFERENCE_GPU) if device == "cuda" else None
     whole = msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=""))
     # A merge calls no layer, so nothing tells which one an operation belongs to; it has few.

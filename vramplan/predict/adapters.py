@@ -12,6 +12,10 @@ from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
 _ADAPTABLE = (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD, WeightKind.EMBEDDING)
 
+#: peft 0.21.2 tuners_utils.py `_check_lora_target_modules_mamba`.
+_STATE_SPACES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_OUT_OF_STATES = "out_proj"
+
 
 class Trainable(NamedTuple):
     """A parameter tensor that is trained, with how many times it occurs (once per layer of its kind)."""
@@ -54,10 +58,6 @@ def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
     if targets == (ALL_LINEAR,):
         return weight.adaptable
     return weight.kind in _ADAPTABLE and any(_matches(module_path(weight), target) for target in targets)
-
-#: peft 0.21.2 tuners_utils.py `_check_lora_target_modules_mamba`.
-_STATE_SPACES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-_OUT_OF_STATES = "out_proj"
 
 
 def check_targets(architecture: Architecture, lora: Lora) -> None:

@@ -8,7 +8,7 @@ from vramplan.attention import Choice
 from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes
 from vramplan.predict.base import prepared_element
-from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.operations import layer_norm, rms_norm
 from vramplan.predict.operations_attention import Heads, eager, sdpa
 from vramplan.predict.projections import Adapter, Projection, Quantised
@@ -37,12 +37,11 @@ class Modules:
         """Those of bare parameters, by the parameter's path."""
         full = scenario.method is Method.FULL
         resolved = resolve_targets(scenario.architecture, scenario.lora) if scenario.method.adapts else None
-        targets = resolved.modules if resolved else ()
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:
             if weight.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD):
                 path = weight.path.removesuffix(".weight")
-                self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), targets)
+                self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), resolved)
             elif weight.kind is not WeightKind.BIAS or not _of_linear(weight, weights):
                 self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
                 if resolved and (factor := resolved.rank_factor(weight)):
@@ -71,7 +70,7 @@ def _of_linear(bias: Weight, weights: tuple[Weight, ...]) -> bool:
 
 
 def _projection(
-    t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None, targets: tuple[str, ...]
+    t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None, targets: Targets | None
 ) -> Projection:
     inputs, outputs = weight.in_out
     full = scenario.method is Method.FULL
@@ -84,8 +83,13 @@ def _projection(
         None if quantised else t.parameter(shape, kind_of(weight, scenario), trained=full),
         quantised,
         None if bias is None or quantised else t.parameter(bias.shape, kind_of(bias, scenario), trained=full),
-        _adapter(t, scenario, weight) if targets and adapted(weight, targets) else None,
+        _adapter(t, scenario, weight) if targets and _has_adapter(weight, targets) else None,
     )
+
+
+def _has_adapter(weight: Weight, targets: Targets) -> bool:
+    """By its module's name, or, for a router that is a linear layer of its own, by its parameter's."""
+    return adapted(weight, targets.modules) or targets.rank_factor(weight) > 0
 
 
 def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:

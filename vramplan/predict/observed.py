@@ -4,7 +4,8 @@ Every method answers for one function of torch; formulas that no layer of the ta
 `operations*.py`. What is not known exactly is noted in `doubts`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vramplan.attention import Choice
@@ -319,6 +320,8 @@ class TapeObserver:
     def fused_rms_norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """`F.rms_norm`, one kernel on CUDA: saves its input and a reciprocal root per row."""
         t = self.t
+        if x.kind is not FLOAT32:
+            self.doubt("torch's own RMS norm in 16 bits")
         grad_needed = t.needs_grad(x, weight)
         saved = t.save((x, weight)) if grad_needed else []
         out = t.new(x.shape, x.kind, "norm output")
@@ -358,6 +361,22 @@ class TapeObserver:
         return t.record(out, (x,), saved, backward)
 
     # -- choices
+
+    def larger(self, a: Tensor, b: Tensor, shape: Shape, kind: str) -> Tensor:
+        """`maximum` saves both; a gradient is divided where they are equal, then filled where the other was taken."""
+        t = self.t
+        out = t.new(shape, KINDS[kind], "larger")
+        if not t.needs_grad(a, b):
+            return out
+        saved, sides = t.save((a, b)), [(x.shape, x.node is not None) for x in (a, b)]
+
+        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+            half, mask = t.new(grad.shape, grad.kind, "half gradient"), t.new(grad.shape, BOOL, "equal")
+            grads = [t.new(side, grad.kind, "gradient where taken") if needed else None for side, needed in sides]
+            del half, mask
+            return grads
+
+        return t.record(out, (a, b), saved, backward)
 
     def chosen(self, x: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
         """`topk`, `sort`: saves the indices; the gradient is scattered into zeros."""
@@ -425,6 +444,8 @@ class TapeObserver:
     ) -> tuple[Tensor, str]:
         """`scaled_dot_product_attention` by the kernel that the card takes."""
         t = self.t
+        if t.needs_grad(mask):
+            self.doubt("attention with a mask that depends on the input")
         value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
         heads, kv_heads = query.shape[1], key.shape[1]
         spec = Heads(
@@ -443,6 +464,25 @@ class TapeObserver:
         out = kernel(t, query, key, value, mask, spec, backend)
         layouts = {"math": "heads first", "flash": "like query", "cudnn": "like query"}
         return out, layouts.get(backend, "sequence first")
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """A region whose operations are not differentiated."""
+        with self.t.no_grad():
+            yield
+
+    def custom(
+        self,
+        out: Tensor,
+        inputs: Sequence[Tensor],
+        saved: Sequence[Tensor],
+        backward: Callable[[Sequence[Tensor], Tensor], Sequence[Tensor | None]],
+    ) -> Tensor:
+        """An operation with a derivative of its own (`torch.autograd.Function`)."""
+        t = self.t
+        if not t.needs_grad(*inputs):
+            return out
+        return t.record(t.view(out, out.shape), inputs, t.save(saved), backward)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """`F.cross_entropy`."""

@@ -56,7 +56,10 @@ class ObservedModel(CausalModel):
             places += [_Place(group, None, False, False)] * (len(modules) * (run.times - 1))
         self.places = places
         self.observer = TapeObserver(self.t, partial(_kernel, self.scenario, self.t))
-        self._open: tuple[Group, Tensor | None] | None = None
+        self._open: Group | None = None
+        """Whose first round is over, which the next layer's call closes: until then the caller holds its input."""
+        self._beside: Tensor | None = None
+        """What the last layer returned beside its output."""
 
     @staticmethod
     def _described(architecture: Architecture) -> Architecture:
@@ -70,7 +73,8 @@ class ObservedModel(CausalModel):
         live = LiveModel(s.model.config, s.attention, s.architecture.layer_prefix, self, training=self.t.training)
         if s.method.trains and s.checkpointing is not Checkpointing.OFF and not live.checkpoints:
             raise UsageError(
-                f"'{s.architecture.family}' has no gradient checkpointing in transformers", hint="use checkpointing: false"
+                f"'{s.architecture.family}' has no gradient checkpointing in transformers",
+                hint="use checkpointing: false",
             )
         return live
 
@@ -84,26 +88,35 @@ class ObservedModel(CausalModel):
         s, t = self.scenario, self.t
         ids, labels = (Tensor((s.batch, s.seq), INT64, None) for _ in range(2))
         result = self._live().forward(ids, labels)
-        t.scope = ""
+        t.scope, self._beside = "", None
         return Outcome(*result)
 
     def hidden_states(self, tokens: int, cache: object = None) -> Tensor:
         """The forward up to the head."""
         hidden: Tensor = self._live().hidden_states(Tensor((self.scenario.batch, tokens), INT64, None))
+        self._beside = None
         return hidden
 
     # -- what the model's code finds around itself
 
-    def projection(self, layer: int | None, path: str) -> Callable[[Tensor], Tensor] | None:
-        """The linear layer at `path`."""
+    def projection(self, layer: int | None, path: str, *, own_code: bool) -> Callable[[Tensor], Tensor] | None:
+        """The linear layer at `path`; one with code of its own keeps it where nothing replaces or wraps it."""
         own = self._own(layer)
         found = own.projections.get(path) if own else None
-        return None if found is None else partial(found, self.t)
+        if found is None or (own_code and found.quantised is None and found.adapter is None):
+            return None
+        return partial(found, self.t)
 
     def parameter(self, layer: int | None, path: str) -> Tensor | None:
         """Any other parameter."""
         own = self._own(layer)
-        return own.tensors.get(path) if own else None
+        if own is None:
+            return None
+        module, _, name = path.rpartition(".")
+        linear = own.projections.get(module)
+        if linear is None:
+            return own.tensors.get(path)
+        return linear.weight if name == "weight" else linear.bias
 
     def adapts(self, layer: int | None, path: str) -> tuple[str, ...]:
         """Names of the adapted parameters of the module at `path`."""
@@ -133,25 +146,28 @@ class ObservedModel(CausalModel):
     def layer(self, number: int, hidden: Tensor, run: Callable[[Tensor], Returned]) -> Returned:
         """One decoder layer; those that are like one that ran hand their input on."""
         t, place = self.t, self.places[number]
+        beside, self._beside = self._beside, None
         if self._open is not None:
-            group, second = self._open
-            self._open = None
-            hidden = t.close(group, hidden, second)
-            del second
+            group, self._open = self._open, None
+            hidden = t.close(group, hidden, beside)
         if place.modules is None:
-            return hidden, None
+            self._beside = beside
+            return hidden, beside
         if place.opens:
-            hidden = t.open(place.group, hidden, None)
+            hidden = t.open(place.group, hidden, beside)
         t.scope = ""
         kind = self.scenario.checkpointing if t.training else Checkpointing.OFF
         out, second = run_layer(t, run, hidden, kind)
+        if kind is Checkpointing.OFF and t.recording:
+            second = None  # the graph itself keeps it, for longer
+        self._beside = second
         if place.closes:
-            self._open = place.group, None
-        return out, None if kind is Checkpointing.OFF and t.recording else second
+            self._open = place.group
+        return out, second
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head."""
-        t = self.t
+        t, self._beside = self.t, None
         t.enter(self._phase)
         t.script.logits_width(self.scenario.architecture.vocab)
         return linear(t, hidden, *self._head(), "logits")

@@ -109,7 +109,9 @@ def attention_of(config: Any, attention: str) -> str:
         return wanted
     if attention == "sdpa":
         return "eager"
-    raise UsageError(f"'{config.model_type}' has no attention '{attention}' in transformers", hint="use attention: eager")
+    raise UsageError(
+        f"'{config.model_type}' has no attention '{attention}' in transformers", hint="use attention: eager"
+    )
 
 
 def _set_block_size(model: nn.Module, block_size: int) -> None:

@@ -62,7 +62,8 @@ def enable_checkpointing(model: Any, checkpointing: Checkpointing) -> None:
         return
     if not getattr(model, "supports_gradient_checkpointing", True):
         raise UsageError(
-            f"'{model.config.model_type}' has no gradient checkpointing in transformers", hint="use checkpointing: false"
+            f"'{model.config.model_type}' has no gradient checkpointing in transformers",
+            hint="use checkpointing: false",
         )
     reentrant = checkpointing is Checkpointing.REENTRANT
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
@@ -95,7 +96,8 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
             trained = get_peft_model(model, config, autocast_adapter_dtype=lora.dtype is DType.FLOAT32)
         except ValueError as refusal:  # peft 0.21: not every projection of a state-space layer can have an adapter
             raise UsageError(
-                f"peft refuses these adapters: {str(refusal).splitlines()[0]}", hint="name other modules in lora.targets"
+                f"peft refuses these adapters: {str(refusal).splitlines()[0]}",
+                hint="name other modules in lora.targets",
             ) from refusal
     if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32:
         _cast_adapters(trained, getattr(torch, lora.dtype))
