@@ -33,9 +33,8 @@ def test_the_text_ends_with_what_works_and_what_is_missing() -> None:
             "",
             "works: predict, plan, inspect, quant, compare, check, explain-oom, list",
             "works: measure, predict --engine trace, quant --weights",
-            "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html, data sets in"
-            " Parquet",
-            "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR)",
+            "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html",
+            "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR), data sets in Parquet",
             "needs a GPU: measure --device cuda",
         ]
     )

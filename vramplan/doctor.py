@@ -12,8 +12,8 @@ import vramplan
 #: Extra -> what needs it.
 EXTRAS = {
     "measure": ("measure", "predict --engine trace", "quant --weights"),
-    "report": ("report --csv and --parquet, and the plots of --html", "data sets in Parquet"),
-    "data": ("data sets of text (--data FILE --tokenizer DIR)",),
+    "report": ("report --csv and --parquet, and the plots of --html",),
+    "data": ("data sets of text (--data FILE --tokenizer DIR)", "data sets in Parquet"),
 }
 #: What needs no extra.
 WITHOUT = ("predict", "plan", "inspect", "quant", "compare", "check", "explain-oom", "list")

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from oom_samples import fragmented
 
-from vramplan.oom.plain_pickle import HostilePickle, Limits, read_plain
+from vramplan.oom.pickle_refusal import HostilePickle
+from vramplan.oom.plain_pickle import Limits, read_plain
 
 PLAIN: dict[str, Any] = {
     "numbers": [0, 1, -1, 255, 65_536, -(2**31), 2**40, -(2**63), 2**64 - 1, 1.5, float("inf")],

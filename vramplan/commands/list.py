@@ -16,7 +16,7 @@ KINDS = ("models", "stacks", "scenarios", "gpus")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("kind", metavar="models|stacks|scenarios|gpus", type=one_of("list", KINDS), choices=KINDS)
+    parser.add_argument("kind", metavar="models|stacks|scenarios|gpus", type=one_of("kind", KINDS), choices=KINDS)
     parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only names that contain this")
     add_json(parser)
 

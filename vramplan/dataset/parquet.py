@@ -16,7 +16,7 @@ def read_parquet(file: IO[bytes], name: str, field: str) -> Iterator[object]:
         import pyarrow.parquet
     except ImportError as error:
         raise CannotRun(
-            "Parquet needs pyarrow, which is not installed", hint="pip install 'vramplan[report]', or write .jsonl"
+            "Parquet needs pyarrow, which is not installed", hint="pip install 'vramplan[data]', or write .jsonl"
         ) from error
     try:
         table = pyarrow.parquet.ParquetFile(file)

@@ -9,25 +9,19 @@ builds an object or asks for a persistent id, so there is nothing to restrict: a
 Opcodes and their arguments: Python's Lib/pickletools.py, protocols 2 to 5.
 """
 
-import pickletools
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vramplan.errors import UsageError
+from vramplan.oom.pickle_refusal import CODES, HINT, HostilePickle, refused
 from vramplan.units import GIB, human
 
 Scalar = str | int | float | bool | None
 Plain = Scalar | tuple[Scalar, ...] | list["Plain"] | dict[str | int, "Plain"]
 
-_HINT = "give the file that torch.cuda.memory._dump_snapshot wrote; nothing in this one was executed"
 #: No number of a snapshot needs more: addresses and sizes have 8 bytes.
 _LONGEST_INT = 16
 _SCALARS = (str, int, float, bool, type(None))
-
-
-class HostilePickle(UsageError):
-    """A pickle that asks for more than plain data, or for more of it than is allowed."""
 
 
 class Limits(NamedTuple):
@@ -46,13 +40,13 @@ class Limits(NamedTuple):
 def read_plain(data: bytes, limits: Limits = Limits()) -> Plain:  # noqa: B008  # immutable
     """The value in a pickle; HostilePickle for anything but plain data, or for a broken one. Executes nothing."""
     if len(data) > limits.file:
-        raise HostilePickle(f"the pickle has {human(len(data))}, more than {human(limits.file)}", hint=_HINT)
+        raise HostilePickle(f"the pickle has {human(len(data))}, more than {human(limits.file)}", hint=HINT)
     try:
         return _Machine(data, limits).run()
     except (IndexError, struct.error) as error:
-        raise HostilePickle("the pickle is cut off or broken", hint=_HINT) from error
+        raise HostilePickle("the pickle is cut off or broken", hint=HINT) from error
     except (UnicodeDecodeError, ValueError) as error:
-        raise HostilePickle(f"the pickle is broken: {error}", hint=_HINT) from error
+        raise HostilePickle(f"the pickle is broken: {error}", hint=HINT) from error
 
 
 class _Mark:
@@ -97,20 +91,20 @@ class _Machine:
             opcode = data[at]
             if opcode == 0x2E:  # STOP
                 if len(stack) != 1 or self._marks:
-                    raise HostilePickle("the pickle ends with values left over", hint=_HINT)
+                    raise HostilePickle("the pickle ends with values left over", hint=HINT)
                 return stack[0]  # type: ignore[return-value]  # handlers push nothing else
             handler = handlers.get(opcode)
             if handler is None:
-                raise _refused(opcode)
+                raise refused(opcode)
             at = handler(at + 1)
             if len(stack) > most:
-                raise HostilePickle(f"the pickle keeps more than {most:,} values waiting", hint=_HINT)
+                raise HostilePickle(f"the pickle keeps more than {most:,} values waiting", hint=HINT)
 
     def charge(self, size: int) -> None:
         """Count memory."""
         self._cost += size
         if self._cost > self._limits.memory:
-            raise HostilePickle(f"the pickle unfolds to more than {human(self._limits.memory)}", hint=_HINT)
+            raise HostilePickle(f"the pickle unfolds to more than {human(self._limits.memory)}", hint=HINT)
 
     def push(self, value: object) -> None:
         """A new value."""
@@ -121,7 +115,7 @@ class _Machine:
         """MARK."""
         self._marks += 1
         if self._marks > self._limits.depth:
-            raise HostilePickle(f"the pickle is nested deeper than {self._limits.depth}", hint=_HINT)
+            raise HostilePickle(f"the pickle is nested deeper than {self._limits.depth}", hint=HINT)
         self._stack.append(_MARK)
         return at
 
@@ -132,7 +126,7 @@ class _Machine:
         while stack[i] is not _MARK:
             i -= 1
             if i < 0:
-                raise HostilePickle("the pickle closes a container that it never began", hint=_HINT)
+                raise HostilePickle("the pickle closes a container that it never began", hint=HINT)
         items = stack[i + 1 :]
         del stack[i:]
         self._marks -= 1
@@ -141,7 +135,7 @@ class _Machine:
     def _pop(self) -> object:
         value = self._stack.pop()
         if value is _MARK:
-            raise HostilePickle("the pickle uses a mark as a value", hint=_HINT)
+            raise HostilePickle("the pickle uses a mark as a value", hint=HINT)
         return value
 
     def constant(self, value: object) -> Callable[[int], int]:
@@ -178,7 +172,7 @@ class _Machine:
             begin = at + width
             end = begin + unpack(self._data, at)[0]
             if end > len(self._data):
-                raise HostilePickle("the pickle announces a string longer than itself", hint=_HINT)
+                raise HostilePickle("the pickle announces a string longer than itself", hint=HINT)
             self.charge(2 * (end - begin) + 60)
             self.push(str(self._data[begin:end], "utf-8", "surrogatepass"))
             return end
@@ -192,7 +186,7 @@ class _Machine:
             size = unpack(self._data, at)[0]
             begin = at + width
             if not 0 <= size <= _LONGEST_INT:
-                raise HostilePickle(f"the pickle announces an integer of {size:,} bytes", hint=_HINT)
+                raise HostilePickle(f"the pickle announces an integer of {size:,} bytes", hint=HINT)
             if begin + size > len(self._data):
                 raise IndexError
             self.push(int.from_bytes(self._data[begin : begin + size], "little", signed=True))
@@ -216,7 +210,7 @@ class _Machine:
         def handler(at: int) -> int:
             index, value = unpack(self._data, at)[0], self._memoizable()
             if index > len(self._memo):
-                raise HostilePickle(f"the pickle remembers a value under the number {index:,}", hint=_HINT)
+                raise HostilePickle(f"the pickle remembers a value under the number {index:,}", hint=HINT)
             if index == len(self._memo):
                 self.charge(_ITEM)
                 self._memo.append(value)
@@ -229,7 +223,7 @@ class _Machine:
     def _memoizable(self) -> object:
         value = self._stack[-1]
         if value is _MARK:
-            raise HostilePickle("the pickle uses a mark as a value", hint=_HINT)
+            raise HostilePickle("the pickle uses a mark as a value", hint=HINT)
         return value
 
     def get(self, unpack: Callable[[bytes, int], tuple[int]], width: int) -> Callable[[int], int]:
@@ -258,7 +252,7 @@ class _Machine:
     def _list(self) -> list[object]:
         target = self._stack[-1]
         if type(target) is not list:
-            raise HostilePickle(f"the pickle appends to a {type(target).__name__}", hint=_HINT)
+            raise HostilePickle(f"the pickle appends to a {type(target).__name__}", hint=HINT)
         return target
 
     def setitem(self, at: int) -> int:
@@ -276,13 +270,13 @@ class _Machine:
     def _set(self, items: list[object]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise HostilePickle(f"the pickle sets an item of a {type(target).__name__}", hint=_HINT)
+            raise HostilePickle(f"the pickle sets an item of a {type(target).__name__}", hint=HINT)
         if len(items) % 2:
-            raise HostilePickle("the pickle sets a key without a value", hint=_HINT)
+            raise HostilePickle("the pickle sets a key without a value", hint=HINT)
         for i in range(0, len(items), 2):
             key = items[i]
             if type(key) is not str and type(key) is not int:
-                raise HostilePickle(f"the pickle has a {type(key).__name__} as a key", hint=_HINT)
+                raise HostilePickle(f"the pickle has a {type(key).__name__} as a key", hint=HINT)
             target[key] = items[i + 1]
         self.charge(_PAIR * (len(items) // 2))
 
@@ -304,7 +298,7 @@ class _Machine:
     def _tuple(self, items: list[object]) -> None:
         """Tuples hold scalars alone, as those of a snapshot do: nested ones can be too deep to be compared."""
         if not all(type(item) in _SCALARS for item in items):
-            raise HostilePickle("the pickle has a tuple of containers", hint=_HINT)
+            raise HostilePickle("the pickle has a tuple of containers", hint=HINT)
         self.charge(_ITEM * len(items))
         self.push(tuple(items))
 
@@ -343,23 +337,4 @@ def _handlers(machine: _Machine) -> dict[int, Callable[[int], int]]:
         "BINGET": machine.get(_u1, 1),
         "LONG_BINGET": machine.get(_u4, 4),
     }
-    return {_CODES[name]: handler for name, handler in by_name.items()}
-
-
-_CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
-_NAMES = {code: name for name, code in _CODES.items()}
-_CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
-
-
-def _refused(opcode: int) -> HostilePickle:
-    """The error for an opcode that plain data does not need."""
-    name = _NAMES.get(opcode)
-    if name is None:
-        return HostilePickle(f"this is no pickle: byte 0x{opcode:02x} is no opcode", hint=_HINT)
-    if name in _CALLS:
-        what = f"the pickle would import or call code when it is loaded (opcode {name}): refused"
-    elif "PERSID" in name:
-        what = f"the pickle refers to objects outside itself (opcode {name}): refused"
-    else:
-        what = f"the pickle holds more than plain data (opcode {name}): refused"
-    return HostilePickle(what, hint=_HINT)
+    return {CODES[name]: handler for name, handler in by_name.items()}
