@@ -73,10 +73,14 @@ def _pinned() -> str:
 
 
 def _lowered(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What autocast does to the operation's inputs; it has no entry for the kernels' own operations."""
+    """What autocast does to the operation's inputs; it has no entry for the kernels' own operations.
+
+    autocast_mode.h casts in the call's argument list, which compilers for x86 evaluate from the last to the first.
+    """
     if not torch.is_autocast_enabled("cpu"):
         return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
+    dtype = torch.get_autocast_dtype("cpu")
+    return tuple(tensor.to(dtype) for tensor in reversed(tensors))[::-1]
 
 
 def flash(

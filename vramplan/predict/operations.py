@@ -9,13 +9,18 @@ from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, Gradients, Kind, Shape
 
 
 def reshape(t: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """A view with other dimensions (also transposes): shares the storage, saves nothing; so does its gradient."""
+    """A view with other dimensions (also transposes): shares the storage, saves nothing; so does its gradient.
+
+    Unless heads that lie apart in memory become one dimension: `view`'s backward is `grad.reshape`, which then copies.
+    """
     out = t.view(x, shape)
     if not t.needs_grad(x):
         return out
     before = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        if grad.heads_first and len(before) < len(shape) and shape[-2] > 1:
+            return (t.new(before, grad.kind, "gradient laid out anew"),)
         return (t.view(grad, before),)
 
     return t.record(out, (x,), [], backward)
@@ -31,7 +36,7 @@ def cast(t: Tape, x: Tensor, kind: Kind, label: str = "cast") -> Tensor:
     before = x.kind
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, before, label + " gradient"),)
+        return (t.like(grad, before, label + " gradient"),)
 
     return t.record(out, (x,), [], backward)
 
@@ -108,7 +113,7 @@ def subtract(t: Tape, a: Tensor, b: Tensor, label: str = "difference") -> Tensor
     sa, sb, ka, kb, na, nb = a.shape, b.shape, a.kind, b.kind, a.node is not None, b.node is not None
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        negative = t.new(grad.shape, grad.kind, label + ": negative gradient") if nb else None
+        negative = t.like(grad, grad.kind, label + ": negative gradient") if nb else None
         to_a = _reduced(t, grad, sa, ka) if na else None
         return to_a, None if negative is None else _reduced(t, negative, sb, kb)
 
@@ -131,8 +136,9 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str = "product") -> Tensor:
     sa, sb, ka, kb = a.shape, b.shape, a.kind, b.kind
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        full_a = t.new(grad.shape, grad.kind, "product gradient") if na else None
-        full_b = t.new(grad.shape, grad.kind, "product gradient") if nb else None
+        # derivatives are computed in the order of their names, `other` before `self`
+        full_b = t.like(grad, grad.kind, "product gradient") if nb else None
+        full_a = t.like(grad, grad.kind, "product gradient") if na else None
         ga = None if full_a is None else _reduced(t, full_a, sa, ka)
         full_a = None
         return ga, None if full_b is None else _reduced(t, full_b, sb, kb)
@@ -147,7 +153,7 @@ def scale(t: Tape, x: Tensor, label: str = "scaled") -> Tensor:
         return out
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, label + " gradient"),)
+        return (t.like(grad, grad.kind, label + " gradient"),)
 
     return t.record(out, (x,), [], backward)
 
@@ -171,8 +177,8 @@ def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 
         saved = t.save((out,))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        extra = [t.new(grad.shape, grad.kind, label + " gradient temporary") for _ in range(temporaries)]
-        result = t.new(grad.shape, grad.kind, label + " gradient")
+        extra = [t.like(grad, grad.kind, label + " gradient temporary") for _ in range(temporaries)]
+        result = t.like(grad, grad.kind, label + " gradient")
         del extra
         return (result,)
 
@@ -256,10 +262,8 @@ def matmul(t: Tape, a: Tensor, b: Tensor, label: str, *, saved_a: Tensor | None 
     sa, sb = a.shape, b.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (
-            t.new(sa, grad.kind, label + " gradient (left)") if na else None,
-            t.new(sb, grad.kind, label + " gradient (right)") if nb else None,
-        )
+        right = t.new(sb, grad.kind, label + " gradient (right)") if nb else None
+        return t.new(sa, grad.kind, label + " gradient (left)") if na else None, right
 
     return t.record(out, (a, b), saved, backward)
 
@@ -278,8 +282,8 @@ def softmax(t: Tape, x: Tensor, kind: Kind) -> Tensor:
     before = x.kind
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        product = t.new(grad.shape, grad.kind, "softmax gradient times output") if t.cuda else None
-        result = t.new(grad.shape, before, "softmax gradient")
+        product = t.like(grad, grad.kind, "softmax gradient times output") if t.cuda else None
+        result = t.like(grad, before, "softmax gradient")
         del product
         return (result,)
 
@@ -294,7 +298,9 @@ def narrow(t: Tape, x: Tensor, size: int) -> Tensor:
     shape = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(shape, grad.kind, "slice gradient"),)
+        zeros = t.new(shape, grad.kind, "slice gradient")
+        zeros.heads_first = len(shape) == 4
+        return (zeros,)
 
     return t.record(out, (x,), [], backward)
 
@@ -333,6 +339,7 @@ def split_into(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
 
     def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
         whole = t.new(shape, slots[0].kind, "split gradient")
+        whole.heads_first = len(shape) == 4
         slots.clear()
         return (whole,)
 
@@ -357,6 +364,6 @@ def dropout(t: Tape, x: Tensor) -> Tensor:
     saved = t.save((mask,))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, "dropout gradient"),)
+        return (t.like(grad, grad.kind, "dropout gradient"),)
 
     return t.record(out, (x,), saved, backward)

@@ -55,9 +55,14 @@ def _repeated(t: Tape, x: Tensor, heads: int, *, copied: bool) -> Tensor:
     before = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(before, grad.kind, "gradient summed over repeated heads"),)
+        return (_heads_first(t.new(before, grad.kind, "gradient summed over repeated heads")),)
 
     return t.record(out, (x,), [], backward)
+
+
+def _heads_first(grad: Tensor) -> Tensor:
+    grad.heads_first = True
+    return grad
 
 
 def _dense(t: Tape, x: Tensor, *, permuted: bool) -> Tensor:
@@ -65,21 +70,38 @@ def _dense(t: Tape, x: Tensor, *, permuted: bool) -> Tensor:
     return clone(t, x, "operand of a batched product") if permuted and x.shape[0] > 1 else x
 
 
-def batched(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
-    """`torch.matmul` of 4-dimensional tensors: one product per batch entry and head."""
-    a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
+def batched(t: Tape, a: Tensor, b: Tensor, label: str, *, a_permuted: bool = False, b_permuted: bool = False) -> Tensor:
+    """`torch.matmul` of 4-dimensional tensors: one product per batch entry and head.
+
+    Permuted operands lie in memory behind the sequence: copied, unless batch is 1, once they have their type.
+    """
+    b, a = lowered(t, b, "operand cast"), lowered(t, a, "operand cast")
+    left, right = _dense(t, a, permuted=a_permuted), _dense(t, b, permuted=b_permuted)
     na, nb = t.needs_grad(a), t.needs_grad(b)
-    saved = t.save((a if nb else None, b if na else None)) if na or nb else []
+    saved = t.save((left if nb else None, right if na else None)) if na or nb else []
     out = t.new((*a.shape[:-1], b.shape[-1]), a.kind, label)
     if not (na or nb):
         return out
     sa, sb = a.shape, b.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        left = t.view(t.new(sa, grad.kind, label + ": left gradient"), sa) if na else None
-        return left, t.view(t.new(sb, grad.kind, label + ": right gradient"), sb) if nb else None
+        # derivatives are computed in the order of their names, `mat2` before `self`
+        to_b = t.view(_heads_first(t.new(sb, grad.kind, label + ": right gradient")), sb) if nb else None
+        return t.view(_heads_first(t.new(sa, grad.kind, label + ": left gradient")), sa) if na else None, to_b
 
-    return t.record(out, (a, b), saved, backward)
+    return _apart(t, t.record(out, (left, right), saved, backward))
+
+
+def _apart(t: Tape, product: Tensor) -> Tensor:
+    """Batch and heads as dimensions of their own again; where the gradient does not lie so, it is copied first."""
+    batch, heads = product.shape[:2]
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        if grad.heads_first or batch == 1 or heads == 1:
+            return (t.view(grad, grad.shape),)
+        return (_heads_first(t.new(grad.shape, grad.kind, "gradient of a batched product laid out")),)
+
+    return t.record(t.view(product, product.shape), (product,), [], backward)
 
 
 def transposed(t: Tape, x: Tensor) -> Tensor:
@@ -98,9 +120,11 @@ def eager(
         t,
         batched(
             t,
-            _dense(t, query, permuted=not spec.heads_first),
-            transposed(t, _dense(t, key_states, permuted=not laid_out and not spec.heads_first)),
+            query,
+            transposed(t, key_states),
             "scores",
+            a_permuted=not spec.heads_first,
+            b_permuted=not laid_out and not spec.heads_first,
         ),
         "scaled scores",
     )
@@ -113,7 +137,7 @@ def eager(
     weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
     if spec.dropout:
         weights = dropout(t, weights)
-    out = batched(t, weights, _dense(t, value_states, permuted=not laid_out), "attention output")
+    out = batched(t, weights, value_states, "attention output", b_permuted=not laid_out)
     return heads_last(t, out, copy=True), weights
 
 
@@ -140,7 +164,7 @@ def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
         return out
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, "scaled scores gradient"),)
+        return (t.like(grad, grad.kind, "scaled scores gradient"),)
 
     return t.record(out, (x,), [], backward)
 
@@ -155,16 +179,25 @@ def heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
     expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
-    if backend != "flash_attention_2" and not spec.broadcasts and (expands or backend == "efficient"):
+    if backend == "flash_attention_2":  # modeling_flash_attention_utils.py casts itself
+        query, key, value = (lowered(t, x, what) for x, what in ((query, "query"), (key, "key"), (value, "value")))
+    elif expands and not spec.broadcasts:
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
-    # what is repeated stays in the variables of the function, whatever autocast makes of it inside
-    v, k, q = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
-    out = kernel(t, q, k, v, mask, spec, backend)
-    del v, k, q
+    out = _called(t, query, key, value, mask, spec, backend)
     if backend == "math":
         return heads_last(t, out, copy=True)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
     return heads_last(t, out, copy=spec.heads_first and backend != "efficient")
+
+
+def _called(
+    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str
+) -> Tensor:
+    """The operation as autocast wraps it: what it casts goes when the kernel has returned, what is repeated stays."""
+    value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    if backend == "efficient" and not spec.broadcasts:  # pinned: it knows no grouped heads
+        key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
+    return kernel(t, query, key, value, mask, spec, backend)
 
 
 def kernel(
@@ -259,7 +292,9 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     if mask is not None:
         bias = t.new((query.shape[0], 1, seq, seq), before, "mask as bias")
     else:
+        ones = t.new((seq, seq), BOOL, "causal mask before tril")
         allowed = t.new((seq, seq), BOOL, "causal mask")
+        del ones
         bias = t.new((seq, seq), FLOAT32, "causal bias")
         del allowed
     keys, values = (
@@ -312,7 +347,7 @@ def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         product = t.new(grad.shape, grad.kind, "softmax gradient times output") if t.cuda else None
-        result = t.new(grad.shape, grad.kind, "softmax gradient")
+        result = t.like(grad, grad.kind, "softmax gradient")
         del product
         return (result,)
 

@@ -6,9 +6,12 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 
 from collections.abc import Iterable, Iterator
 
-from vramplan.predict.adapters import Trainable
+from vramplan.predict.adapters import Trainable, trained_tensors
+from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.layers import runs
 from vramplan.predict.optimizer import MIN_8BIT_SIZE
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
+from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Scenario
 
 
@@ -21,9 +24,9 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     turns = _in_turn(tensors, trainer=scenario.stack.base == "hf-trainer")
     t.scope = name
     if name == "adamw_torch":
-        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, turns)
+        _foreach(t, scenario) if t.cuda else _one_by_one(t, turns)
     elif name in ("adagrad", "rmsprop"):
-        _foreach(t, tensors, copies=1) if t.cuda else _one_by_one(t, turns, divided=False)
+        _foreach(t, scenario) if t.cuda else _one_by_one(t, turns, divided=False)
     elif name == "adafactor":
         _adafactor(t, turns)
     elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
@@ -42,21 +45,36 @@ def _kind(tensor: Trainable) -> Kind:
     return FLOAT32 if tensor.element == 4 else FLOAT16
 
 
-def _foreach(t: Tape, tensors: tuple[Trainable, ...], *, copies: int) -> None:
+def _foreach(t: Tape, scenario: Scenario) -> None:
     """`_multi_tensor_*`: the square roots of all second moments at once, one list per element type.
 
     The variable keeps one type's list until the next one's is made.
     """
     held: list[Tensor] = []
-    for size in dict.fromkeys(tensor.element for tensor in tensors):
-        group = [tensor for tensor in tensors if tensor.element == size]
-        made = [
-            t.new((tensor.times * copies, *tensor.shape), _kind(tensor), "square roots of the second moments")
-            for tensor in group
-        ]
+    groups = _in_order(scenario)
+    for size in dict.fromkeys(tensor.element for _, tensors in groups for tensor in tensors):
+        made = []
+        for times, tensors in groups:
+            with t.script.rounds(Group(times)):
+                made += [
+                    t.new(tensor.shape, _kind(tensor), "square root of the second moment")
+                    for tensor in tensors
+                    if tensor.element == size
+                ]
         held = made
         del made
     del held
+
+
+def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
+    """The trained tensors in the model's order, layers that follow each other and are alike once, with their number."""
+    architecture = scenario.architecture
+    targets = resolve_targets(architecture, scenario.lora)
+    groups = [(1, architecture.before), *((run.times, run.weights) for run in runs(architecture))]
+    return [
+        (times, [tensor for weight in weights for tensor in trained_tensors(weight, scenario, targets)])
+        for times, weights in (*groups, (1, architecture.after))
+    ]
 
 
 def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple[Shape, Kind]]:

@@ -117,16 +117,19 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
     if not (nx or nw or nb):
         return out
-    shape, weight_shape, weight_kind = x.shape, weight.shape, weight.kind
+    shape, weight_shape, weight_kind, biased = x.shape, weight.shape, weight.kind, bias is not None
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_bias = t.new((weight_shape[0],), grad.kind, "bias gradient") if nb else None
+        # derivatives come in the order of their names: mm's `mat2` before `self`; addmm's `mat1`, `mat2`, `self`
+        to_weight = t.new(weight_shape, weight_kind, label + ": weight gradient") if nw and not biased else None
         to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
         if to_x is not None and len(shape) > 2:
             to_x = t.view(to_x, shape)
+        if nw and biased:
+            to_weight = t.new(weight_shape, weight_kind, label + ": weight gradient")
         # made transposed: where embeddings are tied, the other gradient is not added into it
-        to_weight = t.view(t.new(weight_shape, weight_kind, label + ": weight gradient"), weight_shape) if nw else None
-        return to_x, to_weight, to_bias
+        to_weight = None if to_weight is None else t.view(to_weight, weight_shape)
+        return to_x, to_weight, t.new((weight_shape[0],), grad.kind, "bias gradient") if nb else None
 
     return t.record(out, (x, weight, bias), saved, backward)
 

@@ -49,7 +49,7 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("kind", "node", "shape", "storage", "viewed")
+    __slots__ = ("heads_first", "kind", "node", "shape", "storage", "viewed")
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape
@@ -58,6 +58,8 @@ class Tensor:
         self.node = node
         self.viewed = False
         """Whether it is a view, whose base holds the storage as well."""
+        self.heads_first = False
+        """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
 
     @property
     def numel(self) -> int:
@@ -176,6 +178,12 @@ class Tape:
         size = prod(shape) * kind.bytes
         return Tensor(shape, kind, Storage(self.script, self.script.alloc(self.scope, label, shape, kind.name), size))
 
+    def like(self, tensor: Tensor, kind: Kind, label: str) -> Tensor:
+        """A tensor with memory of its own, shaped and laid out as another one (what element by element follows)."""
+        made = self.new(tensor.shape, kind, label)
+        made.heads_first = tensor.heads_first
+        return made
+
     def inherit(self, block: Block) -> Storage:
         """Memory that an earlier run left held."""
         return Storage(self.script, self.script.inherit(block), 0)
@@ -184,6 +192,7 @@ class Tape:
         """Another tensor on the same storage, outside the graph."""
         out = Tensor(shape, tensor.kind, tensor.storage)
         out.viewed = True
+        out.heads_first = tensor.heads_first
         return out
 
     def parameter(self, shape: Shape, kind: Kind, *, trained: bool) -> Tensor:
@@ -303,7 +312,7 @@ class Tape:
         for i, edge in enumerate(node.edges):
             output = outputs[i] if i < len(outputs) else None
             if output is not None and edge is not None and output.kind is not edge.kind:
-                outputs[i] = self.new(output.shape, edge.kind, "gradient cast")
+                outputs[i] = self.like(output, edge.kind, "gradient cast")
         output = None
         node.saved = []
         return outputs
@@ -319,7 +328,7 @@ class Tape:
         storage = old.storage
         alone = not old.viewed and getrefcount(old) <= 3 and getrefcount(storage) <= 3
         if storage is None or not alone or storage.bytes != old.numel * old.kind.bytes:
-            node.gradient = self.new(old.shape, old.kind, "sum of gradients")
+            node.gradient = self.like(old, old.kind, "sum of gradients")
 
     def _unpack(self, holder: Holder) -> Tensor:
         frame = holder.frame

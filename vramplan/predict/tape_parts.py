@@ -3,6 +3,8 @@
 A script becomes timeline parts through a `Template`, which knows how each size follows from batch and sequence.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
@@ -118,6 +120,16 @@ class Script:
         self._group = None
         self._items.extend(~block for block in self._late)
         self._late.clear()
+
+    @contextmanager
+    def rounds(self, group: Group) -> Iterator[None]:
+        """What is made inside is made in every round of `group`."""
+        if group.times == 1:
+            yield
+            return
+        self.open(group)
+        yield
+        self.close()
 
     def take_over(self, block: int) -> int:
         """The same memory under a number that belongs to the current round."""

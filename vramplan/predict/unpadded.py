@@ -12,7 +12,7 @@ from vramplan.predict.tape import INT32, INT64, Gradients, Tape, Tensor
 
 def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Heads) -> Tensor:
     """The attention output [batch, seq, heads, dim], zero where there is padding."""
-    value, key, query = (lowered(t, x, what) for x, what in ((value, "value"), (key, "key"), (query, "query")))
+    query, key, value = (lowered(t, x, what) for x, what in ((query, "query"), (key, "key"), (value, "value")))
     batch, _, seq, _ = query.shape
     places = t.new((batch, seq), INT64, "places of tokens")
     offsets = t.new((batch,), INT32, "offsets of samples")
