@@ -1,4 +1,6 @@
-from vramplan.errors import CannotRun, UsageError, nearest, unknown
+import pytest
+
+from vramplan.errors import CannotRun, UsageError, nearest, require_installed, unknown
 
 
 def test_nearest_finds_the_typo_and_stays_silent_otherwise() -> None:
@@ -15,3 +17,13 @@ def test_an_unknown_word_names_itself_its_place_and_what_is_allowed() -> None:
 def test_exit_codes() -> None:
     assert UsageError("x").exit_code == 2
     assert CannotRun("x").exit_code == 3
+
+
+def test_missing_libraries_are_named_with_the_way_to_get_them() -> None:
+    require_installed("reading", ["msgspec", "yaml"], hint="")
+    with pytest.raises(CannotRun) as raised:
+        require_installed("reading", ["msgspec", "no_such_library"], hint="pip install it")
+    assert raised.value.message == "reading needs no_such_library, which is not installed"
+    assert raised.value.hint == "pip install it"
+    with pytest.raises(CannotRun, match="needs no_such_a, no_such_b, which are not installed"):
+        require_installed("reading", ["no_such_a", "no_such_b"], hint="")

@@ -29,6 +29,16 @@ class CannotRun(VramplanError):
     exit_code = 3
 
 
+def require_installed(what: str, libraries: Iterable[str], *, hint: str) -> None:
+    """CannotRun, naming those that are missing, unless all `libraries` are installed; imports none of them."""
+    from importlib.util import find_spec  # which the start of a command can do without
+
+    missing = [name for name in libraries if find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise CannotRun(f"{what} needs {', '.join(missing)}, which {verb} not installed", hint=hint)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'q_proj'? ` when a known word is close to `word`, else the empty string; made to begin a hint."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)

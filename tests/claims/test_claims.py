@@ -132,6 +132,18 @@ def test_check_is_a_gate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     assert out.endswith("1 claim: 1 confirmed; changed: block-85.94\n")
 
 
+def test_when_nothing_can_be_checked_the_answer_is_no_yes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs another Python, which finds no transformers in an empty directory without site-packages."""
+    lacking = replace(claim_of(Verdict.CONFIRMED), id="lacking", commands=("python -S -c 'import transformers'",))
+    monkeypatch.setattr("vramplan.claims.CLAIMS", (lacking,))
+    assert main(["claims", "--check"]) == 3
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("error: no claim could be checked: No module named 'transformers'\nhint:  pip install")
+
+
 def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "saving-7"]) == 2
     assert "did you mean 'saving-7b'?" in capsys.readouterr().err

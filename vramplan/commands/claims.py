@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, page
-from vramplan.errors import unknown
+from vramplan.errors import CannotRun, unknown
 
 if TYPE_CHECKING:
     from vramplan.claims import Checked
@@ -42,6 +42,8 @@ def run(args: Namespace) -> Answer:
 
         require_libraries()
     rows = list(check(wanted, lambda argv: answer(argv).text, trace=args.trace))
+    if all(row.problem for row in rows):
+        raise CannotRun(f"no claim could be checked: {rows[0].problem}", hint="pip install 'vramplan[measure]'")
     return Answer(_shown(rows, args), int(args.check and any(not row.holds for row in rows)))
 
 

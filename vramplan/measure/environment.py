@@ -5,11 +5,10 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vramplan.errors import CannotRun
+from vramplan.errors import require_installed
 
 #: The libraries whose behaviour decides what a run takes; their versions stand in every record.
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "accelerate")
@@ -28,12 +27,7 @@ def library_versions() -> dict[str, str]:
 
 def require_libraries() -> None:
     """CannotRun, naming the extra to install, unless every library that a measurement runs is installed."""
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise CannotRun(
-            f"measuring needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            hint="pip install 'vramplan[measure]'",
-        )
+    require_installed("measuring", LIBRARIES, hint="pip install 'vramplan[measure]'")
 
 
 def environment(device: str) -> Mapping[str, Any]:

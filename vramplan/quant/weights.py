@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vramplan.errors import CannotRun, UsageError, nearest, unknown
+from vramplan.errors import UsageError, nearest, require_installed, unknown
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -57,15 +57,8 @@ def source(text: str, seed: int = 0) -> Source:
 
 def require_torch() -> None:
     """CannotRun, naming the extra to install, unless torch and bitsandbytes are installed."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "bitsandbytes", "safetensors") if find_spec(name) is None]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise CannotRun(
-            f"quantising weights needs {', '.join(missing)}, which {verb} not installed",
-            hint="pip install 'vramplan[measure]'; sizes alone (without --weights, --svg and --html) need no library",
-        )
+    hint = "pip install 'vramplan[measure]'; sizes alone (without --weights, --svg and --html) need no library"
+    require_installed("quantising weights", ("torch", "bitsandbytes", "safetensors"), hint=hint)
 
 
 def _drawn(name: str, seed: int) -> "torch.Tensor":
