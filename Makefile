@@ -51,7 +51,7 @@ CHUNK ?= 1
 gpu-suite: $(VENV)/.measure  ## measure chunk CHUNK of scenarios/gpu on this machine's GPU
 	$(BIN)/python -m vramplan suite scenarios/gpu --chunk $(CHUNK) --device cuda $(ARGS)
 
-grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (an hour)
+grid: $(VENV)/.measure  ## the closed form against the trace on every architecture; an interrupted grid goes on (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
 
 peers: $(VENV)/.test  ## the field's estimators on the same published measurements -> reports/peers.md
