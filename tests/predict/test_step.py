@@ -134,6 +134,8 @@ def test_what_is_not_known_exactly_is_said(tmp_path: Path) -> None:
     known = resolve("llama-2-7b", {}).single("the test")
     file = tmp_path / "scenario.yaml"
     file.write_text(safe_dump({"model": {**GPT_OSS, "model_type": "olmo", "intermediate_size": 64}}))
-    unknown = resolve(str(file), {}).single("the test")
+    unknown = resolve(str(file), {"method": "inference"}).single("the test")
     assert step_warnings(known) == ()
     assert any("layer of olmo" in warning and "--engine trace" in warning for warning in step_warnings(unknown))
+    trained = resolve(str(file), {}).single("the test")
+    assert step_warnings(trained) == ()  # read off the family's own code

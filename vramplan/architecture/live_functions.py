@@ -17,7 +17,7 @@ from vramplan.architecture.live_words import Handle, NotObservable, Observer, Sp
 HANDLE = "_observed"
 _ANSWER, _RANDOM, _COUNT = "_answer", "_random", "_count"
 #: More calls in one layer than any decoder of the table makes by far: a loop over every token.
-MAX_CALLS = 20_000
+MAX_CALLS = 10_000
 
 _KINDS = {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool}
 

@@ -30,7 +30,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Layers:
+class Rounds:
     """Layers that follow each other as one pattern, repeated."""
 
     blocks: tuple[int, ...]
@@ -50,7 +50,7 @@ class CausalModel:
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
         self.architecture = architecture
-        self.layers = list(_patterns(architecture, scenario.seq))
+        self.layers = self._rounds(architecture, scenario.seq)
         self.groups = [Group(run.times) for run in self.layers]
         self.modules: list[list[Modules]] = []
         for run in self.layers:
@@ -62,6 +62,11 @@ class CausalModel:
     def _described(architecture: Architecture) -> Architecture:
         """The architecture whose layers run here."""
         return architecture if known(architecture) else stand_in(architecture)
+
+    @staticmethod
+    def _rounds(architecture: Architecture, seq: int) -> list[Rounds]:
+        """The layers, those that are alike run once."""
+        return list(_patterns(architecture, seq))
 
     def zero_grad(self) -> None:
         """Gradients die."""
@@ -130,17 +135,17 @@ class CausalModel:
         return out, None if kind is Checkpointing.OFF and t.recording else weights
 
 
-def _patterns(architecture: Architecture, seq: int) -> Iterator[_Layers]:
+def _patterns(architecture: Architecture, seq: int) -> Iterator[Rounds]:
     """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
     Layers that differ in a window that the sequence never leaves are alike.
     """
     kinds = _kinds(architecture, seq)
-    yield _Layers((kinds[0],), 1)
+    yield Rounds((kinds[0],), 1)
     rest = kinds[1:]
     while rest:
         period, times = _repetition(rest)
-        yield _Layers(tuple(rest[:period]), times)
+        yield Rounds(tuple(rest[:period]), times)
         rest = rest[period * times :]
 
 

@@ -175,7 +175,7 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 
 
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
-    own = [_experts_warning(scenario), _paged_warning(scenario, managed), _derived_warning(scenario)]
+    own = [_experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
         own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
@@ -230,8 +230,3 @@ def _paged_warning(scenario: Scenario, managed: int) -> str:
         "no optimizer state is paged: bitsandbytes pages tensors of at least 100,000 elements, and none is that large"
     )
 
-
-def _derived_warning(scenario: Scenario) -> str:
-    if not scenario.architecture.facts.get("derived"):
-        return ""
-    return "the layer's facts were derived from the model's modules, not from its code: check with --engine trace"

@@ -30,6 +30,11 @@ _PATTERNS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+#: Its pattern's own name is no key of the mapping, so `_convert_peft_config_moe` leaves its targets as they are (peft
+#: adds Mixtral's).
+_UNCONVERTED = ("qwen2_moe",)
+
+
 def fused_projections(family: str, weight: Weight) -> int:
     """How many projections of a checkpoint each expert's part of a 3-D parameter is made of; 0 when nothing is merged.
 
@@ -60,7 +65,7 @@ class Targets(NamedTuple):
 def resolve_targets(architecture: Architecture, lora: Lora) -> Targets:
     """The scenario's targets as peft reads them for this family."""
     pattern = _PATTERNS.get(architecture.family)
-    if pattern is None:
+    if pattern is None or architecture.family in _UNCONVERTED:
         return Targets(lora.targets, {}, ())
     names = lora.targets
     if names == (ALL_LINEAR,):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from vramplan.architecture.live_words import NotObservable
 from vramplan.predict.causal_model import CausalModel
 from vramplan.predict.families import assumptions, known
-from vramplan.predict.observed_model import ObservedModel
+from vramplan.predict.observed_model import ObservedModel, UnrolledModel
+from vramplan.predict.tape_parts import UnevenRounds
 from vramplan.predict.template import Template
 from vramplan.scenario import Scenario
 
@@ -15,7 +16,10 @@ def with_model(scenario: Scenario, build: Callable[[type[CausalModel]], Template
     if known(scenario.architecture):
         return build(CausalModel)
     try:
-        return build(ObservedModel)
+        try:
+            return build(ObservedModel)
+        except UnevenRounds:
+            return build(UnrolledModel)
     except NotObservable as reason:
         template = build(CausalModel)
         first, *others = assumptions(scenario.architecture)

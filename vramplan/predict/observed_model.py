@@ -15,7 +15,7 @@ from vramplan.architecture.live_words import NotObservable
 from vramplan.attention import AttentionInput, Choice, Kernel, resolve
 from vramplan.errors import UsageError
 from vramplan.ledger import Phase
-from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.loss import causal_loss
@@ -182,6 +182,15 @@ class ObservedModel(CausalModel):
         before, self.t.autocast = self.t.autocast, None
         yield
         self.t.autocast = before
+
+
+class UnrolledModel(ObservedModel):
+    """The same with every layer run by itself: for layers that hand each other more than their hidden states."""
+
+    @staticmethod
+    def _rounds(architecture: Architecture, seq: int) -> list[Rounds]:
+        """Every layer once."""
+        return [Rounds((kind,), 1) for kind in architecture.layers]
 
 
 def _kernel(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice | None:

@@ -55,6 +55,10 @@ class Block:
         self.alive = True
 
 
+class UnevenRounds(AssertionError):
+    """Layers that were taken for alike hand each other more than their hidden states."""
+
+
 class Script:
     """Writes into the current list: the run's own, or a round's."""
 
@@ -165,7 +169,8 @@ class Script:
 
     def template(self, batch: int, seq: int) -> Template:
         """The timeline's parts for every batch and sequence, given those of this run."""
-        assert not self._misplaced, self._misplaced
+        if self._misplaced:
+            raise UnevenRounds(self._misplaced)
         template = Template(batch, seq)
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
