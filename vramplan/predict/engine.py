@@ -229,4 +229,3 @@ def _paged_warning(scenario: Scenario, managed: int) -> str:
     return (
         "no optimizer state is paged: bitsandbytes pages tensors of at least 100,000 elements, and none is that large"
     )
-
