@@ -106,6 +106,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "text for a number": ({"batch": "two"}, "batch: 'two'", "int"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
+    "gradients that the scaler refuses": (
+        {"method": "full", "compute_dtype": "float16"},
+        "Attempting to unscale FP16 gradients",
+        "dtype: float32",
+    ),
     "no targets": ({"lora": {"targets": []}}, "lora.targets", "all-linear"),
     "double without quantisation": (
         {"method": "inference", "quant": {"type": "none", "double": True}},

@@ -116,7 +116,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
     model = resolve_model(keys.model, base=base)
     quant = _quant(keys, where)
     compute = keys.compute_dtype
-    return Scenario(
+    scenario = Scenario(
         name=keys.name or f"{model.name}-{keys.method.value}",
         model=model,
         method=keys.method,
@@ -143,6 +143,22 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         merge=_merge(keys, where),
         evaluation=_evaluation(keys, where),
     )
+    _check_scaling(scenario, where)
+    return scenario
+
+
+def _check_scaling(scenario: Scenario, where: str) -> None:
+    """Refuse what torch's GradScaler, which accelerate uses under float16 autocast, raises at the first step."""
+    full = scenario.method is Method.FULL
+    trained = scenario.dtype if full else scenario.lora.dtype
+    cast_up = full and scenario.stack.upcast is Upcast.ALL
+    scaled = scenario.method.trains and scenario.stack.autocast == DType.FLOAT16.value
+    if scaled and trained is DType.FLOAT16 and not cast_up:
+        key = "dtype" if full else "lora.dtype"
+        raise UsageError(
+            f"{where}: {key} float16 under float16 autocast: torch stops with 'Attempting to unscale FP16 gradients'",
+            hint=f"set {key}: float32, or compute in bfloat16",
+        )
 
 
 def _quant(keys: ScenarioKeys, where: str) -> Quant:
