@@ -20,7 +20,7 @@ from vramplan.ledger import Phase
 MEMORY = 32  # rounds remembered: longer cycles are not found
 PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
-State = tuple[Phase, list[int], list[int]]
+State = tuple[Phase, list[int], list[int], list[int]]
 
 
 class _Before(NamedTuple):
@@ -74,7 +74,7 @@ class CycleFinder:
         return _Before(
             i, tuple(gauge.held), gauge.allocated, driver.reserved,
             driver.calls, machine.retries, driver.top, len(machine.growth),
-            (gauge.phase, machine.small.state(), machine.large.state()),
+            (gauge.phase, machine.small.state(), machine.large.state(), machine.addresses_carried()),
         )  # fmt: skip
 
     def _affordable(self, before: _Before, now: _Before, times: int) -> int:

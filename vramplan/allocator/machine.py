@@ -36,7 +36,7 @@ class Refused(Exception):
 class Machine:
     """The state of `torch.cuda`'s memory."""
 
-    __slots__ = ("driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
+    __slots__ = ("carried", "driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
 
     def __init__(self, budget: int | None, expandable_segments: bool) -> None:
         self.driver = Driver(budget)
@@ -51,6 +51,8 @@ class Machine:
             self.large = Pool(self.driver, SMALL_SIZE + 1)
         self.gauge = Gauge(self.driver, (self.small, self.large))
         self.frames: dict[int, dict[int, Block]] = {}  # name of a round -> blocks in use that it took, by number
+        self.carried: dict[int, Block] = {}
+        """Laid down by a round and not yet picked up."""
         self.growth: list[Growth] = []
         self.retries = 0
 
@@ -65,6 +67,10 @@ class Machine:
         twin.growth += self.growth
         twin.retries = self.retries
         return twin
+
+    def addresses_carried(self) -> list[int]:
+        """Where the blocks are that one round hands to the next."""
+        return [block[ADDRESS] for block in self.carried.values()]
 
     def grow(self, pool: Pool, number: int, size: int, event: int) -> Block:
         """A block in use from new memory, nothing cached being large enough; raises `Refused` when there is none."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vramplan.allocator.handed import Handed
 from vramplan.allocator.rules import SMALL_SIZE, block_size
 from vramplan.ledger import Component, Phase
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
@@ -11,7 +12,8 @@ from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
 if TYPE_CHECKING:
     from vramplan.allocator.machine import Machine
 
-TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE = range(4)
+TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE, LAY_DOWN, PICK_UP = range(6)
+"""The last two hand a block over from round to round: nothing moves, it belongs to another number."""
 LARGE = 1  # the bit that tells a large one
 ROUND_BITS = 32  # of a block's name, for its number in the program and for each enclosing repeat's round
 INDEX = {component: i for i, component in enumerate(Component)}
@@ -19,8 +21,8 @@ ROUNDED = len(INDEX)  # stands behind the components: bytes of all of them in mu
 
 
 #: A block taken or given back, as the replay's inner loop unpacks it, so it holds what that needs and no more: kind,
-#: number of the block in the program, how many repeats enclose the block's allocation, bytes (a multiple of 512), how
-#: many events of the enclosing body come before.
+#: number of the block in the program, how many repeats enclose the block's allocation (of one handed over: which of
+#: those that are), bytes (a multiple of 512), how many events of the enclosing body come before.
 Op = tuple[int, int, int, int, int]
 
 
@@ -106,27 +108,32 @@ class _Compiler:
         self.taken = before.taken.copy() if before else {}
         self._oldest = 0  # the lowest number of a block freed since it was last set
 
-    def body(self, parts: Iterable[Part], depth: int = 0) -> tuple[tuple[Step, ...], int]:
-        """The steps for `parts`, and how many events they are."""
+    def body(self, parts: Iterable[Part], depth: int = 0, handed: int = 0) -> tuple[tuple[Step, ...], int]:
+        """The steps for `parts`, and how many events they are; `handed` blocks come from the round before."""
         steps: list[Step] = []
         run = Straight()
         event = 0
-        for part in parts:
+        parts = parts if isinstance(parts, tuple) else tuple(parts)
+        places = Handed.of_round(len(parts), handed)
+        for index, part in enumerate(parts):
+            if type(part) is Repeat:
+                places.enter(parts, index)
+        for index, part in enumerate(parts):
             if type(part) is Alloc:
-                self._take(run, part, depth, event)
+                self._take(run, part, depth, event, places.picked_up.get(index))
             elif type(part) is Free:
-                self._give(run, part, event)
+                self._give(run, part, event, places.laid_down.get(index))
             else:
                 _finish(run, steps)
                 run = Straight()
-                steps.append(self._step(part, depth, event))  # type: ignore[arg-type]
+                steps.append(self._step(part, depth, event, places.repeats.get(index, 0)))
                 if type(part) is Repeat:
                     event += steps[-1].events * part.times - 1  # type: ignore[union-attr]
             event += 1
         _finish(run, steps)
         return tuple(steps), event
 
-    def _take(self, run: Straight, part: Alloc, depth: int, event: int) -> None:
+    def _take(self, run: Straight, part: Alloc, depth: int, event: int, handed: int | None) -> None:
         block, raw, component, _ = part
         size = block_size(raw)
         op = (TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.requests), depth, size, event)
@@ -134,25 +141,26 @@ class _Compiler:
         self.taken[block] = op, index, raw
         self.requests.append(part)
         if size:
-            run.ops.append(op)
+            run.ops.append(op if handed is None else (PICK_UP, op[1], handed, size, event))
             run.moves.append((index, raw))
 
-    def _give(self, run: Straight, part: Free, event: int) -> None:
+    def _give(self, run: Straight, part: Free, event: int, handed: int | None) -> None:
         (kind, number, depth, size, _), index, raw = self.taken[part.block]
         if size:
             if number < self._oldest:
                 self._oldest = number
-            run.ops.append((kind + GIVE_SMALL, number, depth, size, event))
+            op = (kind + GIVE_SMALL, number, depth, size, event)
+            run.ops.append(op if handed is None else (LAY_DOWN, number, handed, size, event))
             run.moves.append((index, -raw))
 
-    def _step(self, part: Enter | EmptyCache | Repeat, depth: int, event: int) -> Step:
+    def _step(self, part: Enter | EmptyCache | Repeat, depth: int, event: int, handed: int) -> Step:
         if isinstance(part, Enter):
             return Mark(part.phase, event)
         if isinstance(part, EmptyCache):
             return Mark(None, event)
         first, outside = len(self.requests), self._oldest
         self._oldest = first
-        body, events = self.body(part.body, depth + 1)
+        body, events = self.body(part.body, depth + 1, handed)
         closed = self._oldest >= first
         self._oldest = min(outside, self._oldest)
         return Loop(body, max(part.times, 0), part.reverse, events, closed, event)

@@ -12,7 +12,19 @@ from collections.abc import Iterable, Iterator
 from vramplan.allocator.cycle import CycleFinder
 from vramplan.allocator.machine import Machine, Refused
 from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block
-from vramplan.allocator.program import GIVE_SMALL, LARGE, ROUND_BITS, Loop, Mark, Program, Step, Straight, prepare
+from vramplan.allocator.program import (
+    GIVE_LARGE,
+    GIVE_SMALL,
+    LARGE,
+    LAY_DOWN,
+    ROUND_BITS,
+    Loop,
+    Mark,
+    Program,
+    Step,
+    Straight,
+    prepare,
+)
 from vramplan.allocator.result import Replay
 from vramplan.timeline import Part
 
@@ -104,6 +116,7 @@ class _Run:
     def _straight(self, run: Straight, rounds: Iterable[_Round]) -> None:
         """The inner loop: best fit, split, merge, written out because a call costs as much as its work."""
         gauge, expandable, (small, large) = self._machine.gauge, self._machine.expandable, self._hot
+        carried = self._machine.carried
         for _, frames, event in rounds:
             allocated, highest, here = gauge.allocated, gauge.highest, frames[-1]
             for kind, number, depth, size, offset in run.ops:
@@ -139,6 +152,12 @@ class _Run:
                     if allocated > highest:
                         highest = gauge.allocated = allocated
                         gauge.note(run, offset)
+                    if kind > GIVE_LARGE:
+                        if kind == LAY_DOWN:
+                            carried[depth] = here.pop(number)
+                        else:
+                            here[number] = carried.pop(depth)
+                        continue
                     block = frames[depth].pop(number)
                     _, size, left, right, _ = block
                     allocated -= size

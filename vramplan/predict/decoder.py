@@ -129,19 +129,37 @@ def _rotated(
         t.scope = outer
         return turned
     joined = c.architecture.family == "phi3"
-    query = rotate_partly(t, query, cos, sin, joined=joined)
-    rotated = query, rotate_partly(t, key, cos, sin, joined=joined), value
+    query, key = rotate_both(t, query, key, cos, sin, joined=joined)
+    rotated = query, key, value
     t.scope = outer
     return rotated
 
 
-def rotate_partly(t: Tape, x: Tensor, cos: Tensor, sin: Tensor, *, joined: bool = False) -> Tensor:
-    """Rotary positions on the first part of each head; the rest, empty though it may be (`joined`), is concatenated."""
+def rotate_both(
+    t: Tape, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, joined: bool = False, in_turn: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Rotary positions on the first part of each head; the rest, empty though it may be (`joined`), is concatenated.
+
+    `in_turn`: the query is done (Phi-3) before the key's turn comes; else both are rotated first (GPT-NeoX).
+    """
     turned = cos.shape[-1]
-    if turned == x.shape[-1]:
-        return rotate(t, x, cos, sin) if not joined else cat(t, [rotate(t, x, cos, sin)], "rotated, with the rest")
-    first, rest = narrow(t, x, turned), narrow(t, x, x.shape[-1] - turned)
-    return cat(t, [rotate(t, first, cos, sin), rest], "rotated, with the rest")
+    if turned == query.shape[-1] and not joined:
+        return rotate(t, query, cos, sin), rotate(t, key, cos, sin)
+    query, query_rest = _divided(t, query, turned)
+    key, key_rest = _divided(t, key, turned)
+    query = rotate(t, query, cos, sin)
+    if in_turn:
+        query = cat(t, [query, query_rest], "rotated, with the rest")
+        return query, cat(t, [rotate(t, key, cos, sin), key_rest], "rotated, with the rest")
+    key = rotate(t, key, cos, sin)
+    query = cat(t, [query, query_rest], "rotated, with the rest")
+    return query, cat(t, [key, key_rest], "rotated, with the rest")
+
+
+def _divided(t: Tape, x: Tensor, turned: int) -> tuple[Tensor, Tensor]:
+    """`x[..., :turned]`, which is x itself when that is all, and `x[..., turned:]`."""
+    whole = turned == x.shape[-1]
+    return x if whole else narrow(t, x, turned), narrow(t, x, x.shape[-1] - turned)
 
 
 def _queries_keys_values(
@@ -152,8 +170,9 @@ def _queries_keys_values(
     if facts.qk_norm == "full":
         query = _norm(t, m, style, "self_attn.q_norm", m["self_attn.q_proj"](t, x))
         key = _norm(t, m, style, "self_attn.k_norm", m["self_attn.k_proj"](t, x))
-        value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
-        return split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads), value
+        value = m["self_attn.v_proj"](t, x)
+        query, key = split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads)
+        return query, key, split_heads(t, value, facts.kv_heads)
     query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
     if facts.qk_norm == "head" and not style.shifted:  # Qwen 3
         query = _norm(t, m, style, "self_attn.q_norm", query)

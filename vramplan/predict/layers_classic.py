@@ -4,7 +4,7 @@ models/{gpt2,gpt_neox,phi,opt,falcon}/modeling_*.py
 """
 
 from vramplan.architecture import Attention, Block
-from vramplan.predict.decoder import heads, plain_mlp, rotate_partly, split_heads
+from vramplan.predict.decoder import heads, plain_mlp, rotate_both, split_heads
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, add_in_place, clone, dropout, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import falcon_eager
@@ -72,7 +72,7 @@ def _neox_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor
 
 def _rotated_apart(t: Tape, c: Context, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     cos, sin = c.tables[False]
-    return rotate_partly(t, query, cos, sin), rotate_partly(t, key, cos, sin)
+    return rotate_both(t, query, key, cos, sin, in_turn=False)
 
 
 def phi(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
@@ -113,7 +113,8 @@ def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor
     assert block.mlp is not None
     x = m["fc1"](t, x)
     x = activation(t, block.mlp.activation, x)
-    x = _drop(t, c, m["fc2"](t, x))
+    x = m["fc2"](t, x)
+    x = _drop(t, c, x)
     x = reshape(t, add(t, residual, x, "layer output"), shape)
     return x if before else m.norm(t, "final_layer_norm", x)
 

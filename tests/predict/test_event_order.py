@@ -1,0 +1,73 @@
+"""The closed form against the libraries on fake tensors, event by event: what is taken and given back, in which order.
+
+The order decides where the allocator puts a block, and so what is reserved. Blocks given back between two requests go
+in any order: the allocator is the same afterwards.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tests.predict.real_models import LLAMA, PHI3
+from vramplan.ledger import Phase
+from vramplan.measure.trace import run_trace
+from vramplan.predict.step import step_parts
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.timeline import Alloc, Enter, Event, Free, Timeline
+
+#: Below are statistics of rows and counters of tokens, of which the closed form writes down but some.
+SMALLEST = 4096
+BARE = {"type": "none"}
+SCRIPT = {"base": "script", "upcast": "none", "autocast": False}
+OLMO2 = {**LLAMA, "model_type": "olmo2"}
+NEOX = {"model_type": "gpt_neox", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "vocab_size": 512}  # fmt: skip
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "flash under autocast": (LLAMA, {}),
+    "eager in fp32": (LLAMA, {"stack": "script", "attention": "eager"}),
+    "eager under autocast": (LLAMA, {"attention": "eager"}),
+    "efficient in fp32": (LLAMA, {"stack": "script", "attention": "sdpa:efficient", "checkpointing": "reentrant"}),
+    "without checkpoints": (LLAMA, {"stack": SCRIPT, "checkpointing": False}),
+    "dropout, accumulating": (LLAMA, {"lora": {"rank": 8, "dropout": 0.1}, "grad_accum": 2}),
+    "full, tied": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", "quant": BARE}),
+    "norms behind": (OLMO2, {}),
+    "one projection for all": (PHI3, {}),
+    "rotated in part": (NEOX, {}),
+}
+
+
+def moves(events: Iterable[Event]) -> list[tuple[str, int]]:
+    """What happens from the last step's first event on: phases, requests, and what is given back, smallest first."""
+    sizes: dict[int, int] = {}
+    made: list[tuple[str, int]] = []
+    freed: list[int] = []
+    for event in events:
+        if isinstance(event, Free) and sizes[event.block] >= SMALLEST:
+            freed.append(sizes[event.block])
+        elif isinstance(event, Alloc):
+            sizes[event.block] = event.bytes
+            if event.bytes >= SMALLEST:
+                made += [*_given_back(freed), ("take", event.bytes)]
+        elif isinstance(event, Enter):
+            made += [*_given_back(freed), (event.phase.value, 0)]
+    return [*made, *_given_back(freed)]
+
+
+def _given_back(sizes: list[int]) -> list[tuple[str, int]]:
+    """What was given back since the last request, which is then forgotten."""
+    given = [("give", size) for size in sorted(sizes)]
+    sizes.clear()
+    return given
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_is_the_libraries_own(name: str) -> None:
+    model, keys = CASES[name]
+    mapping = {"model": {**model}, "load": "random", "batch": 2, "seq": 96, "gpu": "a100-80gb", **keys}
+    scenario = scenario_from_mapping(mapping)
+    ours = moves(Timeline(step_parts(scenario, "cuda")).events())
+    theirs = moves(run_trace(scenario, "cuda").timeline.events())
+    second = [i for i, move in enumerate(theirs) if move[0] == Phase.FORWARD.value][scenario.grad_accum + 1]
+    assert ours == theirs[second:]
