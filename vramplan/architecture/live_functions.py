@@ -46,10 +46,11 @@ class Observed(TorchFunctionMode):
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise NotObservable("a loop over every token")
-        handler = FUNCTIONS.get(name)
-        if handler is None:
-            return self._other(func, args, kwargs or {})
-        return handler(self, func, args, kwargs or {})
+        handler = FUNCTIONS.get(name, Observed._other)
+        if torch.is_grad_enabled():
+            return handler(self, func, args, kwargs or {})
+        with self.observer.unrecorded():
+            return handler(self, func, args, kwargs or {})
 
     # -- handles
 
@@ -268,14 +269,17 @@ def _product(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
         handles = [mode.of(x) for x in tensors]
         return mode.give(out, mode.observer.opaque(handles, [spec(out)])[0])
     a, b = tensors
-    return mode.give(out, mode.observer.matmul(mode.of(a), mode.of(b), tuple(out.shape), _copied(a), _copied(b)))
+    shape = tuple(out.shape)
+    return mode.give(out, mode.observer.matmul(mode.of(a), mode.of(b), shape, _copied(a, shape), _copied(b, shape)))
 
 
-def _copied(x: torch.Tensor) -> bool:
-    """Whether a batched product has to lay `x` out anew: its leading dimensions do not become one by a view."""
-    if x.dim() < 4:
-        return False
-    return not _is_view(x.reshape(-1, *x.shape[-2:]), x)
+def _copied(x: torch.Tensor, out: tuple[int, ...]) -> tuple[int, ...]:
+    """As what a batched product lays `x` out anew, where its leading dimensions, repeated as the result's, do not
+    become one by a view; empty where they do."""
+    if x.dim() < 3 or len(out) < 3:
+        return ()
+    whole = x.expand(*out[:-2], *x.shape[-2:])
+    return () if _is_view(whole.reshape(-1, *x.shape[-2:]), x) else tuple(whole.shape)
 
 
 @_register("baddbmm", "addmm")
@@ -284,7 +288,7 @@ def _added_product(mode: Observed, func: Any, args: Any, kwargs: Any) -> Any:
     given = dict(zip(names, args, strict=False)) | kwargs
     bias, a, b = (given.pop(name) for name in names)
     out = func(mode.low(bias), mode.low(a), mode.low(b), **given)
-    product = mode.observer.matmul(mode.of(a), mode.of(b), tuple(out.shape), False, False)
+    product = mode.observer.matmul(mode.of(a), mode.of(b), tuple(out.shape), (), ())
     return mode.give(out, mode.observer.added_in_product(product, mode.of(bias)))
 
 

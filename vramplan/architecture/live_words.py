@@ -93,8 +93,8 @@ class Observer(Protocol):
     def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
         """Some of `x` set to something else, in place."""
 
-    def matmul(self, a: Handle, b: Handle, shape: Shape, copies_a: bool, copies_b: bool) -> Handle:
-        """A product; whether an operand has to be laid out anew first."""
+    def matmul(self, a: Handle, b: Handle, shape: Shape, copied_a: Shape, copied_b: Shape) -> Handle:
+        """A product; the shape in which an operand is laid out anew first, empty where it is not."""
 
     def added_in_product(self, product: Handle, bias: Handle) -> Handle:
         """What `baddbmm` adds while it multiplies: no tensor of its own."""

@@ -223,12 +223,11 @@ class TapeObserver:
 
     # -- products
 
-    def matmul(self, a: Tensor, b: Tensor, shape: Shape, copies_a: bool, copies_b: bool) -> Tensor:
+    def matmul(self, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape) -> Tensor:
         """A product of matrices, autocast's copies and those of operands that cannot be batched as they lie first."""
         t = self.t
         a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
-        a = op.clone(t, a, "operand of a batched product") if copies_a else a
-        b = op.clone(t, b, "operand of a batched product") if copies_b else b
+        a, b = (self._laid_out(x, copied) for x, copied in ((a, copied_a), (b, copied_b)))
         na, nb = t.needs_grad(a), t.needs_grad(b)
         saved = t.save((a if nb else None, b if na else None)) if na or nb else []
         out = t.new(shape, a.kind, "product")
@@ -242,6 +241,15 @@ class TapeObserver:
             ]
 
         return t.record(out, (a, b), saved, backward)
+
+    def _laid_out(self, x: Tensor, shape: Shape) -> Tensor:
+        """An operand of a batched product, copied and repeated as far as it has to be."""
+        if not shape:
+            return x
+        if shape == x.shape:
+            return op.clone(self.t, x, "operand of a batched product")
+        repeated = self.t.new(shape, x.kind, "operand of a batched product")
+        return self._with_gradient(x, repeated, "gradient summed over what was repeated")
 
     def added_in_product(self, product: Tensor, bias: Tensor) -> Tensor:
         """`baddbmm`: the sum is the product's own memory."""

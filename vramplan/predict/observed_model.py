@@ -97,6 +97,12 @@ class ObservedModel(CausalModel):
         self._beside = None
         return hidden
 
+    def zero_grad(self) -> None:
+        """Gradients die; a parameter without one gets no optimizer state either, which is not known beforehand."""
+        if any(leaf.grad is None for leaf in self.leaves):
+            self.t.doubts.add("optimizer states of parameters that no gradient reaches")
+        super().zero_grad()
+
     # -- what the model's code finds around itself
 
     def projection(self, layer: int | None, path: str, *, own_code: bool) -> Callable[[Tensor], Tensor] | None:
