@@ -193,8 +193,9 @@ def _grouped_product(t: Tape, x: Tensor, weight: Tensor, width: int, offsets: Te
     shape, whole = low.shape, weight.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_x = t.new(shape, grad.kind, "experts' input gradient") if nx else None
-        return to_x, t.new(whole, grad.kind, "experts' gradient") if nw else None
+        # derivatives are computed in the order of their names, `mat2` before `self`
+        to_weight = t.new(whole, grad.kind, "experts' gradient") if nw else None
+        return t.new(shape, grad.kind, "experts' input gradient") if nx else None, to_weight
 
     return t.record(out, (low, weight), saved, backward)
 

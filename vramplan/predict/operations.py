@@ -222,6 +222,8 @@ def rms_norm(
         factor = cast(t, weight, FLOAT32, "norm weight fp32")
         if shifted:
             factor = shift(t, factor, "1 + norm weight")
+            normed = mul(t, normed, factor, "norm output fp32")  # Gemma's variable of the same name
+            return cast(t, normed, x.kind, "norm output")
         return cast(t, mul(t, normed, factor, "norm output fp32"), x.kind, "norm output")
     narrow = cast(t, normed, x.kind, "normed")
     return mul(t, weight, narrow, "norm output")
@@ -282,8 +284,8 @@ def softmax(t: Tape, x: Tensor, kind: Kind) -> Tensor:
     before = x.kind
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        result = t.like(grad, before, "softmax gradient")  # SoftMax.cu's kernel finds its output made
         product = t.like(grad, grad.kind, "softmax gradient times output") if t.cuda else None
-        result = t.like(grad, before, "softmax gradient")
         del product
         return (result,)
 

@@ -271,9 +271,10 @@ def _backward_temporaries(
         if grouped:
             made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
         return made
-    rows = t.new((batch, heads, seq), FLOAT32, "delta")
     if kind is FLOAT32:  # `(grad_out * out).sum(-1)` outside the kernel, which adds into the gradients themselves
-        return [t.new((batch, heads, seq, value_dim), FLOAT32, "gradient times output"), rows]
+        product = t.new((batch, heads, seq, value_dim), FLOAT32, "gradient times output")
+        return [product, t.new((batch, heads, seq), FLOAT32, "delta")]
+    rows = t.new((batch, heads, seq), FLOAT32, "delta")
     # kernel_backward.h: the query's gradient is added up in fp32; beyond 64 the key's and the value's leave registers
     wide = _rounded(dim, 64)
     wide += _rounded(dim, 64) + _rounded(value_dim, 64) if dim > 64 else 0
@@ -346,8 +347,8 @@ def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
     saved = t.save((out,))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        result = t.like(grad, grad.kind, "softmax gradient")  # SoftMax.cu's kernel finds its output made
         product = t.new(grad.shape, grad.kind, "softmax gradient times output") if t.cuda else None
-        result = t.like(grad, grad.kind, "softmax gradient")
         del product
         return (result,)
 

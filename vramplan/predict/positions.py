@@ -77,17 +77,31 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
             or broadcasts(scenario.architecture)
             or (windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq)
         ):
-            masks[windowed] = _mask(t, scenario, attention, kind)
+            masks[windowed] = _mask(t, scenario, attention, kind, windowed=windowed)
     t.scope = ""
     return masks
 
 
-def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind) -> Tensor:
+def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: bool) -> Tensor:
     seq = scenario.seq
-    allowed = _unpadded_pairs(t, scenario) if scenario.padding else t.new((1, 1, seq, seq), BOOL, "allowed positions")
+    allowed = _unpadded_pairs(t, scenario) if scenario.padding else _pairs(t, seq, windowed=windowed)
     if attention != "eager":
         return allowed
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
+
+
+def _pairs(t: Tape, seq: int, *, windowed: bool) -> Tensor:
+    """The causal pairs; those of a window step by step (`and_masks` of the window and of causality)."""
+    shape = (1, 1, seq, seq)
+    if not windowed:
+        return t.new(shape, BOOL, "allowed positions")
+    near = t.new(shape, BOOL, "positions in the window")
+    before = t.new(shape, BOOL, "positions in the window, and all")
+    del near
+    causal = t.new(shape, BOOL, "causal positions")
+    allowed = t.new(shape, BOOL, "allowed positions")
+    del causal, before
+    return allowed
 
 
 def _unpadded_pairs(t: Tape, scenario: Scenario) -> Tensor:
