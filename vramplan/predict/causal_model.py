@@ -123,10 +123,11 @@ class CausalModel:
     def _layer(self, own: Modules, context: Context, block: Block, hidden: Tensor) -> Returned:
         """The layer's output, and what its caller's variable holds besides until the next layer has returned."""
         t, function = self.t, layer_function(context.architecture)
+        mine = context.of(block)
 
         def run(x: Tensor) -> Returned:
-            out = function(t, own, context, block, x)
-            weights, context.returned = context.returned, None
+            out = function(t, own, mine, block, x)
+            weights, mine.returned = mine.returned, None
             return out, weights
 
         kind = self.scenario.checkpointing if self.scenario.method.trains else Checkpointing.OFF

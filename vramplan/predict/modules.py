@@ -1,9 +1,9 @@
 """The modules of one decoder layer as they run: projections, norms, and what attention needs to know."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import Architecture, Block, Weight, WeightKind
 from vramplan.attention import Choice
 from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes
@@ -172,6 +172,11 @@ class Context:
     cache: Cache | None = None
     returned: Tensor | None = None
     """Attention weights that the layer that ran last returns beside its output (Falcon)."""
+
+    def of(self, block: Block) -> "Context":
+        """What one layer is handed: of the masks only its own, so that the other goes with the last layer it is for."""
+        windowed = block.attention.window > 0
+        return replace(self, masks={windowed: self.masks.get(windowed)})
 
     def remember(self, t: Tape, key: Tensor, value: Tensor, window: int = 0) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens so far, these included."""

@@ -80,12 +80,13 @@ def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
 def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple[Shape, Kind]]:
     """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours.
 
-    The Trainer puts those with weight decay (two dimensions) first; a script hands the model's parameters over as they
-    are. The head follows the last layer, or the norm behind it.
+    The Trainer puts those with weight decay first (`get_decay_parameter_names`: neither norms nor what is called a
+    bias, experts' two-dimensional ones included); a script hands the model's parameters over as they are. The head
+    follows the last layer, or the norm behind it.
     """
-    matrices = tuple(tensor for tensor in tensors if len(tensor.shape) > 1)
-    vectors = tuple(tensor for tensor in tensors if len(tensor.shape) == 1)
-    for group in (matrices, vectors) if trainer else (tensors,):
+    decayed = tuple(tensor for tensor in tensors if len(tensor.shape) > 1 and "bias" not in tensor.label)
+    others = tuple(tensor for tensor in tensors if tensor not in decayed)
+    for group in (decayed, others) if trainer else (tensors,):
         inside = [tensor for tensor in group if tensor.times > 1]
         outside = [tensor for tensor in group if tensor.times == 1]
         for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
