@@ -29,6 +29,14 @@ def test_what_was_held_before_is_no_growth_when_it_is_changed_in_place() -> None
     assert watch.usage().growth == 0
 
 
+def test_models_without_memory_are_not_held() -> None:
+    empty = nn.Linear(1000, 1000, device="meta")
+    with CpuWatch() as watch:
+        used = torch.zeros(500)
+    assert watch.usage().ledger.bytes(Phase.LOAD, Component.WEIGHTS) == 0
+    assert (watch.usage().growth, used.numel(), empty.in_features) == (2_000, 500, 1000)
+
+
 class Step:
     """A model of 64 x 256 and 256 x 64 weights with AdamW and a batch of 32."""
 

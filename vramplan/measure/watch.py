@@ -153,7 +153,9 @@ class Found:
         # by type: isinstance would ask lazy modules and proxies for their class, which imports what they stand for
         modules = [thing for thing in everything if issubclass(type(thing), nn.Module)]
         parts = {id(part) for module in modules for part in _parts(module)}
-        self.models = [module for module in modules if id(module) not in parts]
+        whole = (module for module in modules if id(module) not in parts and "_modules" in module.__dict__)
+        # one that lives on fake or meta tensors, a trace's or accelerate's, holds nothing
+        self.models = [model for model in whole if all(map(_has_bytes, model.parameters()))]
         self.optimizers = [thing for thing in everything if issubclass(type(thing), Optimizer)]
         self.tensors = [thing for thing in everything if issubclass(type(thing), Tensor) and _has_bytes(thing)]
 
