@@ -45,9 +45,13 @@ def test_the_table_of_estimators_is_the_reports() -> None:
 def test_what_is_said_of_the_grid_and_of_the_claims_is_in_their_reports() -> None:
     known = json.loads((ROOT / "reports" / "grid.json").read_text(encoding="utf-8"))["known"]
     peak, plain = known["errors"]["peak allocated"], " ".join(README.split())
-    said = f"{peak['mean']:.2%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
+    said = (
+        f"{peak['mean']:.2%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
+    )
     assert said in plain
-    claims = re.search(r"(\d+) confirmed, (\d+) corrected", (ROOT / "reports" / "claims.md").read_text(encoding="utf-8"))
+    claims = re.search(
+        r"(\d+) confirmed, (\d+) corrected", (ROOT / "reports" / "claims.md").read_text(encoding="utf-8")
+    )
     assert claims is not None
     assert claims[0] in plain
 

@@ -34,9 +34,7 @@ def _batch(
     return batch
 
 
-def _made(
-    scenario: Scenario, samples: int, vocabulary: int, generator: torch.Generator, device: torch.device
-) -> Batch:
+def _made(scenario: Scenario, samples: int, vocabulary: int, generator: torch.Generator, device: torch.device) -> Batch:
     """Random tokens. Padded as TRL's collator does it: on the right, without a label, with a zero in the mask.
 
     One token of padding is enough: where there is any, masks and copies have the same sizes whatever its share is.
