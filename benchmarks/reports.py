@@ -6,6 +6,7 @@ Traced numbers in claims.md take minutes, so they are made here and left alone b
 import json
 import re
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.accuracy import REPORTS
@@ -23,11 +24,12 @@ TRACED = re.compile(r"<br>trace: [^|]*?(?= \|)")
 
 def index() -> bytes:
     """Every committed record beside its prediction, as one page."""
-    report = read_report(
-        [REPORTS / "records"],
-        lambda scenario, device: predict(scenario, device=device),
-        lambda scenario, budget: predict(scenario, budget=budget).verdict,
-    )
+    with chdir(REPORTS.parent):  # the page names its files from there, wherever the checkout lies
+        report = read_report(
+            [Path("reports", "records")],
+            lambda scenario, device: predict(scenario, device=device),
+            lambda scenario, budget: predict(scenario, budget=budget).verdict,
+        )
     return render_page(report).encode()
 
 

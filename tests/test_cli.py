@@ -506,6 +506,7 @@ def test_an_interrupted_measurement_leaves_nothing(here: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=ENV,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )
     assert child.stderr is not None
     assert child.stderr.readline() == "measuring tiny on cpu ...\n"
