@@ -16,6 +16,7 @@ import vramplan
 from vramplan.files import write_whole
 from vramplan.ledger import Phase
 from vramplan.record import Outcome, Prediction, Record, load_result
+from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -79,7 +80,7 @@ def errors(engine: str) -> Iterator[Error]:
     for line in (PUBLIC / "measurements.jsonl").read_text().splitlines():
         row = json.loads(line)
         if row["group"] not in predictions:
-            predictions[row["group"]] = _predict(row["scenario"], engine)
+            predictions[row["group"]] = vramplan.predict(public_scenario(row["scenario"]), engine)
         for metric, read in METRICS.items():
             if metric in row["measured"] and (row["set"], metric) not in NOT_COMPARED:
                 measured, predicted = row["measured"][metric], read(predictions[row["group"]])
@@ -127,10 +128,16 @@ def _interval(judged: list[Error]) -> dict[str, float | int | str]:
     }
 
 
-def _predict(scenario: Mapping[str, Any], engine: str) -> Prediction:
-    config = json.loads((PUBLIC / "models" / f"{scenario['model']}.json").read_text())
-    named = {**config, "_name_or_path": scenario["model"]}
-    return vramplan.predict(scenario_from_mapping({**scenario, "model": named}), engine)
+def public_config(model: str) -> dict[str, Any]:
+    """The config.json of a model of the published measurements."""
+    config: dict[str, Any] = json.loads((PUBLIC / "models" / f"{model}.json").read_text())
+    return config
+
+
+def public_scenario(scenario: Mapping[str, Any]) -> Scenario:
+    """The scenario of a published measurement: its model is the configuration that lies beside it."""
+    named = {**public_config(scenario["model"]), "_name_or_path": scenario["model"]}
+    return scenario_from_mapping({**scenario, "model": named})
 
 
 def summarize(found: Iterable[Error]) -> Summary:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import vramplan
+from benchmarks.accuracy import METRICS, public_scenario
 from benchmarks.peers.rows import Row
 from benchmarks.peers.tools import Tool
 from vramplan.api import Engine
-from vramplan.scenario_file import scenario_from_mapping
 
 ADAPTERS = Path(__file__).parent / "adapters"
 
@@ -85,15 +85,12 @@ def ask_vramplan(engine: Engine, rows: list[Row]) -> Answers:
     """Our own answers, with the same clock: the second of two estimates."""
     given = []
     for row in rows:
-        scenario = scenario_from_mapping(
-            {**row.scenario, "model": {**row.config, "_name_or_path": row.scenario["model"]}}
-        )
+        scenario = public_scenario(row.scenario)
         vramplan.predict(scenario, engine)
         began = time.perf_counter()
         prediction = vramplan.predict(scenario, engine)
         seconds = time.perf_counter() - began
-        training = [phase for phase in prediction.ledger.phases if phase != "load"]
-        allocated = max(prediction.ledger.allocated(phase) for phase in training)
-        given.append(Answer(row.id, allocated, max(prediction.reserved.values()), seconds))
+        allocated, reserved = (METRICS[f"train_peak_{kind}"](prediction) for kind in ("allocated", "reserved"))
+        given.append(Answer(row.id, allocated, reserved, seconds))
         print(f"vramplan {engine}: {row.id}", file=sys.stderr)
     return Answers(f"vramplan ({engine})", tuple(given), ())

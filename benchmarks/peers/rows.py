@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import PUBLIC
-from vramplan.scenario_file import scenario_from_mapping
+from benchmarks.accuracy import PUBLIC, public_config, public_scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +44,16 @@ def rows(directory: Path) -> list[Row]:
 
 def _row(members: list[dict[str, Any]], directory: Path) -> Row:
     scenario = members[0]["scenario"]
-    text = (PUBLIC / "models" / f"{scenario['model']}.json").read_text(encoding="utf-8")
+    config = public_config(scenario["model"])
     model = directory / scenario["model"]
     model.mkdir(parents=True, exist_ok=True)
-    (model / "config.json").write_text(text, encoding="utf-8")
-    config = json.loads(text)
-    named = {**scenario, "model": {**config, "_name_or_path": scenario["model"]}}
-    architecture = scenario_from_mapping(named).architecture
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return Row(
         id=members[0]["id"],
         set=members[0]["set"],
         model=str(model.resolve()),
         config=config,
-        parameters=architecture.numel,
+        parameters=public_scenario(scenario).architecture.numel,
         scenario=scenario,
         allocated=statistics.fmean(member["measured"]["train_peak_allocated"] for member in members),
         reserved=statistics.fmean(member["measured"]["train_peak_reserved"] for member in members),

@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 import torch
 
-from vramplan.allocator import Replay, replay
+from vramplan.allocator import Replay, prepare, replay
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError
@@ -67,10 +67,11 @@ def conclude(
     """The prediction that a trace amounts to."""
     if device == "cpu":
         return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
-    played = replay(run.timeline.parts)
+    program = prepare(run.timeline.parts)
+    played = replay(program)
     return replace(
         _prediction(scenario, device, run, played.ledger(BASIS), played),
-        verdict=judge(scenario, run.timeline, played, budget=budget, reserve=reserve, engine="trace"),
+        verdict=judge(scenario, program, played, budget=budget, reserve=reserve, engine="trace"),
     )
 
 

@@ -1,19 +1,18 @@
 """A history as a page: a plot per scenario that moved, its moves in a table, all scenarios below."""
 
-import vramplan
 from vramplan.check.items import printable
 from vramplan.history import History, Move, Point, Series
 from vramplan.report.check_words import moved
 from vramplan.report.comparison import difference, percent
 from vramplan.report.history_plot import history_plot
 from vramplan.report.history_text import answer, changed, date_text, span, sparkline
+from vramplan.report.html.document import document
 from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, quantity
 from vramplan.report.html.style import stylesheet
 from vramplan.units import human
 
 TITLE = "How memory moved"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOVES = ("", "peak", "difference", "relative", "moved most", "changed")
 _ALL = ("", "results", "lowest peak", "highest peak", "first moved in")
 _STYLE = """
@@ -27,8 +26,9 @@ def render_history_page(history: History) -> str:
     """One self-contained page: no script, no request. CannotRun when matplotlib, which draws the plots, is missing."""
     plots = [_section(series, f"s{i}") for i, series in enumerate(history.series) if series.moves]
     skipped = el("ul", *(el("li", printable(text)) for text in history.skipped)) if history.skipped else ""
-    body = el(
-        "body",
+    return document(
+        TITLE,
+        stylesheet(("moves", _MOVES), ("series", _ALL)) + _STYLE,
         el("header", el("h1", TITLE), el("p", answer(history), class_="lede")),
         el(
             "main",
@@ -36,21 +36,6 @@ def render_history_page(history: History) -> str:
             el("section", el("h2", "All scenarios"), _table(history), id="all"),
             *([el("section", el("h2", "Skipped files"), skipped, id="skipped")] if skipped else []),
         ),
-        el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes."),
-    )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{_head()}\n{body}\n</html>\n'
-
-
-def _head() -> Html:
-    style = stylesheet(("moves", _MOVES), ("series", _ALL)) + _STYLE
-    return el(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        el("title", TITLE),
-        Html(f"<style>{style}</style>"),
     )
 
 

@@ -1,8 +1,8 @@
 """A report as one self-contained HTML page: no script, no request, nothing that a record says becomes markup."""
 
-import vramplan
 from vramplan.report.html import results
 from vramplan.report.html.bars import component_bars
+from vramplan.report.html.document import document
 from vramplan.report.html.markup import Html, el
 from vramplan.report.html.overview import accuracy, groups, tiles
 from vramplan.report.html.runs import timelines
@@ -11,8 +11,6 @@ from vramplan.report.html.style import stylesheet
 from vramplan.report.report_facts import Report
 from vramplan.report.report_text import answer
 
-#: Nothing may be fetched and no script may run, whatever a record holds.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _TITLE = "GPU memory of fine-tuning runs"
 
 
@@ -20,28 +18,14 @@ def render_page(report: Report) -> str:
     """The whole page. CannotRun when matplotlib, which draws its plots, is missing."""
     sections = _sections(report)
     links = (el("a", heading, href=f"#{name}") for name, heading, _, _ in sections)
-    body = el(
-        "body",
+    return document(
+        _TITLE,
+        stylesheet(("results", results.COLUMNS), *study_tables(report)),
         el("a", "Skip to all results", href="#results", class_="skip"),
         el(
             "header", el("h1", _TITLE), el("p", answer(report), class_="lede"), el("nav", *links, aria_label="Sections")
         ),
         el("main", *(_section(*section) for section in sections)),
-        el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes."),
-    )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{_head(report)}\n{body}\n</html>\n'
-
-
-def _head(report: Report) -> Html:
-    style = stylesheet(("results", results.COLUMNS), *study_tables(report))
-    return el(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html('<meta name="color-scheme" content="light dark">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        el("title", _TITLE),
-        Html(f"<style>{style}</style>"),
     )
 
 
