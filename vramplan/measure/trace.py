@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import msgspec
 import torch
 
-from vramplan.allocator import Replay, prepare, replay
+from vramplan.allocator import prepare
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError
-from vramplan.ledger import Basis, Component, Ledger
+from vramplan.ledger import Basis, Component
 from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
 from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
@@ -24,8 +24,7 @@ from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import attention_warnings
-from vramplan.predict.overheads import context_entries, workspace_entries
-from vramplan.predict.verdict import judge
+from vramplan.predict.footprint import footprint
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.timeline import Timeline
@@ -65,35 +64,20 @@ def conclude(
     scenario: Scenario, device: Device, run: Trace, *, budget: int | None = None, reserve: int = 0
 ) -> Prediction:
     """The prediction that a trace amounts to."""
-    if device == "cpu":
-        return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
-    program = prepare(run.timeline.parts)
-    played = replay(program)
-    return replace(
-        _prediction(scenario, device, run, played.ledger(BASIS), played),
-        verdict=judge(scenario, program, played, budget=budget, reserve=reserve, engine="trace"),
-    )
-
-
-def _prediction(
-    scenario: Scenario, device: Device, run: Trace, ledger: Ledger, played: Replay | None = None
-) -> Prediction:
-    entries = ledger.entries
-    if device == "cuda":
-        card = gpu(scenario.gpu) if scenario.gpu else None
-        entries = tuple(workspace_entries(card, entries, trains=scenario.method.trains))
-        entries += context_entries(card, ledger.phases)
+    program = lambda: prepare(run.timeline.parts)  # noqa: E731
+    found = footprint(scenario, device, run.timeline, program, BASIS, engine="trace", budget=budget, reserve=reserve)
     return Prediction(
         engine="trace",
         device=device,
         scenario=scenario,
         parameters=run.parameters,
         bits_per_parameter=run.bits_per_parameter,
-        ledger=Ledger(entries, ledger.steady),
-        reserved={mark.phase: mark.reserved for mark in played.marks} if played else {},
-        libraries=library_versions(),
+        ledger=found.ledger,
+        reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in run.attention),
+        libraries=library_versions(),
         warnings=tuple(attention_warnings(scenario, run.attention)),
+        verdict=found.verdict,
     )
 
 

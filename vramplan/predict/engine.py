@@ -6,18 +6,17 @@ from functools import lru_cache
 
 from msgspec import structs
 
-from vramplan.allocator import Program, Replay, prepare, replay
+from vramplan.allocator import Program, prepare
 from vramplan.architecture import WeightKind
 from vramplan.attention import Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
+from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_parts, merge_warnings, merged_quant, save_note
-from vramplan.predict.overheads import card, context_entries, workspace_entries
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
-from vramplan.predict.verdict import judge
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
@@ -117,35 +116,22 @@ def conclude(
     scenario: Scenario, device: Device, run: Forecast, *, budget: int | None = None, reserve: int = 0
 ) -> Prediction:
     """The prediction that a forecast amounts to."""
-    if device == "cpu":
-        return _prediction(scenario, device, run, run.timeline.ledger(BASIS))
-    program = run.program()
-    played = replay(program)
-    return replace(
-        _prediction(scenario, device, run, played.ledger(BASIS), played),
-        verdict=judge(scenario, program, played, budget=budget, reserve=reserve),
+    found = footprint(
+        scenario, device, run.timeline, run.program, BASIS, engine="analytic", budget=budget, reserve=reserve
     )
-
-
-def _prediction(
-    scenario: Scenario, device: Device, run: Forecast, ledger: Ledger, played: Replay | None = None
-) -> Prediction:
-    entries = tuple(_noted(entry, run, scenario, device) for entry in ledger.entries)
-    if device == "cuda":
-        target = card(scenario)
-        entries = tuple(workspace_entries(target, entries, trains=scenario.method.trains))
-        entries += context_entries(target, ledger.phases)
+    entries = tuple(_noted(entry, run, scenario, device) for entry in found.ledger.entries)
     return Prediction(
         engine="analytic",
         device=device,
         scenario=scenario,
         parameters=parameters(scenario),
         bits_per_parameter=bits_per_parameter(scenario),
-        ledger=Ledger(entries, ledger.steady),
-        reserved={mark.phase: mark.reserved for mark in played.marks} if played else {},
+        ledger=Ledger(entries, found.ledger.steady),
+        reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
         libraries=LIBRARIES,
         warnings=run.warnings,
+        verdict=found.verdict,
     )
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vramplan import catalog
-from vramplan.allocator import Program, Replay, prepare, replay
+from vramplan.allocator import Program, Replay, replay
 from vramplan.predict.overheads import card
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
-from vramplan.timeline import Timeline
 
 
 class ErrorInterval(NamedTuple):
@@ -39,17 +38,11 @@ ERROR = _intervals(Path(catalog.__file__).parent / "engine_errors.json")
 
 
 def judge(
-    scenario: Scenario,
-    timeline: Timeline | Program,
-    played: Replay,
-    *,
-    budget: int | None = None,
-    reserve: int = 0,
-    engine: str = "analytic",
+    scenario: Scenario, program: Program, played: Replay, *, budget: int | None, reserve: int, engine: str
 ) -> Verdict | None:
     """Whether the run fits `budget`, or the scenario's card less `reserve`; None without either.
 
-    `played` is the replay without a cap.
+    `played` is the program's replay without a cap.
     """
     target = card(scenario)
     if budget is None:
@@ -58,7 +51,7 @@ def judge(
         budget = target.capacity - reserve
     context = target.context if target else 0
     room = budget - context
-    run = _Run(timeline, played)
+    run = _Run(program, played)
     fits = run.fits(room)
     needs = run.held(room) + context
     return Verdict(budget, fits, _word(run, room, ERROR[engine], fits=fits), budget - needs)
@@ -78,8 +71,8 @@ def _word(run: "_Run", room: int, error: ErrorInterval, *, fits: bool) -> str:
 class _Run:
     """A run in rooms of several sizes, replayed only where the replay without a cap leaves it open."""
 
-    def __init__(self, timeline: Timeline | Program, played: Replay) -> None:
-        self._timeline = timeline
+    def __init__(self, program: Program, played: Replay) -> None:
+        self._program = program
         self._played = played
         #: Tensors alone, each in its own whole block: what has to be reserved however well the allocator does.
         self._least = max((mark.moment.raw + mark.moment.rounding for mark in played.marks), default=0)
@@ -99,7 +92,5 @@ class _Run:
 
     def _replay(self, room: int) -> Replay:
         if room not in self._capped:
-            if isinstance(self._timeline, Timeline):
-                self._timeline = prepare(self._timeline.parts)
-            self._capped[room] = replay(self._timeline, budget=room)
+            self._capped[room] = replay(self._program, budget=room)
         return self._capped[room]
