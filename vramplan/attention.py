@@ -1,7 +1,8 @@
 """Which kernel `scaled_dot_product_attention` takes on a card, and why.
 
-The rules are those of torch 2.13: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (`can_use_flash_attention`,
-`can_use_mem_efficient_attention`) and the order flash, efficient, math, cuDNN (`torch._C._get_sdp_priority_order()`).
+The rules are those of torch 2.11-2.13, aten/src/ATen/native/transformers/cuda/sdp_utils.cpp: the order is flash,
+efficient, math, and before them cuDNN on compute capability 9.0 and 10.0 (`check_prefer_cudnn_attention`; asked of the
+CUDA build by `torch._fused_sdp_choice` and `torch._C._get_sdp_priority_order`).
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class AttentionInput:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A kernel and the reason that the better ones were not taken; the reason is empty for flash."""
+    """A kernel and the reason that the better ones were not taken; the reason is empty for flash and cuDNN."""
 
     kernel: Kernel
     reason: str = ""
@@ -56,12 +57,18 @@ class Choice:
 MASK_ALIGNMENT = 8
 #: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
+#: Largest head of cuDNN's kernels by compute capability, where they are preferred (`check_cudnn_tensor_shapes`).
+_CUDNN_HEAD = {(9, 0): 256, (10, 0): 128}
+#: Keys' and values' heads that cuDNN takes beyond that: DeepSeek's.
+_CUDNN_LATENT = (192, 128)
 
 
 def resolve(call: AttentionInput, pinned: str = "") -> Choice:
     """The kernel for `call`; `pinned` is the part after `sdpa:` of a scenario that names one."""
     if pinned:
         return Choice(Kernel(pinned), "named by the scenario")
+    if _takes_cudnn(call):
+        return Choice(Kernel.CUDNN)
     no_flash = _refuses_flash(call)
     if not no_flash:
         return Choice(Kernel.FLASH)
@@ -69,6 +76,15 @@ def resolve(call: AttentionInput, pinned: str = "") -> Choice:
     if not no_efficient:
         return Choice(Kernel.EFFICIENT, f"flash: {no_flash}")
     return Choice(Kernel.MATH, f"flash: {no_flash}; efficient: {no_efficient}")
+
+
+def _takes_cudnn(call: AttentionInput) -> bool:
+    """With a mask and grouped queries too; heads of a multiple of 8."""
+    if call.dtype is DType.FLOAT32 or call.capability not in _CUDNN_HEAD:
+        return False
+    sizes = call.head_dim, call.value_dim
+    fits = max(sizes) <= _CUDNN_HEAD[call.capability] or sizes == _CUDNN_LATENT
+    return fits and not any(size % 8 for size in sizes)
 
 
 def _refuses_flash(call: AttentionInput) -> str:

@@ -32,7 +32,7 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        choice = _choose(gpu, query, key, value, attn_mask)
+        choice = _choose(gpu, query, key, value, attn_mask, enable_gqa=enable_gqa)
         tracker.notes.add(choice)
         if choice.kernel is Kernel.MATH:
             return _math(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
@@ -42,8 +42,10 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         yield
 
 
-def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Choice:
+def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, enable_gqa: bool) -> Choice:
     """Autocast, when on, has the last word on the dtype: sdpa is in its list of 16-bit operations."""
+    if key.shape[1] != query.shape[1] and not enable_gqa:
+        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     call = AttentionInput(
         dtype=DType(str(dtype).removeprefix("torch.")),
@@ -132,9 +134,15 @@ def _aligned(bias: Tensor) -> Tensor:
 def _cudnn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
 ) -> Tensor:
-    if mask is not None:  # kept too, beside what the efficient kernel keeps
-        return _efficient(query, key, value, mask, dropout, causal, scale)
-    return flash(query, key, value, mask, dropout, causal, scale)  # the same tensors are kept: output and log-sum-exp
+    """cuDNN's own: grouped heads and a mask as they are, one bias for all heads."""
+    query, key, value = _lowered(query, key, value)
+    if mask is not None:
+        mask = _bias(mask, query.dtype)
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    out: Tensor = aten._scaled_dot_product_cudnn_attention(
+        query, key, value, mask, needs_grad, dropout, causal, False, scale=scale
+    )[0]
+    return out
 
 
 def _math(
@@ -155,21 +163,24 @@ def _math(
     if mask is not None:
         mask = _bias(mask, query.dtype)
     # Autocast is done with the call once it has cast the inputs.
-    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _SafeSoftmax():  # type: ignore[no-untyped-call]
+    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _PlainTensors():  # type: ignore[no-untyped-call]
         out: Tensor = aten._scaled_dot_product_attention_math(
             query, key, value, mask, dropout, causal, scale=scale, enable_gqa=enable_gqa
         )[0]
     return out
 
 
-class _SafeSoftmax(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """`_safe_softmax` as native/transformers/attention.cpp has it: rows without a position are zeroed in place.
+class _PlainTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The composite as native/transformers/attention.cpp runs it on plain tensors: the mask is added to the scores in
+    place, and `_safe_softmax` zeroes rows without a position in place.
 
-    For tensor subclasses, which fake tensors are, torch writes a second matrix of weights instead.
+    For tensor subclasses, which fake tensors are, torch writes another matrix each time (`areAnyTensorSubclassLike`).
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """The operation, or the softmax's steps."""
+        """The operation, or what it does in place."""
+        if func is aten.add.Tensor:
+            return aten.alias.default(args[0].add_(args[1]))
         if func is not aten._safe_softmax.default:
             return func(*args, **(kwargs or {}))
         scores, dim = args[:2]
@@ -204,6 +215,25 @@ def _flash_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return out, sums, None, None, rows, key.shape[2], seed, offset, torch.empty((0,), dtype=query.dtype)
 
 
+def _cudnn_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """attention.cu `_cudnn_attention_forward`: the generator's state first, as two device tensors; output laid out as
+    the query is (cudnn/MHA.cpp `alloc_with_matching_layout`); log-sum-exp in fp32."""
+    query, key, value = args[:3]
+    batch, heads, rows, _ = query.shape
+    seed, offset = (torch.empty((), dtype=torch.int64) for _ in range(2))
+    out = _laid_out_like(query, value.shape[-1])
+    sums = torch.empty((batch, heads, rows, 1), dtype=torch.float32)
+    return out, sums, None, None, rows, key.shape[2], seed, offset, None
+
+
+def _laid_out_like(query: Tensor, width: int) -> Tensor:
+    """An empty [batch, heads, rows, width] whose dimensions lie in memory in the query's order."""
+    order = sorted(range(4), key=query.stride, reverse=True)
+    shape = (*query.shape[:-1], width)
+    dense = torch.empty([shape[place] for place in order], dtype=query.dtype)
+    return dense.permute([order.index(place) for place in range(4)])
+
+
 def _efficient_outputs(tracker: Tracker) -> Opener:
     """attention.cu `_efficient_attention_forward`: output laid out [batch, seq, heads, dim]; log-sum-exp in fp32,
     padded to 32 rows; the generator's state stays on the host."""
@@ -233,5 +263,6 @@ def attention_openers(tracker: Tracker) -> dict[Any, Opener]:
     """What runs the attention operations instead of their registered fake versions."""
     return {
         aten._scaled_dot_product_flash_attention.default: _flash_outputs,
+        aten._scaled_dot_product_cudnn_attention.default: _cudnn_outputs,
         aten._scaled_dot_product_efficient_attention.default: _efficient_outputs(tracker),
     }

@@ -11,7 +11,7 @@ from vramplan.errors import CannotRun
 from vramplan.measure import nvml
 from vramplan.measure.cuda import Allocator, CudaAllocator
 from vramplan.measure.cuda_history import MAX_ENTRIES
-from vramplan.measure.cuda_rules import TEMPORARIES
+from vramplan.measure.cuda_kernels import temporaries
 from vramplan.measure.cuda_tracker import CudaTracker, cuda_opener
 
 
@@ -58,7 +58,9 @@ class CudaMachine:
 
     def tracker(self, vocab: int) -> CudaTracker:
         """It looks inside bitsandbytes' kernels; what torch's kernels take inside themselves it knows by rule."""
-        return CudaTracker(vocab=vocab, device="cuda", rules=TEMPORARIES, openers={"bitsandbytes": cuda_opener()})
+        card = torch.cuda.get_device_properties(0)
+        rules = temporaries((card.major, card.minor), card.multi_processor_count)
+        return CudaTracker(vocab=vocab, device="cuda", rules=rules, openers={"bitsandbytes": cuda_opener()})
 
     def stats(self) -> Mapping[str, int]:
         """`torch.cuda.memory_stats` now."""

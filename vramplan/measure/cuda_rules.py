@@ -1,11 +1,12 @@
 """What CUDA does differently from the CPU that fake tensors are placed on: each difference a named rule with its
 origin.
 
-Three kinds: memory that a kernel takes inside itself (`TEMPORARIES`), operations that exist in another form on CUDA
-(`cuda_choices`), and memory that libraries keep (`CublasWorkspaces`). Sources are torch 2.13 and bitsandbytes 0.50.
+Two kinds: operations that exist in another form on CUDA (`cuda_choices`), and memory that libraries keep
+(`CublasWorkspaces`). What kernels take inside themselves is in cuda_kernels.py. Sources are torch 2.13 and bitsandbytes
+0.50.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
@@ -19,103 +20,51 @@ from vramplan.catalog.gpus import Gpu
 from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
-from vramplan.measure.tracker import Rule, Temporary, Tracker
-from vramplan.predict.overheads import workspaces
+from vramplan.measure.tracker import Tracker
+from vramplan.predict.overheads import CUBLASLT_WORKSPACE, workspaces
 
 aten = torch.ops.aten
 
 
-def _softmax_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
-    """aten/src/ATen/native/cuda/SoftMax.cu `softmax_backward_cuda_out`: `Tensor tmp = grad * output`."""
-    grad, output = args[0], args[1]
-    kind = torch.promote_types(grad.dtype, output.dtype)
-    return (Temporary(grad.numel() * kind.itemsize, "softmax gradient times output"),)
-
-
-def _flash_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
-    """flash_attn/flash_api.cpp `mha_bwd`: row sums and an accumulator of the query's gradient in fp32, padded to the
-    kernel's tiles; with grouped queries the gradients of key and value per query head."""
-    _, query, key, *_ = args
-    batch, heads, rows, dim = query.shape
-    padded_rows = _round_up(rows, 128)
-    padded_dim = _round_up(dim, 32 if dim <= 128 else 64)
-    made = [
-        Temporary(batch * heads * padded_rows * 4, "flash row sums"),
-        Temporary(batch * heads * padded_rows * padded_dim * 4, "flash query gradient accumulator"),
-    ]
-    if key.shape[1] != heads:
-        expanded = batch * heads * key.shape[2] * dim * key.element_size()
-        made += [Temporary(expanded, f"{name} gradient per query head") for name in ("key", "value")]
-    return tuple(made)
-
-
-def _samples_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
-    """flash_attn/flash_api.cpp `mha_varlen_bwd`: the same, with room for 128 more rows per sample instead of tiles."""
-    _, query, key, _, _, _, offsets, *_ = args
-    tokens, heads, dim = query.shape
-    rows = tokens + 128 * (offsets.shape[0] - 1)
-    made = [
-        Temporary(heads * rows * 4, "flash row sums"),
-        Temporary(heads * rows * _round_up(dim, 32 if dim <= 128 else 64) * 4, "flash query gradient accumulator"),
-    ]
-    if key.shape[1] != heads:
-        expanded = key.shape[0] * heads * dim * key.element_size()
-        made += [Temporary(expanded, f"{name} gradient per query head") for name in ("key", "value")]
-    return tuple(made)
-
-
-def _efficient_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
-    """attention_backward.cu `_efficient_attention_backward`: `delta`, and a workspace of fp32 accumulators.
-
-    In 16 bits the query's gradient is accumulated in fp32; in fp32 outputs are accumulated in place, but delta is
-    computed outside the kernel as `(grad_out * out).sum(-1)`, whose product exists in full.
-    """
-    grad, query, key, value, *_ = args
-    batch, heads, rows, dim = query.shape
-    made = [Temporary(batch * heads * rows * 4, "delta")]
-    if query.dtype is torch.float32:
-        return (Temporary(grad.numel() * 4, "gradient times output"), *made)
-    padded = _round_up(rows, 64) * _round_up(dim, 64)
-    if dim > 64:  # kernel_backward.h: the key's and value's accumulators do not fit into registers
-        columns = _round_up(key.shape[2], 64)
-        padded += columns * (_round_up(dim, 64) + _round_up(value.shape[3], 64))
-    return (*made, Temporary(batch * heads * padded * 4, "fp32 gradient accumulators"))
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
-#: What a kernel takes inside itself and gives back before it returns.
-TEMPORARIES: dict[Any, Rule] = {
-    aten._softmax_backward_data.default: _softmax_backward,
-    aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
-    aten._flash_attention_backward.default: _samples_backward,
-    aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
-}
-
-
 class CublasWorkspaces:
-    """aten/src/ATen/cuda/CUDABlas workspaces: each thread's first matrix product takes one and keeps it.
+    """What each thread's first matrix product takes, and keeps (aten/src/ATen/cuda/CublasHandlePool.cpp).
 
-    CublasHandlePool.cpp `getChosenWorkspaceSize`: `:4096:2:16:8` KiB, that is 2 x 4096 + 8 x 16; 8 x 4096 on compute
-    capability 9.0 and 10.0; where the card's own were measured, as large as those. Autograd runs CUDA's backward in a
-    thread of its own.
+    cuBLAS: `getChosenWorkspaceSize`; where the card's own were measured, as large as those. cuBLASLt, which computes
+    products with a bias (native/cuda/Blas.cpp): `getCUDABlasLtWorkspaceSize`. Autograd runs CUDA's backward in a thread
+    of its own, forwards that are run again included.
     """
-
-    PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 
     def __init__(self, gpu: Gpu) -> None:
         main, backward = workspaces(gpu)
         self._sizes = {False: main.bytes, True: backward.bytes}
-        self._taken: set[bool] = set()
+        self._taken: set[tuple[str, bool]] = set()
 
-    def before(self, tracker: Tracker) -> None:
-        """Called before every matrix product."""
-        backward = torch._C._current_graph_task_id() != -1
-        if backward not in self._taken:
-            self._taken.add(backward)
-            tracker.claim(self._sizes[backward], f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
+    def told(self) -> dict[Any, Callable[[Tracker, tuple[Any, ...]], None]]:
+        """What is told of a product once it has its output, which exists before the library is called."""
+        return {
+            **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.baddbmm.default), self._product),
+            aten.addmm.default: lambda tracker, args: self._biased(tracker, args, args[0]),
+            aten.linear.default: lambda tracker, args: self._biased(tracker, args, args[2] if len(args) > 2 else None),
+        }
+
+    def _biased(self, tracker: Tracker, args: tuple[Any, ...], bias: Tensor | None) -> None:
+        if bias is not None and bias.dim() == 1:
+            self._take(tracker, "cuBLASLt", CUBLASLT_WORKSPACE)
+        else:
+            self._product(tracker, args)
+
+    def _product(self, tracker: Tracker, args: tuple[Any, ...]) -> None:
+        self._take(tracker, "cuBLAS", self._sizes[_in_backward()])
+
+    def _take(self, tracker: Tracker, library: str, size: int) -> None:
+        backward = _in_backward()
+        if (library, backward) not in self._taken:
+            self._taken.add((library, backward))
+            tracker.claim(size, f"{library} workspace of the {'backward' if backward else 'main'} thread")
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from vramplan.ledger import Component, Phase
 from vramplan.measure.attribution import Block
 from vramplan.measure.bnb_kernels import fake_opener
 from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
-from vramplan.measure.cuda_rules import TEMPORARIES, CublasWorkspaces
+from vramplan.measure.cuda_kernels import temporaries
+from vramplan.measure.cuda_rules import CublasWorkspaces
 from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Rule, Tracker
@@ -92,18 +93,18 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
         what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros."""
         super().__init__(vocab=vocab, rules=rules)
-        self._openers = {
+        self._openers |= {
             "bitsandbytes": fake_opener(gpu),
             aten._local_scalar_dense.default: self._read_back,
             aten._safe_softmax.default: open_safe_softmax,
             aten._grouped_mm.default: _grouped_mm,
         }
         if gpu is not None:
-            products = CublasWorkspaces(gpu)
             self._scalars_on_host = True
-            self._rules = TEMPORARIES
+            self._rules = temporaries(gpu.capability, gpu.multiprocessors)
             self._openers |= attention_openers(self) | SAMPLES_OPENERS
-            self._before = dict.fromkeys(CublasWorkspaces.PRODUCTS, products.before)
+            self._openers[aten.native_dropout.default] = _native_dropout
+            self._after = CublasWorkspaces(gpu).told()
         self._named = 0
         self._last_layer: int | None = None
         self._padding = padding
@@ -177,6 +178,12 @@ def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ten
     padded = -(-shape[-1] * dtype.itemsize // 16) * 16 // dtype.itemsize
     strides = [padded, 1] if len(shape) == 2 else [shape[1] * padded, padded, 1]
     return torch.empty_strided(shape, strides, dtype=dtype)
+
+
+def _native_dropout(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """aten/src/ATen/native/cuda/Dropout.cu `dropout_cuda`: the mask first."""
+    kept = torch.empty_like(args[0], dtype=torch.bool)
+    return torch.empty_like(args[0]), kept
 
 
 def _dynamic_map(signed: bool = True, max_exponent_bits: int = 7, total_bits: int = 8) -> Tensor:

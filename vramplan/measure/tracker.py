@@ -37,6 +37,8 @@ class Temporary(NamedTuple):
 
     bytes: int
     label: str
+    until: str = ""
+    """Label of the temporary that it makes room for: it is given back once that one is taken. Else at the end."""
 
 
 #: What a kernel takes inside itself, from its arguments: one rule per operation.
@@ -55,11 +57,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: str = "cpu",
         rules: Mapping[Any, Rule] | None = None,
         openers: Mapping[Any, Opener] | None = None,
-        before: Mapping[Any, Callable[["Tracker"], None]] | None = None,
+        after: Mapping[Any, Callable[["Tracker", tuple[Any, ...]], None]] | None = None,
         scalars_on_host: bool = False,
     ) -> None:
         """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
-        `before` to what is told first. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are not on the device.
+        `after` to what is told of its arguments once it ran. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are
+        not on the device.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Block] = []
@@ -69,8 +72,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.vocab = vocab
         self._device = device
         self._rules = rules or {}
-        self._openers = openers or {}
-        self._before = before or {}
+        self._openers = {**dict.fromkeys(_INTO_ZEROS, _into_zeros), **(openers or {})}
+        self._after = after or {}
         self._scalars_on_host = scalars_on_host
         self._elsewhere = False
         self._phase = Phase.LOAD
@@ -102,8 +105,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def claim(self, size: int, label: str) -> None:
         """Note memory that a library takes and never gives back."""
-        (block,) = self._take((Temporary(size, label),))
-        block.name = label
+        self._take(size, label).name = label
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
@@ -152,8 +154,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         self._sum = None
         self.places.note()
-        if (tell := self._before.get(func)) is not None:
-            tell(self)
         opener = self._openers.get(func) or self._openers.get(func.namespace)
         if opener is not None:
             with self:
@@ -165,9 +165,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._see(out, func, args)
         else:
             self._see(out, func, args)
+        if (tell := self._after.get(func)) is not None:
+            tell(self, args)
         if (rule := self._rules.get(func)) is not None:  # kernels make their outputs first
-            for block in self._take(rule(args, kwargs)):
-                self._freed(block)
+            self._pass(rule(args, kwargs))
         return out
 
     def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
@@ -218,15 +219,23 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.events.append(block)
         return block
 
-    def _take(self, temporaries: tuple[Temporary, ...]) -> tuple[Block, ...]:
-        blocks = []
-        for size, label in temporaries:
-            place = self.places.here(None, 0, self._layer_of)
-            block = Block(len(self.blocks), size, (), None, label, place, self._phase)
-            self.blocks.append(block)
-            self.events.append(block)
-            blocks.append(block)
-        return tuple(blocks)
+    def _pass(self, temporaries: tuple[Temporary, ...]) -> None:
+        """Write them as taken and given back."""
+        taken: list[tuple[Temporary, Block]] = []
+        for temporary in temporaries:
+            taken.append((temporary, self._take(temporary.bytes, temporary.label)))
+            for done in [pair for pair in taken if pair[0].until == temporary.label]:
+                taken.remove(done)
+                self._freed(done[1])
+        for _, block in taken:
+            self._freed(block)
+
+    def _take(self, size: int, label: str) -> Block:
+        place = self.places.here(None, 0, self._layer_of)
+        block = Block(len(self.blocks), size, (), None, label, place, self._phase)
+        self.blocks.append(block)
+        self.events.append(block)
+        return block
 
     def _known(self, tensor: Tensor) -> Block | None:
         """The tensor's block, if it has been seen."""
@@ -274,6 +283,32 @@ class _EngineSum(NamedTuple):
     event: int
     block: Block
     old: Block
+
+
+#: Derivatives that add into the zeros they have just made, by operation: in which nodes, and what runs unwatched.
+_INTO_ZEROS: Mapping[Any, tuple[frozenset[str], Any]] = {
+    aten.index_put.default: (frozenset({"IndexBackward0"}), aten.index_put_.default),
+    aten.scatter.src: (
+        frozenset(f"{name}Backward0" for name in ("Max", "Min", "Topk", "Sort", "Kthvalue", "Median", "Mode")),
+        aten.scatter_.src,
+    ),
+}
+
+
+def _into_zeros(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """A derivative as it happens unwatched.
+
+    torch/csrc/autograd/FunctionsManual.cpp (2.13) `index_backward`, `value_selecting_reduction_backward`: they make
+    another tensor when `areAnyTensorSubclassLike`.
+    """
+    nodes, in_place = _INTO_ZEROS[func]
+    node = torch._C._current_autograd_node()
+    if node is None or node.name() not in nodes:
+        out: Tensor = func(*args, **kwargs)
+        return out
+    in_place(*args, **kwargs)
+    alias: Tensor = aten.alias.default(args[0])
+    return alias
 
 
 def _plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:

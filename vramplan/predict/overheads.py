@@ -13,6 +13,8 @@ CUBLAS_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
 #: The same function on compute capabilities 9.0 and 10.0: 8 x 4096 KiB.
 CUBLAS_WORKSPACE_LARGE = 8 * 4096 * 1024
 _LARGE = ((9, 0), (10, 0))
+#: The same file, `CUBLASLT_WORKSPACE_SIZE`: 1024 KiB by default.
+CUBLASLT_WORKSPACE = 1024 * 1024
 
 
 def card(scenario: Scenario) -> Gpu | None:
