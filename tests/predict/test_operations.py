@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from vramplan.ledger import Phase
+from vramplan.predict.backward import run_backward
 from vramplan.predict.loss import causal_loss
 from vramplan.predict.operations import dropout, layer_norm, mul, rms_norm, softmax, split
 from vramplan.predict.operations_attention import Heads, eager, sdpa
@@ -33,7 +34,7 @@ def marks(run: Run, kind: Kind, device: str, shape: tuple[int, ...] = (2, 3, 8))
     grad = t.new(y.shape, y.kind, "incoming")
     out = y.numel * y.kind.bytes
     t.enter(Phase.BACKWARD)
-    t.backward(y, grad)
+    run_backward(t, y, grad)
     ledger = Timeline(t.script.template(2, 3).parts(2, 3)).ledger({})
     given, incoming = x.numel * kind.bytes, out
     return (
