@@ -25,10 +25,10 @@ from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
+from vramplan.training.loop import TrainingLoop, loop_facts
 from vramplan.training.merge import saved_files
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.run import Workload, set_up
-from vramplan.training.step import TrainingStep
 
 
 def main(request: Path, answer: Path) -> None:
@@ -72,7 +72,7 @@ def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
         libraries=library_versions(),
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
-        environment=saved_files(observed.workload),
+        environment={**saved_files(observed.workload), **loop_facts(observed.workload)},
         timings=timings(times, scenario, losses),
     )
 
@@ -92,7 +92,7 @@ def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> 
     meter = CpuMeter(vocab=int(transformers_config(scenario).get_text_config().vocab_size), rules=rules)
     with meter:
         _say("building the model")
-        workload = set_up(scenario, device, meter)
+        workload = set_up(scenario, device, meter, real_trainer=True)
         counted = count_parameters(workload.model), bits_per_parameter(workload.model)
         _say("warming up")
         _run(workload, losses)
@@ -136,7 +136,7 @@ def _check(meter: CpuMeter, workload: Workload, steps: int, losses: list[float])
 def _timed(workload: Workload, steps: int, losses: list[float]) -> list[float]:
     """Milliseconds of each of `steps` bare runs."""
     workload.meter = NoMeter()
-    if isinstance(workload, TrainingStep):
+    if isinstance(workload, TrainingLoop):
         workload.evaluates = False
     times = []
     for number in range(steps):

@@ -27,10 +27,10 @@ from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, Scenario
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
+from vramplan.training.loop import TrainingLoop, loop_facts
 from vramplan.training.merge import saved_files
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import Workload, set_up
-from vramplan.training.step import TrainingStep
 
 #: The phase that a run which was loaded begins with; a merge begins with dropping what the one before made.
 _FIRST_PHASE = {Method.INFERENCE: Phase.PREFILL, Method.MERGE: Phase.SAVE}
@@ -87,7 +87,9 @@ class CudaRun:
         self._say("building the model")
         self._machine.start_history()
         with self._tracker:
-            workload = set_up(self._scenario, self._machine.device, Several(self._meter, self._tracker))
+            meter = Several(self._meter, self._tracker)
+            workload = set_up(self._scenario, self._machine.device, meter, real_trainer=True)
+        self._found.facts |= loop_facts(workload)
         self._found.parameters = count_parameters(workload.model)
         self._found.bits = bits_per_parameter(workload.model)
         return workload
@@ -124,7 +126,7 @@ class CudaRun:
     def _timed(self, workload: Workload) -> None:
         self._say(f"timing {self._steps} steps")
         workload.meter = NoMeter()
-        if isinstance(workload, TrainingStep):
+        if isinstance(workload, TrainingLoop):
             workload.evaluates = False
         results: list[Tensor] = []
         self._machine.allocator.reset_peaks()
@@ -142,7 +144,7 @@ class CudaRun:
         with self._tracker:
             self._tracker.resume(workload, _FIRST_PHASE.get(self._scenario.method, Phase.FORWARD))
             workload.meter = Several(again, self._tracker)
-            if isinstance(workload, TrainingStep):
+            if isinstance(workload, TrainingLoop):
                 workload.evaluates = True
             workload.run()
         again.close()
@@ -228,7 +230,7 @@ def assemble(
 
 def managed_bytes(workload: Workload) -> int:
     """Optimizer states in CUDA managed memory: bitsandbytes marks them `is_paged`."""
-    if not isinstance(workload, TrainingStep):
+    if not isinstance(workload, TrainingLoop):
         return 0
     states = (value for state in workload.optimizer.state.values() for value in state.values())
     return sum(value.untyped_storage().nbytes() for value in states if getattr(value, "is_paged", False))

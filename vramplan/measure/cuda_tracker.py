@@ -8,9 +8,9 @@ import torch
 from vramplan.ledger import Phase
 from vramplan.measure.bnb_kernels import Kernel, _execute, _opener
 from vramplan.measure.tracker import Opener, Tracker
+from vramplan.training.loop import TrainingLoop, causal_model
 from vramplan.training.names import name_adapters, name_base, name_optimizer
 from vramplan.training.run import Workload
-from vramplan.training.step import TrainingStep, causal_model
 
 
 class CudaTracker(Tracker):  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ class CudaTracker(Tracker):  # type: ignore[no-untyped-call]
         model = causal_model(workload.model)
         name_base(model, self)
         name_adapters(workload.model, self)
-        if isinstance(workload, TrainingStep):
+        if isinstance(workload, TrainingLoop):
             name_optimizer(workload.optimizer, self)
 
 

@@ -18,7 +18,7 @@ from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import environment, library_versions, require_libraries
 from vramplan.measure.managed import check_managed
-from vramplan.measure.nvml import idle_card
+from vramplan.measure.nvml import first_visible, idle_card
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
 from vramplan.scenario import Scenario
 
@@ -59,7 +59,7 @@ def measure(
             "memory_limit": memory_limit,
         }
         request.write_text(json.dumps(body), encoding="utf-8")
-        end = _run_child([str(request), str(answer)], timeout, progress)
+        end = _run_child([str(request), str(answer)], _child_environment(device), timeout, progress)
         if end.outcome is None and answer.exists():
             return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
     return failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
@@ -88,7 +88,16 @@ class _End:
         self.note = note
 
 
-def _run_child(arguments: list[str], timeout: float | None, progress: Progress) -> _End:
+def _child_environment(device: Device) -> dict[str, str]:
+    """This process's environment for the child; of several cards it sees the one that a run takes.
+
+    transformers' Trainer would use every card that is visible.
+    """
+    card = {"CUDA_VISIBLE_DEVICES": str(first_visible(os.environ))} if device == "cuda" else {}
+    return {**_ENVIRONMENT, **os.environ, **card}
+
+
+def _run_child(arguments: list[str], variables: dict[str, str], timeout: float | None, progress: Progress) -> _End:
     """Run the child to its end; whatever interrupts the wait ends the child first."""
     child = subprocess.Popen(
         [sys.executable, "-m", "vramplan.measure.child", *arguments],
@@ -97,7 +106,7 @@ def _run_child(arguments: list[str], timeout: float | None, progress: Progress) 
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches this process alone, which ends the child
         text=True,
-        env=_ENVIRONMENT | os.environ,
+        env=variables,
         errors="replace",
     )
     assert child.stderr is not None

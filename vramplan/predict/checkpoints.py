@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from vramplan.predict.tape import UINT8, Frame, Gradients, Tape, Tensor
+from vramplan.predict.backward import run_backward
+from vramplan.predict.graph import Frame
+from vramplan.predict.tape import UINT8, Gradients, Tape, Tensor
 from vramplan.scenario import Checkpointing
 
 #: A layer's output, and the attention weights where it returns them too.
@@ -69,7 +71,7 @@ def _reentrant(t: Tape, layer: Layer, hidden: Tensor) -> Returned:
         t.recording, t.casts = recording, casts
         if again is not None and again.node is not None:
             again.node.gradient = zeros
-        t.backward(output, grad)
+        run_backward(t, output, grad)
         del again, zeros
         return (leaf.grad,)
 

@@ -11,7 +11,8 @@ from vramplan.predict.experts import mixture
 from vramplan.predict.latent import latent_queries_keys_values
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, split
-from vramplan.predict.operations_attention import Heads, rotate
+from vramplan.predict.operations_attention import Heads
+from vramplan.predict.operations_heads import rotate
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.positions import broadcasts
 from vramplan.predict.sinks import rotate_halves

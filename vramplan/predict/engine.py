@@ -13,7 +13,8 @@ from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.footprint import footprint
-from vramplan.predict.merge import merge_parts, merge_warnings, merged_quant, save_note
+from vramplan.predict.merge import merge_warnings, merged_quant, save_note
+from vramplan.predict.merge_run import merge_parts
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings

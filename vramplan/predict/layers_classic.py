@@ -7,7 +7,7 @@ from vramplan.architecture import Attention, Block
 from vramplan.predict.decoder import heads, plain_mlp, rotate_both, split_heads
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import add, add_in_place, clone, dropout, narrow, reshape, scale, split
-from vramplan.predict.operations_attention import falcon_eager
+from vramplan.predict.operations_eager import falcon_eager
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import Tape, Tensor
 

@@ -140,7 +140,7 @@ def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
         element = _WARMUP_ELEMENT[scenario.quant.type] if quantized else loaded_element(weight, scenario)
         size += weight.numel * times * element
     block = min(int(size), capacity - _WARMUP_SPARED) if capacity else int(size)
-    writer.free(writer.alloc(Component.WORKSPACE, "from_pretrained's warm-up of the allocator", block // 2 * 2))
+    writer.free(writer.temporary("from_pretrained's warm-up of the allocator", block // 2 * 2))
 
 
 def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> list[Held]:
@@ -171,14 +171,14 @@ def _merge(writer: Writer, stored: Piece, parts: int) -> int:
     All of them arrive; MergeModulelist stacks each projection's (its list goes after), Concatenate joins the stacks.
     """
     size = stored.bytes // parts
-    arrived = [writer.alloc(Component.WORKSPACE, f"{stored.label} expert by expert", size) for _ in range(parts)]
+    arrived = [writer.temporary(f"{stored.label} expert by expert", size) for _ in range(parts)]
     if parts == 1:
         block = writer.hold(stored)
         writer.free(*arrived)
         return block
     stacked = []
     for matrices in arrived:
-        stacked.append(writer.alloc(Component.WORKSPACE, f"{stored.label} stacked", size))
+        stacked.append(writer.temporary(f"{stored.label} stacked", size))
         writer.free(matrices)
     block = writer.hold(stored)
     writer.free(*stacked)
@@ -200,28 +200,28 @@ def write_quantization(
     name, numel = weight.module, weight.numel
     blocks = 4 * -(-numel // quant.block_size)
     if quant.double:
-        flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax", blocks))
+        flying.append(writer.temporary(f"{name} fp32 absmax", blocks))
     packed, *constants = pieces(weight, quant)
     if device == "cpu":
-        scratch = writer.alloc(Component.WORKSPACE, f"{name} being quantised", _cpu_scratch(numel, quant, dtype))
+        scratch = writer.temporary(f"{name} being quantised", _cpu_scratch(numel, quant, dtype))
         kept = writer.hold(packed)
         writer.free(scratch)
     else:
         kept = writer.hold(packed)
     if quant.double:
-        flying.append(writer.alloc(Component.WORKSPACE, f"{name} fp32 absmax less its mean", blocks))
+        flying.append(writer.temporary(f"{name} fp32 absmax less its mean", blocks))
     return (kept, *(writer.hold(constant) for constant in constants))
 
 
 def _in_flight(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> list[int]:
     """The unquantised matrix, and the copies that are made of it before it is quantised."""
     size, name = weight.numel * scenario.dtype.bytes, weight.module
-    made = [writer.alloc(Component.WORKSPACE, f"{name} to be quantised", size)]
+    made = [writer.temporary(f"{name} to be quantised", size)]
     int8 = scenario.quant.type is QuantType.INT8
     if weight.transposed and not int8:  # integrations/bitsandbytes.py: `value.T`, made contiguous by Params4bit
-        made.append(writer.alloc(Component.WORKSPACE, f"{name} transposed", size))
+        made.append(writer.temporary(f"{name} transposed", size))
     if int8 and (device == "cuda" or scenario.dtype is not DType.FLOAT16):  # Int8Params._quantize, from the CPU
-        made.append(writer.alloc(Component.WORKSPACE, f"{name} in float16", 2 * weight.numel))
+        made.append(writer.temporary(f"{name} in float16", 2 * weight.numel))
     return made
 
 

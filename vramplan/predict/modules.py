@@ -10,7 +10,8 @@ from vramplan.predict.adapters import adapted, expert_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.operations import layer_norm, rms_norm
-from vramplan.predict.operations_attention import Heads, eager, sdpa
+from vramplan.predict.operations_attention import Heads, sdpa
+from vramplan.predict.operations_eager import eager
 from vramplan.predict.projections import Adapter, Projection, Quantised
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.sinks import eager_with_sinks

@@ -1,4 +1,4 @@
-"""Attention: the eager code of transformers, and the kernels behind `scaled_dot_product_attention`.
+"""Attention by `scaled_dot_product_attention`: the kernels behind it, and what transformers does around them.
 
 aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu, cuda/attention_backward.cu.
 """
@@ -6,7 +6,16 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 from dataclasses import dataclass
 
 from vramplan.attention import MASK_ALIGNMENT
-from vramplan.predict.operations import add, cast, cat, clone, dropout, mul, narrow, pointwise, reshape, scale, softmax
+from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
+from vramplan.predict.operations_heads import (
+    batched,
+    dense,
+    heads_last,
+    repeat_interleave,
+    repeat_kv,
+    repeated,
+    transposed,
+)
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
 from vramplan.predict.template import Padded
@@ -31,149 +40,6 @@ class Heads:
     def grouped(self) -> bool:
         """Whether several query heads share a key head."""
         return self.heads != self.kv_heads
-
-
-def repeat_kv(t: Tape, x: Tensor, heads: int) -> Tensor:
-    """transformers' `repeat_kv`, an expand and a reshape: a copy, unless a single head makes it a view."""
-    if x.shape[1] == heads:
-        return x
-    return _repeated(t, x, heads, copied=x.shape[1] > 1)
-
-
-def repeat_interleave(t: Tape, x: Tensor, heads: int) -> Tensor:
-    """The math kernel's repetition of grouped heads, and what Falcon's broadcast products make: always a copy."""
-    return x if x.shape[1] == heads else _repeated(t, x, heads, copied=True)
-
-
-def _repeated(t: Tape, x: Tensor, heads: int, *, copied: bool) -> Tensor:
-    """A key or value head per query head; the gradient is summed over them."""
-    batch, _, seq, dim = x.shape
-    shape = (batch, heads, seq, dim)
-    out = t.new(shape, x.kind, "keys or values repeated") if copied else t.view(x, shape)
-    if not t.needs_grad(x):
-        return out
-    before = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (_heads_first(t.new(before, grad.kind, "gradient summed over repeated heads")),)
-
-    return t.record(out, (x,), [], backward)
-
-
-def _heads_first(grad: Tensor) -> Tensor:
-    grad.heads_first = True
-    return grad
-
-
-def _dense(t: Tape, x: Tensor, *, permuted: bool) -> Tensor:
-    """What a batched product makes of heads that lie in memory behind the sequence: a copy, unless batch is 1."""
-    return clone(t, x, "operand of a batched product") if permuted and x.shape[0] > 1 else x
-
-
-def batched(t: Tape, a: Tensor, b: Tensor, label: str, *, a_permuted: bool = False, b_permuted: bool = False) -> Tensor:
-    """`torch.matmul` of 4-dimensional tensors: one product per batch entry and head.
-
-    Permuted operands lie in memory behind the sequence: copied, unless batch is 1, once they have their type.
-    """
-    b, a = lowered(t, b, "operand cast"), lowered(t, a, "operand cast")
-    left, right = _dense(t, a, permuted=a_permuted), _dense(t, b, permuted=b_permuted)
-    na, nb = t.needs_grad(a), t.needs_grad(b)
-    saved = t.save((left if nb else None, right if na else None)) if na or nb else []
-    out = t.new((*a.shape[:-1], b.shape[-1]), a.kind, label)
-    if not (na or nb):
-        return out
-    sa, sb = a.shape, b.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        # derivatives are computed in the order of their names, `mat2` before `self`
-        to_b = t.view(_heads_first(t.new(sb, grad.kind, label + ": right gradient")), sb) if nb else None
-        return t.view(_heads_first(t.new(sa, grad.kind, label + ": left gradient")), sa) if na else None, to_b
-
-    return _apart(t, t.record(out, (left, right), saved, backward))
-
-
-def _apart(t: Tape, product: Tensor) -> Tensor:
-    """Batch and heads as dimensions of their own again; where the gradient does not lie so, it is copied first."""
-    batch, heads = product.shape[:2]
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        if grad.heads_first or batch == 1 or heads == 1:
-            return (t.view(grad, grad.shape),)
-        return (_heads_first(t.new(grad.shape, grad.kind, "gradient of a batched product laid out")),)
-
-    return t.record(t.view(product, product.shape), (product,), [], backward)
-
-
-def transposed(t: Tape, x: Tensor) -> Tensor:
-    """`x.transpose(-1, -2)`: a view."""
-    return reshape(t, x, (*x.shape[:-2], x.shape[-1], x.shape[-2]))
-
-
-def eager(
-    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads
-) -> tuple[Tensor, Tensor]:
-    """`eager_attention_forward` of modeling_llama.py: scores of every pair of positions, softmax in fp32."""
-    laid_out = spec.grouped and spec.kv_heads > 1  # repeated heads are copies; a single head is still a view
-    key_states = repeat_kv(t, key, spec.heads)
-    value_states = repeat_kv(t, value, spec.heads)
-    weights = scale(
-        t,
-        batched(
-            t,
-            query,
-            transposed(t, key_states),
-            "scores",
-            a_permuted=not spec.heads_first,
-            b_permuted=not laid_out and not spec.heads_first,
-        ),
-        "scaled scores",
-    )
-    if spec.softcap:
-        weights = scale(t, weights, "capped scores")
-        weights = pointwise(t, weights, "tanh of scores", saves="result")
-        weights = scale(t, weights, "soft-capped scores")
-    if mask is not None:
-        weights = add(t, weights, mask, "masked scores")
-    weights = cast(t, softmax(t, weights, FLOAT32), query.kind, "attention weights")
-    if spec.dropout:
-        weights = dropout(t, weights)
-    out = batched(t, weights, value_states, "attention output", b_permuted=not laid_out)
-    return heads_last(t, out, copy=True), weights
-
-
-def falcon_eager(
-    t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, kind: Kind
-) -> tuple[Tensor, Tensor]:
-    """FalconAttention's own: scores are divided in place and masked, the softmax is in `kind`, the layer's input's."""
-    keys = transposed(t, repeat_interleave(t, lowered(t, key, "key cast"), spec.heads))
-    scores = _scaled_in_place(t, batched(t, query, keys, "scores"))
-    del keys
-    masked = scores if mask is None else add(t, scores, mask, "masked scores")
-    weights = softmax(t, masked, kind)
-    del masked, scores
-    low = lowered(t, weights, "attention weights cast")
-    out = batched(t, low, repeat_interleave(t, lowered(t, value, "value cast"), spec.heads), "attention output")
-    del low
-    return heads_last(t, out, copy=True), weights
-
-
-def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
-    """`x /= number`: x's storage; the gradient is divided into a new tensor."""
-    out = t.view(x, x.shape)
-    if not t.needs_grad(x):
-        return out
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.like(grad, grad.kind, "scaled scores gradient"),)
-
-    return t.record(out, (x,), [], backward)
-
-
-def heads_last(t: Tape, out: Tensor, *, copy: bool) -> Tensor:
-    """`transpose(1, 2).contiguous()`: a copy unless the kernel laid its output out that way."""
-    batch, heads, seq, dim = out.shape
-    swapped = reshape(t, out, (batch, seq, heads, dim))
-    return clone(t, swapped, "attention output, heads last") if copy else swapped
 
 
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
@@ -205,14 +71,14 @@ def kernel(
 ) -> Tensor:
     """`scaled_dot_product_attention` itself, on what autocast has cast: [batch, heads, seq, dim]."""
     if backend != "math":
-        return _fused(t, query, key, value, mask, backend)
+        return fused(t, query, key, value, mask, backend)
     autocast, t.autocast = t.autocast, None  # what autocast has cast once it does not see again inside
     out = _math(t, query, key, value, mask, spec)
     t.autocast = autocast
     return out
 
 
-def _fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
+def fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
     """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
     batch, heads, seq, dim = query.shape
     grad_needed = t.needs_grad(query, key, value)
@@ -256,21 +122,34 @@ def _bias(t: Tape, shape: tuple[int, int], kind: Kind, backend: str) -> Tensor:
 def _backward_temporaries(
     t: Tape, backend: str, shape: tuple[int, int, int, int], value_dim: int, kind: Kind, *, grouped: bool
 ) -> list[Tensor]:
-    """What the backward kernels need besides the gradients (flash_api.cpp `mha_bwd`, attention_backward.cu)."""
-    batch, heads, seq, dim = shape
+    """What the backward kernels need besides the gradients; the CPU's need nothing."""
     if not t.cuda:
         return []
-    if backend in ("flash", "cudnn", "flash_attention_2", "varlen"):
-        # `mha_varlen_bwd`: room for 128 more rows per sample
-        padded = Padded.of(seq, extra=128) if backend == "varlen" else Padded.of(seq, 128)
-        wide = _rounded(dim, 32 if dim <= 128 else 64)
-        made = [
-            t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
-            t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
-        ]
-        if grouped:
-            made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
-        return made
+    if backend == "efficient":
+        return _efficient_temporaries(t, shape, value_dim, kind)
+    return _flash_temporaries(t, backend, shape, kind, grouped=grouped)
+
+
+def _flash_temporaries(
+    t: Tape, backend: str, shape: tuple[int, int, int, int], kind: Kind, *, grouped: bool
+) -> list[Tensor]:
+    """flash_api.cpp `mha_bwd`, `mha_varlen_bwd`; cuDNN's are taken to be the same."""
+    batch, heads, seq, dim = shape
+    # `mha_varlen_bwd`: room for 128 more rows per sample
+    padded = Padded.of(seq, extra=128) if backend == "varlen" else Padded.of(seq, 128)
+    wide = _rounded(dim, 32 if dim <= 128 else 64)
+    made = [
+        t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
+        t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
+    ]
+    if grouped:
+        made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
+    return made
+
+
+def _efficient_temporaries(t: Tape, shape: tuple[int, int, int, int], value_dim: int, kind: Kind) -> list[Tensor]:
+    """attention_backward.cu `_efficient_attention_backward`."""
+    batch, heads, seq, dim = shape
     if kind is FLOAT32:  # `(grad_out * out).sum(-1)` outside the kernel, which adds into the gradients themselves
         product = t.new((batch, heads, seq, value_dim), FLOAT32, "gradient times output")
         return [product, t.new((batch, heads, seq), FLOAT32, "delta")]
@@ -287,17 +166,10 @@ def _rounded(size: int, multiple: int) -> int:
 
 def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> Tensor:
     """`_scaled_dot_product_attention_math`: the full matrix of scores, in fp32 for 16-bit inputs."""
-    before, seq = query.kind, query.shape[2]
+    before = query.kind
     q32, k32, v32 = (cast(t, x, FLOAT32, f"{n} fp32") for x, n in ((query, "query"), (key, "key"), (value, "value")))
     scaled = scale(t, q32, "scaled query")
-    if mask is not None:
-        bias = t.new((query.shape[0], 1, seq, seq), before, "mask as bias")
-    else:
-        ones = t.new((seq, seq), BOOL, "causal mask before tril")
-        allowed = t.new((seq, seq), BOOL, "causal mask")
-        del ones
-        bias = t.new((seq, seq), FLOAT32, "causal bias")
-        del allowed
+    bias = _math_bias(t, query, mask)
     keys, values = (
         (k32, v32)
         if spec.broadcasts
@@ -307,7 +179,7 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         t,
         batched(
             t,
-            _dense(t, scaled, permuted=not spec.heads_first),
+            dense(t, scaled, permuted=not spec.heads_first),
             _operand(t, scale(t, transposed(t, keys), "scaled keys"), spec, permuted=not spec.heads_first),
             "scores",
         ),
@@ -322,6 +194,19 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     return result
 
 
+def _math_bias(t: Tape, query: Tensor, mask: Tensor | None) -> Tensor:
+    """What is added to the scores: the mask, or the causal one, which is made here."""
+    seq = query.shape[2]
+    if mask is not None:
+        return t.new((query.shape[0], 1, seq, seq), query.kind, "mask as bias")
+    ones = t.new((seq, seq), BOOL, "causal mask before tril")
+    allowed = t.new((seq, seq), BOOL, "causal mask")
+    del ones
+    bias = t.new((seq, seq), FLOAT32, "causal bias")
+    del allowed
+    return bias
+
+
 def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
     """Keys or values as the product takes them: broadcast, repeated already, or laid out anew.
 
@@ -329,8 +214,8 @@ def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
     a view, else by a copy.
     """
     if spec.broadcasts and x.shape[1] < spec.heads:
-        return _repeated(t, x, spec.heads, copied=x.shape[0] * x.shape[1] > 1)
-    return _dense(t, x, permuted=permuted and not spec.grouped)
+        return repeated(t, x, spec.heads, copied=x.shape[0] * x.shape[1] > 1)
+    return dense(t, x, permuted=permuted and not spec.grouped)
 
 
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
@@ -338,33 +223,7 @@ def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
 
     Only for subclasses of tensors (fake ones too) does torch make another full tensor here.
     """
-    grad_needed = t.needs_grad(scores)
     out = t.new(scores.shape, scores.kind, "attention weights")
     masked = t.new(scores.shape, BOOL, "masked positions")
     del masked
-    if not grad_needed:
-        return out
-    saved = t.save((out,))
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        result = t.like(grad, grad.kind, "softmax gradient")  # SoftMax.cu's kernel finds its output made
-        product = t.new(grad.shape, grad.kind, "softmax gradient times output") if t.cuda else None
-        del product
-        return (result,)
-
-    return t.record(out, (scores,), saved, backward)
-
-
-def rotate(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`(x * cos) + (rotate_half(x) * sin)` of `apply_rotary_pos_emb`."""
-    straight = mul(t, x, cos, "x * cos")
-    half = x.shape[-1] // 2
-    first = narrow(t, x, half)
-    turned = mul(t, _join(t, x, first), sin, "rotated * sin")
-    del first
-    return add(t, straight, turned, "rotated")
-
-
-def _join(t: Tape, x: Tensor, first: Tensor) -> Tensor:
-    second = scale(t, narrow(t, x, x.shape[-1] - first.shape[-1]), "-x2")
-    return cat(t, [second, first], "rotate_half(x)")
+    return recorded_softmax(t, scores, out)

@@ -6,14 +6,16 @@ from vramplan.attention import Choice
 from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trainables
+from vramplan.predict.backward import run_backward
 from vramplan.predict.causal_model import CausalModel, Outcome
 from vramplan.predict.families import known, unknown_features
+from vramplan.predict.graph import Storage
 from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.structure import structured
-from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Storage, Tape, Tensor
+from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Method, Scenario
@@ -118,7 +120,7 @@ class StepRun:
         loss = self._loss(model)
         t.enter(Phase.BACKWARD)
         t.script.keep_for_backward()
-        t.backward(loss, t.new((), loss.kind, "gradient of the loss"))
+        run_backward(t, loss, t.new((), loss.kind, "gradient of the loss"))
         del loss
 
     def _loss(self, model: CausalModel) -> Tensor:

@@ -1,156 +1,60 @@
-"""Autograd on shapes: tensors without values, the graph that they build, and the timeline of what they hold.
+"""Autograd on shapes: operations make tensors and are recorded, and the timeline of what they hold is written.
 
-A `Tensor` refers to a `Storage`, which is on the timeline from its making until Python drops the last reference to it.
 The modelling code is mirrored line by line in the modules above, so that locals live as long as in the libraries.
-Backward follows torch/csrc/autograd/engine.cpp (2.13): the newest ready node runs first, gradients that meet are added
-in place into the first one when nobody else holds it, and what a node saved dies when the node has run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from heapq import heappop, heappush
 from math import prod
-from sys import getrefcount
-from typing import NamedTuple
 
 from vramplan.attention import Choice
 from vramplan.ledger import Component, Phase
+from vramplan.predict.graph import (
+    BFLOAT16,
+    BOOL,
+    FLOAT16,
+    FLOAT32,
+    FLOATS,
+    INT8,
+    INT32,
+    INT64,
+    UINT8,
+    Backward,
+    Frame,
+    Gradients,
+    Kind,
+    Leaf,
+    Node,
+    Saved,
+    Shape,
+    Storage,
+    Tensor,
+)
 from vramplan.predict.tape_parts import Block, Group, Script
 
-
-class Kind(NamedTuple):
-    """An element type."""
-
-    name: str
-    bytes: int
-
-
-FLOAT32, FLOAT16, BFLOAT16 = Kind("float32", 4), Kind("float16", 2), Kind("bfloat16", 2)
-INT64, INT32, INT8, UINT8, BOOL = Kind("int64", 8), Kind("int32", 4), Kind("int8", 1), Kind("uint8", 1), Kind("bool", 1)
-FLOATS = {kind.name: kind for kind in (FLOAT32, FLOAT16, BFLOAT16)}
-
-Shape = tuple[int, ...]
-
-
-class Storage:
-    """Memory that tensors share; given back when the last of them goes."""
-
-    __slots__ = ("block", "bytes", "script")
-
-    def __init__(self, script: Script, block: int, size: int) -> None:
-        self.script = script
-        self.block = block
-        self.bytes = size
-
-    def __del__(self) -> None:
-        self.script.free(self.block)
-
-
-class Tensor:
-    """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
-
-    __slots__ = ("heads_first", "kind", "node", "shape", "storage", "viewed")
-
-    def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
-        self.shape = shape
-        self.kind = kind
-        self.storage = storage
-        self.node = node
-        self.viewed = False
-        """Whether it is a view, whose base holds the storage as well."""
-        self.heads_first = False
-        """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether gradients end here: a trainable parameter, or an input cut off from the graph."""
-        return self.node is not None and type(self.node.kept) is Leaf
-
-
-class Leaf:
-    """Where gradients end: the tensor they belong to, and their sum (AccumulateGrad, which holds its variable)."""
-
-    __slots__ = ("grad", "tensor")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.grad: Tensor | None = None
-
-
-Gradients = Sequence[Tensor | None]
-Backward = Callable[[list[Tensor], Tensor], Gradients]
-
-
-class Holder:
-    """Stands for a saved tensor that a checkpoint will recompute."""
-
-    __slots__ = ("frame", "index")
-
-    def __init__(self, frame: "Frame", index: int) -> None:
-        self.frame = frame
-        self.index = index
-
-
-Saved = Tensor | Holder
-
-
-class Node:
-    """One differentiable operation: where its gradients go, what it saved, what it keeps beyond its run."""
-
-    __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "pending", "saved", "scope")
-
-    def __init__(
-        self,
-        order: int,
-        kind: Kind,
-        edges: "Sequence[Node | None]",
-        saved: list[Saved],
-        backward: Backward,
-        scope: str = "",
-    ) -> None:
-        self.order = order
-        self.kind = kind
-        self.edges = edges
-        self.saved = saved
-        self.backward = backward
-        self.scope = scope
-        self.kept: object = None
-        """What a Python autograd function puts on its context past `save_for_backward`: lives as long as the node."""
-        self.pending = 0
-        self.gradient: Tensor | None = None
-
-
-class Frame:
-    """A non-reentrant checkpoint: forgets what its forward saves, and runs it again when backward first asks.
-
-    torch/utils/checkpoint.py: `_CheckpointFrame`; recomputation stops early, at the last tensor that forward saved.
-    """
-
-    __slots__ = ("autocast", "count", "random", "recomputed", "recomputing", "run")
-
-    def __init__(self, run: Callable[[], object], autocast: Kind | None, random: Tensor | None) -> None:
-        self.run = run
-        self.random = random
-        self.autocast = autocast
-        self.count = 0
-        self.recomputing = False
-        self.recomputed: list[Tensor | None] = []
-
-
-class StopRecomputationError(Exception):
-    """Raised when a recomputation has saved everything that its forward saved."""
-
+#: What an operation is written with.
+__all__ = [
+    "BFLOAT16",
+    "BOOL",
+    "FLOAT16",
+    "FLOAT32",
+    "FLOATS",
+    "INT8",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "Gradients",
+    "Kind",
+    "Shape",
+    "Tape",
+    "Tensor",
+]
 
 _LEAF = 1 << 60  # accumulation nodes come before everything else (engine.cpp: their sequence number is UINT64_MAX)
 
 
 class Tape:
-    """Makes tensors, records operations, runs backward, and writes the timeline."""
+    """Makes tensors, records operations, and writes the timeline."""
 
     def __init__(self, device: str, capability: tuple[int, int] = (8, 0), processors: int = 108) -> None:
         self.cuda = device == "cuda"
@@ -237,21 +141,9 @@ class Tape:
 
     def save(self, saved: Sequence[Tensor | None]) -> list[Saved]:
         """What a node keeps of the tensors it wants: themselves, or a holder inside a checkpoint."""
-        frame = self.frame
-        if frame is None:
-            return [tensor for tensor in saved if tensor is not None]
-        holders: list[Saved] = []
-        for tensor in saved:
-            if tensor is None:
-                continue
-            if not frame.recomputing:
-                holders.append(Holder(frame, frame.count))
-                frame.count += 1
-                continue
-            frame.recomputed.append(Tensor(tensor.shape, tensor.kind, tensor.storage))
-            if len(frame.recomputed) == frame.count:
-                raise StopRecomputationError
-        return holders
+        if self.frame is not None:
+            return self.frame.save([tensor for tensor in saved if tensor is not None])
+        return [tensor for tensor in saved if tensor is not None]
 
     def record(self, out: Tensor, inputs: Sequence[Tensor | None], saved: list[Saved], backward: Backward) -> Tensor:
         """`out` as the result of a differentiable operation; `backward` yields one gradient per input."""
@@ -259,100 +151,6 @@ class Tape:
         edges = [None if tensor is None else tensor.node for tensor in inputs]
         out.node = Node(self._order, out.kind, edges, saved, backward, self.scope)
         return out
-
-    # -- backward
-
-    def backward(self, root: Tensor, grad: Tensor | None) -> None:
-        """Run the graph below `root`, whose gradient is `grad`; gradients stay in the leaves."""
-        start = root.node
-        assert start is not None
-        self._count_uses(start)
-        start.gradient = grad
-        del grad
-        ready: list[tuple[int, Node]] = [(-start.order, start)]
-        recording, self.recording = self.recording, False
-        autocast, self.autocast = self.autocast, None
-        while ready:
-            node = heappop(ready)[1]
-            outputs = self._run(node)
-            for edge in node.edges:
-                output = outputs.pop(0) if outputs else None
-                if edge is None:
-                    continue
-                if output is not None:
-                    self._add(edge, output)
-                    del output
-                edge.pending -= 1
-                if edge.pending == 0:
-                    heappush(ready, (-edge.order, edge))
-        self.recording, self.autocast = recording, autocast
-
-    @staticmethod
-    def _count_uses(start: Node) -> None:
-        seen = {start}
-        stack = [start]
-        while stack:
-            for edge in stack.pop().edges:
-                if edge is not None:
-                    edge.pending += 1
-                    if edge not in seen:
-                        seen.add(edge)
-                        stack.append(edge)
-
-    def _run(self, node: Node) -> list[Tensor | None]:
-        """Call a node with its gradient; its saved tensors go when what it returns has its type, the gradient too.
-
-        engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other.
-        """
-        grad = node.gradient
-        node.gradient = None
-        saved = [self._unpack(item) if type(item) is Holder else item for item in node.saved]
-        self.scope = node.scope
-        outputs = list(node.backward(saved, grad))  # type: ignore[arg-type]
-        for i, edge in enumerate(node.edges):
-            output = outputs[i] if i < len(outputs) else None
-            if output is not None and edge is not None and output.kind is not edge.kind:
-                outputs[i] = self.like(output, edge.kind, "gradient cast")
-        output = None
-        node.saved = []
-        return outputs
-
-    def _add(self, node: Node, grad: Tensor) -> None:
-        """Put a gradient where `node` will find it."""
-        old = node.gradient
-        if old is None:
-            node.gradient = grad
-            return
-        # input_buffer.cpp `can_accumulate_inplace`: into the first when it is whole and nobody else holds its storage,
-        # which the base of a view does
-        storage = old.storage
-        alone = not old.viewed and getrefcount(old) <= 3 and getrefcount(storage) <= 3
-        if storage is None or not alone or storage.bytes != old.numel * old.kind.bytes:
-            node.gradient = self.like(old, old.kind, "sum of gradients")
-
-    def _unpack(self, holder: Holder) -> Tensor:
-        frame = holder.frame
-        if not frame.recomputing:
-            self._recompute(frame)
-        tensor = frame.recomputed[holder.index]
-        frame.recomputed[holder.index] = None
-        assert tensor is not None
-        return tensor
-
-    def _recompute(self, frame: Frame) -> None:
-        frame.recomputing = True
-        before = (self.frame, self.recording, self.autocast, self.casts)
-        self.frame, self.recording, self.autocast, self.casts = frame, True, frame.autocast, {}
-        # `fork_rng` sets the generator's present state aside meanwhile
-        state = frame.random
-        aside = None if state is None else self.new(state.shape, state.kind, "generator's state aside")
-        try:
-            frame.run()
-        except StopRecomputationError:
-            pass
-        finally:
-            self.frame, self.recording, self.autocast, self.casts = before
-            del aside
 
     # -- regimes
 

@@ -5,7 +5,8 @@ not known: memory is that of a batch where next to none is, the most that it can
 """
 
 from vramplan.predict.operations import clone, reshape
-from vramplan.predict.operations_attention import Heads, _fused, heads_last
+from vramplan.predict.operations_attention import Heads, fused
+from vramplan.predict.operations_heads import heads_last
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import INT32, INT64, Gradients, Tape, Tensor
 
@@ -20,7 +21,7 @@ def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Hea
     k = _picked(t, key, places, "key without padding", copied=spec.heads_first)
     v = _picked(t, value, places, "value without padding", copied=False)
     q = _picked(t, query, places, "query without padding", copied=spec.heads_first)
-    out = _fused(t, q, k, v, None, "varlen")
+    out = fused(t, q, k, v, None, "varlen")
     padded = _put_back(t, out, places)
     del out, offsets
     return heads_last(t, padded, copy=False)

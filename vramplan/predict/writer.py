@@ -29,6 +29,10 @@ class Writer:
         """The number of a new block for `piece`."""
         return self.alloc(piece.component, piece.label, piece.bytes)
 
+    def temporary(self, label: str, size: int) -> int:
+        """The number of a new block of the workspace."""
+        return self.alloc(Component.WORKSPACE, label, size)
+
     def free(self, *blocks: int) -> None:
         """Give blocks back."""
         self.parts.extend(map(Free, blocks))

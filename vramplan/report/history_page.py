@@ -6,7 +6,7 @@ from vramplan.report.check_words import moved
 from vramplan.report.comparison import difference, percent
 from vramplan.report.history_plot import history_plot
 from vramplan.report.history_text import answer, changed, date_text, span, sparkline
-from vramplan.report.html.document import document
+from vramplan.report.html.document import both, document
 from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, quantity
 from vramplan.report.html.style import stylesheet
@@ -40,8 +40,7 @@ def render_history_page(history: History) -> str:
 
 
 def _section(series: Series, name: str) -> Html:
-    widths = (("wide", WIDE), ("narrow", NARROW))
-    plots = (el("div", history_plot(series, f"{name}-{look}", width=width), class_=look) for look, width in widths)
+    plots = both(history_plot(series, f"{name}-wide", width=WIDE), history_plot(series, f"{name}-narrow", width=NARROW))
     head = el("tr", *(el("th", text or "moved", scope="col", class_=_look(i)) for i, text in enumerate(_MOVES)))
     rows = (_move(number, point, point.move) for number, point in enumerate(series.moves, 1) if point.move)
     table = el("table", el("thead", head), el("tbody", *rows), class_="cards moves")

@@ -9,15 +9,11 @@ from vramplan.report.comparison import difference, percent
 from vramplan.report.history_page import TITLE
 from vramplan.report.history_plot import HEIGHT, history_plot
 from vramplan.report.history_text import answer, changed, date_text
-from vramplan.report.html.drawing import WIDE
+from vramplan.report.html.drawing import WIDE, tones
 
 _ROW, _TEXT_ROOM = 19, 150  # pixels of a line of text; letters that fit beside each other
 
-_TONES = """
-.history { --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --round: #4477aa; --square: #cc5f38;
-  --shade: #4477aa2e; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-@media (prefers-color-scheme: dark) { .history { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
-  --round: #77aadd; --square: #ee8866; --shade: #77aadd33 } }
+_STYLE = """
 .history text { fill: var(--fg) } .history .soft { fill: var(--soft) } .history .b { font-weight: 600; font-size: 16px }
 """
 
@@ -36,7 +32,7 @@ def render_history_svg(history: History) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="history" '
         f'viewBox="0 0 {WIDE} {height}" width="{WIDE}" height="{height}" role="img" '
-        f'aria-labelledby="history-title history-desc">\n{title}\n<style>{_TONES}</style>\n'
+        f'aria-labelledby="history-title history-desc">\n{title}\n<style>{tones(".history")}{_STYLE}</style>\n'
         f'<rect width="{WIDE}" height="{height}" fill="var(--bg)"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 

@@ -1,12 +1,23 @@
 """Formats as plots: signal to noise against bits per parameter, and how often each level is used."""
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from vramplan.quant.errors import Tried
 from vramplan.quant.study import Study
-from vramplan.report.html.drawing import NARROW, ROUND, SOFT, SQUARE, WIDE, embedded, in_style, new_figure, svg_of
-from vramplan.report.html.markup import Html
+from vramplan.report.html.document import ONE_OF_BOTH, both, page
+from vramplan.report.html.drawing import (
+    NARROW,
+    ROUND,
+    SOFT,
+    SQUARE,
+    WIDE,
+    embedded,
+    in_style,
+    new_figure,
+    svg_of,
+    tones,
+)
+from vramplan.report.html.markup import Html, el
 from vramplan.report.layout import Page
 from vramplan.report.quant_text import render_study
 
@@ -14,33 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEIGHT = 420
-_STYLE = """
-.quant { --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --shade: #4477aa2e; --round: #4477aa;
-  --square: #cc5f38; color-scheme: light dark;
-  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-@media (prefers-color-scheme: dark) { .quant { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
-  --shade: #77aadd33; --round: #77aadd; --square: #ee8866 } }
-"""
-_PAGE = """<!DOCTYPE html>
-<html lang="en" class="quant">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}
-body {{ margin: 0 auto; max-width: 1140px; padding: 20px; background: var(--bg); color: var(--fg) }}
-svg {{ width: 100%; height: auto }} pre {{ overflow-x: auto; font-size: 12px }} .narrow {{ display: none }}
-@media (max-width: 640px) {{ .wide {{ display: none }} .narrow {{ display: block }} }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<div class="wide">{wide}</div>
-<div class="narrow">{narrow}</div>
-<pre>{text}</pre>
-</body>
-</html>
+_PAGE_STYLE = """
+body { margin: 0 auto; max-width: 1140px; padding: 20px; background: var(--bg); color: var(--fg) }
+pre { overflow-x: auto; font-size: 12px }
 """
 
 
@@ -51,16 +38,16 @@ def render_quant_svg(study: Study) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" class="quant" '
         f'viewBox="0 0 {WIDE} {HEIGHT}" width="{WIDE}" height="{HEIGHT}">'
     )
-    ground = f'<style>{_STYLE}</style><rect width="{WIDE}" height="{HEIGHT}" fill="var(--bg)"/>'
+    ground = f'<style>{tones(".quant")}</style><rect width="{WIDE}" height="{HEIGHT}" fill="var(--bg)"/>'
     return f"{head}\n{ground}\n{body}\n</svg>\n"
 
 
 def render_quant_page(study: Study) -> str:
     """A self-contained page: the plots for wide and for narrow windows, and the text."""
-    wide, narrow = _plots(study, WIDE), _plots(study, NARROW)
-    title = escape(f"Quantisation formats on weights: {study.weights}")
-    text = escape(render_study(study, Page()))
-    return _PAGE.format(title=title, style=_STYLE, wide=wide, narrow=narrow, text=text)
+    title = f"Quantisation formats on weights: {study.weights}"
+    plots = both(_plots(study, WIDE), _plots(study, NARROW))
+    style = tones(":root") + ONE_OF_BOTH + _PAGE_STYLE
+    return page(title, style, el("h1", title), *plots, el("pre", render_study(study, Page())))
 
 
 def _plots(study: Study, width: int) -> Html:

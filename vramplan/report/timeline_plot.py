@@ -1,38 +1,21 @@
 """A timeline as a picture: memory over the run, stacked by component, phases marked, the peak explained."""
 
-from html import escape
 from pathlib import Path
 
 from vramplan.allocator import Replay
 from vramplan.errors import UsageError
+from vramplan.report.html.document import ONE_OF_BOTH, both, page
+from vramplan.report.html.markup import Html
 from vramplan.report.timeline_picture import Picture
 from vramplan.report.timeline_samples import sample
 from vramplan.timeline import Timeline
 
 WIDE, NARROW = 960, 400  # pixels that the two drawings of a page are made for
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: #ffffff }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #14181f }} }}
-svg {{ width: 100%; height: auto }}
-.narrow {{ display: none }}
-@media (max-width: 640px) {{ body {{ padding: 8px }} .wide {{ display: none }} .narrow {{ display: block }} }}
-</style>
-</head>
-<body>
-<div class="wide">
-{wide}</div>
-<div class="narrow">
-{narrow}</div>
-</body>
-</html>
+_PAGE_STYLE = """
+body { margin: 0 auto; max-width: 1240px; padding: 16px; background: #ffffff }
+@media (prefers-color-scheme: dark) { body { background: #14181f } }
+@media (max-width: 640px) { body { padding: 8px } }
 """
 
 
@@ -51,8 +34,8 @@ def render_timeline_page(
 ) -> str:
     """A self-contained HTML page with the same picture, drawn once for wide and once for narrow windows."""
     samples = sample(timeline)
-    wide, narrow = ("".join(Picture(samples, title, replay, budget, width).lines()) for width in (WIDE, NARROW))
-    return _PAGE.format(title=escape(title), wide=wide, narrow=narrow)
+    wide, narrow = (Html("".join(Picture(samples, title, replay, budget, width).lines())) for width in (WIDE, NARROW))
+    return page(title, ONE_OF_BOTH + _PAGE_STYLE, *both(wide, narrow))
 
 
 def write_timeline(

@@ -1,5 +1,8 @@
 """The data of a step: random tokens, the same ones every time, so that the loss must fall."""
 
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -8,6 +11,7 @@ from vramplan.scenario import Scenario
 from vramplan.training.meter import Meter
 
 Batch = dict[str, Tensor]
+Row = dict[str, list[int]]
 
 
 def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, meter: Meter) -> list[Batch]:
@@ -25,13 +29,40 @@ def make_evaluation_batch(scenario: Scenario, samples: int, vocabulary: int, dev
     return _made(scenario, samples, vocabulary, generator, device)
 
 
+class Rows:
+    """Samples as a data set holds them, in no tensor (a collator makes those), made when the first one is asked for.
+
+    There are `length` of them; where fewer are made, they come again.
+    """
+
+    def __init__(self, length: int, make: Callable[[], list[Batch]]) -> None:
+        self._length = length
+        self._make = make
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        columns = [{name: tensor.tolist() for name, tensor in batch.items()} for batch in self._make()]
+        return [dict(zip(part, row, strict=True)) for part in columns for row in zip(*part.values(), strict=True)]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index % len(self._rows)]
+
+
 def _batch(
     scenario: Scenario, vocabulary: int, generator: torch.Generator, device: torch.device, meter: Meter
 ) -> Batch:
     batch = _made(scenario, scenario.batch, vocabulary, generator, device)
+    name_batch(batch, meter)
+    return batch
+
+
+def name_batch(batch: Batch, meter: Meter) -> None:
+    """Name what is fed to the model."""
     for name, tensor in batch.items():
         meter.name(tensor, Component.ACTIVATIONS, name)
-    return batch
 
 
 def _made(scenario: Scenario, samples: int, vocabulary: int, generator: torch.Generator, device: torch.device) -> Batch:

@@ -1,5 +1,8 @@
 """The optimizer of a scenario, made by the code of transformers' Trainer."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,11 +36,8 @@ def create_optimizer(model: nn.Module, scenario: Scenario, *, foreach: bool | No
         weight_decay=0.0,
         **ADAM,
     )
-    try:
+    with creating(scenario.optimizer):
         chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
-    except (ImportError, ValueError) as error:
-        raise CannotRun(f"optimizer {scenario.optimizer}: {error}", hint="choose another optimizer") from error
-    _forget_overrides(chosen)
     if foreach is not None and chosen.__module__.startswith("torch.optim") and not options.get("fused"):
         options["foreach"] = foreach
     if scenario.stack.base == "script":
@@ -46,16 +46,22 @@ def create_optimizer(model: nn.Module, scenario: Scenario, *, foreach: bool | No
     return _as_trainer(model, arguments, chosen, options)
 
 
-def _forget_overrides(chosen: Any) -> None:
-    """Drop what bitsandbytes' process-wide manager remembers of optimizers made before in this process.
+@contextmanager
+def creating(name: str) -> Iterator[None]:
+    """Around the Trainer's choice of an optimizer: what it refuses cannot run here.
 
-    The Trainer tells it to keep embeddings' states in 32 bits; it remembers them by position in the parameter groups
+    Dropped before is what bitsandbytes' process-wide manager remembers of optimizers made before in this process. The
+    Trainer tells it to keep embeddings' states in 32 bits; it remembers them by position in the parameter groups
     (bitsandbytes 0.50 optim/optimizer.py `GlobalOptimManager.index2config`), and would apply them to the next model.
     """
-    if chosen.__module__.startswith("bitsandbytes"):
+    if "bitsandbytes" in sys.modules:
         from bitsandbytes.optim import GlobalOptimManager
 
         GlobalOptimManager.get_instance().initialize()
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        raise CannotRun(f"optimizer {name}: {error}", hint="choose another optimizer") from error
 
 
 def _as_trainer(model: nn.Module, arguments: Any, chosen: Any, options: dict[str, Any]) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from vramplan.ledger import Phase
 from vramplan.scenario import Method, Scenario
 from vramplan.training.build import build_model
 from vramplan.training.inference import Generation
+from vramplan.training.loop import TrainingLoop
 from vramplan.training.materialize import Quantize
 from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter
@@ -39,10 +40,12 @@ def set_up(
     *,
     quantize: Quantize | None = None,
     foreach: bool | None = None,
+    real_trainer: bool = False,
 ) -> Workload:
     """Everything of the load phase: build, quantise, prepare, attach adapters, create the optimizer.
 
-    `quantize` and `foreach` are for a run on fake tensors that stands for another device.
+    `quantize` and `foreach` are for a run on fake tensors that stands for another device. With `real_trainer`
+    transformers' Trainer makes the steps of its stack wherever it can, and our own loop those that it cannot.
     """
     check_device(scenario, device)
     if scenario.method is Method.MERGE:
@@ -52,8 +55,22 @@ def set_up(
     if not scenario.method.trains:
         return Generation(model, scenario, device, meter)
     trained = prepare(model, scenario, meter)
+    if real_trainer:
+        return _loop(trained, scenario, device, meter)
     optimizer = create_optimizer(trained, scenario, foreach=foreach)
     return TrainingStep(trained, optimizer, scenario, device, meter, foreach=foreach)
+
+
+def _loop(model: torch.nn.Module, scenario: Scenario, device: torch.device, meter: Meter) -> TrainingLoop:
+    """The Trainer's loop, or ours and why."""
+    from vramplan.training.trainer_step import TrainerStep, why_not
+
+    reason = why_not(scenario, device)
+    if not reason:
+        return TrainerStep(model, scenario, device, meter)
+    step = TrainingStep(model, create_optimizer(model, scenario), scenario, device, meter)
+    step.loop = f"{step.loop}, because {reason}"
+    return step
 
 
 def check_device(scenario: Scenario, device: torch.device) -> None:

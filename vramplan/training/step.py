@@ -7,26 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vramplan.ledger import Phase
 from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs
-from vramplan.training.attention import attention_backend
 from vramplan.training.batch import Batch, make_batches, make_evaluation_batch
 from vramplan.training.evaluation import EvaluationLoop
-from vramplan.training.inference import keep_packing
-from vramplan.training.loss import install_loss
+from vramplan.training.loop import MAX_GRAD_NORM, TrainingLoop, causal_model
 from vramplan.training.meter import Meter
-from vramplan.training.names import name_base, name_gradients, name_optimizer
 from vramplan.training.scaling import Scaling
 
-#: transformers 5.17 TrainingArguments.max_grad_norm.
-MAX_GRAD_NORM = 1.0
 
+class TrainingStep(TrainingLoop):
+    """Our own loop, as transformers' Trainer steps or as a tutorial's script does: what a trace runs.
 
-class TrainingStep:
-    """The loop around one model and optimizer. `run` is one optimizer step and returns its loss, still on the device.
-
-    Phases are entered as it goes: forward up to the output head's input, loss, backward, step.
+    A record runs the Trainer itself where it can (`trainer_step.TrainerStep`).
     """
 
     def __init__(
@@ -39,59 +32,37 @@ class TrainingStep:
         *,
         foreach: bool | None = None,
     ) -> None:
-        self.model = model
+        self._counts_items = accepts_loss_kwargs(causal_model(model))
+        self._shifted = shifts_labels(causal_model(model))
+        super().__init__(model, scenario, device, meter)
         self.optimizer = optimizer
-        self.meter = meter
-        self._scenario = scenario
-        self._stack = scenario.stack
-        self._device = device
         self._foreach = foreach
         self._trainer = scenario.stack.base == "hf-trainer"
-        self._before_head = False
         self._held: Any = None
-        self._first = True
-        causal = self._causal = causal_model(model)
-        self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
-        self._counts_items, self._shifted = accepts_loss_kwargs(causal), shifts_labels(causal)
-        install_loss(causal, scenario.stack.loss)
-        causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
         self._autocast = _autocast(scenario, device)
         self._scaling = Scaling(device, enabled=scenario.stack.autocast == "float16")
-        self.evaluates = True
-        """Whether a step is followed by the scenario's evaluation; a step's time is measured without it."""
-        self.evaluation_losses: Any = None
         self._evaluation = self._make_evaluation()
         if self._trainer and self._autocast is not None:
             _wrap_forward(model, self._autocast)
 
-    def run(self) -> Tensor:
-        """One optimizer step; the mean loss of its micro-batches."""
-        self.meter.enter(Phase.FORWARD)
+    def _step(self) -> Tensor:
         batches = make_batches(self._scenario, self._vocabulary, self._device, self.meter)
         items = count_items(batches, shifted=self._shifted) if self._trainer and self._counts_items else None
         total = torch.zeros((), device=self._device)
-        with attention_backend(self._scenario.attention):
-            for batch in batches:
-                total = total + self._micro_batch(batch, items, len(batches))
-        self.meter.enter(Phase.STEP)
+        for batch in batches:
+            total = total + self._micro_batch(batch, items, len(batches))
+        self.begin_step()
         self._update()
-        if self._first:
-            # The first forward of a bitsandbytes layer casts its bias to the input's dtype for good, and moves the row
-            # constants of 8-bit weights (bitsandbytes 0.50 nn/modules.py): other storages hold them from now on.
-            name_base(self._causal, self.meter)
-            self._first = False
         if self._stack.outputs is not Outputs.HELD_NEXT:
             self._held = None
         if self._evaluation is not None and self.evaluates:
-            with attention_backend(self._scenario.attention):
-                self.evaluation_losses = self._evaluation.run(self.model, self.meter)
+            self.evaluation_losses = self._evaluation.run(self.model, self.meter)
         return total
 
     def _make_evaluation(self) -> EvaluationLoop | None:
         settings = self._scenario.evaluation
         if settings is None:
             return None
-        keep_packing(self.model)
         ignored = getattr(self._causal.config, "keys_to_ignore_at_inference", ["past_key_values"])
 
         def batch() -> Batch:
@@ -110,17 +81,15 @@ class TrainingStep:
         return held is not None
 
     def _micro_batch(self, batch: Batch, items: Tensor | None, micro_batches: int) -> Tensor:
-        self.meter.enter(Phase.FORWARD)
-        self._before_head = True
+        self.begin_micro_batch()
         if self._stack.outputs is Outputs.HELD:
             self._held = None
         loss = self._loss(batch, items)
         if items is None:
             loss = loss / micro_batches
-        self._before_head = False
-        self.meter.enter(Phase.BACKWARD)
+        self.begin_backward()
         torch.autograd.backward(self._scaling.scale(loss))
-        name_gradients(self.model, self.meter)
+        self.end_backward()
         return loss.detach()
 
     def _loss(self, batch: Batch, items: Tensor | None) -> Tensor:
@@ -141,11 +110,6 @@ class TrainingStep:
                 return self.model(**batch, **extra)
         return self.model(**batch, **extra)
 
-    def _enter_loss(self, head: nn.Module, inputs: Any) -> None:
-        if self._before_head:  # a chunked loss calls the head again, in backward too
-            self._before_head = False
-            self.meter.enter(Phase.LOSS)
-
     def _update(self) -> None:
         """Clip, step, drop the gradients."""
         if self._stack.clip or self._trainer:
@@ -154,16 +118,11 @@ class TrainingStep:
             limit = MAX_GRAD_NORM if self._stack.clip else float("inf")
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=self._foreach)
         self._scaling.step(self.optimizer)
-        name_optimizer(self.optimizer, self.meter)
+        self.end_step()
         if self._trainer:
             self.model.zero_grad()
         else:
             self.optimizer.zero_grad(set_to_none=True)
-
-
-def causal_model(model: Any) -> Any:
-    """transformers' causal language model, out of peft's wrapper when there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def accepts_loss_kwargs(causal: Any) -> bool:

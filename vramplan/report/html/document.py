@@ -5,10 +5,15 @@ from vramplan.report.html.markup import Html, el
 
 #: Nothing may be fetched and no script may run, whatever a record holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+#: Of drawings that are there twice, the one for this window.
+ONE_OF_BOTH = """
+svg { width: 100%; height: auto } .narrow { display: none }
+@media (max-width: 640px) { .wide { display: none } .narrow { display: block } }
+"""
 
 
-def document(title: str, style: str, *children: Html) -> str:
-    """A whole page: the head, the body's `children`, and the footer."""
+def page(title: str, style: str, *children: Html) -> str:
+    """A whole page: the head, and the body's `children`."""
     head = el(
         "head",
         Html('<meta charset="utf-8">'),
@@ -18,5 +23,15 @@ def document(title: str, style: str, *children: Html) -> str:
         el("title", title),
         Html(f"<style>{style}</style>"),
     )
+    return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n{el("body", *children)}\n</html>\n'
+
+
+def document(title: str, style: str, *children: Html) -> str:
+    """A page of tables, whose footer says how sizes are told."""
     footer = el("footer", f"vramplan {vramplan.__version__}. Sizes are powers of 1024; point at one for its bytes.")
-    return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n{el("body", *children, footer)}\n</html>\n'
+    return page(title, style, *children, footer)
+
+
+def both(wide: Html, narrow: Html) -> tuple[Html, Html]:
+    """A drawing for wide and for narrow windows, of which a page shows one."""
+    return el("div", wide, class_="wide"), el("div", narrow, class_="narrow")

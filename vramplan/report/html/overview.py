@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from vramplan.report.html.document import both
 from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.html.plots import distributions, scatter
@@ -55,18 +56,14 @@ def accuracy(report: Report) -> Html:
         f"is too low, the side on which a run ends out of memory. Band: {low:+.2%} to {high:+.2%}."
     )
     drawings = (scatter(report, width=width) for width in (WIDE, NARROW))
-    return el("figure", *_both(*drawings), el("figcaption", caption))
+    return el("figure", *both(*drawings), el("figcaption", caption))
 
 
 def groups(report: Report) -> Html:
     """The distributions of errors, and the same as a table."""
     drawings = (distributions(report.groups, width=width) for width in (WIDE, NARROW))
     caption = "Each dot is a record; the stroke is the median, signs included. The table has the same order."
-    return joined((el("figure", *_both(*drawings), el("figcaption", caption)), _groups_table(report)))
-
-
-def _both(wide: Html, narrow: Html) -> tuple[Html, Html]:
-    return el("div", wide, class_="wide"), el("div", narrow, class_="narrow")
+    return joined((el("figure", *both(*drawings), el("figcaption", caption)), _groups_table(report)))
 
 
 def _groups_table(report: Report) -> Html:

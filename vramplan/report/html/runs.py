@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from vramplan.allocator import replay
 from vramplan.errors import VramplanError
 from vramplan.predict.engine import forecast
+from vramplan.report.html.document import both
 from vramplan.report.html.markup import Html, el, joined
 from vramplan.report.report_case import Case, family
 from vramplan.report.report_facts import Report
@@ -35,10 +36,10 @@ def _picture(case: Case, *, first: bool) -> Html:
         return Html()
     played = replay(timeline.parts) if device == "cuda" else None
     drawings = []
-    for width, look in ((WIDE, "wide"), (NARROW, "narrow")):
+    for width in (WIDE, NARROW):
         picture = render_timeline(timeline, title=f"{scenario.name}, predicted", replay=played, width=width)
         unique = picture.replace(f"vp{width}-", f"vp{width}-{case.number}-")  # several pictures on one page
-        drawings.append(el("div", Html(unique), class_=look))
+        drawings.append(Html(unique))
     heading = el("summary", el("b", scenario.name), el("span", f" {family(case)}, {device}", class_="soft"))
-    body = el("div", *drawings, class_="body")
+    body = el("div", *both(*drawings), class_="body")
     return el("details", heading, body, **({"open": "open"} if first else {}))

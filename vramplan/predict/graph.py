@@ -1,0 +1,155 @@
+"""Tensors without values, and the graph of what made them: what autograd keeps of each.
+
+A `Tensor` refers to a `Storage`, which is on the timeline from its making until Python drops the last reference to it.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import NamedTuple
+
+from vramplan.predict.tape_parts import Script
+
+
+class Kind(NamedTuple):
+    """An element type."""
+
+    name: str
+    bytes: int
+
+
+FLOAT32, FLOAT16, BFLOAT16 = Kind("float32", 4), Kind("float16", 2), Kind("bfloat16", 2)
+INT64, INT32, INT8, UINT8, BOOL = Kind("int64", 8), Kind("int32", 4), Kind("int8", 1), Kind("uint8", 1), Kind("bool", 1)
+FLOATS = {kind.name: kind for kind in (FLOAT32, FLOAT16, BFLOAT16)}
+
+Shape = tuple[int, ...]
+
+
+class Storage:
+    """Memory that tensors share; given back when the last of them goes."""
+
+    __slots__ = ("block", "bytes", "script")
+
+    def __init__(self, script: Script, block: int, size: int) -> None:
+        self.script = script
+        self.block = block
+        self.bytes = size
+
+    def __del__(self) -> None:
+        self.script.free(self.block)
+
+
+class Tensor:
+    """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
+
+    __slots__ = ("heads_first", "kind", "node", "shape", "storage", "viewed")
+
+    def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
+        self.shape = shape
+        self.kind = kind
+        self.storage = storage
+        self.node = node
+        self.viewed = False
+        """Whether it is a view, whose base holds the storage as well."""
+        self.heads_first = False
+        """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether gradients end here: a trainable parameter, or an input cut off from the graph."""
+        return self.node is not None and type(self.node.kept) is Leaf
+
+
+class Leaf:
+    """Where gradients end: the tensor they belong to, and their sum (AccumulateGrad, which holds its variable)."""
+
+    __slots__ = ("grad", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.grad: Tensor | None = None
+
+
+Gradients = Sequence[Tensor | None]
+Backward = Callable[[list[Tensor], Tensor], Gradients]
+
+
+class Holder:
+    """Stands for a saved tensor that a checkpoint will recompute."""
+
+    __slots__ = ("frame", "index")
+
+    def __init__(self, frame: "Frame", index: int) -> None:
+        self.frame = frame
+        self.index = index
+
+
+Saved = Tensor | Holder
+
+
+class Node:
+    """One differentiable operation: where its gradients go, what it saved, what it keeps beyond its run."""
+
+    __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "pending", "saved", "scope")
+
+    def __init__(
+        self,
+        order: int,
+        kind: Kind,
+        edges: "Sequence[Node | None]",
+        saved: list[Saved],
+        backward: Backward,
+        scope: str = "",
+    ) -> None:
+        self.order = order
+        self.kind = kind
+        self.edges = edges
+        self.saved = saved
+        self.backward = backward
+        self.scope = scope
+        self.kept: object = None
+        """What a Python autograd function puts on its context past `save_for_backward`: lives as long as the node."""
+        self.pending = 0
+        self.gradient: Tensor | None = None
+
+
+class StopRecomputationError(Exception):
+    """Raised when a recomputation has saved everything that its forward saved."""
+
+
+class Frame:
+    """A non-reentrant checkpoint: forgets what its forward saves, and runs it again when backward first asks.
+
+    torch/utils/checkpoint.py: `_CheckpointFrame`; recomputation stops early, at the last tensor that forward saved.
+    """
+
+    __slots__ = ("autocast", "count", "random", "recomputed", "recomputing", "run")
+
+    def __init__(self, run: Callable[[], object], autocast: Kind | None, random: Tensor | None) -> None:
+        self.run = run
+        self.random = random
+        self.autocast = autocast
+        self.count = 0
+        self.recomputing = False
+        self.recomputed: list[Tensor | None] = []
+
+    def save(self, tensors: Sequence[Tensor]) -> list[Saved]:
+        """What a node inside keeps of its tensors: holders in forward, nothing when they are made again for those."""
+        if not self.recomputing:
+            first, self.count = self.count, self.count + len(tensors)
+            return [Holder(self, index) for index in range(first, self.count)]
+        for tensor in tensors:
+            self.recomputed.append(Tensor(tensor.shape, tensor.kind, tensor.storage))
+            if len(self.recomputed) == self.count:
+                raise StopRecomputationError
+        return []
+
+    def take(self, index: int) -> Tensor:
+        """A recomputed tensor, for the node that saved it."""
+        tensor, self.recomputed[index] = self.recomputed[index], None
+        assert tensor is not None
+        return tensor

@@ -1,0 +1,178 @@
+"""`method: merge` as timeline parts: the base with its adapters, one layer after the other merged, the result saved.
+
+peft 0.21.2 `merge_and_unload` (tuners/tuners_utils.py) visits modules in the model's order; an adapter goes when its
+layer has been merged. What is in flight meanwhile is one matrix, in several copies (`merge_matrix`).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from vramplan.architecture import Weight
+from vramplan.ledger import Component, Phase
+from vramplan.predict.adapters import adapter_tensors
+from vramplan.predict.base import is_vocabulary, loaded_element
+from vramplan.predict.expert_targets import fused_projections, resolve_targets
+from vramplan.predict.layers import runs
+from vramplan.predict.loading import Group, attach, begin_load, load_groups, load_weight
+from vramplan.predict.merge import merged_quant
+from vramplan.predict.merge_matrix import MatrixMerge
+from vramplan.predict.overheads import card, workspaces
+from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
+from vramplan.predict.writer import Writer
+from vramplan.record import Device
+from vramplan.scenario import Scenario
+from vramplan.timeline import Part
+
+#: bitsandbytes 0.50 utils.py pack_dict_to_tensor: about so many characters of JSON go with each saved 4-bit matrix.
+_STATE_JSON = 170
+#: peft 0.21 utils/constants.py EMBEDDING_LAYER_NAMES: where one is adapted, `save_pretrained` writes the whole
+#: embedding and head beside the adapters.
+_VOCABULARY = {"embed_tokens", "lm_head"}
+#: Blocks by the group that they repeat with.
+_Blocks = list[tuple[Group, list[int]]]
+
+
+def merge_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
+    """LOAD, MERGE and SAVE of a merge."""
+    return _Merge(scenario, device).parts()
+
+
+@dataclass
+class _Stage:
+    """Weights that exist `group.times` times, in the model's order, with their blocks."""
+
+    group: Group
+    base: dict[Weight, tuple[int, ...]]
+    adapters: dict[Weight, list[int]] = field(default_factory=dict)
+
+
+class _Merge:
+    """Writes the run."""
+
+    def __init__(self, scenario: Scenario, device: Device) -> None:
+        self._scenario = scenario
+        self._device = device
+        self._writer = Writer()
+        self._quant = merged_quant(scenario)
+        self._targets = resolve_targets(scenario.architecture, scenario.lora)
+        self._matrices = MatrixMerge(self._writer, scenario, device, self._targets)
+
+    def parts(self) -> tuple[Part, ...]:
+        """The whole run."""
+        writer, scenario = self._writer, self._scenario
+        stages = self._load()
+        writer.enter(Phase.MERGE)
+        if self._device == "cuda":
+            writer.hold(workspaces(card(scenario))[0])
+        for stage in stages:
+            with writer.repeat(stage.group.times):
+                for weight, pair in stage.adapters.items():
+                    stage.base[weight] = self._matrices.merged(weight, stage.base[weight])
+                    writer.free(*pair)
+        writer.enter(Phase.SAVE)
+        self._free(self._state_dict(stages) + self._unfused(stages))
+        return tuple(writer.parts)
+
+    # -- load
+
+    def _load(self) -> list[_Stage]:
+        writer, scenario, target = self._writer, self._scenario, card(self._scenario)
+        begin_load(writer, scenario, self._device, capacity=target.capacity if target else 0)
+        stages = []
+        for group in load_groups(scenario):
+            with writer.repeat(group.times):
+                base = {weight: load_weight(writer, weight, scenario, self._device) for weight in group.weights}
+            stages.append(_Stage(group, base))
+        for stage, run in zip(stages[1:-2], runs(scenario.architecture), strict=True):
+            stage.group = Group(run.weights, run.times)
+        if scenario.merge.dequantize:
+            self._dequantize(stages)
+        for stage in stages:
+            for weight, block in attach(writer, stage.group, scenario.lora, self._targets):
+                stage.adapters.setdefault(weight, []).append(block)
+        self._read_file(stages)
+        return stages
+
+    def _dequantize(self, stages: list[_Stage]) -> None:
+        """transformers 5.17 integrations/bitsandbytes.py `dequantize_and_replace`: each matrix is made twice.
+
+        A packed weight and its layer refer to each other (bitsandbytes `Params4bit.module`), and `named_modules`
+        remembers every module it has seen: all packed weights are there until Python's collector runs, afterwards.
+        """
+        writer = self._writer
+        packed: _Blocks = []
+        for stage in stages:
+            quantized = [weight for weight in stage.group.weights if is_quantized(weight, self._scenario.quant)]
+            packed.append((stage.group, [block for weight in quantized for block in stage.base[weight]]))
+            with writer.repeat(stage.group.times):
+                for weight in quantized:
+                    first = self._matrices.dequantized(weight)
+                    second = self._matrices.dequantized(weight, Component.WEIGHTS)
+                    writer.free(first)
+                    stage.base[weight] = (second,)
+        self._free(packed)
+
+    def _read_file(self, stages: list[_Stage]) -> None:
+        """The saved adapters arrive as a whole beside the ones that were made for them (peft `load_peft_weights`)."""
+        lora = self._scenario.lora
+
+        def read(stage: _Stage) -> Iterable[tuple[str, int]]:
+            tensors = (t for weight in stage.adapters for t in adapter_tensors(weight, lora, self._targets))
+            return ((f"{t.label} from the file", t.bytes) for t in tensors)
+
+        arrived = self._make(stages, read)
+        if _VOCABULARY & set(lora.targets):
+            tables = [w for stage in stages for w in stage.base if is_vocabulary(w, self._scenario.architecture)]
+            sizes = [(w.path, w.numel * self._scenario.dtype.bytes) for w in tables]
+            blocks = [self._writer.temporary(f"{path} from the file", size) for path, size in sizes]
+            arrived.append((Group((), 1), blocks))
+        # peft compares shapes with those of the model (utils/save_and_load.py `_find_mismatched_keys`)
+        self._free(self._state_dict(stages) + arrived)
+
+    # -- save
+
+    def _state_dict(self, stages: list[_Stage]) -> _Blocks:
+        """`state_dict` refers to the weights; of a 4-bit matrix it makes a few small tensors besides.
+
+        bitsandbytes 0.50 functional.py `QuantState.as_dict`: a copy of the code map of the constants, JSON on the CPU.
+        """
+        quant = self._quant
+        size = DYNAMIC_MAP_BYTES if quant.double else 0
+        size += _STATE_JSON if self._device == "cpu" else 0
+        if not quant.type.four_bit or not size:
+            return []
+
+        def constants(stage: _Stage) -> Iterable[tuple[str, int]]:
+            quantized = (weight for weight in stage.group.weights if is_quantized(weight, quant))
+            return ((f"{weight.module} saved constants", size) for weight in quantized)
+
+        return self._make(stages, constants)
+
+    def _unfused(self, stages: list[_Stage]) -> _Blocks:
+        """Experts' fused projections are copied apart, as the checkpoint has them: all layers', before any is written.
+
+        transformers 5.17 core_model_loading.py `revert_weight_conversion`: `Chunk` makes each part contiguous.
+        """
+        scenario = self._scenario
+
+        def projections(stage: _Stage) -> Iterable[tuple[str, int]]:
+            for weight in stage.group.weights:
+                count = fused_projections(scenario.architecture.family, weight)
+                if count > 1:
+                    part = loaded_element(weight, scenario) * weight.numel // count
+                    yield from [(f"{weight.path} as saved", part)] * count
+
+        return self._make(stages, projections)
+
+    def _make(self, stages: list[_Stage], wanted: Callable[[_Stage], Iterable[tuple[str, int]]]) -> _Blocks:
+        """Temporaries of every stage, by their labels and sizes."""
+        made: _Blocks = []
+        for stage in stages:
+            with self._writer.repeat(stage.group.times):
+                made.append((stage.group, [self._writer.temporary(label, size) for label, size in wanted(stage)]))
+        return made
+
+    def _free(self, held: _Blocks) -> None:
+        for group, blocks in held:
+            with self._writer.repeat(group.times):
+                self._writer.free(*blocks)

@@ -1,0 +1,84 @@
+"""Other dimensions, slices and pieces of a tensor, and pieces joined to one."""
+
+from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
+
+
+def reshape(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """A view with other dimensions (also transposes): shares the storage, saves nothing; so does its gradient.
+
+    Unless heads that lie apart in memory become one dimension: `view`'s backward is `grad.reshape`, which then copies.
+    """
+    out = t.view(x, shape)
+    if not t.needs_grad(x):
+        return out
+    before = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        if grad.heads_first and len(before) < len(shape) and shape[-2] > 1:
+            return (t.new(before, grad.kind, "gradient laid out anew"),)
+        return (t.view(grad, before),)
+
+    return t.record(out, (x,), [], backward)
+
+
+def narrow(t: Tape, x: Tensor, size: int) -> Tensor:
+    """A slice of the last dimension: a view; its gradient is a full tensor of zeros with the slice filled in."""
+    out = t.view(x, (*x.shape[:-1], size))
+    if not t.needs_grad(x):
+        return out
+    shape = x.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        zeros = t.new(shape, grad.kind, "slice gradient")
+        zeros.heads_first = len(shape) == 4
+        return (zeros,)
+
+    return t.record(out, (x,), [], backward)
+
+
+def cat(t: Tape, pieces: list[Tensor], label: str = "concatenation") -> Tensor:
+    """Concatenation along the last dimension: a copy; the gradients are views of the incoming one."""
+    out = t.new((*pieces[0].shape[:-1], sum(piece.shape[-1] for piece in pieces)), pieces[0].kind, label)
+    if not t.needs_grad(*pieces):
+        return out
+    shapes = [piece.shape for piece in pieces]
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return [t.view(grad, shape) for shape in shapes]
+
+    return t.record(out, pieces, [], backward)
+
+
+def split(t: Tape, x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """`x.split(sizes, -1)`: views; backward concatenates the gradients once all of them are there."""
+    return split_into(t, x, [(*x.shape[:-1], size) for size in sizes])
+
+
+def split_rows(t: Tape, x: Tensor, rows: int) -> list[Tensor]:
+    """`x.split(rows)`: the same along the first dimension."""
+    counts = [min(rows, x.shape[0] - start) for start in range(0, x.shape[0], rows)]
+    return split_into(t, x, [(count, *x.shape[1:]) for count in counts])
+
+
+def split_into(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
+    """Views that add up to the whole; backward concatenates their gradients once all of them are there."""
+    pieces = [t.view(x, piece) for piece in shapes]
+    if not t.needs_grad(x):
+        return pieces
+    shape = x.shape
+    slots: list[Tensor] = []
+
+    def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
+        whole = t.new(shape, slots[0].kind, "split gradient")
+        whole.heads_first = len(shape) == 4
+        slots.clear()
+        return (whole,)
+
+    def piece_backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        slots.append(grad)
+        return (None,)
+
+    whole = t.record(t.view(x, shape), (x,), [], gather)
+    for piece in pieces:
+        t.record(piece, (whole,), [], piece_backward)
+    return pieces
