@@ -12,9 +12,9 @@ from vramplan.scenario import DType
 #: Wider heads are added up outside registers.
 REGISTERS = 128
 #: Keys that a thread block of the efficient backward works on at once (`kBlockSizeJ`).
-KEY_BLOCK = 64
+_KEY_BLOCK = 64
 #: The efficient backward splits keys no further once so many thread blocks stage their gradients.
-MOST_STAGED = 200
+_MOST_STAGED = 200
 #: Compute capabilities of 164 KiB of shared memory and more per multiprocessor; the others from 8.0 on have 100.
 _ROOMY = ((8, 0), (8, 7), (9, 0), (10, 0))
 #: Those with a kernel of their own for heads of up to 96.
@@ -31,13 +31,14 @@ class Tile(NamedTuple):
     stages: bool = False
     """Whether the gradients of keys and values are added up in memory too."""
 
-    def across(self, head_dim: int) -> int:
-        """Bytes of all the tiles side by side that cover a head."""
-        return -(-head_dim // self.columns) * (_TILE_HEAD + self.rows * self.columns * 4)
-
-    def staged(self, head_dim: int, value_dim: int) -> int:
-        """fp32 numbers per staged key of its own and the value's gradient."""
-        return sum(-(-size // self.rows) * self.rows for size in (head_dim, value_dim)) if self.stages else 0
+    def workspace(self, blocks: int, rows: int, keys: int, head_dim: int, value_dim: int) -> int:
+        """Bytes of the workspace for each of `blocks` = batch x heads (kernel_backward.h `workspace_strideBH`)."""
+        tiles = -(-rows // self.rows) * -(-head_dim // self.columns)
+        own = tiles * (_TILE_HEAD + self.rows * self.columns * 4)
+        if not self.stages:
+            return own
+        columns = sum(-(-size // self.rows) * self.rows for size in (head_dim, value_dim))
+        return own + _key_splits(blocks, keys) * _KEY_BLOCK * columns * 4
 
 
 def efficient_tile(dtype: DType, head_dim: int, value_dim: int, capability: tuple[int, int]) -> Tile:
@@ -55,9 +56,9 @@ def efficient_tile(dtype: DType, head_dim: int, value_dim: int, capability: tupl
     return Tile(128, 64) if narrow else Tile(64, 64, stages=True)
 
 
-def key_splits(blocks: int, keys: int) -> int:
+def _key_splits(blocks: int, keys: int) -> int:
     """In how many parts staged keys are worked on, for `blocks` = batch x heads."""
-    return max(1, min(-(-keys // KEY_BLOCK), MOST_STAGED // blocks))
+    return max(1, min(-(-keys // _KEY_BLOCK), _MOST_STAGED // blocks))
 
 
 def flash_splits(blocks: int, rows: int, keys: int, head_dim: int, multiprocessors: int) -> int:

@@ -32,6 +32,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dropout, accumulating": (LLAMA, {"lora": {"rank": 8, "dropout": 0.1}, "grad_accum": 2}),
     "full, tied": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", "quant": BARE}),
     "norms behind": (OLMO2, {}),
+    "cuDNN": (LLAMA, {"gpu": "h200"}),
+    "cuDNN with a mask": (LLAMA, {"gpu": "h200", "padding": True}),
+    "efficient, wide heads": ({**LLAMA, "head_dim": 256}, {"padding": True, "gpu": "a100-80gb"}),
+    "efficient, smaller tiles": ({**LLAMA, "head_dim": 128}, {"padding": True, "gpu": "rtx4090", "batch": 3}),
+    "math": (LLAMA, {"attention": "sdpa:math"}),
+    "biases": ({**LLAMA, "model_type": "qwen2"}, {"stack": "script"}),
     "one projection for all": (PHI3, {}),
     "rotated in part": (NEOX, {}),
 }

@@ -13,7 +13,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.engine import BASIS, forecast, ledger
 from vramplan.predict.moments import Moments
 from vramplan.predict.resident import granularity
-from vramplan.predict.template import Padded, Template
+from vramplan.predict.template import Template, stretched
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Enter, Free, Part, Repeat, Timeline
@@ -86,7 +86,7 @@ def test_any_timelines_marks_are_found_among_the_moments(timeline: Timeline, uni
 def test_padded_dimensions_and_rounds_in_which_a_phase_begins() -> None:
     template = Template(1013, 251)
     template.block("kept", "int8", (1013, 251), Component.ACTIVATIONS)
-    template.block("tiles", "bool", (1013, Padded.of(251, 128, 1)), None)
+    template.block("tiles", "bool", (1013, stretched(251, 128, 1)), None)
     template.block("small", "int8", (7,), Component.GRADIENTS)
     template.write([Phase.FORWARD, (5, False, [0, 2, 1, ~1]), (5, True, [1, ~1, Phase.BACKWARD, ~0])])
     for batch, seq, unit in ((1, 1, 1), (2, 127, 512), (3, 128, 1), (50, 4096, 512)):

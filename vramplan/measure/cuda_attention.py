@@ -222,7 +222,7 @@ def _cudnn_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     batch, heads, rows, _ = query.shape
     seed, offset = (torch.empty((), dtype=torch.int64) for _ in range(2))
     out = _laid_out_like(query, value.shape[-1])
-    sums = torch.empty((batch, heads, rows, 1), dtype=torch.float32)
+    sums = torch.empty((batch, heads, rows, 1), dtype=torch.float32) if args[4] else None
     return out, sums, None, None, rows, key.shape[2], seed, offset, None
 
 

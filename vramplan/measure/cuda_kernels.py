@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vramplan.attention_tiles import KEY_BLOCK, REGISTERS, Tile, efficient_tile, flash_splits, key_splits
+from vramplan.attention_tiles import REGISTERS, efficient_tile, flash_splits
 from vramplan.measure.tracker import Rule, Temporary
 from vramplan.scenario import DType
 
@@ -58,18 +58,12 @@ class _Kernels:
         batch, heads, rows, dim = query.shape
         delta = Temporary(batch * heads * rows * 4, "delta")
         tile = efficient_tile(_dtype(query), dim, value.shape[3], self._capability)
-        held = -(-rows // tile.rows) * tile.across(dim) + _staged(tile, query, key, value)
+        held = tile.workspace(batch * heads, rows, key.shape[2], dim, value.shape[3])
         workspace = Temporary(batch * heads * held, "fp32 gradient accumulators")
         if query.dtype is not torch.float32:
             return delta, workspace
         before = Temporary(grad.numel() * 4, "gradient times output", until="delta")
         return before, Temporary(delta.bytes, "delta, heads last", until="delta"), delta, workspace
-
-
-def _staged(tile: Tile, query: Tensor, key: Tensor, value: Tensor) -> int:
-    """Bytes for each head of keys' and values' gradients (kernel_backward.h `workspace_elements_gk`, `_gv`)."""
-    splits = key_splits(query.shape[0] * query.shape[1], key.shape[2])
-    return splits * KEY_BLOCK * tile.staged(query.shape[3], value.shape[3]) * 4
 
 
 def _dtype(tensor: Tensor) -> DType:

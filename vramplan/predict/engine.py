@@ -17,7 +17,7 @@ from vramplan.predict.merge import merge_warnings, merged_quant, save_note
 from vramplan.predict.merge_run import merge_parts
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
+from vramplan.predict.step import attention_choices, biased_products, step_marks, step_parts, step_warnings
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
@@ -99,7 +99,7 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     """What is there before the step, of a scenario that the closed form knows."""
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
-    return resident(scenario, device)
+    return resident(scenario, device, biased_products(scenario, device))
 
 
 def predict_analytic(

@@ -7,7 +7,7 @@ from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel
 from vramplan.predict.modules import Cache
 from vramplan.predict.tape import INT64, Tape, Tensor
-from vramplan.predict.template import Padded, Template
+from vramplan.predict.template import Template, stretched
 from vramplan.scenario import Scenario
 
 
@@ -23,12 +23,14 @@ def generation(scenario: Scenario, t: Tape) -> Template:
         del prompt
         t.enter(Phase.DECODE)
         if scenario.new_tokens > 1:
-            cache.length = Padded.of(scenario.seq, extra=scenario.new_tokens - 1)
-            cache.before = Padded.of(scenario.seq, extra=scenario.new_tokens - 2)
+            cache.length = stretched(scenario.seq, extra=scenario.new_tokens - 1)
+            cache.before = stretched(scenario.seq, extra=scenario.new_tokens - 2)
             token = _next(t, model, cache, 1)
         del token
         cache.layers.clear()
-    return t.script.template(scenario.batch, scenario.seq)
+    template = t.script.template(scenario.batch, scenario.seq)
+    template.biased = frozenset(t.biased)
+    return template
 
 
 def _next(t: Tape, model: CausalModel, cache: Cache, tokens: int) -> Tensor:

@@ -7,7 +7,7 @@ from vramplan.predict.checkpoints import run_checkpointed
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
-from vramplan.predict.template import Padded
+from vramplan.predict.template import stretched
 from vramplan.scenario import Checkpointing
 
 Head = Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ def _chunk_loss(t: Tape, head: Head, tokens: Tensor) -> Tensor:
 
 def shifted_labels(t: Tape, batch: int, seq: int) -> tuple[Tensor, Tensor]:
     """Labels with a column more, and the copy of all but the first, so that each token is asked for the next."""
-    padded = t.new((batch, Padded.of(seq, extra=1)), INT64, "labels padded")
+    padded = t.new((batch, stretched(seq, extra=1)), INT64, "labels padded")
     return padded, t.new((batch, seq), INT64, "labels shifted")
 
 

@@ -5,8 +5,8 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
-from vramplan.attention import MASK_ALIGNMENT
 from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
+from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import (
     batched,
     dense,
@@ -17,8 +17,7 @@ from vramplan.predict.operations_heads import (
     transposed,
 )
 from vramplan.predict.projections import lowered
-from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
-from vramplan.predict.template import Padded
+from vramplan.predict.tape import BOOL, FLOAT32, Tape, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,92 +75,6 @@ def kernel(
     out = _math(t, query, key, value, mask, spec)
     t.autocast = autocast
     return out
-
-
-def fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
-    """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
-    batch, heads, seq, dim = query.shape
-    grad_needed = t.needs_grad(query, key, value)
-    bias = None if mask is None else _bias(t, (batch, seq), query.kind, backend)
-    saved = t.save((query, key, value, bias)) if grad_needed else []
-    out = t.new((*query.shape[:-1], value.shape[-1]), query.kind, "attention output")
-    rows = Padded.of(seq, 32) if backend == "efficient" else seq  # cutlass pads to its alignment of 32
-    sums = t.new((batch, heads, rows), FLOAT32, "log-sum-exp")
-    seeds = [t.new((), INT64, "philox seed"), t.new((), INT64, "philox offset")] if t.cuda else []
-    if not grad_needed:
-        return out
-    saved += t.save((out, sums, *seeds))
-    shapes = (query.shape, key.shape, value.shape)
-    grouped, value_dim = heads != key.shape[1], value.shape[-1]
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        kind = grad.kind
-        grads = [
-            t.new(shape, kind, f"{name} gradient")
-            for shape, name in zip(shapes, ("query", "key", "value"), strict=True)
-        ]
-        temporaries = _backward_temporaries(t, backend, (batch, heads, seq, dim), value_dim, kind, grouped=grouped)
-        del temporaries
-        return grads
-
-    return t.record(out, (query, key, value), saved, backward)
-
-
-def _bias(t: Tape, shape: tuple[int, int], kind: Kind, backend: str) -> Tensor:
-    """A boolean mask as what is added to scores (attention.cpp `convert_boolean_attn_mask`), for one head.
-
-    The efficient kernel wants rows of a multiple of 8 (`preprocess_mask`): others are copied into longer ones.
-    """
-    batch, seq = shape
-    bias = t.new((batch, 1, seq, seq), kind, "mask as bias")
-    if t.cuda and backend == "efficient" and seq % MASK_ALIGNMENT:
-        bias = t.new((batch, 1, seq, Padded.of(seq, MASK_ALIGNMENT)), kind, "mask as bias, aligned")
-    return bias
-
-
-def _backward_temporaries(
-    t: Tape, backend: str, shape: tuple[int, int, int, int], value_dim: int, kind: Kind, *, grouped: bool
-) -> list[Tensor]:
-    """What the backward kernels need besides the gradients; the CPU's need nothing."""
-    if not t.cuda:
-        return []
-    if backend == "efficient":
-        return _efficient_temporaries(t, shape, value_dim, kind)
-    return _flash_temporaries(t, backend, shape, kind, grouped=grouped)
-
-
-def _flash_temporaries(
-    t: Tape, backend: str, shape: tuple[int, int, int, int], kind: Kind, *, grouped: bool
-) -> list[Tensor]:
-    """flash_api.cpp `mha_bwd`, `mha_varlen_bwd`; cuDNN's are taken to be the same."""
-    batch, heads, seq, dim = shape
-    # `mha_varlen_bwd`: room for 128 more rows per sample
-    padded = Padded.of(seq, extra=128) if backend == "varlen" else Padded.of(seq, 128)
-    wide = _rounded(dim, 32 if dim <= 128 else 64)
-    made = [
-        t.new((batch, heads, padded), FLOAT32, "softmax row sums"),
-        t.new((batch, padded, heads, wide), FLOAT32, "query gradient accumulator"),
-    ]
-    if grouped:
-        made += [t.new(shape, kind, f"{name} gradient per query head") for name in ("key", "value")]
-    return made
-
-
-def _efficient_temporaries(t: Tape, shape: tuple[int, int, int, int], value_dim: int, kind: Kind) -> list[Tensor]:
-    """attention_backward.cu `_efficient_attention_backward`."""
-    batch, heads, seq, dim = shape
-    if kind is FLOAT32:  # `(grad_out * out).sum(-1)` outside the kernel, which adds into the gradients themselves
-        product = t.new((batch, heads, seq, value_dim), FLOAT32, "gradient times output")
-        return [product, t.new((batch, heads, seq), FLOAT32, "delta")]
-    rows = t.new((batch, heads, seq), FLOAT32, "delta")
-    # kernel_backward.h: the query's gradient is added up in fp32; beyond 64 the key's and the value's leave registers
-    wide = _rounded(dim, 64)
-    wide += _rounded(dim, 64) + _rounded(value_dim, 64) if dim > 64 else 0
-    return [rows, t.new((batch, heads, Padded.of(seq, 64), wide), FLOAT32, "gradient accumulators")]
-
-
-def _rounded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads) -> Tensor:

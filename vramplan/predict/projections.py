@@ -115,6 +115,8 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     nb = t.needs_grad(bias)
     saved = t.save((x if nw else None, weight if nx else None)) if nx or nw else []
     out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
+    if bias is not None:
+        t.biased.add(t.in_backward)
     if not (nx or nw or nb):
         return out
     shape, weight_shape, weight_kind, biased = x.shape, weight.shape, weight.kind, bias is not None
@@ -172,6 +174,8 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> T
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
     out = t.new(shape, x.kind, "output")
+    if layer.bias is not None:
+        t.biased.add(t.in_backward)
     del matrix, constants
     return out
 

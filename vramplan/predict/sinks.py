@@ -7,7 +7,7 @@ from vramplan.predict.operations import add, cast, cat, dropout, mul, narrow, sc
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_heads import batched, heads_last, repeat_kv, transposed
 from vramplan.predict.tape import INT64, Gradients, Tape, Tensor
-from vramplan.predict.template import Padded
+from vramplan.predict.template import Derived, Padding, stretched
 
 
 def rotate_halves(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -58,9 +58,9 @@ def _with_sinks(t: Tape, weights: Tensor, sinks: Tensor) -> Tensor:
 def _one_more(shape: tuple[int, ...]) -> int:
     """A column more than there are keys, which are as many as the queries, or what the cache remembers."""
     queries, keys = shape[-2:]
-    if isinstance(keys, Padded):
-        return Padded.of(keys - keys.extra, extra=keys.extra + 1)
-    return Padded.of(keys, extra=1) if keys == queries else keys + 1
+    if isinstance(keys, Derived) and isinstance(keys.rule, Padding):
+        return stretched(keys - keys.rule.extra, extra=keys.rule.extra + 1)
+    return stretched(keys, extra=1) if keys == queries else keys + 1
 
 
 def _row_maximum(t: Tape, x: Tensor) -> Tensor:

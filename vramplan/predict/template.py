@@ -9,6 +9,7 @@ from math import prod
 from typing import NamedTuple
 
 from vramplan.attention import Choice
+from vramplan.attention_tiles import Tile
 from vramplan.ledger import Component, Phase
 from vramplan.predict.moments import Moments
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
@@ -18,37 +19,63 @@ _BYTES = {
 }  # fmt: skip
 
 
-class Padded(int):
-    """A dimension that is the sequence plus `extra`, rounded up to a multiple of `multiple`."""
+class Padding(NamedTuple):
+    """The sequence plus `extra`, rounded up to a multiple."""
 
     multiple: int
     extra: int
 
+    def at(self, batch: int, seq: int) -> int:
+        """The dimension for one batch and sequence."""
+        return -(-(seq + self.extra) // self.multiple) * self.multiple
+
+
+class Accumulators(NamedTuple):
+    """Bytes for each head in the workspace of the efficient kernel's backward."""
+
+    tile: Tile
+    heads: int
+    head_dim: int
+    value_dim: int
+
+    def at(self, batch: int, seq: int) -> int:
+        """The dimension for one batch and sequence."""
+        return self.tile.workspace(batch * self.heads, seq, seq, self.head_dim, self.value_dim)
+
+
+Rule = Padding | Accumulators
+
+
+class Derived(int):
+    """A dimension that is no product of batch and sequence: `rule` says how it follows from them."""
+
+    rule: Rule
+
     @classmethod
-    def of(cls, seq: int, multiple: int = 1, extra: int = 0) -> "Padded":
-        """The padded sequence, for a kernel that works in tiles."""
-        made = cls(_padded(seq, multiple, extra))
-        made.multiple, made.extra = multiple, extra
+    def by(cls, rule: Rule, batch: int, seq: int) -> "Derived":
+        """The dimension for the batch and the sequence of the run."""
+        made = cls(rule.at(batch, seq))
+        made.rule = rule
         return made
 
 
-def _padded(seq: int, multiple: int, extra: int) -> int:
-    return -(-(seq + extra) // multiple) * multiple
+def stretched(seq: int, multiple: int = 1, extra: int = 0) -> Derived:
+    """The sequence plus `extra`, rounded up to a multiple, for a kernel that works in tiles."""
+    return Derived.by(Padding(multiple, extra), 1, seq)
 
 
 class Dimension(NamedTuple):
-    """`factor * batch**b * seq**s`, or, where `multiple` is not 0, the padded sequence."""
+    """`factor * batch**b * seq**s`, or what `rule` says."""
 
     factor: int
     b: int
     s: int
-    multiple: int = 0
-    extra: int = 0
+    rule: Rule | None = None
 
     def at(self, batch: int, seq: int) -> int:
         """The dimension for one batch and sequence."""
-        if self.multiple:
-            return _padded(seq, self.multiple, self.extra)
+        if self.rule is not None:
+            return self.rule.at(batch, seq)
         size = self.factor
         if self.b:
             size *= batch**self.b
@@ -56,25 +83,27 @@ class Dimension(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Bytes of a tensor: `factor * batch**b * seq**s`, times those of its dimensions that are padded sequences."""
+    """Bytes of a tensor: `factor * batch**b * seq**s`, times its dimensions that follow a rule."""
 
     factor: int
     b: int
     s: int
-    padded: tuple[Dimension, ...]
+    rules: tuple[Rule, ...]
 
     @classmethod
     def of(cls, element: int, shape: tuple[Dimension, ...]) -> "Size":
         """The size of a tensor of that shape, `element` bytes each."""
-        plain = [d for d in shape if not d.multiple]
+        plain = [d for d in shape if d.rule is None]
         factor = element * prod(d.factor for d in plain)
-        return cls(factor, sum(d.b for d in plain), sum(d.s for d in plain), tuple(d for d in shape if d.multiple))
+        return cls(
+            factor, sum(d.b for d in plain), sum(d.s for d in plain), tuple(d.rule for d in shape if d.rule is not None)
+        )
 
     def at(self, batch: int, seq: int) -> int:
         """The bytes for one batch and sequence."""
         size: int = self.factor * batch**self.b * seq**self.s
-        for dimension in self.padded:
-            size *= dimension.at(batch, seq)
+        for rule in self.rules:
+            size *= rule.at(batch, seq)
         return size
 
 
@@ -92,6 +121,8 @@ class Template:
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
         """What the run did not know exactly."""
+        self.biased: frozenset[bool] = frozenset()
+        """Threads that computed products with a bias; True is autograd's."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
@@ -104,8 +135,8 @@ class Template:
         self._items = items
 
     def _dimension(self, size: int) -> Dimension:
-        if type(size) is Padded:
-            return Dimension(0, 0, 0, size.multiple, size.extra)
+        if type(size) is Derived:
+            return Dimension(0, 0, 0, size.rule)
         found = self._dimensions.get(size)
         if found is None:
             b, rest = _power(size, self._batch)

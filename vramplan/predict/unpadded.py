@@ -5,7 +5,8 @@ not known: memory is that of a batch where next to none is, the most that it can
 """
 
 from vramplan.predict.operations import clone, reshape
-from vramplan.predict.operations_attention import Heads, fused
+from vramplan.predict.operations_attention import Heads
+from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import heads_last
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import INT32, INT64, Gradients, Tape, Tensor

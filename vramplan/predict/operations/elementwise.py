@@ -163,10 +163,8 @@ def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 
 
 def dropout(t: Tape, x: Tensor) -> Tensor:
     """Active dropout: CUDA's fused kernel keeps a 1-byte mask, the CPU a noise tensor of the input's type."""
-    out = t.new(x.shape, x.kind, "dropout output") if t.cuda else None
     mask = t.new(x.shape, BOOL if t.cuda else x.kind, "dropout mask")
-    if out is None:
-        out = t.new(x.shape, x.kind, "dropout output")
+    out = t.new(x.shape, x.kind, "dropout output")
     if not t.needs_grad(x):
         return out
     saved = t.save((mask,))
