@@ -70,26 +70,9 @@ def fake_opener(gpu: Gpu | None) -> Opener:
             _get_raw_stream=lambda index: 0,
             CUBLAS_Context=_NoHandles,
         )
-    for name in ("int8_vectorwise_quant", "int8_double_quant"):
-        if name in found:
-            found[name] = _without_outliers(found[name])
     if gpu is not None:
         modules[-1].__dict__["_gpu_dispatch_props"] = lambda index: (gpu.multiprocessors, *gpu.capability)
     return _opener(found)
-
-
-def _without_outliers(kernel: Kernel) -> Kernel:
-    """The kernel for an input without outliers: how many there are depends on values, and they are few (LLM.int8())."""
-
-    def run(tensor: Tensor, threshold: float = 0.0) -> Any:
-        if not threshold:
-            return kernel(tensor, 0.0)
-        outliers = tensor.abs() >= threshold
-        *quantized, _ = kernel(tensor, 0.0)
-        del outliers
-        return (*quantized, torch.empty(0, dtype=torch.int64))
-
-    return run
 
 
 def _int8_vectorwise_dequant(codes: Tensor, constants: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, 
     return {
         aten._softmax_backward_data.default: _softmax_backward,
         aten.index_put.default: _index_put,
+        aten.sum.default: _counted,
+        aten.cumsum.default: _counted,
         aten._scaled_dot_product_flash_attention.default: kernels.flash,
         aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
         aten._flash_attention_backward.default: _samples_backward,
@@ -75,6 +77,11 @@ def _softmax_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple
     grad, output = args[0], args[1]
     kind = torch.promote_types(grad.dtype, output.dtype)
     return (Temporary(grad.numel() * kind.itemsize, "softmax gradient times output"),)
+
+
+def _counted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
+    """ReduceOpsUtils.h `make_reduction`: truths are made numbers before they are added up."""
+    return (Temporary(args[0].numel() * 8, "truths as numbers"),) if args[0].dtype is torch.bool else ()
 
 
 def _index_put(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:

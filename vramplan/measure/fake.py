@@ -96,6 +96,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         self._openers |= {
             "bitsandbytes": fake_opener(gpu),
             aten._local_scalar_dense.default: self._read_back,
+            aten.is_nonzero.default: self._read_back,
             aten._safe_softmax.default: open_safe_softmax,
             aten._grouped_mm.default: _grouped_mm,
         }
