@@ -14,7 +14,6 @@ from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
-from vramplan.predict.merge_run import merge_parts
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, biased_products, step_marks, step_parts, step_warnings
@@ -88,6 +87,8 @@ def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
 def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
     """The timeline, and the bytes in managed memory."""
     if scenario.method is Method.MERGE:
+        from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
+
         check_targets(scenario.architecture, scenario.lora)
         return Timeline(merge_parts(scenario, device)), 0
     before = _resident(scenario, device)
