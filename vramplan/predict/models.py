@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from vramplan.architecture.live_words import NotObservable
+from vramplan.architecture.observed.observer import NotObservable
 from vramplan.predict.causal_model import CausalModel
 from vramplan.predict.families import assumptions, known
-from vramplan.predict.observed_model import ObservedModel, UnrolledModel
+from vramplan.predict.observed.model import ObservedModel, UnrolledModel
 from vramplan.predict.tape_parts import UnevenRounds
 from vramplan.predict.template import Template
 from vramplan.scenario import Scenario
