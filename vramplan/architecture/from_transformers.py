@@ -1,8 +1,7 @@
 """The inventory of an architecture outside the table, read off the model that transformers builds on the meta device.
 
-The only file here that imports torch and transformers, and only when it is called. Weights, shapes and what is
-quantised are exact; facts about a layer come from the configuration where it names them, and `facts['assumed']` lists
-the others.
+torch and transformers are imported only when it is called. Weights, shapes and what is quantised are exact; facts about
+a layer come from the configuration where it names them, and `facts['assumed']` lists the others.
 """
 
 import json

@@ -2,19 +2,25 @@
 
 from collections.abc import Callable
 
-from vramplan.architecture.live_words import NotObservable
 from vramplan.predict.causal_model import CausalModel
 from vramplan.predict.families import assumptions, known
-from vramplan.predict.observed_model import ObservedModel, UnrolledModel
 from vramplan.predict.tape_parts import UnevenRounds
 from vramplan.predict.template import Template
 from vramplan.scenario import Scenario
 
+Build = Callable[[type[CausalModel]], Template]
 
-def with_model(scenario: Scenario, build: Callable[[type[CausalModel]], Template]) -> Template:
+
+def with_model(scenario: Scenario, build: Build) -> Template:
     """What `build` makes of the model that knows most about the scenario; what it leaves open is among its doubts."""
-    if known(scenario.architecture):
-        return build(CausalModel)
+    return build(CausalModel) if known(scenario.architecture) else _outside_the_table(scenario, build)
+
+
+def _outside_the_table(scenario: Scenario, build: Build) -> Template:
+    # a cold start with a family of the table is not kept waiting for these
+    from vramplan.architecture.observed.observer import NotObservable
+    from vramplan.predict.observed.model import ObservedModel, UnrolledModel
+
     try:
         try:
             return build(ObservedModel)

@@ -11,8 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vramplan.architecture import Architecture
-from vramplan.architecture.live_words import NotObservable
-from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.architecture.observed.observer import NotObservable
 from vramplan.errors import UsageError
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
@@ -20,16 +19,16 @@ from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.loss import causal_loss
 from vramplan.predict.modules import Modules
-from vramplan.predict.observed import TapeObserver
-from vramplan.predict.operations_attention import Heads
+from vramplan.predict.observed.attention import choose_kernel
+from vramplan.predict.observed.observer import TapeObserver
 from vramplan.predict.projections import linear
-from vramplan.predict.tape import INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Group
-from vramplan.scenario import Checkpointing, DType, Scenario
+from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
 
 if TYPE_CHECKING:
-    from vramplan.architecture.live_model import LiveModel
+    from vramplan.architecture.observed.model import LiveModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class ObservedModel(CausalModel):
             places += [_Place(group, own, i == 0, i == last) for i, own in enumerate(modules)]
             places += [_Place(group, None, False, False)] * (len(modules) * (run.times - 1))
         self.places = places
-        self.observer = TapeObserver(self.t, partial(_kernel, self.scenario, self.t))
+        self.observer = TapeObserver(self.t, partial(choose_kernel, self.scenario, self.t))
         self._open: Group | None = None
         """Whose first round is over, which the next layer's call closes: until then the caller holds its input."""
         self._beside: Tensor | None = None
@@ -67,7 +66,7 @@ class ObservedModel(CausalModel):
         return architecture
 
     def _live(self) -> "LiveModel":
-        from vramplan.architecture.live_model import LiveModel
+        from vramplan.architecture.observed.model import LiveModel
 
         s = self.scenario
         live = LiveModel(s.model.config, s.attention, s.architecture.layer_prefix, self, training=self.t.training)
@@ -197,18 +196,3 @@ class UnrolledModel(ObservedModel):
     def _rounds(architecture: Architecture, seq: int) -> list[Rounds]:
         """Every layer once."""
         return [Rounds((kind,), 1) for kind in architecture.layers]
-
-
-def _kernel(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice | None:
-    """The kernel behind `sdpa`; None: flash_attention_2."""
-    name = scenario.attention
-    if name == "flash_attention_2":
-        return None
-    if spec.broadcasts:
-        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
-    if not t.cuda and name == "sdpa":
-        flash = spec.head_dim == spec.value_dim and not spec.dropout
-        return Choice(Kernel.FLASH if flash else Kernel.MATH)
-    computed = DType((t.autocast or kind).name)
-    call = AttentionInput(computed, spec.head_dim, spec.value_dim, spec.grouped, masked, t.capability)
-    return resolve(call, name.partition(":")[2])

@@ -1,4 +1,4 @@
-"""What `live_functions` tells: the protocol between a decoder's own code and whoever keeps account of its memory."""
+"""What a decoder's own code is told as: the protocol between it and whoever keeps account of its memory."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -75,7 +75,7 @@ class Observer(Protocol):
     def rearranged(self, x: Handle, shape: Shape) -> Handle:
         """A copy whose gradient is a tensor of its own: repeated, padded, flipped, cut to a triangle."""
 
-    def binary(self, word: str, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
+    def binary(self, word: str, a: Handle, b: Handle, shape: Shape) -> Handle:
         """`add`, `sub`, `mul`, `div` of two tensors."""
 
     def complex_product(self, a: Handle, b: Handle, shape: Shape) -> Handle:

@@ -1,0 +1,135 @@
+"""What is kept for backward of each function of torch that a model's own code calls, held against torch's autograd."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from vramplan.attention import Choice
+from vramplan.predict.observed.observer import TapeObserver
+from vramplan.predict.operations_attention import Heads
+from vramplan.predict.tape import BOOL, FLOAT32, INT64, Kind, Tape, Tensor
+
+pytest.importorskip("torch")
+
+import torch
+from torch.nn import functional
+
+from vramplan.architecture.observed.handles import Handles
+from vramplan.architecture.observed.mode import Observed
+
+A, B, ROW = (torch.rand(shape) for shape in ((4, 8), (4, 8), (8,)))
+BATCHED, MATRICES = torch.rand(2, 4, 8), torch.rand(2, 8, 3)
+MASK, NUMBERS = torch.ones(4, 8, dtype=torch.bool), torch.zeros(3, dtype=torch.int64)
+KINDS = {torch.float32: FLOAT32, torch.int64: INT64, torch.bool: BOOL}
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    # views and copies
+    "slice": (lambda a: a[:, :3], (A,)),
+    "split": (lambda a: a.split(4, -1)[0], (A,)),
+    "repeat": (lambda a: a.repeat(2, 1), (A,)),
+    "pad": (lambda a: functional.pad(a, (1, 1)), (A,)),
+    "tril": (lambda a: a.tril(), (A,)),
+    "cat": (lambda a, b: torch.cat([a, b]), (A, B)),
+    # arithmetic
+    "difference": (lambda a, b: a - b, (A, B)),
+    "product with a row": (lambda a, b: a * b, (A, ROW)),
+    "quotient by a row": (lambda a, b: a / b, (A, ROW)),
+    "one less": (lambda a: 1 - a, (A,)),
+    "one by": (lambda a: 1 / a, (A,)),
+    "product in place": (lambda a, b: (a * 1).mul_(b), (A, B)),
+    # products
+    "matmul": (lambda a, b: a @ b, (BATCHED, MATRICES)),
+    "bmm": (torch.bmm, (BATCHED, MATRICES)),
+    "addmm": (torch.addmm, (torch.rand(3), A, torch.rand(8, 3))),
+    "baddbmm": (torch.baddbmm, (torch.rand(2, 4, 3), BATCHED, MATRICES)),
+    "conv1d": (functional.conv1d, (torch.rand(2, 3, 8), torch.rand(5, 3, 2))),
+    # each element
+    "power": (lambda a: a**3, (A,)),
+    "silu": (functional.silu, (A,)),
+    "gelu": (functional.gelu, (A,)),
+    "relu": (functional.relu, (A,)),
+    "sigmoid": (torch.sigmoid, (A,)),
+    "tanh": (torch.tanh, (A,)),
+    "mish": (functional.mish, (A,)),
+    "leaky_relu": (functional.leaky_relu, (A,)),
+    "hardtanh": (functional.hardtanh, (A,)),
+    "hardswish": (functional.hardswish, (A,)),
+    "softplus": (functional.softplus, (A,)),
+    "exp": (torch.exp, (A,)),
+    "expm1": (torch.expm1, (A,)),
+    "log": (torch.log, (A,)),
+    "log1p": (torch.log1p, (A,)),
+    "sqrt": (torch.sqrt, (A,)),
+    "rsqrt": (torch.rsqrt, (A,)),
+    "square": (torch.square, (A,)),
+    "sin": (torch.sin, (A,)),
+    "erf": (torch.erf, (A,)),
+    # over dimensions
+    "softmax": (lambda a: a.softmax(-1), (A,)),
+    "log_softmax": (lambda a: a.log_softmax(-1), (A,)),
+    "sum": (lambda a: a.sum(-1), (A,)),
+    "mean": (lambda a: a.mean(-1), (A,)),
+    "norm": (lambda a: a.norm(dim=-1), (A,)),
+    "logsumexp": (lambda a: a.logsumexp(-1), (A,)),
+    "cumsum": (lambda a: a.cumsum(-1), (A,)),
+    "cross_entropy": (functional.cross_entropy, (torch.rand(3, 8), NUMBERS)),
+    # choices
+    "clamp": (lambda a: a.clamp(0, 0.5), (A,)),
+    "maximum": (torch.maximum, (A, B)),
+    "topk": (lambda a: a.topk(2)[0], (A,)),
+    "rows": (lambda a, i: a[i], (A, NUMBERS)),
+    "where": (lambda a, b, mask: torch.where(mask, a, b), (A, B, MASK)),
+    "masked_fill": (lambda a, mask: a.masked_fill(mask, 0), (A, MASK)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_kept_is_what_torch_saves(name: str) -> None:
+    function, arguments = CASES[name]
+    assert observed(function, arguments) == saved(function, arguments)
+
+
+Kept = list[tuple[tuple[int, ...], str]]
+
+
+def saved(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kept:
+    """Shapes and element types of what torch's own autograd keeps."""
+    kept: Kept = []
+
+    def pack(x: Any) -> Any:
+        kept.append((tuple(x.shape), str(x.dtype).removeprefix("torch.")))
+        return x
+
+    given = [x.clone().requires_grad_(x.is_floating_point()) for x in arguments]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        assert function(*given).requires_grad
+    return sorted(kept)
+
+
+def observed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kept:
+    """The same of the tape on which the function's calls are written."""
+    t = Tape("cpu")
+    handles = Handles(TapeObserver(t, unused_kernel))
+    given = [Tensor(tuple(x.shape), KINDS[x.dtype], None) for x in arguments]
+    for x in given:
+        if x.kind is FLOAT32:
+            t.require_grad(x)
+    with Observed(handles), torch.device("meta"):
+        out = handles.of(function(*map(handles.made, given)))
+    return sorted(kept_by(out))
+
+
+def kept_by(out: Tensor) -> Kept:
+    """What the nodes that lead to a tensor hold."""
+    kept: Kept = []
+    nodes = [out.node]
+    for node in nodes:
+        assert node is not None
+        kept += [(x.shape, x.kind.name) for x in node.saved if isinstance(x, Tensor)]
+        nodes += [edge for edge in node.edges if edge is not None]
+    return kept
+
+
+def unused_kernel(kind: Kind, spec: Heads, masked: bool) -> Choice | None:
+    raise AssertionError("no case here asks for attention")

@@ -1,0 +1,69 @@
+"""Sums, differences, products and quotients, of two tensors or with a number, also in place."""
+
+from typing import Any
+
+import torch
+
+from vramplan.architecture.observed.calls import Call, Functions, tensors_in
+from vramplan.architecture.observed.handles import Handles, named_kind, spec
+from vramplan.architecture.observed.observer import Handle
+
+FUNCTIONS = Functions()
+
+#: What torch's functions compute, by name.
+_OPERATIONS = {
+    "add": "add", "sub": "sub", "subtract": "sub", "rsub": "sub", "__rsub__": "sub", "mul": "mul", "multiply": "mul",
+    "div": "div", "true_divide": "div", "divide": "div", "__rdiv__": "div",
+}  # fmt: skip
+#: Those whose first argument stands on the right.
+_REVERSED = ("rsub", "__rsub__", "__rdiv__")
+
+
+@FUNCTIONS.add(*_OPERATIONS)
+def _arithmetic(handles: Handles, call: Call) -> Any:
+    out, observer = call.run(), handles.observer
+    tensors = tensors_in([*call.args[:2], call.kwargs.get("other")])
+    shape, kind = spec(out)
+    if len(tensors) == 1:
+        return handles.give(out, _with_number(handles, call.name, handles.of(tensors[0]), kind))
+    a, b = (handles.of(x) for x in tensors)
+    if not all(map(named_kind, tensors)):
+        return handles.give(out, observer.complex_product(a, b, shape))
+    if 0 in (tensors[0].dim(), tensors[1].dim()):
+        number, tensor = (b, a) if tensors[1].dim() == 0 else (a, b)
+        if not observer.tracked(number):
+            return handles.give(out, _with_number(handles, call.name, tensor, kind))
+    return handles.give(out, observer.binary(_OPERATIONS[call.name], a, b, shape))
+
+
+def _with_number(handles: Handles, name: str, x: Handle, kind: str) -> Handle:
+    operation, turned = _OPERATIONS[name], name in _REVERSED
+    if operation in ("add", "sub") and not turned:
+        return handles.observer.shift(x, kind)
+    if operation == "div" and turned:
+        return handles.observer.pointwise(x, "reciprocal", "result", 2)
+    return handles.observer.scale(x, kind)
+
+
+@FUNCTIONS.add("neg", "negative")
+def _negative(handles: Handles, call: Call) -> Any:
+    out = call.run()
+    return handles.give(out, handles.observer.scale(handles.of(call.first), spec(out)[1]))
+
+
+@FUNCTIONS.add("add_", "sub_", "mul_", "div_")
+def _in_place(handles: Handles, call: Call) -> Any:
+    call.run()
+    x, other = call.first, call.named("input", "other").get("other")
+    b = handles.of(other) if isinstance(other, torch.Tensor) else None
+    return handles.put(x, handles.observer.in_place(handles.of(x), b, call.name in ("add_", "sub_")))
+
+
+@FUNCTIONS.add(
+    "masked_fill_", "clamp_", "clip_", "copy_", "fill_", "zero_", "__setitem__", "index_copy_", "index_fill_"
+)
+def _overwritten(handles: Handles, call: Call) -> Any:
+    call.run()
+    x = call.first
+    handles.put(x, handles.observer.overwritten(handles.of(x), [handles.of(y) for y in tensors_in(call.args[1:])]))
+    return None if call.name == "__setitem__" else x

@@ -1,0 +1,70 @@
+"""What goes over whole dimensions: softmax, norms, sums, the loss."""
+
+from typing import Any
+
+import torch
+
+from vramplan.architecture.observed.calls import Call, Functions
+from vramplan.architecture.observed.handles import Handles, spec
+from vramplan.architecture.observed.values import mark_count
+
+FUNCTIONS = Functions()
+
+
+@FUNCTIONS.add("softmax")
+def _softmax(handles: Handles, call: Call) -> Any:
+    x = call.first if call.kwargs.get("dtype") is not None else handles.raised(call.first)
+    out = call.run_on(x)
+    return handles.give(out, handles.observer.softmax(handles.of(x), spec(out)[1]))
+
+
+@FUNCTIONS.add("log_softmax")
+def _log_softmax(handles: Handles, call: Call) -> Any:
+    x = handles.raised(call.first)
+    return handles.give(call.run_on(x), handles.observer.pointwise(handles.of(x), "log-softmax", "result", 0))
+
+
+@FUNCTIONS.add("layer_norm")
+def _layer_norm(handles: Handles, call: Call) -> Any:
+    given = call.named("input", "normalized_shape", "weight", "bias", "eps")
+    x, weight, bias = given["input"], handles.optional(given.get("weight")), handles.optional(given.get("bias"))
+    return handles.give(_laid_out(x), handles.observer.layer_norm(handles.of(x), weight, bias))
+
+
+@FUNCTIONS.add("rms_norm")
+def _rms_norm(handles: Handles, call: Call) -> Any:
+    given = call.named("input", "normalized_shape", "weight", "eps")
+    x, weight = given["input"], handles.optional(given.get("weight"))
+    return handles.give(_laid_out(x), handles.observer.fused_rms_norm(handles.of(x), weight))
+
+
+def _laid_out(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@FUNCTIONS.add("mean", "sum", "norm", "amax", "amin", "logsumexp", "prod", "var", "std")
+def _reduced(handles: Handles, call: Call) -> Any:
+    x = call.first
+    if call.name in ("sum", "norm", "prod") and call.kwargs.get("dtype") is None:
+        x = handles.raised(x)
+    out = call.run_on(x)
+    if x.dtype is torch.bool and not out.dim():
+        mark_count(out)
+    return handles.give(out, handles.observer.reduced(handles.of(x), *spec(out), call.name))
+
+
+@FUNCTIONS.add("cumsum", "cumprod")
+def _cumulated(handles: Handles, call: Call) -> Any:
+    x = call.first if call.kwargs.get("dtype") is not None else handles.raised(call.first)
+    out = call.run_on(x)
+    if not out.is_floating_point():
+        return handles.constant(out)
+    return handles.give(out, handles.observer.pointwise(handles.of(x), call.name, "nothing", 2))
+
+
+@FUNCTIONS.add("cross_entropy")
+def _cross_entropy(handles: Handles, call: Call) -> Any:
+    out = torch.empty((), dtype=torch.float32, device="meta")
+    given = call.named("input", "target")
+    logits, labels = handles.raised(given["input"]), given["target"]
+    return handles.give(out, handles.observer.cross_entropy(handles.of(logits), handles.of(labels)))

@@ -1,0 +1,74 @@
+"""Matrix products of whatever shape, the experts' grouped ones, convolutions."""
+
+from collections.abc import Sequence
+
+from vramplan.predict.observed.gradients import new_gradients, own_gradient, wanted
+from vramplan.predict.operations import add_in_place, clone
+from vramplan.predict.projections import lowered
+from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
+
+
+def matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape) -> Tensor:
+    """A product of matrices, autocast's copies and those of operands that cannot be batched as they lie first."""
+    a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
+    a, b = (_laid_out(t, x, copied) for x, copied in ((a, copied_a), (b, copied_b)))
+    na, nb = t.needs_grad(a), t.needs_grad(b)
+    saved = t.save((a if nb else None, b if na else None)) if na or nb else []
+    out = t.new(shape, a.kind, "product")
+    if not (na or nb):
+        return out
+    shapes = wanted(a, b)
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        made = new_gradients(t, shapes, grad.kind, "product's gradient")
+        return [None if each is None else t.view(each, each.shape) for each in made]
+
+    return t.record(out, (a, b), saved, backward)
+
+
+def _laid_out(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """An operand of a batched product, copied and repeated as far as it has to be; not at all without a shape."""
+    if not shape:
+        return x
+    if shape == x.shape:
+        return clone(t, x, "operand of a batched product")
+    repeated = t.new(shape, x.kind, "operand of a batched product")
+    return own_gradient(t, x, repeated, "gradient summed over what was repeated")
+
+
+def added_in_product(t: Tape, product: Tensor, bias: Tensor) -> Tensor:
+    """`baddbmm`: the sum is the product's own memory."""
+    return add_in_place(t, product, bias) if t.needs_grad(bias) else product
+
+
+def grouped(t: Tape, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape: Shape) -> Tensor:
+    """`grouped_mm`: autocast does not see it; saves x when the experts are trained."""
+    nx, nw = t.needs_grad(x), t.needs_grad(weight)
+    saved = t.save((x if nw else None, weight if nx else None, *offsets)) if nx or nw else []
+    out = t.new(shape, x.kind, "experts' product")
+    if not (nx or nw):
+        return out
+    before, whole = x.shape, weight.shape
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_x = t.new(before, grad.kind, "experts' input gradient") if nx else None
+        return to_x, t.new(whole, grad.kind, "experts' gradient") if nw else None
+
+    return t.record(out, (x, weight), saved, backward)
+
+
+def convolved(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
+    """`F.conv1d` saves input and weight; the workspace that cuDNN chooses is not known."""
+    x, weight = lowered(t, x, "input cast"), lowered(t, weight, "weight cast")
+    t.doubts.add("a convolution's workspace")
+    grad_needed = t.needs_grad(x, weight, bias)
+    saved = t.save((x, weight)) if grad_needed else []
+    out = t.new(shape, x.kind, "convolution")
+    if not grad_needed:
+        return out
+    shapes = wanted(x, weight, bias)
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return new_gradients(t, shapes, grad.kind, "convolution gradient")
+
+    return t.record(out, (x, weight, bias), saved, backward)
