@@ -17,7 +17,7 @@ FLOORS = [
     {"scenario"},
     {"scenario_schema", "scenario_check", "model_source", "yaml_file", "scenario_file"},
     {"timeline", "allocator", "record"},
-    {"attention"},
+    {"attention", "attention_tiles"},
     {"predict", "training"},
     {"measure"},
     {

@@ -41,7 +41,7 @@ class _Kernels:
 
     def flash(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
         """transformers/cuda/flash_attn/flash_api.cpp `set_params_splitkv`: parts of the output, to be combined."""
-        query, key, _, dropout, *_ = args
+        query, key, _, dropout = (*args, 0.0)[:4]
         batch, heads, rows, dim = query.shape
         splits = 1 if dropout else flash_splits(batch * heads, rows, key.shape[2], dim, self._multiprocessors)
         if splits == 1:

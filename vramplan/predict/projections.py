@@ -41,7 +41,10 @@ class Projection:
     weight: Tensor | None
     quantised: Quantised | None
     bias: Tensor | None
+    """None for a quantised layer, whose bias is no tensor of the graph."""
     adapter: Adapter | None
+    biased: bool = False
+    """Whether it has a bias."""
 
     def __call__(self, t: Tape, x: Tensor) -> Tensor:
         """The layer's output; locals live as in peft's `Linear4bit.forward` and `Linear.forward`."""
@@ -174,7 +177,7 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> T
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
     out = t.new(shape, x.kind, "output")
-    if layer.bias is not None:
+    if layer.biased:
         t.biased.add(t.in_backward)
     del matrix, constants
     return out
