@@ -26,6 +26,8 @@ class Counters(NamedTuple):
     allocations: int
     """Requests since the process began."""
     frees: int
+    requested: int = 0
+    """What tensors that live asked for."""
 
 
 class Allocator(Protocol):
@@ -64,6 +66,7 @@ def counters_of(stats: Mapping[str, int]) -> Counters:
         reserved_peak=get("reserved_bytes.all.peak"),
         allocations=get("allocation.all.allocated"),
         frees=get("allocation.all.freed"),
+        requested=get("requested_bytes.all.current"),
     )
 
 

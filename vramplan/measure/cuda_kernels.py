@@ -20,6 +20,7 @@ def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, 
     """What kernels of such a card take and give back before they return, by operation."""
     kernels = _Kernels(capability, multiprocessors)
     return {
+        aten._safe_softmax.default: _safe_softmax,
         aten._softmax_backward_data.default: _softmax_backward,
         aten.index_put.default: _index_put,
         aten.sum.default: _counted,
@@ -70,6 +71,13 @@ class _Kernels:
 
 def _dtype(tensor: Tensor) -> DType:
     return DType(str(tensor.dtype).removeprefix("torch."))
+
+
+def _safe_softmax(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
+    """transformers/attention.cpp `_safe_softmax`: which scores are -inf, and which rows have no other."""
+    scores, dim = args[:2]
+    rows = scores.numel() // scores.shape[dim]
+    return Temporary(scores.numel(), "scores without a position"), Temporary(rows, "rows without a position")
 
 
 def _softmax_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:

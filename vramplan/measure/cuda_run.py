@@ -149,9 +149,9 @@ class CudaRun:
             workload.run()
         again.close()
         self._found.named = self._tracker.timeline().ledger(_MEASURED)
-        before = self._machine.allocator.counters().allocated
+        before = self._machine.allocator.counters().requested
         self._machine.drop_workspaces()
-        self._found.workspaces = before - self._machine.allocator.counters().allocated
+        self._found.workspaces = before - self._machine.allocator.counters().requested
         self._found.facts["workspaces"] = self._found.workspaces
         self._found.facts["attributed_pass"] = {
             f"{phase.value}_more": peak.allocated - self._meter.peaks[phase].allocated

@@ -22,7 +22,8 @@ static struct { char *address; size_t size; enum kind kind; } blocks[MOST_BLOCKS
 static int block_count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static __thread cudaError_t last_error;
-static size_t total, context, used;
+static size_t total, context, used; /* the context exists from the first allocation on */
+static int started;
 static int major, minor, processors;
 static const char *name;
 
@@ -40,7 +41,7 @@ __attribute__((constructor)) static void read_card(void) {
 }
 
 /* What NVML's stand-in asks. */
-size_t nocard_used(void) { return used + context; }
+size_t nocard_used(void) { return started ? used + context : 0; }
 
 static cudaError_t failed(cudaError_t error) { return last_error = error; }
 
@@ -49,6 +50,7 @@ static size_t whole(size_t size) { return (size + GRANULE - 1) / GRANULE * GRANU
 static cudaError_t take(void **out, size_t size, enum kind kind) {
   cudaError_t result = cudaErrorMemoryAllocation;
   pthread_mutex_lock(&lock);
+  started |= kind == DEVICE;
   size_t taken = kind == DEVICE ? whole(size) : 0;
   if (used + context + taken <= total) {
     void *address = mmap(0, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

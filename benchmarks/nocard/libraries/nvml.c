@@ -40,3 +40,9 @@ int nvmlDeviceGetMemoryInfo_v2(void *device, bytes *out) { /* nvmlMemory_v2_t: v
   return out[1] = total(), out[2] = 0, out[4] = used(), out[3] = out[1] - out[4], 0;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, void *out) { return *count = 0, 0; }
+
+/* Only looked up by torch, which says in an out-of-memory message what other processes hold. */
+int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *count, void *out) { return *count = 0, 0; }
+int nvmlDeviceGetNvLinkRemoteDeviceType(void) { return 3; }
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void) { return 3; }
+int nvmlDeviceGetGpuFabricInfoV(void) { return 3; }
