@@ -9,6 +9,7 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "libraries"
 #: Written by hand, by the library's name up to its version.
 _BY_HAND = {
+    "libcuda": "cuda.c",
     "libcudart": "cudart.c",
     "libcublas": "cublas.c",
     "libcublasLt": "cublas.c",

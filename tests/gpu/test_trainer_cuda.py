@@ -13,7 +13,7 @@ from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.run import set_up
 from vramplan.training.trainer_step import TrainerStep
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:inner dimension")]  # bitsandbytes, of small models
 
 #: Bytes asked for by single numbers that one of the two loops holds: see tests/training/test_trainer.py.
 NUMBERS = 64
