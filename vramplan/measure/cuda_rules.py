@@ -6,7 +6,7 @@ Two kinds: operations that exist in another form on CUDA (`cuda_choices`), and m
 0.50.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
@@ -21,50 +21,31 @@ from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
 from vramplan.measure.tracker import Tracker
-from vramplan.predict.overheads import CUBLASLT_WORKSPACE, workspaces
+from vramplan.predict.overheads import workspaces
 
 aten = torch.ops.aten
 
 
 class CublasWorkspaces:
-    """What each thread's first matrix product takes, and keeps (aten/src/ATen/cuda/CublasHandlePool.cpp).
+    """What each thread's first matrix product takes, and keeps; where the card's own were measured, as large as those.
 
-    cuBLAS: `getChosenWorkspaceSize`; where the card's own were measured, as large as those. cuBLASLt, which computes
-    products with a bias (native/cuda/Blas.cpp): `getCUDABlasLtWorkspaceSize`. Autograd runs CUDA's backward in a thread
-    of its own, forwards that are run again included.
+    aten/src/ATen/cuda/CublasHandlePool.cpp (2.13) `getChosenWorkspaceSize`: cuBLASLt, which computes products with a
+    bias, shares it (in 2.11 it had 1 MiB of its own). Autograd runs CUDA's backward in a thread of its own.
     """
+
+    PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default)
 
     def __init__(self, gpu: Gpu) -> None:
         main, backward = workspaces(gpu)
         self._sizes = {False: main.bytes, True: backward.bytes}
-        self._taken: set[tuple[str, bool]] = set()
+        self._taken: set[bool] = set()
 
-    def told(self) -> dict[Any, Callable[[Tracker, tuple[Any, ...]], None]]:
-        """What is told of a product once it has its output, which exists before the library is called."""
-        return {
-            **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.baddbmm.default), self._product),
-            aten.addmm.default: lambda tracker, args: self._biased(tracker, args, args[0]),
-            aten.linear.default: lambda tracker, args: self._biased(tracker, args, args[2] if len(args) > 2 else None),
-        }
-
-    def _biased(self, tracker: Tracker, args: tuple[Any, ...], bias: Tensor | None) -> None:
-        if bias is not None and bias.dim() == 1:
-            self._take(tracker, "cuBLASLt", CUBLASLT_WORKSPACE)
-        else:
-            self._product(tracker, args)
-
-    def _product(self, tracker: Tracker, args: tuple[Any, ...]) -> None:
-        self._take(tracker, "cuBLAS", self._sizes[_in_backward()])
-
-    def _take(self, tracker: Tracker, library: str, size: int) -> None:
-        backward = _in_backward()
-        if (library, backward) not in self._taken:
-            self._taken.add((library, backward))
-            tracker.claim(size, f"{library} workspace of the {'backward' if backward else 'main'} thread")
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+    def after(self, tracker: Tracker) -> None:
+        """Called once a matrix product has its output, which exists before the library is called."""
+        backward = torch._C._current_graph_task_id() != -1
+        if backward not in self._taken:
+            self._taken.add(backward)
+            tracker.claim(self._sizes[backward], f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
 
 
 @contextmanager

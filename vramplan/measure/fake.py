@@ -105,7 +105,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
             self._openers |= attention_openers(self) | SAMPLES_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
-            self._after = CublasWorkspaces(gpu).told()
+            self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, CublasWorkspaces(gpu).after)
         self._named = 0
         self._last_layer: int | None = None
         self._padding = padding

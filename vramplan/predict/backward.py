@@ -21,7 +21,6 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor | None) -> None:
     ready: list[tuple[int, Node]] = [(-start.order, start)]
     recording, t.recording = t.recording, False
     autocast, t.autocast = t.autocast, None
-    outer, t.in_backward = t.in_backward, True
     while ready:
         node = heappop(ready)[1]
         outputs = _run(t, node)
@@ -35,7 +34,7 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor | None) -> None:
             edge.pending -= 1
             if edge.pending == 0:
                 heappush(ready, (-edge.order, edge))
-    t.recording, t.autocast, t.in_backward = recording, autocast, outer
+    t.recording, t.autocast = recording, autocast
 
 
 def _count_uses(start: Node) -> None:

@@ -16,7 +16,7 @@ from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import attention_choices, biased_products, step_marks, step_parts, step_warnings
+from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
@@ -100,7 +100,7 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     """What is there before the step, of a scenario that the closed form knows."""
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
-    return resident(scenario, device, biased_products(scenario, device))
+    return resident(scenario, device)
 
 
 def predict_analytic(
@@ -129,12 +129,18 @@ def conclude(
         parameters=parameters(scenario),
         bits_per_parameter=bits_per_parameter(scenario),
         ledger=Ledger(entries, found.ledger.steady),
-        reserved=found.reserved,
+        reserved=found.reserved if scenario.method is Method.MERGE else _repeated(found.reserved),
         attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
         libraries=LIBRARIES,
         warnings=run.warnings,
         verdict=found.verdict,
     )
+
+
+def _repeated(reserved: Mapping[Phase, int]) -> Mapping[Phase, int]:
+    """The phases are those of a step from the second on: the first has reserved what the step needs already."""
+    most = max(reserved.values(), default=0)
+    return {phase: size if phase is Phase.LOAD else most for phase, size in reserved.items()}
 
 
 def parameters(scenario: Scenario) -> Parameters:

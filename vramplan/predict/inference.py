@@ -28,9 +28,7 @@ def generation(scenario: Scenario, t: Tape) -> Template:
             token = _next(t, model, cache, 1)
         del token
         cache.layers.clear()
-    template = t.script.template(scenario.batch, scenario.seq)
-    template.biased = frozenset(t.biased)
-    return template
+    return t.script.template(scenario.batch, scenario.seq)
 
 
 def _next(t: Tape, model: CausalModel, cache: Cache, tokens: int) -> Tensor:

@@ -85,7 +85,6 @@ def _projection(
         quantised,
         None if bias is None or quantised else t.parameter(bias.shape, kind_of(bias, scenario), trained=full),
         _adapter(t, scenario, weight) if targets and _has_adapter(weight, targets) else None,
-        biased=bias is not None,
     )
 
 

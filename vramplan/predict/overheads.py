@@ -13,9 +13,6 @@ CUBLAS_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
 #: The same function on compute capabilities 9.0 and 10.0: 8 x 4096 KiB.
 CUBLAS_WORKSPACE_LARGE = 8 * 4096 * 1024
 _LARGE = ((9, 0), (10, 0))
-#: The same file, `CUBLASLT_WORKSPACE_SIZE`: 1024 KiB by default.
-CUBLASLT_WORKSPACE = 1024 * 1024
-_THREAD = {False: "main", True: "backward"}
 
 
 def card(scenario: Scenario) -> Gpu | None:
@@ -32,14 +29,6 @@ def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:
     return (
         Piece(Component.WORKSPACE, "cuBLAS workspace of the main thread", main),
         Piece(Component.WORKSPACE, "cuBLAS workspace of the backward thread", backward),
-    )
-
-
-def biased_workspaces(threads: Iterable[bool]) -> tuple[Piece, ...]:
-    """cuBLASLt's workspaces, which products with a bias take: of the main thread (False) and of autograd's (True)."""
-    return tuple(
-        Piece(Component.WORKSPACE, f"cuBLASLt workspace of the {_THREAD[thread]} thread", CUBLASLT_WORKSPACE)
-        for thread in sorted(threads)
     )
 
 

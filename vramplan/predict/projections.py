@@ -41,10 +41,7 @@ class Projection:
     weight: Tensor | None
     quantised: Quantised | None
     bias: Tensor | None
-    """None for a quantised layer, whose bias is no tensor of the graph."""
     adapter: Adapter | None
-    biased: bool = False
-    """Whether it has a bias."""
 
     def __call__(self, t: Tape, x: Tensor) -> Tensor:
         """The layer's output; locals live as in peft's `Linear4bit.forward` and `Linear.forward`."""
@@ -118,8 +115,6 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     nb = t.needs_grad(bias)
     saved = t.save((x if nw else None, weight if nx else None)) if nx or nw else []
     out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
-    if bias is not None:
-        t.biased.add(t.in_backward)
     if not (nx or nw or nb):
         return out
     shape, weight_shape, weight_kind, biased = x.shape, weight.shape, weight.kind, bias is not None
@@ -177,8 +172,6 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> T
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
     out = t.new(shape, x.kind, "output")
-    if layer.biased:
-        t.biased.add(t.in_backward)
     del matrix, constants
     return out
 

@@ -9,7 +9,7 @@ from vramplan.predict.adapters import Trainable, trainables, trained_tensors
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.loading import Group, Held, write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
-from vramplan.predict.overheads import biased_workspaces, card, workspaces
+from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import ModelRef, Scenario
@@ -37,17 +37,14 @@ _KEPT: dict[Hashable, tuple[ModelRef, Resident]] = {}
 _MOST_KEPT = 64
 
 
-def resident(scenario: Scenario, device: Device, biased: frozenset[bool]) -> Resident:
-    """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states.
-
-    `biased`: the threads that compute products with a bias.
-    """
-    key = (_key(scenario, device), biased)
+def resident(scenario: Scenario, device: Device) -> Resident:
+    """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states."""
+    key = _key(scenario, device)
     if key in _KEPT:
         return _KEPT[key][1]
     while len(_KEPT) >= _MOST_KEPT:
         del _KEPT[next(iter(_KEPT))]
-    made = _resident(scenario, device, biased)
+    made = _resident(scenario, device)
     _KEPT[key] = (scenario.model, made)
     return made
 
@@ -60,13 +57,13 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
     return (id(s.model), device, s.stack.base, s.stack.upcast, *run)
 
 
-def _resident(scenario: Scenario, device: Device, biased: frozenset[bool]) -> Resident:
+def _resident(scenario: Scenario, device: Device) -> Resident:
     writer, target, trains = Writer(), card(scenario), scenario.method.trains
     groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
     writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
     write_first_step(writer, groups, scenario)
     if device == "cuda":
-        for workspace in (*workspaces(target)[: 2 if trains else 1], *biased_workspaces(biased)):
+        for workspace in workspaces(target)[: 2 if trains else 1]:
             writer.hold(workspace)
     managed = _write_states(writer, groups, scenario, device) if trains else 0
     parts = tuple(writer.parts)

@@ -50,11 +50,6 @@ def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
     return tuple(sorted(_template(scenario, device).choices, key=lambda choice: choice.reason))
 
 
-def biased_products(scenario: Scenario, device: Device) -> frozenset[bool]:
-    """In which threads products with a bias are computed: False is the main one, True autograd's."""
-    return _template(scenario, device).biased
-
-
 def step_warnings(scenario: Scenario) -> tuple[str, ...]:
     """What the closed form of this step does not know exactly; each sentence points to the trace."""
     if scenario.method is Method.MERGE:  # nothing is computed
@@ -92,7 +87,6 @@ class StepRun:
         template = t.script.template(scenario.batch, scenario.seq)
         template.choices = frozenset(t.choices)
         template.doubts = frozenset(t.doubts)
-        template.biased = frozenset(t.biased)
         return template
 
     def _run(self) -> None:

@@ -72,10 +72,6 @@ class Tape:
         """Attention kernels that were taken."""
         self.doubts: set[str] = set()
         """What is not known exactly."""
-        self.in_backward = False
-        """Whether autograd's own thread is running."""
-        self.biased: set[bool] = set()
-        """Threads that computed a product with a bias, which is cuBLASLt's; True is autograd's."""
         self.scope = ""
         self._order = 0
 

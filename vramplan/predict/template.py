@@ -121,8 +121,6 @@ class Template:
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
         """What the run did not know exactly."""
-        self.biased: frozenset[bool] = frozenset()
-        """Threads that computed products with a bias; True is autograd's."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
