@@ -35,6 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
     "int8": {"quant": {"type": "int8"}},
     "nf4-dequantised": {"quant": {"type": "nf4"}, "merge": {"dequantize": True}},
     "int8-dequantised": {"quant": {"type": "int8"}, "merge": {"dequantize": True}},
+    "int8-dequantised-fp32": {"quant": {"type": "int8"}, "dtype": "float32", "merge": {"dequantize": True}},
     "fp32": {"dtype": "float32", "compute_dtype": "float32"},
     "conv1d": {"model": GPT2},
     "conv1d-nf4": {"model": GPT2, "quant": {"type": "nf4"}},

@@ -49,6 +49,14 @@ def test_dequantising_holds_the_model_in_both_forms() -> None:
     assert found.bytes(Phase.MERGE, Component.WEIGHTS) == 2 * LINEAR
 
 
+def test_int8_dequantised_to_fp32_becomes_the_models_weights() -> None:
+    found = run(quant={"type": "int8"}, dtype="float32", lora={"dtype": "float32"}, merge={"dequantize": True})
+    assert found.bytes(Phase.MERGE, Component.WEIGHTS) == found.bytes(Phase.SAVE, Component.WEIGHTS) == 4 * LINEAR
+    # B @ A and its product with the scaling
+    assert found.bytes(Phase.MERGE, Component.WORKSPACE) == 2 * 4 * GATE
+    assert found.bytes(Phase.SAVE, Component.WORKSPACE) == 0
+
+
 def test_merging_in_4_bits_carries_the_sum_to_the_card_again() -> None:
     found = run("cuda", quant={"type": "nf4", "double": False})
     # dequantised in 16 bits, delta, sum, and the sum back from the host, in fp32; the new packed weight is a weight

@@ -123,9 +123,10 @@ class MatrixMerge:
         """bitsandbytes 0.50 _ops.py int8_vectorwise_dequant: `A * stats.view(-1, 1) * (1 / 127)` in fp32."""
         writer, numel, label = self._writer, weight.numel, f"{weight.module} dequantised"
         product = writer.temporary(f"{weight.module} times its row constants", 4 * numel)
-        numbers = writer.temporary(label, 4 * numel)
+        stays = held_as is Component.WORKSPACE or self._scenario.dtype is DType.FLOAT32
+        numbers = writer.alloc(held_as if stays else Component.WORKSPACE, label, 4 * numel)
         writer.free(product)
-        if held_as is Component.WORKSPACE or self._scenario.dtype is DType.FLOAT32:
+        if stays:
             return numbers
         cast = writer.alloc(held_as, label, numel * self._scenario.dtype.bytes)
         writer.free(numbers)
