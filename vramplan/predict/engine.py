@@ -12,14 +12,15 @@ from vramplan.attention import Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
+from vramplan.predict.first_step import first_step
 from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import attention_choices, step_marks, step_parts, step_warnings
+from vramplan.predict.step import attention_choices, first_products, step_marks, step_parts, step_warnings
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
-from vramplan.stacks import Upcast
+from vramplan.stacks import Outputs, Upcast
 from vramplan.timeline import Part, Timeline
 from vramplan.units import human
 
@@ -68,32 +69,36 @@ def _begun(parts: tuple[Part, ...]) -> Program:
 
 
 def forecast(scenario: Scenario, device: Device) -> Forecast:
-    """The run's allocations and frees: load, then one step from the second on."""
-    timeline, managed = _run(scenario, device)
-    loaded = () if scenario.method is Method.MERGE else _resident(scenario, device).parts
-    return Forecast(timeline, managed, _warnings(scenario, managed, device), loaded)
+    """The run's allocations and frees: load, the first step on a card, and one from the second on."""
+    if scenario.method is Method.MERGE:
+        from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
+
+        check_targets(scenario.architecture, scenario.lora)
+        return Forecast(Timeline(merge_parts(scenario, device)), 0, _warnings(scenario, 0, device))
+    before = _resident(scenario, device)
+    steps = (*step_parts(scenario, device), *evaluation_parts(scenario, device))
+    loaded = before.parts
+    if device == "cuda" and _shows_first(scenario):
+        loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
+        products = first_products(scenario, device)
+        steps = (*first_step(steps, products, workspaces, before.parts[before.stateless :]), *steps)
+    warnings = _warnings(scenario, before.managed, device)
+    return Forecast(Timeline((*loaded, *steps)), before.managed, warnings, loaded)
+
+
+def _shows_first(scenario: Scenario) -> bool:
+    """Whether the first step is written out too: not where a step begins with what the one before it holds."""
+    return scenario.stack.outputs is not Outputs.HELD_NEXT
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
     """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
     if scenario.method is Method.MERGE:
-        return _run(scenario, device)[0].ledger(BASIS, granularity=granularity(device))
+        return forecast(scenario, device).timeline.ledger(BASIS, granularity=granularity(device))
     before = _resident(scenario, device)
     marks = before.marks.then(step_marks(scenario, device, granularity(device)))
     evaluation = evaluation_marks(scenario, device, granularity(device))
     return (marks if evaluation is None else marks.then(evaluation)).ledger(BASIS)
-
-
-def _run(scenario: Scenario, device: Device) -> tuple[Timeline, int]:
-    """The timeline, and the bytes in managed memory."""
-    if scenario.method is Method.MERGE:
-        from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
-
-        check_targets(scenario.architecture, scenario.lora)
-        return Timeline(merge_parts(scenario, device)), 0
-    before = _resident(scenario, device)
-    parts = (*before.parts, *step_parts(scenario, device), *evaluation_parts(scenario, device))
-    return Timeline(parts), before.managed
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:
@@ -129,7 +134,9 @@ def conclude(
         parameters=parameters(scenario),
         bits_per_parameter=bits_per_parameter(scenario),
         ledger=Ledger(entries, found.ledger.steady),
-        reserved=found.reserved if scenario.method is Method.MERGE else _repeated(found.reserved),
+        reserved=found.reserved
+        if scenario.method is Method.MERGE or _shows_first(scenario)
+        else _later(found.reserved),
         attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
         libraries=LIBRARIES,
         warnings=run.warnings,
@@ -137,8 +144,8 @@ def conclude(
     )
 
 
-def _repeated(reserved: Mapping[Phase, int]) -> Mapping[Phase, int]:
-    """The phases are those of a step from the second on: the first has reserved what the step needs already."""
+def _later(reserved: Mapping[Phase, int]) -> Mapping[Phase, int]:
+    """What phases have reserved in a step from the second on, the first having reserved all that it needs."""
     most = max(reserved.values(), default=0)
     return {phase: size if phase is Phase.LOAD else most for phase, size in reserved.items()}
 

@@ -1,4 +1,4 @@
-"""Evaluation inside training as timeline parts: transformers 5.17 `Trainer.evaluation_loop`, its last step written out.
+"""Evaluation inside training as timeline parts: the last steps of transformers 5.17 `Trainer.evaluation_loop`.
 
 What is gathered on the device grows with every step: each batch of logits is concatenated with those before it, so
 that at the last step they exist twice.
@@ -21,6 +21,8 @@ from vramplan.timeline import Alloc, Free, Marks, Part, Repeat
 
 #: More steps than this are never taken for a multiple of the primes that a template is probed with.
 _FEW_STEPS = 200
+#: So many steps are written out at most: each leaves free segments that are too small for what the next one gathers.
+_WRITTEN = 8
 #: Block numbers of an evaluation begin here, above those of any step.
 _FIRST_BLOCK = 1 << 40
 
@@ -59,31 +61,32 @@ def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Tem
 
 
 def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]) -> Template:
-    """The last of `steps` steps whose logits are gathered; 0 steps gather nothing."""
+    """The steps until what was gathered goes to the host; with 0 steps nothing is gathered."""
     t = new_tape(scenario, device)
     t.training = False
     t.enter(Phase.EVALUATION)
     with t.no_grad():
         model = made(t, scenario)
         t.leaves.clear()
-        _last_step(t, model, scenario, steps)
+        _steps(t, model, scenario, steps)
     return t.script.template(scenario.batch, scenario.seq)
 
 
-def _last_step(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
-    gathers = steps > 0
-    earlier = _gathered(t, s, steps - 1, "gathered before") if steps > 1 else []
+def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
+    first = max(1, steps - _WRITTEN + 1)
+    gathered = _gathered(t, s, first - 1, "gathered before") if first > 1 else []
     # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered
-    variables = _gathered(t, s, 1, "of the step before") if steps > 2 else []
-    batch = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
-    outputs = _call(t, model, s)
-    del variables
-    whole = _gathered(t, s, steps, "gathered") if steps > 1 else [outputs.logits, batch[1]] if gathers else []
-    del earlier
-    if not t.cuda and whole and whole[0] is not None and whole[0].kind is BFLOAT16:
+    variables = _gathered(t, s, 1, "of the step before") if first > 2 else list(gathered)
+    for step in range(first, max(steps, 1) + 1):
+        batch = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
+        outputs = _call(t, model, s)
+        variables = [outputs.logits, batch[1]] if steps else []
+        gathered = _gathered(t, s, step, "gathered") if step > 1 else list(variables)
+        del batch, outputs
+    if not t.cuda and gathered and gathered[0] is not None and gathered[0].kind is BFLOAT16:
         # trainer_pt_utils.py nested_numpify: NumPy has no bfloat16
-        whole.append(_logits(t, s, steps, FLOAT32, "logits for NumPy"))
-    del whole, outputs, batch
+        gathered.append(_logits(t, s, steps, FLOAT32, "logits for NumPy"))
+    del variables, gathered
 
 
 def _gathered(t: Tape, s: Scenario, steps: int, what: str) -> list[Tensor | None]:

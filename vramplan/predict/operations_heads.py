@@ -55,6 +55,7 @@ def batched(t: Tape, a: Tensor, b: Tensor, label: str, *, a_permuted: bool = Fal
     na, nb = t.needs_grad(a), t.needs_grad(b)
     saved = t.save((left if nb else None, right if na else None)) if na or nb else []
     out = t.new((*a.shape[:-1], b.shape[-1]), a.kind, label)
+    t.product()
     if not (na or nb):
         return out
     sa, sb = a.shape, b.shape

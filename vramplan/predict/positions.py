@@ -35,6 +35,7 @@ def own_tables(architecture: Architecture) -> bool:
 
 def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:
     half = t.new((1, seq, dim // 2), FLOAT32, "angles")
+    t.product()
     whole = t.new((1, seq, dim), FLOAT32, "angles, both halves")
     cos, sin = (_scaled(t, seq, dim, what) for what in ("cos", "sin"))
     result = cast(t, cos, kind, "cos"), cast(t, sin, kind, "sin")
@@ -45,6 +46,7 @@ def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:
 def _half_tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:
     """`GptOssRotaryEmbedding.forward`: one cosine and one sine serve both halves of a head."""
     angles = t.new((1, seq, dim // 2), FLOAT32, "angles")
+    t.product()
     cos, sin = (_scaled(t, seq, dim // 2, what) for what in ("cos", "sin"))
     result = cast(t, cos, kind, "cos"), cast(t, sin, kind, "sin")
     del angles

@@ -115,6 +115,7 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     nb = t.needs_grad(bias)
     saved = t.save((x if nw else None, weight if nx else None)) if nx or nw else []
     out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
+    t.product()
     if not (nx or nw or nb):
         return out
     shape, weight_shape, weight_kind, biased = x.shape, weight.shape, weight.kind, bias is not None
@@ -123,6 +124,7 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
         # derivatives come in the order of their names: mm's `mat2` before `self`; addmm's `mat1`, `mat2`, `self`
         to_weight = t.new(weight_shape, weight_kind, label + ": weight gradient") if nw and not biased else None
         to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
+        t.product()
         if to_x is not None and len(shape) > 2:
             to_x = t.view(to_x, shape)
         if nw and biased:
@@ -150,6 +152,7 @@ def linear_4bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         matrix = _dequantised(t, layer, quantised, grad.kind)
         result = t.new(shape, grad.kind, "input gradient")
+        t.product()
         del matrix
         return (result,)
 
@@ -172,6 +175,7 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> T
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
     out = t.new(shape, x.kind, "output")
+    t.product()
     del matrix, constants
     return out
 

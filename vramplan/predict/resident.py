@@ -24,6 +24,9 @@ class Resident(NamedTuple):
     """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
     marks: Marks
     """The parts' high-water marks, each block rounded up to the device's granularity."""
+    loaded: int
+    """How many of the parts are loading; then come workspaces, and from `stateless` on the optimizer's states."""
+    stateless: int
 
 
 def granularity(device: Device) -> int:
@@ -62,12 +65,14 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
     writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
     write_first_step(writer, groups, scenario)
+    loaded = len(writer.parts)
     if device == "cuda":
         for workspace in workspaces(target)[: 2 if trains else 1]:
             writer.hold(workspace)
+    stateless = len(writer.parts)
     managed = _write_states(writer, groups, scenario, device) if trains else 0
     parts = tuple(writer.parts)
-    return Resident(parts, managed, Timeline(parts).marks(granularity(device)))
+    return Resident(parts, managed, Timeline(parts).marks(granularity(device)), loaded, stateless)
 
 
 def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:

@@ -43,6 +43,11 @@ def _template(scenario: Scenario, device: Device) -> Template:
     )
 
 
+def first_products(scenario: Scenario, device: Device) -> tuple[int, ...]:
+    """Before which of the step's parts a workspace is taken when there is none yet: the main thread's, autograd's."""
+    return _template(scenario, device).products
+
+
 def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
     """The kernels that `sdpa` takes, and why; empty for eager attention, flash_attention_2 and a merge."""
     if scenario.method is Method.MERGE:

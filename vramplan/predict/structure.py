@@ -61,7 +61,9 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """
     if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.facts.get("derived"):
         return None
-    if device == "cuda" and scenario.quant.type.four_bit and scenario.tokens <= NEVER_FUSED_ROWS:
+    # The fewest rows of a product: when decoding, a token per sample.
+    fewest = scenario.tokens if scenario.method.trains else scenario.batch
+    if device == "cuda" and scenario.quant.type.four_bit and fewest <= NEVER_FUSED_ROWS:
         return None
     batch = 1 if scenario.batch == 1 else _BATCH
     windows = {block.attention.window for block in scenario.architecture.blocks} - {0}

@@ -171,6 +171,10 @@ class Tape:
 
     # -- the timeline
 
+    def product(self) -> None:
+        """A matrix product has its output, and its library is called."""
+        self.script.product()
+
     def enter(self, phase: Phase) -> None:
         """From here on the high-water mark belongs to `phase`."""
         self.script.enter(phase)

@@ -67,6 +67,8 @@ class Script:
         self.outer: list[Item] = []
         self._items = self.outer
         self._group: Group | None = None
+        self._phase = Phase.LOAD
+        self._products: dict[bool, int] = {}
         self._vocab = -1
         self._misplaced = ""
         self._late: list[int] = []
@@ -109,7 +111,14 @@ class Script:
         """From here on the high-water mark belongs to `phase`; logits are born in loss and backward alone."""
         if phase in (Phase.FORWARD, Phase.STEP):
             self._vocab = -1
+        self._phase = phase
         self._items.append(phase)
+
+    def product(self) -> None:
+        """A matrix product has its output; note where each thread's first one is, outside of rounds."""
+        backward = self._phase is Phase.BACKWARD
+        if backward not in self._products:
+            self._products[backward] = len(self.outer) - (self._group is not None)
 
     def open(self, group: Group, *, reverse: bool = False) -> None:
         """What follows happens in every round of `group`."""
@@ -175,6 +184,7 @@ class Script:
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
         template.write(_plain(self.outer))
+        template.products = tuple(self._products[backward] for backward in sorted(self._products))
         return template
 
 

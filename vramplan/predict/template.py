@@ -121,6 +121,8 @@ class Template:
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
         """What the run did not know exactly."""
+        self.products: tuple[int, ...] = ()
+        """Before which parts the first matrix product of the main thread has its output, and of autograd's."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
