@@ -44,6 +44,30 @@ def test_weights_are_exact_and_the_rest_is_marked(config: dict[str, Any]) -> Non
     assert architecture.facts["derived"] is True
 
 
+#: Whose embedding of tokens is not the first parameter of all.
+TABLES: list[dict[str, Any]] = [
+    {"model_type": "xlm", "emb_dim": 64, "n_layers": 2, "n_heads": 4, "n_words": 100},  # positions come first
+    {"model_type": "cpmant", "hidden_size": 64, "dim_ff": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+     "dim_head": 16, "vocab_size": 100},  # it stands behind the layers
+    SMALL | {"model_type": "camembert"},  # the head comes first, and shares it
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # what transformers thinks of an encoder
+@pytest.mark.parametrize("config", OUTSIDE + TABLES, ids=lambda config: config["model_type"])
+def test_the_embedding_is_the_models(config: dict[str, Any]) -> None:
+    model = build(config)
+    table = model.get_input_embeddings().weight
+    path = next(path for path, parameter in model.named_parameters() if parameter is table)
+    assert read_architecture(config, name="outside").table.path == path
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_embedding_of_the_table_comes_first(name: str) -> None:
+    architecture = read_architecture(shallow(catalog_config(name)), name=name)
+    assert architecture.table is architecture.before[0]
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_table_and_the_model_agree_on_every_kind(name: str) -> None:
     # Kinds are written down in the table and decided by the module's class when derived: two ways to one answer.

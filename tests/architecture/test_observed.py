@@ -1,14 +1,18 @@
 """The functions of torch that a model's own code is told by."""
 
+from types import ModuleType
+
 import pytest
 
 pytest.importorskip("torch")
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from vramplan.architecture.observed.calls import Call
 from vramplan.architecture.observed.mode import FUNCTIONS
+from vramplan.architecture.observed.order import sorted_sets
 
 
 def test_every_function_is_one_of_torch() -> None:
@@ -27,3 +31,14 @@ def test_an_activation_in_place_leaves_its_input() -> None:
     x = torch.tensor([-1.0])
     assert Call(functional.relu, (x,), {"inplace": True}).run_on(x) == 0
     assert x == -1
+
+
+def test_sets_that_a_models_file_makes_or_keeps_are_sorted() -> None:
+    words = [f"{number}_attention" for number in range(50)]
+    file = ModuleType("modeling")
+    exec("def kinds(words): return [kind for kind in set(words)]", file.__dict__)
+    model = nn.Linear(1, 1)
+    model.kept = set(words)
+    with sorted_sets(model, [file]):
+        assert file.kinds(words) == [*model.kept] == sorted(words)
+    assert "set" not in vars(file)

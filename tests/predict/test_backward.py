@@ -1,10 +1,12 @@
 """The order in which backward makes gradients and lets go of what was saved, by hand."""
 
+import gc
+
 from tape_events import events, leaf
 
 from vramplan.ledger import Component
 from vramplan.predict.backward import run_backward
-from vramplan.predict.operations import add, mul, pointwise, reshape, scale
+from vramplan.predict.operations import add, mul, pointwise, reshape, scale, split
 from vramplan.predict.tape import FLOAT32, Tape
 from vramplan.timeline import Alloc
 
@@ -55,3 +57,33 @@ def test_the_first_gradient_of_a_parameter_becomes_its_gradient_as_it_is() -> No
     parts = t.script.template(1, 1).parts(1, 1)
     gradients = [part for part in parts if isinstance(part, Alloc) and part.component is Component.GRADIENTS]
     assert [(part.bytes, part.label) for part in gradients] == [(16, "product gradient float32 [4]")]
+
+
+def test_what_no_gradient_reaches_dies_with_its_last_output() -> None:
+    t = Tape("cpu")
+    x = leaf(t)
+    gc.disable()
+    try:
+        y = pointwise(t, scale(t, x, "a"), "b", saves="result")  # the node holds the result, which knows the node
+        del y
+        assert events(t) == ["+x", "+a", "+b", "-a", "-b"]
+    finally:
+        gc.enable()
+
+
+def test_a_node_that_no_gradient_comes_to_computes_nothing() -> None:
+    t = Tape("cpu")
+    x = leaf(t)
+    inner = scale(t, x, "a")
+    y = t.record(t.new((4,), FLOAT32, "y"), (inner, x), [], lambda saved, grad: (None, grad))
+    run_backward(t, y, t.new((4,), FLOAT32, "g"))
+    assert "+a gradient" not in events(t)
+
+
+def test_a_split_of_which_no_piece_gets_a_gradient_computes_nothing() -> None:
+    t = Tape("cpu")
+    x = leaf(t)
+    first, _ = split(t, x, [2, 2])
+    y = t.record(t.new((4,), FLOAT32, "y"), (first, x), [], lambda saved, grad: (None, grad))
+    run_backward(t, y, t.new((4,), FLOAT32, "g"))
+    assert "+split gradient" not in events(t)

@@ -1,6 +1,10 @@
 """Every causal language model of transformers: a prediction or a refusal, never a traceback; the traced ones exact."""
 
+import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,14 +95,64 @@ def test_no_family_ends_in_a_traceback(family: str) -> None:
     assert not isinstance(answer, VramplanError) or (answer.message and answer.hint)
 
 
-def predicted_or_refused(read: Any, family: str) -> int | VramplanError:
+def predicted_or_refused(read: Any, family: str, **changes: Any) -> int | VramplanError:
     """The peak, or the refusal; any other exception is the test's failure."""
     try:
-        run = read(family, checkpointing=False, seq=64)
+        run = read(family, **{"checkpointing": False, "seq": 64} | changes)
         assert all("--engine trace" in warning for warning in step_warnings(run))
         return ledger(run).peak
     except VramplanError as refusal:
         return refusal
+
+
+#: What stopped at a traceback once, or would, were one thing different.
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("cpmant", {"method": "inference", "new_tokens": 4}),  # its embedding stands behind the layers
+    ("camembert", {"method": "inference"}),  # its embedding is its head's
+    ("phimoe", {"method": "full", "quant": {"type": "none"}}),  # a derivative of its own returns fewer gradients
+    ("got_ocr2", {"stack": "hf-trainer"}),  # the language model inside has a switch of its own for the cache
+    ("got_ocr2", {"attention": "eager", "checkpointing": True}),
+    ("fuyu", {"attention": "eager", "checkpointing": True}),
+    ("fuyu", {"attention": "eager", "checkpointing": False}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), RUNS, ids=[f"{f}-{'-'.join(map(str, c))}" for f, c in RUNS])
+def test_no_way_to_run_ends_in_a_traceback(family: str, changes: dict[str, Any]) -> None:
+    answer = predicted_or_refused(scenario, family, **changes)
+    assert not isinstance(answer, VramplanError)
+    assert answer > 0
+
+
+#: Families whose code goes through sets of words, and some whose layers leave parts of their graph without a gradient.
+REPEATED = ["gemma4_text", "doge", "kimi_linear"]
+_EVENTS = """
+import gc, hashlib, sys
+from tests.predict.test_derived_families import scenario
+from vramplan.predict.step import step_parts
+gc.set_threshold(int(sys.argv[1]))
+for family in sys.argv[2:]:
+    parts = step_parts(scenario(family, seq=64, checkpointing=False), "cuda")
+    print(family, hashlib.sha256(repr(parts).encode()).hexdigest())
+"""
+
+
+def test_the_answer_is_the_same_in_every_process() -> None:
+    root = Path(__file__).parents[2]
+    commands = [("1", "50"), ("2", "50"), ("2", "100000")]
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", _EVENTS, collected, *REPEATED],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed, collected in commands
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert len(answers[0].splitlines()) == len(REPEATED)
 
 
 #: Families by what is particular about their layers; each held against the real libraries on fake tensors.

@@ -18,15 +18,16 @@ from torch.nn import functional
 from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.mode import Observed
 
-A, B, ROW = (torch.rand(shape) for shape in ((4, 8), (4, 8), (8,)))
-BATCHED, MATRICES = torch.rand(2, 4, 8), torch.rand(2, 8, 3)
-MASK, NUMBERS = torch.ones(4, 8, dtype=torch.bool), torch.zeros(3, dtype=torch.int64)
+A, B, ROW = (torch.rand(shape) for shape in ((16, 64), (16, 64), (64,)))
+BATCHED, MATRICES = torch.rand(2, 16, 64), torch.rand(2, 64, 24)
+MASK, NUMBERS = torch.ones(16, 64, dtype=torch.bool), torch.zeros(12, dtype=torch.int64)
+PLACES, ONE, WHOLE = torch.zeros(16, 24, dtype=torch.int64), torch.tensor(2.0), torch.tensor(2)
 KINDS = {torch.float32: FLOAT32, torch.int64: INT64, torch.bool: BOOL}
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     # views and copies
-    "slice": (lambda a: a[:, :3], (A,)),
-    "split": (lambda a: a.split(4, -1)[0], (A,)),
+    "slice": (lambda a: a[:, :24], (A,)),
+    "split": (lambda a: a.split(32, -1)[0], (A,)),
     "repeat": (lambda a: a.repeat(2, 1), (A,)),
     "pad": (lambda a: functional.pad(a, (1, 1)), (A,)),
     "tril": (lambda a: a.tril(), (A,)),
@@ -38,11 +39,22 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "one less": (lambda a: 1 - a, (A,)),
     "one by": (lambda a: 1 / a, (A,)),
     "product in place": (lambda a, b: (a * 1).mul_(b), (A, B)),
+    "difference in place": (lambda a, b: (a * 1).sub_(b), (A, B)),
+    "quotient of tensors": (lambda a, b: a / b, (A, B)),
+    "by a tensor without dimensions": (lambda a, one: a / one.detach(), (A, ONE)),
+    "a tensor without dimensions by": (lambda a, one: one.detach() / a, (A, ONE)),
+    "a whole number by": (lambda a, whole: whole / a, (A, WHOLE)),
+    "a tensor without dimensions less": (lambda a, one: one.detach() - a, (A, ONE)),
+    "times a tensor without dimensions": (lambda a, one: a * one.detach(), (A, ONE)),
+    "times a trained one": (lambda a, one: one * a, (A, ONE)),
+    "times whole numbers": (lambda a, mask: a * mask.long(), (A, MASK)),
     # products
     "matmul": (lambda a, b: a @ b, (BATCHED, MATRICES)),
     "bmm": (torch.bmm, (BATCHED, MATRICES)),
-    "addmm": (torch.addmm, (torch.rand(3), A, torch.rand(8, 3))),
-    "baddbmm": (torch.baddbmm, (torch.rand(2, 4, 3), BATCHED, MATRICES)),
+    "mm": (torch.mm, (A, torch.rand(64, 24))),
+    "mv": (torch.mv, (A, ROW)),
+    "addmm": (torch.addmm, (torch.rand(24), A, torch.rand(64, 24))),
+    "baddbmm": (torch.baddbmm, (torch.rand(2, 16, 24), BATCHED, MATRICES)),
     "conv1d": (functional.conv1d, (torch.rand(2, 3, 8), torch.rand(5, 3, 2))),
     # each element
     "power": (lambda a: a**3, (A,)),
@@ -65,6 +77,13 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "square": (torch.square, (A,)),
     "sin": (torch.sin, (A,)),
     "erf": (torch.erf, (A,)),
+    "cos": (torch.cos, (A,)),
+    "abs": (torch.abs, (A,)),
+    "log2": (torch.log2, (A,)),
+    "reciprocal": (torch.reciprocal, (A,)),
+    "elu": (functional.elu, (A,)),
+    "selu": (functional.selu, (A,)),
+    "relu6": (functional.relu6, (A,)),
     # over dimensions
     "softmax": (lambda a: a.softmax(-1), (A,)),
     "log_softmax": (lambda a: a.log_softmax(-1), (A,)),
@@ -73,13 +92,27 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "norm": (lambda a: a.norm(dim=-1), (A,)),
     "logsumexp": (lambda a: a.logsumexp(-1), (A,)),
     "cumsum": (lambda a: a.cumsum(-1), (A,)),
-    "cross_entropy": (functional.cross_entropy, (torch.rand(3, 8), NUMBERS)),
+    "cumprod": (lambda a: a.cumprod(-1), (A,)),
+    "cummax": (lambda a: a.cummax(-1)[0], (A,)),
+    "var": (lambda a: a.var(-1), (A,)),
+    "std": (lambda a: a.std(-1), (A,)),
+    "prod": (lambda a: a.prod(-1), (A,)),
+    "amax": (lambda a: a.amax(-1), (A,)),
+    "largest": (lambda a: a.max(-1)[0], (A,)),
+    "largest of all": (torch.max, (A,)),
+    "cross_entropy": (functional.cross_entropy, (torch.rand(12, 64), NUMBERS)),
     # choices
     "clamp": (lambda a: a.clamp(0, 0.5), (A,)),
     "maximum": (torch.maximum, (A, B)),
+    "larger of two": (torch.max, (A, B)),
     "topk": (lambda a: a.topk(2)[0], (A,)),
     "rows": (lambda a, i: a[i], (A, NUMBERS)),
+    "gather": (lambda a, i: a.gather(1, i), (A, PLACES)),
+    "index_select": (lambda a, i: a.index_select(0, i), (A, NUMBERS)),
+    "embedding": (lambda a, i: functional.embedding(i, a), (A, NUMBERS)),
     "where": (lambda a, b, mask: torch.where(mask, a, b), (A, B, MASK)),
+    "where of a tensor": (lambda a, b, mask: a.where(mask, b), (A, B, MASK)),
+    "where of a tensor or zero": (lambda a, mask: a.where(mask, 0.0), (A, MASK)),
     "masked_fill": (lambda a, mask: a.masked_fill(mask, 0), (A, MASK)),
 }
 
@@ -111,7 +144,7 @@ def observed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kept:
     """The same of the tape on which the function's calls are written."""
     t = Tape("cpu")
     handles = Handles(TapeObserver(t, unused_kernel))
-    given = [Tensor(tuple(x.shape), KINDS[x.dtype], None) for x in arguments]
+    given = [t.new(tuple(x.shape), KINDS[x.dtype], "given") for x in arguments]
     for x in given:
         if x.kind is FLOAT32:
             t.require_grad(x)

@@ -175,6 +175,14 @@ class Architecture:
         yield from self.after
 
     @property
+    def table(self) -> Weight:
+        """The input embedding, a row for each token, wherever the model keeps it; the head itself where that comes
+        first."""
+        rows = [w for w in (*self.before, *self.after) if w.shape[0] == self.vocab]
+        kinds = (WeightKind.EMBEDDING, WeightKind.HEAD) if self.tied else (WeightKind.EMBEDDING,)
+        return next(w for kind in kinds for w in rows if w.kind is kind)
+
+    @property
     def final_norm(self) -> tuple[Weight, ...]:
         """The norm behind the last layer, wherever the model keeps it; empty without one."""
         last = [w for w in (*self.before, *self.after) if w.kind is WeightKind.NORM]

@@ -168,7 +168,7 @@ def _reason(weight: Weight, architecture: Architecture) -> str:
     if weight.kind is WeightKind.HEAD:
         return "the output head, which transformers leaves out"
     if weight.kind is WeightKind.EMBEDDING:
-        tied = architecture.tied and weight.path == architecture.before[0].path
+        tied = architecture.tied and weight.path == architecture.table.path
         return "nn.Embedding; the output head shares it" if tied else "nn.Embedding, no nn.Linear"
     if weight.kind is WeightKind.EXPERTS:
         what = f"{weight.shape[0]} experts in one parameter" if len(weight.shape) > 2 else "a bias of every expert"

@@ -52,10 +52,14 @@ def _count_uses(start: Node) -> None:
 def _run(t: Tape, node: Node) -> list[Tensor | None]:
     """Call a node with its gradient; its saved tensors go when what it returns has its type, the gradient too.
 
-    engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other.
+    engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other. A node
+    that nothing came to computes nothing and hands nothing on (the generated functions ask `any_grad_defined`).
     """
     grad = node.gradient
     node.gradient = None
+    if grad is None and not node.parts:
+        node.saved = []
+        return []
     saved = [_unpack(t, item) if type(item) is Holder else item for item in node.saved]
     t.scope = node.scope
     outputs = list(node.backward(saved, grad))  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def is_made_fp32(weight: Weight, scenario: Scenario) -> bool:
 
 def is_vocabulary(weight: Weight, architecture: Architecture) -> bool:
     """Whether the weight is the input embedding or the output head (not, say, a table of positions)."""
-    return weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.EMBEDDING and weight is architecture.before[0])
+    return weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.EMBEDDING and weight == architecture.table)
 
 
 def prepared_element(weight: Weight, scenario: Scenario) -> int:

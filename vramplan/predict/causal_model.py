@@ -92,7 +92,7 @@ class CausalModel:
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
         if self.scenario.architecture.tied:
-            return self.outside.tensors[self.scenario.architecture.before[0].path], None
+            return self.outside.table(self.scenario.architecture), None
         head = next(w for w in self.scenario.architecture.after if w.kind is WeightKind.HEAD)
         projection = self.outside.projections[head.path.removesuffix(".weight")]
         assert projection.weight is not None

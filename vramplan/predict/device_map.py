@@ -86,7 +86,7 @@ def auto_device_map(scenario: Scenario, *, free: int, host: int | None = None) -
 def tied_group(scenario: Scenario) -> tuple[str, ...]:
     """The parameters that share one tensor (`all_tied_weights_keys`): head and input embedding; empty when untied."""
     architecture = scenario.architecture
-    return ("lm_head.weight", architecture.before[0].path) if architecture.tied else ()
+    return ("lm_head.weight", architecture.table.path) if architecture.tied else ()
 
 
 class _Filling:

@@ -48,7 +48,7 @@ def assumptions(architecture: Architecture) -> tuple[str, ...]:
 
 def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[Tensor]]:
     """The first layer's input, and what else the model's forward keeps in its variables while the layers run."""
-    table = outside.tensors[scenario.architecture.before[0].path]
+    table = outside.table(scenario.architecture)
     t.scope = "embedding"
     hidden = lookup(t, table, (scenario.batch, scenario.seq))
     scaled, outside_module = (
@@ -72,10 +72,11 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
 
 def _positioned(t: Tape, outside: Modules, scenario: Scenario, hidden: Tensor, held: list[Tensor]) -> Tensor:
     """Learned positions added (GPT-2: one row for the whole batch; OPT: one per sequence)."""
-    tables = [w for w in scenario.architecture.before[1:] if w.kind is WeightKind.EMBEDDING]
+    architecture = scenario.architecture
+    tables = [w for w in architecture.before if w.kind is WeightKind.EMBEDDING and w != architecture.table]
     if not tables:
         return hidden
-    batch = scenario.batch if scenario.architecture.family == "opt" else 1
+    batch = scenario.batch if architecture.family == "opt" else 1
     held.append(lookup(t, outside.tensors[tables[0].path], (batch, scenario.seq)))
     return add(t, hidden, held[-1], "embeddings with positions")
 

@@ -94,7 +94,7 @@ Saved = Tensor | Holder
 class Node:
     """One differentiable operation: where its gradients go, what it saved, what it keeps beyond its run."""
 
-    __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "pending", "saved", "scope")
+    __slots__ = ("backward", "edges", "gradient", "kept", "kind", "order", "parts", "pending", "saved", "scope")
 
     def __init__(
         self,
@@ -113,12 +113,14 @@ class Node:
         self.scope = scope
         self.kept: object = None
         """What a Python autograd function puts on its context past `save_for_backward`: lives as long as the node."""
+        self.parts: dict[int, Tensor] | None = None
+        """The gradients of its results, where it has several; they come here instead of `gradient`."""
         self.pending = 0
         self.gradient: Tensor | None = None
 
 
-class StopRecomputationError(Exception):
-    """Raised when a recomputation has saved everything that its forward saved."""
+class StopRecomputationError(BaseException):
+    """Raised when a recomputation has saved everything that its forward saved; no error, whoever handles those."""
 
 
 class Frame:

@@ -59,6 +59,20 @@ class Modules:
         t.scope = outer
         return out
 
+    def parameter(self, path: str) -> Tensor | None:
+        """The parameter at `path`; None where it is quantised, or not there."""
+        module, _, name = path.rpartition(".")
+        linear = self.projections.get(module)
+        if linear is None:
+            return self.tensors.get(path)
+        return linear.weight if name == "weight" else linear.bias
+
+    def table(self, architecture: Architecture) -> Tensor:
+        """The input embedding."""
+        table = self.parameter(architecture.table.path)
+        assert table is not None, "an embedding is never quantised"
+        return table
+
     def __getitem__(self, path: str) -> Projection:
         return self.projections[path]
 

@@ -140,10 +140,13 @@ class Tape:
         return False
 
     def save(self, saved: Sequence[Tensor | None]) -> list[Saved]:
-        """What a node keeps of the tensors it wants: themselves, or a holder inside a checkpoint."""
-        if self.frame is not None:
-            return self.frame.save([tensor for tensor in saved if tensor is not None])
-        return [tensor for tensor in saved if tensor is not None]
+        """What a node keeps of the tensors it wants: their memory, or a holder inside a checkpoint.
+
+        Not their place in the graph (saved_variable.cpp: a result knows its own node only weakly), so that a graph that
+        no gradient reaches dies with its last output, not when Python's collector comes by.
+        """
+        wanted = [tensor for tensor in saved if tensor is not None]
+        return [self.detach(tensor) for tensor in wanted] if self.frame is None else self.frame.save(wanted)
 
     def record(self, out: Tensor, inputs: Sequence[Tensor | None], saved: list[Saved], backward: Backward) -> Tensor:
         """`out` as the result of a differentiable operation; `backward` yields one gradient per input."""

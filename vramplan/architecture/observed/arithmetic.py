@@ -29,19 +29,17 @@ def _arithmetic(handles: Handles, call: Call) -> Any:
     a, b = (handles.of(x) for x in tensors)
     if not all(map(named_kind, tensors)):
         return handles.give(out, observer.complex_product(a, b, shape))
-    if 0 in (tensors[0].dim(), tensors[1].dim()):
-        number, tensor = (b, a) if tensors[1].dim() == 0 else (a, b)
-        if not observer.tracked(number):
-            return handles.give(out, _with_number(handles, call.name, tensor, kind))
-    return handles.give(out, observer.binary(_OPERATIONS[call.name], a, b, shape))
+    if call.name in _REVERSED:
+        a, b = b, a
+    return handles.give(out, observer.binary(_OPERATIONS[call.name], a, b, shape, kind))
 
 
 def _with_number(handles: Handles, name: str, x: Handle, kind: str) -> Handle:
     operation, turned = _OPERATIONS[name], name in _REVERSED
     if operation in ("add", "sub") and not turned:
         return handles.observer.shift(x, kind)
-    if operation == "div" and turned:
-        return handles.observer.pointwise(x, "reciprocal", "result", 2)
+    if operation == "div" and turned:  # torch/_tensor.py: `self.reciprocal() * other`
+        x = handles.observer.pointwise(x, "reciprocal", "result", 2)
     return handles.observer.scale(x, kind)
 
 
@@ -56,7 +54,7 @@ def _in_place(handles: Handles, call: Call) -> Any:
     call.run()
     x, other = call.first, call.named("input", "other").get("other")
     b = handles.of(other) if isinstance(other, torch.Tensor) else None
-    return handles.put(x, handles.observer.in_place(handles.of(x), b, call.name in ("add_", "sub_")))
+    return handles.put(x, handles.observer.in_place(call.name.removesuffix("_"), handles.of(x), b))
 
 
 @FUNCTIONS.add(

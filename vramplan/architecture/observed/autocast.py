@@ -1,20 +1,19 @@
 """Autocast as the observer has it, for code that asks torch about it or switches it off."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
 
 from vramplan.architecture.observed.surroundings import Surroundings
 
 
 @contextmanager
-def observed_autocast(model: nn.Module, around: Surroundings) -> Iterator[None]:
-    """While it lasts, `around` answers; transformers switches autocast off by `maybe_autocast`."""
+def observed_autocast(files: Iterable[ModuleType], around: Surroundings) -> Iterator[None]:
+    """While it lasts, `around` answers; transformers switches autocast off by these files' `maybe_autocast`."""
 
     def enabled(*_: Any) -> bool:
         return bool(around.observer.autocast())
@@ -31,7 +30,6 @@ def observed_autocast(model: nn.Module, around: Surroundings) -> Iterator[None]:
         with around.without_autocast():
             yield
 
-    files = [sys.modules[name] for name in {type(module).__module__ for module in model.modules()}]
     with ExitStack() as patches:
         for file in files:
             if hasattr(file, "maybe_autocast"):

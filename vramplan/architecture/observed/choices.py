@@ -28,9 +28,12 @@ def _larger(handles: Handles, call: Call) -> Any:
 def _chosen(handles: Handles, call: Call) -> Any:
     out = call.run()
     if isinstance(out, torch.Tensor):
-        inputs = [handles.of(x) for x in call.args if isinstance(x, torch.Tensor)]
-        return handles.give(out, handles.observer.opaque(inputs, [spec(out)])[0])
-    for x, handle in zip(out, handles.observer.chosen(handles.of(call.first), tuple(out[0].shape)), strict=True):
+        if len(tensors_in([call.args, call.kwargs])) > 1:  # `torch.max(a, b)`
+            return _larger(handles, call)
+        return handles.give(out, handles.observer.reduced(handles.of(call.first), *spec(out), call.name))
+    keeps_input = call.name == "cummax"
+    made = handles.observer.chosen(handles.of(call.first), tuple(out[0].shape), keeps_input)
+    for x, handle in zip(out, made, strict=True):
         handles.put(x, handle)
     return out
 
@@ -38,22 +41,25 @@ def _chosen(handles: Handles, call: Call) -> Any:
 @FUNCTIONS.add("gather", "index_select", "take_along_dim")
 def _gathered(handles: Handles, call: Call) -> Any:
     out = call.run()
-    indices = [handles.of(x) for x in tensors_in([call.args[1:], call.kwargs])]
-    return handles.give(out, handles.observer.gather(handles.of(call.first), indices, tuple(out.shape)))
+    indices = [handles.of(x) for x in tensors_in([call.args[1:], call.kwargs]) if x is not call.first]
+    keeps_input = call.name != "index_select"
+    return handles.give(out, handles.observer.gather(handles.of(call.first), indices, tuple(out.shape), keeps_input))
 
 
 @FUNCTIONS.add("embedding")
 def _embedding(handles: Handles, call: Call) -> Any:
     out = call.run()
-    table = call.named("input", "weight")["weight"]
-    return handles.give(out, handles.observer.embedding(handles.of(table), tuple(out.shape)))
+    indices, table = (handles.of(call.named("input", "weight")[name]) for name in ("input", "weight"))
+    return handles.give(out, handles.observer.embedding(table, indices, tuple(out.shape)))
 
 
 @FUNCTIONS.add("where")
 def _where(handles: Handles, call: Call) -> Any:
     out = call.run()
-    branches = [handles.of(x) if isinstance(x, torch.Tensor) else None for x in call.args[1:3]]
-    return handles.give(out, handles.observer.where(handles.of(call.first), branches, *spec(out)))
+    names = ("condition", "input", "other") if call.function is torch.where else ("input", "condition", "other")
+    given = call.named(*names)
+    branches = [handles.of(x) if isinstance(x, torch.Tensor) else None for x in (given.get("input"), given["other"])]
+    return handles.give(out, handles.observer.where(handles.of(given["condition"]), branches, *spec(out)))
 
 
 @FUNCTIONS.add("masked_fill")

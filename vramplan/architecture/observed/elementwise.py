@@ -13,10 +13,10 @@ FUNCTIONS = Functions()
 #: What each saves for backward, and how many full-size temporaries its gradient needs (torch 2.13 derivatives.yaml).
 _POINTWISE: dict[str, tuple[str, int]] = {
     "silu": ("input", 0), "gelu": ("input", 0), "relu": ("result", 0), "sigmoid": ("result", 0), "tanh": ("result", 0),
-    "mish": ("input", 0), "elu": ("result", 0), "leaky_relu": ("input", 0), "hardtanh": ("input", 0), "relu6":
-    ("result", 0), "exp": ("result", 0), "rsqrt": ("result", 2), "sqrt": ("result", 1), "log": ("input", 0), "abs":
-    ("input", 1), "sin": ("input", 1), "cos": ("input", 1), "softplus": ("input", 0), "reciprocal": ("result", 2),
-    "square": ("input", 2), "log1p": ("input", 1), "expm1": ("result", 1), "selu": ("result", 0), "erf": ("input", 2),
+    "mish": ("input", 0), "elu": ("input", 0), "leaky_relu": ("input", 0), "hardtanh": ("input", 0), "relu6":
+    ("input", 0), "exp": ("result", 0), "rsqrt": ("result", 2), "sqrt": ("result", 1), "log": ("input", 0), "abs":
+    ("input", 1), "sin": ("input", 1), "cos": ("input", 2), "softplus": ("input", 0), "reciprocal": ("result", 2),
+    "square": ("input", 2), "log1p": ("input", 1), "expm1": ("result", 1), "selu": ("input", 0), "erf": ("input", 4),
     "log_sigmoid": ("input", 0), "hardswish": ("input", 0), "log2": ("input", 1),
 }  # fmt: skip
 #: Those that CUDA's autocast runs in fp32 (ATen/autocast_mode.h AT_FORALL_FP32).
@@ -33,9 +33,10 @@ def _pointwise(handles: Handles, call: Call) -> Any:
 
 @FUNCTIONS.add("pow")
 def _power(handles: Handles, call: Call) -> Any:
-    if not isinstance(call.first, torch.Tensor) or not call.first.is_floating_point():
+    base, exponent = call.named("input", "exponent").values()
+    if not isinstance(base, torch.Tensor) or not base.is_floating_point() or isinstance(exponent, torch.Tensor):
         return opaque(handles, call)
-    x = handles.raised(call.first)  # pow(2) is computed as x * x, but autocast sees the call all the same
+    x = handles.raised(base)  # pow(2) is computed as x * x, but autocast sees the call all the same
     return handles.give(call.run_on(x), handles.observer.pointwise(handles.of(x), "power", "input", 2))
 
 

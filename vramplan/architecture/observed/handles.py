@@ -59,8 +59,10 @@ class Handles:
         return self.put(x, handle)
 
     def made(self, handle: Handle) -> torch.Tensor:
-        """A new meta tensor for a handle."""
-        return self.put(torch.empty(self.observer.shape(handle), dtype=self.kind(handle), device="meta"), handle)
+        """A new meta tensor for a handle, of which the observer is not told: it knows the handle."""
+        with torch._C.DisableTorchFunction():
+            made = torch.empty(self.observer.shape(handle), dtype=self.kind(handle), device="meta")
+        return self.put(made, handle)
 
     def kind(self, handle: Handle) -> torch.dtype:
         """The element type that the observer says it has."""

@@ -5,17 +5,21 @@ adapters and checkpoints; everything between them is the model's own code, so th
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from vramplan.architecture.observed.autocast import observed_autocast
 from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.mode import Observed
 from vramplan.architecture.observed.observer import Handle, NotObservable
+from vramplan.architecture.observed.order import sorted_sets
 from vramplan.architecture.observed.own_derivatives import observed_functions
 from vramplan.architecture.observed.surroundings import Returned, Surroundings
 from vramplan.architecture.observed.wiring import wire
@@ -48,9 +52,12 @@ class LiveModel:
     """One model; `forward` may be called several times, and its layers again by what `Surroundings` keeps of them."""
 
     def __init__(
-        self, config: Mapping[str, Any], attention: str, prefix: str, around: Surroundings, *, training: bool
-    ) -> None:
+        self, config: Mapping[str, Any], attention: str, prefix: str, around: Surroundings, *, training: bool,
+        checkpointed: bool,
+    ) -> None:  # fmt: skip
         self._model = _built(json.dumps(config, sort_keys=True), attention)
+        self._files = _files(self._model)
+        _set_checkpointing(self._model, checkpointed)
         self._layers = self._model.get_submodule(prefix)
         self._around = around
         self._handles = Handles(around.observer)
@@ -70,13 +77,13 @@ class LiveModel:
     def forward(self, ids: Handle, labels: Handle) -> tuple[Handle, Handle]:
         """Loss and logits."""
         handles = self._handles
-        with self._observing(), _explained():
+        with self._observing():
             out = self._model(input_ids=handles.made(ids), labels=handles.made(labels))
             return handles.of(out["loss"]), handles.of(out["logits"])
 
     def hidden_states(self, ids: Handle) -> Handle:
         """The last hidden states."""
-        with self._observing(), _explained():
+        with self._observing():
             out = self._model.base_model(input_ids=self._handles.made(ids))
             return self._handles.of(out[0])
 
@@ -89,9 +96,9 @@ class LiveModel:
         self._active, self._mode.calls, self._next = True, 0, 0
         try:
             self._model.train(self._training)
-            autocast = observed_autocast(self._model, self._around)
+            autocast, sets = observed_autocast(self._files, self._around), sorted_sets(self._model, self._files)
             functions = observed_functions(self._handles, self._observing)
-            with autocast, functions, torch.device("meta"), self._mode:
+            with _explained(), autocast, sets, functions, torch.device("meta"), self._mode:
                 yield
         finally:
             self._active = False
@@ -117,6 +124,24 @@ class LiveModel:
 
         out, second = self._around.layer(number, handles.of(hidden), run)
         return results.give(out, second, handles)
+
+
+def _files(model: nn.Module) -> list[ModuleType]:
+    """The files of the model's own code."""
+    return [sys.modules[name] for name in sorted({type(module).__module__ for module in model.modules()})]
+
+
+def _set_checkpointing(model: nn.Module, wanted: bool) -> None:
+    """Tell the model's code whether its layers are checkpointed, so that it leaves out the cache; it calls them as they
+    are, since the checkpoint itself stands around `LiveModel._called`."""
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer(*args, **kwargs)
+
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            setattr(module, "gradient_checkpointing", wanted)  # noqa: B010
+            setattr(module, "_gradient_checkpointing_func", call)  # noqa: B010
 
 
 @contextmanager

@@ -75,8 +75,8 @@ class Observer(Protocol):
     def rearranged(self, x: Handle, shape: Shape) -> Handle:
         """A copy whose gradient is a tensor of its own: repeated, padded, flipped, cut to a triangle."""
 
-    def binary(self, word: str, a: Handle, b: Handle, shape: Shape) -> Handle:
-        """`add`, `sub`, `mul`, `div` of two tensors."""
+    def binary(self, word: str, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
+        """`add`, `sub`, `mul`, `div` of two tensors, which are `kind` together."""
 
     def complex_product(self, a: Handle, b: Handle, shape: Shape) -> Handle:
         """A product of complex numbers."""
@@ -87,14 +87,19 @@ class Observer(Protocol):
     def scale(self, x: Handle, kind: str) -> Handle:
         """`x * number`."""
 
-    def in_place(self, x: Handle, other: Handle | None, additive: bool) -> Handle:
+    def in_place(self, word: str, x: Handle, other: Handle | None) -> Handle:
         """`x += other` and the like; None for a number."""
 
     def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
         """Some of `x` set to something else, in place."""
 
-    def matmul(self, a: Handle, b: Handle, shape: Shape, copied_a: Shape, copied_b: Shape) -> Handle:
-        """A product; the shape in which an operand is laid out anew first, empty where it is not."""
+    def matmul(
+        self, a: Handle, b: Handle, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
+    ) -> Handle:
+        """A product; the shape in which an operand is laid out anew first, empty where it is not.
+
+        `left_first`: the gradient of `a` is made before that of `b`.
+        """
 
     def added_in_product(self, product: Handle, bias: Handle) -> Handle:
         """What `baddbmm` adds while it multiplies: no tensor of its own."""
@@ -129,13 +134,13 @@ class Observer(Protocol):
     def larger(self, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
         """`maximum`, `minimum`."""
 
-    def chosen(self, x: Handle, shape: Shape) -> tuple[Handle, Handle]:
+    def chosen(self, x: Handle, shape: Shape, keeps_input: bool) -> tuple[Handle, Handle]:
         """`topk`, `sort`: values and where they were."""
 
-    def gather(self, x: Handle, indices: Sequence[Handle], shape: Shape) -> Handle:
+    def gather(self, x: Handle, indices: Sequence[Handle], shape: Shape, keeps_input: bool) -> Handle:
         """Elements at indices."""
 
-    def embedding(self, table: Handle, shape: Shape) -> Handle:
+    def embedding(self, table: Handle, indices: Handle, shape: Shape) -> Handle:
         """Rows of a table."""
 
     def where(self, mask: Handle, branches: Sequence[Handle | None], shape: Shape, kind: str) -> Handle:

@@ -10,16 +10,19 @@ from vramplan.architecture.observed.handles import Handles, spec
 FUNCTIONS = Functions()
 
 
-@FUNCTIONS.add("matmul", "__rmatmul__", "bmm", "mm", "einsum")
+@FUNCTIONS.add("matmul", "__rmatmul__", "bmm", "mm", "mv", "einsum")
 def _product(handles: Handles, call: Call) -> Any:
     tensors = tensors_in(call.args)
     low = [[*map(handles.low, x)] if isinstance(x, list | tuple) else handles.low(x) for x in call.args]
     out = call.function(*low, **call.kwargs)
     if len(tensors) != 2:
         return handles.give(out, handles.observer.opaque([handles.of(x) for x in tensors], [spec(out)])[0])
-    a, b = tensors
+    a, b = reversed(tensors) if call.name == "__rmatmul__" else tensors
     shape = tuple(out.shape)
-    product = handles.observer.matmul(handles.of(a), handles.of(b), shape, _copied(a, shape), _copied(b, shape))
+    # derivatives are computed in the order of their names: `mat2` before `self`, which comes before `vec`
+    product = handles.observer.matmul(
+        handles.of(a), handles.of(b), shape, _copied(a, shape), _copied(b, shape), left_first=b.dim() == 1
+    )
     return handles.give(out, product)
 
 
@@ -38,7 +41,8 @@ def _added_product(handles: Handles, call: Call) -> Any:
     given = call.named(*names)
     bias, a, b = (given.pop(name) for name in names)
     out = call.function(handles.low(bias), handles.low(a), handles.low(b), **given)
-    product = handles.observer.matmul(handles.of(a), handles.of(b), tuple(out.shape), (), ())
+    # `batch1` before `batch2`
+    product = handles.observer.matmul(handles.of(a), handles.of(b), tuple(out.shape), (), (), left_first=True)
     return handles.give(out, handles.observer.added_in_product(product, handles.of(bias)))
 
 

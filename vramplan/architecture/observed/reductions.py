@@ -59,6 +59,8 @@ def _cumulated(handles: Handles, call: Call) -> Any:
     out = call.run_on(x)
     if not out.is_floating_point():
         return handles.constant(out)
+    if call.name == "cumprod":
+        return handles.give(out, handles.observer.reduced(handles.of(x), *spec(out), call.name))
     return handles.give(out, handles.observer.pointwise(handles.of(x), call.name, "nothing", 2))
 
 

@@ -22,7 +22,7 @@ def _viewed(handles: Handles, call: Call) -> Any:
     observer, before, shape = handles.observer, handles.of(x), spec(out)[0]
     indices = tensors_in(call.args[1:])
     if call.name == "__getitem__" and indices:
-        return handles.give(out, observer.gather(before, [handles.of(i) for i in indices], shape))
+        return handles.give(out, observer.gather(before, [handles.of(i) for i in indices], shape, False))
     if call.name == "clone" or not share_memory(out, x):
         return handles.give(out, observer.copy(before, shape))
     if out.numel() == x.numel():

@@ -1,31 +1,45 @@
-"""Quotients, products of complex numbers, and what is computed in place."""
+"""Sums, differences, products and quotients, those of complex numbers, and what is computed in place."""
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import new_gradients, wanted
-from vramplan.predict.operations import add_in_place, wider
-from vramplan.predict.tape import FLOAT32, FLOATS, Gradients, Shape, Tape, Tensor
+from vramplan.predict.observed.gradients import new_gradients, summed, wanted
+from vramplan.predict.operations import add_in_place
+from vramplan.predict.tape import FLOAT32, FLOATS, Gradients, Kind, Shape, Tape, Tensor
 
 
-def quotient(t: Tape, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
-    """`a / b`: the numerator is saved for the denominator's gradient, `-grad * ((a / b) / b)`."""
+def binary(t: Tape, word: str, a: Tensor, b: Tensor, shape: Shape, kind: Kind) -> Tensor:
+    """`add`, `sub`, `mul` or `div`: a factor is saved for the other's gradient, a denominator also for its own."""
     na, nb = t.needs_grad(a), t.needs_grad(b)
-    saved = t.save((a if nb else None, b)) if na or nb else []
-    out = t.new(shape, wider(a.kind, b.kind), "quotient")
+    wanted_a, wanted_b = nb and word in ("mul", "div"), word == "div" or (na and word == "mul")
+    saved = t.save((a if wanted_a else None, b if wanted_b else None)) if na or nb else []
+    out = t.new(shape, kind, word)
+    if not t.cuda:  # TensorIterator; on CUDA the kernel converts
+        [t.new(x.shape, kind, "operand converted") for x in (a, b) if x.shape and x.kind is not kind]
     if not (na or nb):
         return out
-    sa, sb = a.shape, b.shape
+    shapes = a.shape, b.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_a = t.new(grad.shape, grad.kind, "numerator gradient") if na else None
-        to_a = to_a if to_a is None or sa == grad.shape else t.new(sa, grad.kind, "numerator gradient, summed")
-        if not nb:
-            return to_a, None
-        steps = [t.new(grad.shape, grad.kind, "denominator gradient") for _ in range(2)]
-        to_b = steps.pop() if sb == grad.shape else t.new(sb, grad.kind, "denominator gradient, summed")
-        return to_a, to_b
+        to_b = _right_gradient(t, word, grad) if nb else None  # `other` before `self`
+        to_a = (t.like(grad, kind, f"{word}: gradient") if word in ("mul", "div") else grad) if na else None
+        made = [to_a, to_b]
+        del to_a, to_b
+        for i, each in enumerate(shapes):
+            made[i] = summed(t, made[i], each)
+        return made
 
     return t.record(out, (a, b), saved, backward)
+
+
+def _right_gradient(t: Tape, word: str, grad: Tensor) -> Tensor:
+    """Of `other`: the incoming one, its negative, times the first factor, or `-grad * ((a / b) / b)`."""
+    if word == "add":
+        return grad
+    count = 3 if word == "div" else 0
+    steps = [t.like(grad, grad.kind, "denominator gradient temporary") for _ in range(count)]
+    made = t.like(grad, grad.kind, f"{word}: other gradient")
+    del steps
+    return made
 
 
 def complex_product(t: Tape, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
@@ -43,19 +57,22 @@ def complex_product(t: Tape, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
     return t.record(out, (a, b), saved, backward)
 
 
-def in_place(t: Tape, x: Tensor, other: Tensor | None, *, additive: bool) -> Tensor:
-    """`x += other`: x's storage; a product in place saves the other factor."""
-    if other is not None and additive:
+def in_place(t: Tape, x: Tensor, other: Tensor | None, word: str) -> Tensor:
+    """`x += other`: x's storage; a product or quotient saves the other, and a copy of x before it for the other."""
+    if other is not None and word == "add":
         return add_in_place(t, x, other)
+    nx, no, shapes = t.needs_grad(x), t.needs_grad(other), wanted(other)
+    additive = word in ("add", "sub")
+    before = t.new(x.shape, x.kind, "copy before it changes") if no and not additive else None
     out = t.view(x, x.shape)
-    if not t.needs_grad(x, other):
+    if not (nx or no):
         return out
-    nx, no, shapes = x.node is not None, other is not None and other.node is not None, wanted(other)
-    saved = t.save((other if nx else None, x if no else None))
+    saved = [] if additive else t.save((other, before))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_other = new_gradients(t, shapes, grad.kind, "gradient of the other")
         to_x = (grad if additive else t.new(grad.shape, grad.kind, "gradient in place")) if nx else None
-        return to_x, *new_gradients(t, shapes, grad.kind, "gradient of the other")
+        return to_x, *to_other
 
     return t.record(out, (x, other), saved, backward)
 

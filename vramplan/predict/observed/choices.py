@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import new_gradients, own_gradient, wanted
+from vramplan.predict.observed.gradients import new_gradients, own_gradient, summed, wanted
 from vramplan.predict.tape import BOOL, INT64, Gradients, Kind, Shape, Tape, Tensor
 
 
@@ -23,30 +23,38 @@ def clamp(t: Tape, x: Tensor, bounds: int, kind: Kind) -> Tensor:
 
 
 def larger(t: Tape, a: Tensor, b: Tensor, shape: Shape, kind: Kind) -> Tensor:
-    """`maximum` saves both; a gradient is divided where they are equal, then filled where the other was taken."""
+    """`maximum` saves both; a gradient is halved where they are equal, then filled where the other was taken: b's
+    first, each with temporaries of its own."""
     out = t.new(shape, kind, "larger")
     if not t.needs_grad(a, b):
         return out
     saved, shapes = t.save((a, b)), wanted(a, b)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        half, mask = t.new(grad.shape, grad.kind, "half gradient"), t.new(grad.shape, BOOL, "equal")
-        grads = new_gradients(t, shapes, grad.kind, "gradient where taken")
-        del half, mask
-        return grads
+        made = [None if each is None else _where_taken(t, grad) for each in reversed(shapes)][::-1]
+        return [summed(t, each, shape) for each, shape in zip(made, shapes, strict=True)]
 
     return t.record(out, (a, b), saved, backward)
 
 
-def chosen(t: Tape, x: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """`topk`, `sort`: saves the indices; the gradient is scattered into zeros."""
+def _where_taken(t: Tape, grad: Tensor) -> Tensor:
+    half, equal = t.new(grad.shape, grad.kind, "half gradient"), t.new(grad.shape, BOOL, "equal")
+    made = t.new(grad.shape, grad.kind, "gradient where taken")
+    other = t.new(grad.shape, BOOL, "where the other was")
+    del half, equal, other
+    return made
+
+
+def chosen(t: Tape, x: Tensor, shape: Shape, keeps_input: bool) -> tuple[Tensor, Tensor]:
+    """`topk`, `sort`: saves the indices, `cummax` its input too; the gradient is scattered into zeros."""
     values, indices = t.new(shape, x.kind, "chosen"), t.new(shape, INT64, "indices")
-    return own_gradient(t, x, values, "gradient of the chosen", saves=(indices,)), indices
+    saves = (x, indices) if keeps_input else (indices,)
+    return own_gradient(t, x, values, "gradient of the chosen", saves=saves), indices
 
 
-def gather(t: Tape, x: Tensor, indices: Sequence[Tensor], shape: Shape) -> Tensor:
-    """Saves the indices; the gradient is added into zeros of x's shape."""
-    saved = t.save(indices) if t.needs_grad(x) else []
+def gather(t: Tape, x: Tensor, indices: Sequence[Tensor], shape: Shape, keeps_input: bool) -> Tensor:
+    """Saves the indices, `gather` its input too; the gradient is added into zeros of x's shape."""
+    saved = t.save((x, *indices) if keeps_input else indices) if t.needs_grad(x) else []
     out = t.new(shape, x.kind, "gathered")
     if not t.needs_grad(x):
         return out

@@ -15,6 +15,13 @@ def new_gradients(t: Tape, shapes: Sequence[Shape | None], kind: Kind, label: st
     return [None if shape is None else t.new(shape, kind, label) for shape in shapes]
 
 
+def summed(t: Tape, grad: Tensor | None, shape: Shape | None) -> Tensor | None:
+    """A gradient summed over what was broadcast, as the engine does with what a node returns."""
+    if grad is None or shape is None or grad.shape == shape:
+        return grad
+    return t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
+
+
 def own_gradient(t: Tape, x: Tensor, out: Tensor, label: str, saves: Sequence[Tensor] = ()) -> Tensor:
     """`out`, made of `x`, whose gradient becomes a tensor of x's shape."""
     if not t.needs_grad(x):

@@ -68,9 +68,11 @@ class ObservedModel(CausalModel):
     def _live(self) -> "LiveModel":
         from vramplan.architecture.observed.model import LiveModel
 
-        s = self.scenario
-        live = LiveModel(s.model.config, s.attention, s.architecture.layer_prefix, self, training=self.t.training)
-        if s.method.trains and s.checkpointing is not Checkpointing.OFF and not live.checkpoints:
+        s, prefix = self.scenario, self.scenario.architecture.layer_prefix
+        wanted = s.method.trains and s.checkpointing is not Checkpointing.OFF
+        training = self.t.training
+        live = LiveModel(s.model.config, s.attention, prefix, self, training=training, checkpointed=wanted)
+        if wanted and not live.checkpoints:
             raise UsageError(
                 f"'{s.architecture.family}' has no gradient checkpointing in transformers",
                 hint="use checkpointing: false",
@@ -115,13 +117,7 @@ class ObservedModel(CausalModel):
     def parameter(self, layer: int | None, path: str) -> Tensor | None:
         """Any other parameter."""
         own = self._own(layer)
-        if own is None:
-            return None
-        module, _, name = path.rpartition(".")
-        linear = own.projections.get(module)
-        if linear is None:
-            return own.tensors.get(path)
-        return linear.weight if name == "weight" else linear.bias
+        return None if own is None else own.parameter(path)
 
     def adapts(self, layer: int | None, path: str) -> tuple[str, ...]:
         """Names of the adapted parameters of the module at `path`."""

@@ -94,11 +94,9 @@ class TapeObserver:
 
     # -- arithmetic
 
-    def binary(self, word: str, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
+    def binary(self, word: str, a: Tensor, b: Tensor, shape: Shape, kind: str) -> Tensor:
         """Two tensors."""
-        if word == "div":
-            return arithmetic.quotient(self.t, a, b, shape)
-        return {"add": op.add, "sub": op.subtract, "mul": op.mul}[word](self.t, a, b)
+        return arithmetic.binary(self.t, word, a, b, shape, _KINDS[kind])
 
     def complex_product(self, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
         """A product of complex numbers."""
@@ -116,9 +114,9 @@ class TapeObserver:
         """An integer that becomes a fraction does so in the kernel; floats keep their type."""
         return x if x.kind.name in FLOATS else Tensor(x.shape, _KINDS[kind], x.storage)
 
-    def in_place(self, x: Tensor, other: Tensor | None, additive: bool) -> Tensor:
+    def in_place(self, word: str, x: Tensor, other: Tensor | None) -> Tensor:
         """`x += other` and the like."""
-        return arithmetic.in_place(self.t, x, other, additive=additive)
+        return arithmetic.in_place(self.t, x, other, word)
 
     def overwritten(self, x: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Some of `x` set in place."""
@@ -126,9 +124,11 @@ class TapeObserver:
 
     # -- products
 
-    def matmul(self, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape) -> Tensor:
+    def matmul(
+        self, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
+    ) -> Tensor:
         """A product of matrices."""
-        return products.matmul(self.t, a, b, shape, copied_a, copied_b)
+        return products.matmul(self.t, a, b, shape, copied_a, copied_b, left_first=left_first)
 
     def added_in_product(self, product: Tensor, bias: Tensor) -> Tensor:
         """What `baddbmm` adds while it multiplies."""
@@ -182,17 +182,18 @@ class TapeObserver:
         """`maximum`, `minimum`."""
         return choices.larger(self.t, a, b, shape, _KINDS[kind])
 
-    def chosen(self, x: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    def chosen(self, x: Tensor, shape: Shape, keeps_input: bool) -> tuple[Tensor, Tensor]:
         """`topk`, `sort`."""
-        return choices.chosen(self.t, x, shape)
+        return choices.chosen(self.t, x, shape, keeps_input)
 
-    def gather(self, x: Tensor, indices: Sequence[Tensor], shape: Shape) -> Tensor:
+    def gather(self, x: Tensor, indices: Sequence[Tensor], shape: Shape, keeps_input: bool) -> Tensor:
         """Elements at indices."""
-        return choices.gather(self.t, x, indices, shape)
+        return choices.gather(self.t, x, indices, shape, keeps_input)
 
-    def embedding(self, table: Tensor, shape: Shape) -> Tensor:
-        """Rows of a table; a trained one gets a dense gradient."""
-        return gradients.own_gradient(self.t, table, self.t.new(shape, table.kind, "output"), "table gradient")
+    def embedding(self, table: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        """Rows of a table; a trained one gets a dense gradient, for which the indices are kept."""
+        out = self.t.new(shape, table.kind, "output")
+        return gradients.own_gradient(self.t, table, out, "table gradient", saves=(indices,))
 
     def where(self, mask: Tensor, branches: Sequence[Tensor | None], shape: Shape, kind: str) -> Tensor:
         """One or the other."""

@@ -8,7 +8,9 @@ from vramplan.predict.projections import lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
 
-def matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape) -> Tensor:
+def matmul(
+    t: Tape, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
+) -> Tensor:
     """A product of matrices, autocast's copies and those of operands that cannot be batched as they lie first."""
     a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
     a, b = (_laid_out(t, x, copied) for x, copied in ((a, copied_a), (b, copied_b)))
@@ -20,7 +22,8 @@ def matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_
     shapes = wanted(a, b)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        made = new_gradients(t, shapes, grad.kind, "product's gradient")
+        order = 1 if left_first else -1
+        made = new_gradients(t, shapes[::order], grad.kind, "product's gradient")[::order]
         return [None if each is None else t.view(each, each.shape) for each in made]
 
     return t.record(out, (a, b), saved, backward)
@@ -51,8 +54,8 @@ def grouped(t: Tape, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape
     before, whole = x.shape, weight.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_x = t.new(before, grad.kind, "experts' input gradient") if nx else None
-        return to_x, t.new(whole, grad.kind, "experts' gradient") if nw else None
+        to_weight = t.new(whole, grad.kind, "experts' gradient") if nw else None  # `mat2` before `self`
+        return t.new(before, grad.kind, "experts' input gradient") if nx else None, to_weight
 
     return t.record(out, (x, weight), saved, backward)
 

@@ -1,7 +1,12 @@
 """Norms in one kernel, sums and their kin."""
 
 from vramplan.predict.observed.gradients import own_gradient
-from vramplan.predict.tape import FLOAT32, Gradients, Kind, Shape, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
+
+#: Full-size temporaries of a gradient, where it is not one (FunctionsManual.cpp).
+_TEMPORARIES = {"logsumexp": 2, "cumprod": 3, "max": 0, "min": 0, "median": 0}
+#: Whose gradient first looks where the input is the result, or zero.
+_MASKED = ("amax", "amin", "max", "min", "median", "cumprod")
 
 
 def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -27,20 +32,25 @@ def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def reduced(t: Tape, x: Tensor, shape: Shape, kind: Kind, name: str) -> Tensor:
-    """`sum` hands its gradient on expanded; `mean` divides it into a full tensor; others need what they saw."""
-    out, before = t.new(shape, kind, name), x.shape
+    """`sum` hands its gradient on expanded; `mean` divides it into a full tensor; others need what they saw, most their
+    result too."""
+    before = x.shape
+    if name == "logsumexp":  # ReduceOps.cpp: the exponentials of what is left above the largest are made for their sum
+        t.new(before, kind, "exponentials")
+    out = t.new(shape, kind, name)
     if name == "mean":
         return own_gradient(t, x, out, "mean gradient")
     if not t.needs_grad(x):
         return out
     if name == "sum":
         return t.record(out, (x,), [], lambda saved, grad: (t.view(grad, before),))
-    saved = t.save((x, out))
+    saved = t.save((x,) if name == "var" else (x, out))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        temporary = t.new(before, grad.kind, f"{name} gradient temporary")
+        mask = t.new(before, BOOL, f"{name} gradient mask") if name in _MASKED else None
+        temporaries = [t.new(before, grad.kind, f"{name} gradient temporary") for _ in range(_TEMPORARIES.get(name, 1))]
         result = t.new(before, grad.kind, f"{name} gradient")
-        del temporary
+        del mask, temporaries
         return (result,)
 
     return t.record(out, (x,), saved, backward)

@@ -1,5 +1,7 @@
 """Other dimensions, slices and pieces of a tensor, and pieces joined to one."""
 
+from functools import partial
+
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
 
@@ -66,19 +68,24 @@ def split_into(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
     if not t.needs_grad(x):
         return pieces
     shape = x.shape
-    slots: list[Tensor] = []
+    slots: dict[int, Tensor] = {}
 
     def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
-        whole = t.new(shape, slots[0].kind, "split gradient")
+        kind = next(iter(slots.values())).kind
+        zeros = [t.new(piece, kind, "zeros of an unused piece") for i, piece in enumerate(shapes) if i not in slots]
+        whole = t.new(shape, kind, "split gradient")
+        del zeros
         whole.heads_first = len(shape) == 4
         slots.clear()
         return (whole,)
 
-    def piece_backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        slots.append(grad)
+    def piece_backward(i: int, saved: list[Tensor], grad: Tensor) -> Gradients:
+        slots[i] = grad
         return (None,)
 
     whole = t.record(t.view(x, shape), (x,), [], gather)
-    for piece in pieces:
-        t.record(piece, (whole,), [], piece_backward)
+    assert whole.node is not None
+    whole.node.parts = slots
+    for i, piece in enumerate(pieces):
+        t.record(piece, (whole,), [], partial(piece_backward, i))
     return pieces
