@@ -1,5 +1,7 @@
 """The base model's own tensors: which component each belongs to, and its bytes at each stage of a run."""
 
+from typing import NamedTuple
+
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.ledger import Component
 from vramplan.predict.quantization import Piece, is_quantized
@@ -10,6 +12,13 @@ from vramplan.stacks import Upcast
 ELEMENT = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
 
 _LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
+
+
+class Group(NamedTuple):
+    """Weights that exist `times` times."""
+
+    weights: tuple[Weight, ...]
+    times: int
 
 
 def component(weight: Weight, quant: Quant) -> Component:

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from vramplan.architecture import Weight, WeightKind
-from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import adapter_tensors
+from vramplan.ledger import Phase
+from vramplan.predict.attaching import attach
 from vramplan.predict.base import (
+    Group,
     is_made_fp32,
     loaded_element,
     piece,
@@ -15,12 +16,12 @@ from vramplan.predict.base import (
     steady_element,
     upcasts,
 )
-from vramplan.predict.expert_targets import Targets, fused_projections, resolve_targets
+from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, Load, Lora, Quant, QuantType, Scenario
+from vramplan.scenario import DType, Load, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -34,13 +35,6 @@ class Held(NamedTuple):
 
     weight: Weight
     block: int
-
-
-class Group(NamedTuple):
-    """Weights that exist `times` times."""
-
-    weights: tuple[Weight, ...]
-    times: int
 
 
 def write_load(
@@ -59,9 +53,7 @@ def write_load(
         if scenario.stack.upcast is Upcast.NORMS:
             groups = [(group, _cast_back(writer, group, held, scenario)) for group, held in groups]
     if scenario.method.adapts:
-        targets = resolve_targets(scenario.architecture, scenario.lora)
-        for group, _ in groups:
-            attach(writer, group, scenario.lora, targets)
+        attach(writer, [group for group, _ in groups], scenario)
     return groups
 
 
@@ -196,12 +188,18 @@ def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device
 def write_quantization(
     writer: Writer, weight: Weight, quant: Quant, device: Device, dtype: DType, flying: list[int]
 ) -> tuple[int, ...]:
-    """What quantising a matrix of `dtype` makes: the blocks that stay are returned, temporaries go to `flying`."""
+    """What quantising a matrix of `dtype` makes: the blocks that stay are returned, temporaries go to `flying`.
+
+    bitsandbytes 0.50 backends/cuda/ops.py `quantize_4bit` makes the fp32 block constants first.
+    """
     name, numel = weight.module, weight.numel
     blocks = 4 * -(-numel // quant.block_size)
+    packed, *constants = pieces(weight, quant)
+    first: tuple[int, ...] = ()
     if quant.double:
         flying.append(writer.temporary(f"{name} fp32 absmax", blocks))
-    packed, *constants = pieces(weight, quant)
+    elif quant.type.four_bit:
+        first = (writer.hold(constants.pop(0)),)
     if device == "cpu":
         scratch = writer.temporary(f"{name} being quantised", _cpu_scratch(numel, quant, dtype))
         kept = writer.hold(packed)
@@ -210,7 +208,7 @@ def write_quantization(
         kept = writer.hold(packed)
     if quant.double:
         flying.append(writer.temporary(f"{name} fp32 absmax less its mean", blocks))
-    return (kept, *(writer.hold(constant) for constant in constants))
+    return (kept, *first, *(writer.hold(constant) for constant in constants))
 
 
 def _in_flight(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> list[int]:
@@ -266,13 +264,3 @@ def _replaced(writer: Writer, weight: Weight, block: int, element: int, scenario
     new = writer.hold(piece(weight, element, scenario.quant))
     writer.free(block)
     return new
-
-
-def attach(writer: Writer, group: Group, lora: Lora, targets: Targets) -> list[Held]:
-    """The adapters' two matrices for every adapted weight."""
-    attached = []
-    with writer.repeat(group.times):
-        for weight in group.weights:
-            made = adapter_tensors(weight, lora, targets)
-            attached += [Held(weight, writer.alloc(Component.ADAPTERS, t.label, t.bytes)) for t in made]
-    return attached

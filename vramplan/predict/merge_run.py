@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from vramplan.architecture import Weight
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import adapter_tensors
-from vramplan.predict.base import is_vocabulary, loaded_element
+from vramplan.predict.attaching import attach
+from vramplan.predict.base import Group, is_vocabulary, loaded_element
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
 from vramplan.predict.layers import runs
-from vramplan.predict.loading import Group, attach, begin_load, load_groups, load_weight
+from vramplan.predict.loading import begin_load, load_groups, load_weight
 from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
@@ -87,9 +88,9 @@ class _Merge:
             stage.group = Group(run.weights, run.times)
         if scenario.merge.dequantize:
             self._dequantize(stages)
-        for stage in stages:
-            for weight, block in attach(writer, stage.group, scenario.lora, self._targets):
-                stage.adapters.setdefault(weight, []).append(block)
+        for stage, attached in zip(stages, attach(writer, [s.group for s in stages], scenario), strict=True):
+            for one in attached:
+                stage.adapters.setdefault(one.weight, []).append(one.block)
         self._read_file(stages)
         return stages
 

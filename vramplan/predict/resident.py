@@ -6,8 +6,9 @@ from typing import NamedTuple
 from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import Trainable, trainables, trained_tensors
+from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.loading import Group, Held, write_first_step, write_load
+from vramplan.predict.loading import Held, write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.writer import Writer
