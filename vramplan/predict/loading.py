@@ -21,7 +21,7 @@ from vramplan.predict.layers import runs
 from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, Load, Quant, QuantType, Scenario
+from vramplan.scenario import DType, Load, Method, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -60,10 +60,19 @@ def write_load(
 def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: int) -> None:
     """Write what comes before the first weight: the warm-up of a card's allocator, and tables of the process."""
     writer.enter(Phase.LOAD)
-    if device == "cuda" and scenario.load_from is Load.CHECKPOINT:
+    if device == "cuda" and _arrives_by_tensor(scenario):
         _warm_up(writer, scenario, capacity)
     for shared in shared_pieces(scenario.quant):
         writer.hold(shared)
+
+
+def _arrives_by_tensor(scenario: Scenario) -> bool:
+    """Whether `from_pretrained` puts each tensor on the device as it reads it.
+
+    To train a model that is not quantised it is loaded on the host and moved whole (Trainer, `model.to`).
+    """
+    quantised = scenario.quant.type is not QuantType.NONE
+    return scenario.load_from is Load.CHECKPOINT and (quantised or scenario.method is Method.MERGE)
 
 
 def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
@@ -102,12 +111,13 @@ def load_groups(scenario: Scenario) -> list[Group]:
     """The model's weights in the order in which they arrive on the device.
 
     from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by
-    `dot_natural_key`); a model of random weights is built in its own order. Buffers come last.
+    `dot_natural_key`); a model that is moved whole, or built of random weights, comes in its own order. Buffers come
+    last.
     """
     architecture = scenario.architecture
     outside = [*architecture.before, *architecture.after]
     layers = [Group(run.weights, run.times) for run in runs(architecture)]
-    if scenario.load_from is Load.RANDOM:
+    if not _arrives_by_tensor(scenario):
         before, after = architecture.before, architecture.after
     else:
         outside.sort(key=_name)
