@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check bench accuracy gpu-suite grid peers reports docs clean help
+.PHONY: quickstart test check bench accuracy emulated gpu-suite grid peers reports docs clean help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -45,6 +45,9 @@ bench: $(VENV)/.test  ## benchmarks: time per prediction, per replay, per trace
 
 accuracy: $(VENV)/.measure  ## both engines against published GPU measurements -> reports/accuracy.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
+
+emulated: $(VENV)/.test  ## PyTorch's CUDA build without a card: its allocator against both engines -> reports/emulated.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.nocard $(ARGS)
 
 # What has a fresh record is skipped, so an interrupted chunk is simply started again.
 CHUNK ?= 1

@@ -1,10 +1,12 @@
-"""The choice of attention kernel: one rule of torch's sdp_utils.cpp per case."""
+"""The choice of attention kernel: one rule of torch's sdp_utils.cpp per case, and the CUDA build's own answers."""
 
 from dataclasses import replace
 
 import pytest
+from attention_facts import CARDS, facts
 
 from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.catalog.gpus import gpu
 from vramplan.scenario import DType
 
 AMPERE = AttentionInput(
@@ -36,6 +38,33 @@ def test_what_pushes_attention_off_flash(change: dict[str, object], kernel: Kern
     choice = resolve(replace(AMPERE, **change))
     assert choice.kernel is kernel
     assert reason in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "kernel"),
+    [
+        ({}, Kernel.CUDNN),
+        ({"masked": True}, Kernel.CUDNN),  # a mask, grouped heads: neither stops it
+        ({"head_dim": 256, "value_dim": 256}, Kernel.CUDNN),
+        ({"head_dim": 256, "value_dim": 256, "capability": (10, 0)}, Kernel.FLASH),
+        ({"head_dim": 192, "capability": (10, 0)}, Kernel.CUDNN),  # DeepSeek's heads
+        ({"head_dim": 100, "value_dim": 100}, Kernel.FLASH),  # no multiple of 8
+        ({"dtype": DType.FLOAT32}, Kernel.MATH),
+        ({"capability": (12, 0)}, Kernel.FLASH),
+    ],
+)
+def test_hopper_and_data_centre_blackwell_prefer_cudnn(change: dict[str, object], kernel: Kernel) -> None:
+    assert resolve(replace(AMPERE, **{"capability": (9, 0), **change})).kernel is kernel
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_the_choice_is_what_the_cuda_build_answers(card: str) -> None:
+    for row in facts(card)["choices"]:
+        head_dim, value_dim = row["sizes"]
+        call = AttentionInput(
+            DType(row["dtype"]), head_dim, value_dim, row["grouped"], row["masked"], gpu(card).capability
+        )
+        assert resolve(call).kernel == row["kernel"], row
 
 
 def test_a_named_kernel_is_taken() -> None:

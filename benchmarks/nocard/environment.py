@@ -34,6 +34,12 @@ class Environment:
         command = [str(self.python), "-W", "ignore", "-m", "vramplan", *arguments]
         return subprocess.run(command, env=self._variables(card, padded=padded), cwd=ROOT, check=False).returncode
 
+    def ask(self, card: str, module: str, *arguments: str) -> str:
+        """What `python -m module` prints on the emulated card."""
+        command = [str(self.python), "-W", "ignore", "-m", module, *arguments]
+        variables = self._variables(card, padded=False)
+        return subprocess.run(command, env=variables, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
     def _variables(self, card: str, *, padded: bool) -> dict[str, str]:
         target = gpu(card)
         return {
