@@ -10,6 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.accuracy import REPORTS
+from benchmarks.nocard.render import render as render_emulated
 from benchmarks.peers.render import render_peers
 from vramplan.api import predict
 from vramplan.claims import CLAIMS, check
@@ -45,6 +46,11 @@ def peers() -> tuple[bytes, bytes]:
     return text.encode(), picture
 
 
+def emulated() -> bytes:
+    """What was found on emulated cards."""
+    return render_emulated(json.loads((REPORTS / "emulated.json").read_text(encoding="utf-8"))).encode()
+
+
 def readme() -> bytes:
     """What is where in this directory, with each report's headline."""
     records = sum(1 for _ in (REPORTS / "records").rglob("*.json"))
@@ -57,6 +63,7 @@ def readme() -> bytes:
         "|---|---|---|",
         f"| [index.html](index.html) | {records} measured runs beside their predictions | `vramplan report` |",
         f"| [accuracy.md](accuracy.md) | {_accuracy()} | `make accuracy` |",
+        f"| [emulated.md](emulated.md) | {_emulated()} | `make emulated` |",
         f"| [peers.md](peers.md) | {_peers()} | `make peers` |",
         f"| [grid.md](grid.md) | {_grid()} | `make grid` |",
         f"| [claims.md](claims.md) | {_claims()} | `vramplan claims` |",
@@ -75,6 +82,11 @@ def _accuracy() -> str:
         assert found, engine
         parts.append(f"{engine} {found[2]}")
     return f"mean error of the allocated peak on {found[1]} published GPU configurations: {', '.join(parts)}"
+
+
+def _emulated() -> str:
+    runs = len(json.loads((REPORTS / "emulated.json").read_text(encoding="utf-8"))["rows"])
+    return f"both engines against PyTorch's own allocator and operators in {runs} runs on emulated cards"
 
 
 def _peers() -> str:
@@ -104,6 +116,7 @@ def main() -> None:
     pages: list[tuple[str, Callable[[], bytes]]] = [
         ("index.html", index),
         ("claims.md", lambda: claims(trace=True)),
+        ("emulated.md", emulated),
         ("peers.md", lambda: peers()[0]),
         ("peers.svg", lambda: peers()[1]),
         ("README.md", readme),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.accuracy import REPORTS
-from benchmarks.reports import TRACED, claims, index, peers, readme
+from benchmarks.reports import TRACED, claims, emulated, index, peers, readme
 from vramplan.cli import main
 
 
@@ -38,3 +38,7 @@ def test_the_scenarios_are_within_the_baseline(capsys: pytest.CaptureFixture[str
     assert main(["check", *shipped, "--against", str(REPORTS / "baseline"), "--limit", "peak:0.1%"]) == 0, (
         capsys.readouterr().out
     )
+
+
+def test_the_page_of_emulated_cards_is_what_its_figures_render() -> None:
+    assert (REPORTS / "emulated.md").read_bytes() == emulated(), "reports/emulated.md is stale: run `make reports`"
