@@ -165,6 +165,8 @@ EXACT = [
     ("glm4_moe", "script", False),  # experts with adapters, shared ones beside them
     ("deepseek_v3", "script", False),  # latent attention
     ("bamba", "script", False),  # state spaces
+    ("modernbert-decoder", "script", False),  # a bias on a head that shares the embedding's table
+    ("rembert", "hf-trainer", True),  # attention weights beside a layer's output, until the last one has returned
 ]
 
 

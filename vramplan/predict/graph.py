@@ -41,7 +41,7 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("heads_first", "kind", "node", "shape", "storage", "viewed")
+    __slots__ = ("__weakref__", "heads_first", "kind", "node", "shape", "storage", "viewed")
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape

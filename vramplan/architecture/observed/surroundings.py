@@ -41,8 +41,8 @@ class Surroundings(Protocol):
     def embedded(self, hidden: Handle) -> None:
         """The embedding's output is there."""
 
-    def logits(self, hidden: Handle) -> Handle:
-        """The output head."""
+    def logits(self, hidden: Handle, bias: Handle | None) -> Handle:
+        """The output head, and the bias that it has, also where it shares the embedding's table."""
 
     def loss(self, logits: Handle) -> Handle:
         """The causal language model's loss."""

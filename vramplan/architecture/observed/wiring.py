@@ -96,6 +96,8 @@ class _Wiring:
             around.embedded(handles.of(out))
             return out
 
-        head.forward = lambda x: handles.made(around.logits(handles.of(x)))
+        head.forward = lambda x: handles.made(
+            around.logits(handles.of(x), handles.optional(getattr(head, "bias", None)))
+        )
         table.forward = embedded
         model.loss_function = lambda logits, *_, **__: handles.made(around.loss(handles.of(logits)))

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from sys import getrefcount
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from vramplan.architecture import Architecture
 from vramplan.architecture.observed.observer import NotObservable
@@ -42,6 +44,15 @@ class _Place:
     closes: bool
 
 
+def _nothing() -> None:
+    """In place of a reference to what is not there."""
+
+
+def _shared(tensor: Tensor) -> bool:
+    """Whether other tensors have the same memory, such as those that the graph saved."""
+    return getrefcount(tensor.storage) > 2
+
+
 class ObservedModel(CausalModel):
     """The causal language model, read off its own code."""
 
@@ -57,8 +68,8 @@ class ObservedModel(CausalModel):
         self.observer = TapeObserver(self.t, partial(choose_kernel, self.scenario, self.t))
         self._open: Group | None = None
         """Whose first round is over, which the next layer's call closes: until then the caller holds its input."""
-        self._beside: Tensor | None = None
-        """What the last layer returned beside its output."""
+        self._beside: Callable[[], Tensor | None] = _nothing
+        """What the last layer returned beside its output, as long as the model's code holds it."""
 
     @staticmethod
     def _described(architecture: Architecture) -> Architecture:
@@ -89,13 +100,12 @@ class ObservedModel(CausalModel):
         s, t = self.scenario, self.t
         ids, labels = (Tensor((s.batch, s.seq), INT64, None) for _ in range(2))
         result = self._live().forward(ids, labels)
-        t.scope, self._beside = "", None
+        t.scope = ""
         return Outcome(*result)
 
     def hidden_states(self, tokens: int, cache: object = None) -> Tensor:
         """The forward up to the head."""
         hidden: Tensor = self._live().hidden_states(Tensor((self.scenario.batch, tokens), INT64, None))
-        self._beside = None
         return hidden
 
     def zero_grad(self) -> None:
@@ -147,31 +157,31 @@ class ObservedModel(CausalModel):
     def layer(self, number: int, hidden: Tensor, run: Callable[[Tensor], Returned]) -> Returned:
         """One decoder layer; those that are like one that ran hand their input on."""
         t, place = self.t, self.places[number]
-        beside, self._beside = self._beside, None
+        beside = self._beside()
         if self._open is not None:
             group, self._open = self._open, None
             hidden = t.close(group, hidden, beside)
         if place.modules is None:
-            self._beside = beside
             return hidden, beside
         if place.opens:
             hidden = t.open(place.group, hidden, beside)
         t.scope = ""
         kind = self.scenario.checkpointing if t.training else Checkpointing.OFF
         out, second = run_layer(t, run, hidden, kind)
-        if kind is Checkpointing.OFF and t.recording:
+        if kind is Checkpointing.OFF and t.recording and second is not None and _shared(second):
             second = None  # the graph itself keeps it, for longer
-        self._beside = second
+        self._beside = _nothing if second is None else ref(second)
         if place.closes:
             self._open = place.group
         return out, second
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The output head."""
-        t, self._beside = self.t, None
+    def logits(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The output head; `bias` is its own, also where it shares the embedding's table."""
+        t = self.t
         t.enter(self._phase)
         t.script.logits_width(self.scenario.architecture.vocab)
-        return linear(t, hidden, *self._head(), "logits")
+        weight, own_bias = self._head()
+        return linear(t, hidden, weight, own_bias or bias, "logits")
 
     def loss(self, logits: Tensor) -> Tensor:
         """transformers' loss of causal language models."""
