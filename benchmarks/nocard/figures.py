@@ -15,14 +15,14 @@ ENGINES = ("trace", "analytic")
 
 
 def figures(records: Path) -> list[dict[str, Any]]:
-    """One row per record that ran to its end: the peaks in every phase, and each engine's."""
+    """One row per record that ended well and had the whole card: the peaks in every phase, and each engine's."""
     return [row for file in sorted(records.glob("*/*.json")) for row in _row(file)]
 
 
 def _row(file: Path) -> Iterator[dict[str, Any]]:
     record = load_result(file)
     card = file.parent.name
-    if not isinstance(record, Record) or record.outcome is not Outcome.OK:
+    if not isinstance(record, Record) or record.outcome is not Outcome.OK or "memory_limit" in record.environment:
         return
     print(f"{card}: {record.scenario.name}", file=sys.stderr)
     scenario = msgspec.structs.replace(record.scenario, gpu=card)
