@@ -123,6 +123,8 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         # derivatives come in the order of their names: mm's `mat2` before `self`; addmm's `mat1`, `mat2`, `self`
         to_weight = t.new(weight_shape, weight_kind, label + ": weight gradient") if nw and not biased else None
+        if to_weight is not None:
+            t.product()
         to_x = t.new(shape, grad.kind, label + ": input gradient") if nx else None
         t.product()
         if to_x is not None and len(shape) > 2:
