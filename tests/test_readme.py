@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.nocard.figures import ENGINES
+from benchmarks.nocard.render import peak_error
 from vramplan import cli
 from vramplan.commands import all_commands
 
@@ -46,7 +48,7 @@ def test_what_is_said_of_the_grid_and_of_the_claims_is_in_their_reports() -> Non
     known = json.loads((ROOT / "reports" / "grid.json").read_text(encoding="utf-8"))["known"]
     peak, plain = known["errors"]["peak allocated"], " ".join(README.split())
     said = (
-        f"{peak['mean']:.2%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
+        f"{peak['mean']:.3%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
     )
     assert said in plain
     claims = re.search(
@@ -54,6 +56,16 @@ def test_what_is_said_of_the_grid_and_of_the_claims_is_in_their_reports() -> Non
     )
     assert claims is not None
     assert claims[0] in plain
+
+
+def test_what_is_said_of_emulated_cards_is_in_their_report() -> None:
+    rows = json.loads((ROOT / "reports" / "emulated.json").read_text(encoding="utf-8"))["rows"]
+    plain = " ".join(README.split())
+    assert f"in {len(rows)} runs on emulated cards" in plain
+    for engine in ENGINES:
+        for what in ("allocated", "reserved"):
+            errors = [abs(peak_error(row, engine, what)) for row in rows]
+            assert f"{sum(errors) / len(errors):.3%} ({max(errors):.1%})" in plain, (engine, what)
 
 
 #: Commands of the table that need a file of the reader's own.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-SOURCES = Path(__file__).parent / "libraries"
+SOURCES = Path(__file__).parent / "stand_ins"
 #: Written by hand, by the library's name up to its version.
 _BY_HAND = {
     "libcuda": "cuda.c",

@@ -51,7 +51,7 @@ def _summary(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         for engine in ENGINES:
             for what in _WHAT:
                 mine = [row for row in rows if row["card"] == card]
-                peaks = [_error(row, engine, what) for row in mine]
+                peaks = [peak_error(row, engine, what) for row in mine]
                 phases = [error for row in mine for error in _phase_errors(row, engine, what)]
                 yield card, engine, what, str(len(mine)), *_spread(peaks), *_spread(phases)
 
@@ -65,7 +65,7 @@ def _each(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         cells = []
         for what in _WHAT:
             cells.append(f"{_peak(row['emulated'], what) / GIB:.2f}")
-            cells += [f"{_error(row, engine, what):+.2%}" for engine in ENGINES]
+            cells += [f"{peak_error(row, engine, what):+.2%}" for engine in ENGINES]
         yield row["card"], row["scenario"], *cells
 
 
@@ -73,7 +73,8 @@ def _peak(phases: Mapping[str, Mapping[str, int]], what: str) -> int:
     return max(phase[what] for phase in phases.values())
 
 
-def _error(row: Row, engine: str, what: str) -> float:
+def peak_error(row: Row, engine: str, what: str) -> float:
+    """Relative error of the run's highest allocated or reserved, signed."""
     return _peak(row[engine], what) / _peak(row["emulated"], what) - 1
 
 
