@@ -21,3 +21,8 @@ def test_what_is_made_stands_where_it_is_made() -> None:
 def test_a_generation_makes_no_states() -> None:
     step = (Enter(Phase.PREFILL), block(1, "hidden"), Enter(Phase.DECODE), Free(1))
     assert first_step(step, (2,), (block(-1, "main"),), ()) == (*step[:2], block(-1, "main"), *step[2:])
+
+
+def test_what_is_made_nobody_knows_where_is_there_from_the_start() -> None:
+    step = (Enter(Phase.PREFILL), block(1, "hidden"))
+    assert first_step(step, (), (block(-1, "main"),), ()) == (block(-1, "main"), *step)

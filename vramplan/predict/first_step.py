@@ -15,9 +15,11 @@ Parts = tuple[Part, ...]
 def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: Parts) -> Parts:
     """The parts of a later step, with what is made on the way.
 
-    `products` says before which parts a workspace each is taken; the states are made when the optimizer's step begins.
+    `products` says before which parts a workspace each is taken, where it is known; the states are made when the
+    optimizer's step begins.
     """
-    made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in zip(products, workspaces, strict=True)]
+    places = (*[0] * (len(workspaces) - len(products)), *products)
+    made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in zip(places, workspaces, strict=True)]
     made += [(place + 1, states) for place, part in enumerate(step) if part == Enter(Phase.STEP)]
     written: list[Part] = []
     begun = 0
