@@ -68,9 +68,15 @@ def test_the_warm_up_is_one_block_of_the_models_size() -> None:
 
 
 def test_the_warm_up_spares_the_cards_last_bytes() -> None:
-    wanted = Scenario.load("llama-2-7b", method="lora", gpu="t4")
+    wanted = Scenario.load("llama-2-70b", gpu="t4")  # 35 GB in 4 bits
     first = next(e for e in timeline(wanted, "cuda", capacity=8 * 2**30).events() if isinstance(e, Alloc))
     assert first.bytes == (8 * 2**30 - int(1.2 * 2**30)) // 2 * 2
+
+
+def test_a_model_that_is_not_quantised_is_moved_whole() -> None:
+    wanted = Scenario.load("llama-2-7b", method="lora", gpu="t4")
+    first = next(e for e in timeline(wanted, "cuda", capacity=8 * 2**30).events() if isinstance(e, Alloc))
+    assert (first.label, first.bytes) == ("model.embed_tokens.weight", 32_000 * 4096 * 2)  # no warm-up
 
 
 def test_upcast_holds_old_and_new_and_then_empties_the_cache() -> None:
