@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vramplan.scenario import DType
 
 #: Wider heads are added up outside registers.
-REGISTERS = 128
+_REGISTERS = 128
 #: Keys that a thread block of the efficient backward works on at once (`kBlockSizeJ`).
 _KEY_BLOCK = 64
 #: The efficient backward splits keys no further once so many thread blocks stage their gradients.
@@ -48,12 +48,23 @@ def efficient_tile(dtype: DType, head_dim: int, value_dim: int, capability: tupl
         return Tile(64, 64)
     if dtype is DType.FLOAT32:
         return Tile(128 if roomy else 64, 64)
-    if widest > REGISTERS:
+    if widest > _REGISTERS:
         return Tile(128, 64, stages=True)
     if roomy:
         return Tile(128, 128)
     narrow = capability < (8, 0) or (widest <= 96 and capability in _NARROW)
     return Tile(128, 64) if narrow else Tile(64, 64, stages=True)
+
+
+def accumulates(dtype: DType, head_dim: int, value_dim: int) -> bool:
+    """Whether the efficient forward adds 16-bit outputs up in fp32 memory of its own (kernel_forward.h)."""
+    return dtype is not DType.FLOAT32 and max(head_dim, value_dim) > _REGISTERS
+
+
+def flash_width(head_dim: int) -> int:
+    """fp32 columns of flash's accumulators (`head_size_rounded`)."""
+    multiple = 32 if head_dim <= 128 else 64
+    return -(-head_dim // multiple) * multiple
 
 
 def _key_splits(blocks: int, keys: int) -> int:

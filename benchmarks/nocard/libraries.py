@@ -33,11 +33,9 @@ def build(users: Iterable[Path], headers: Path, into: Path) -> None:
     for name in sorted({*filter(_NVIDIA.match, needed), "libcuda.so.1"}):
         stem = name.split(".so")[0]
         prefix = _PREFIXES.get(stem)
-        symbols = set(versioned[name]) | {s for s in bare if prefix and re.match(prefix, s)}
-        for version in (v for v in versioned if v.startswith("NVSHMEM") and stem.startswith("libnvshmem")):
-            symbols |= versioned[version]
-        known = [v for v in versioned if v == name or (v.startswith("NVSHMEM") and stem.startswith("libnvshmem"))]
-        _compile(name, symbols, known, _BY_HAND.get(stem), headers, into)
+        versions = [v for v in versioned if v == name or (v.startswith("NVSHMEM") and stem.startswith("libnvshmem"))]
+        symbols = {s for s in bare if prefix and re.match(prefix, s)}.union(*(versioned[v] for v in versions))
+        _compile(name, symbols, versions, _BY_HAND.get(stem), headers, into)
     _compile("libnvidia-ml.so.1", set(), [], "nvml.c", headers, into)
 
 
@@ -70,12 +68,8 @@ def _compile(name: str, symbols: set[str], versions: list[str], by_hand: str | N
     stubs.write_text(
         "".join(f"__attribute__((weak)) long {symbol}(void) {{ return 0; }}\n" for symbol in sorted(symbols))
     )
-    exported = [f"{version} {{ {'global: *;' if first else ''} }};" for first, version in _firsts(versions)]
+    exported = [f"{version} {{ {'' if place else 'global: *;'} }};" for place, version in enumerate(versions)]
     script.write_text("\n".join(exported) or "{ global: *; };")
     options = ["-shared", "-fPIC", "-O1", "-w", f"-I{headers}", f"-Wl,-soname,{name}", f"-Wl,--version-script={script}"]
     sources = [str(stubs), *([str(SOURCES / by_hand)] if by_hand else [])]
     subprocess.run(["gcc", *options, "-o", str(into / name), *sources, "-lpthread", "-ldl"], check=True)
-
-
-def _firsts(versions: list[str]) -> list[tuple[bool, str]]:
-    return [(place == 0, version) for place, version in enumerate(versions)]

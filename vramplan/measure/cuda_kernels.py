@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vramplan.attention_tiles import REGISTERS, efficient_tile, flash_splits
+from vramplan.attention_tiles import accumulates, efficient_tile, flash_splits, flash_width
 from vramplan.measure.tracker import Rule, Temporary
 from vramplan.scenario import DType
 
@@ -48,9 +48,7 @@ class _Kernels:
         if splits == 1:
             return ()
         sums = splits * batch * heads * rows * 4
-        return Temporary(sums, "flash parts' row sums"), Temporary(
-            sums * _flash_width(dim), "flash parts of the output"
-        )
+        return Temporary(sums, "flash parts' row sums"), Temporary(sums * flash_width(dim), "flash parts of the output")
 
     def efficient_backward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
         """transformers/cuda/attention_backward.cu `_efficient_attention_backward`: `delta`, and a workspace.
@@ -109,7 +107,7 @@ def _flash_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[T
     padded = -(-rows // 128) * 128
     return (
         Temporary(batch * heads * padded * 4, "flash row sums"),
-        Temporary(batch * heads * padded * _flash_width(dim) * 4, "flash query gradient accumulator"),
+        Temporary(batch * heads * padded * flash_width(dim) * 4, "flash query gradient accumulator"),
         *_per_query_head(batch * key.shape[2], query, key.shape[1], key),
     )
 
@@ -121,7 +119,7 @@ def _samples_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple
     rows = tokens + 128 * (offsets.shape[0] - 1)
     return (
         Temporary(heads * rows * 4, "flash row sums"),
-        Temporary(heads * rows * _flash_width(dim) * 4, "flash query gradient accumulator"),
+        Temporary(heads * rows * flash_width(dim) * 4, "flash query gradient accumulator"),
         *_per_query_head(key.shape[0], query, key.shape[1], key),
     )
 
@@ -134,12 +132,6 @@ def _per_query_head(tokens: int, query: Tensor, kv_heads: int, key: Tensor) -> t
     return tuple(Temporary(size, f"{name} gradient per query head") for name in ("key", "value"))
 
 
-def _flash_width(dim: int) -> int:
-    """fp32 columns of an accumulator (`head_size_rounded`)."""
-    multiple = 32 if dim <= 128 else 64
-    return -(-dim // multiple) * multiple
-
-
 def _cudnn_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
     """cudnn_frontend's `CompositeSDPABackwardNode`: one workspace, of an accumulator of the query's gradient and of row
     sums, both in fp32 and without padding. What cuDNN's engine may take beyond it is not known."""
@@ -150,7 +142,7 @@ def _cudnn_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[T
 def _efficient(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
     """transformers/cuda/mem_eff_attention/kernel_forward.h: outputs in 16 bits of wide heads are added up in fp32."""
     query, _, value, *_ = args
-    if query.dtype is torch.float32 or max(query.shape[3], value.shape[3]) <= REGISTERS:
+    if not accumulates(_dtype(query), query.shape[3], value.shape[3]):
         return ()
     batch, heads, rows, _ = query.shape
     return (Temporary(batch * heads * rows * value.shape[3] * 4, "fp32 output accumulators"),)

@@ -6,7 +6,7 @@ aten/src/ATen/native/transformers (torch 2.11-2.13): attention.cpp, cuda/attenti
 from typing import NamedTuple
 
 from vramplan.attention import MASK_ALIGNMENT
-from vramplan.attention_tiles import REGISTERS, efficient_tile
+from vramplan.attention_tiles import accumulates, efficient_tile, flash_width
 from vramplan.predict.tape import FLOAT32, INT64, UINT8, Gradients, Kind, Tape, Tensor
 from vramplan.predict.template import Accumulators, Derived, stretched
 from vramplan.scenario import DType
@@ -72,8 +72,8 @@ def _outputs(t: Tape, call: _Call, *, kept: bool) -> list[Tensor]:
     rows = stretched(call.seq, 32) if call.backend == "efficient" else call.seq  # cutlass pads to its alignment of 32
     no_sums = t.cuda and call.backend in ("cudnn", "efficient") and not kept
     sums = [] if no_sums else [t.new((call.batch, call.heads, rows), FLOAT32, "log-sum-exp")]
-    wide = max(call.head_dim, call.value_dim) > REGISTERS and call.kind is not FLOAT32
-    if t.cuda and call.backend == "efficient" and wide:  # kernel_forward.h: added up outside registers
+    wide = accumulates(DType(call.kind.name), call.head_dim, call.value_dim)
+    if t.cuda and call.backend == "efficient" and wide:
         t.new((call.batch, call.seq, call.heads, call.value_dim), FLOAT32, "fp32 output accumulators")
     return [out, *sums, *(seeds or (_seeds(t) if t.cuda else []))]
 
@@ -93,7 +93,7 @@ def _varlen_temporaries(t: Tape, call: _Call) -> None:
 
 
 def _flash(t: Tape, call: _Call, rows: Derived) -> None:
-    wide = _rounded(call.head_dim, 32 if call.head_dim <= 128 else 64)
+    wide = flash_width(call.head_dim)
     made = [
         t.new((call.batch, call.heads, rows), FLOAT32, "softmax row sums"),
         t.new((call.batch, rows, call.heads, wide), FLOAT32, "query gradient accumulator"),
@@ -132,7 +132,3 @@ _TEMPORARIES = {
     "cudnn": _cudnn_temporaries,
     "efficient": _efficient_temporaries,
 }
-
-
-def _rounded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
