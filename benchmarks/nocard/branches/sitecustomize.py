@@ -27,13 +27,51 @@ def _answer(masking: ModuleType) -> None:
     masking.find_packed_sequence_indices, masking.fast_all = find_packed_sequence_indices, fast_all
 
 
+class _Kernel:
+    """A kernel of Triton's, which is not installed: started on a grid, it does nothing."""
+
+    def __getitem__(self, grid: object) -> Any:
+        return lambda *args, **kwargs: None
+
+
+class _Triton:
+    @staticmethod
+    def cdiv(size: int, block: int) -> int:
+        return -(-size // block)
+
+
+def _head(kernels: ModuleType) -> None:
+    """trl 1.16 kernels/chunked_logprob.py: the card has Triton, and every token that is not padded has a label."""
+    import torch
+
+    kernels._use_triton = lambda device: True  # type: ignore[attr-defined]
+    kernels._forward_kernel = kernels._backward_kernel = _Kernel()  # type: ignore[attr-defined]
+    kernels.triton = _Triton  # type: ignore[attr-defined]
+    get, step = torch.Tensor.__getitem__, torch.amp.GradScaler.step
+
+    def getitem(tensor: Any, index: Any) -> Any:
+        if isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.is_cuda:
+            os.environ["NOCARD_COUNT"] = str(index.numel() - PADDED)
+        return get(tensor, index)
+
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        os.environ.pop("NOCARD_COUNT", None)  # what it reads is whether a gradient has overflown
+        return step(*args, **kwargs)
+
+    torch.Tensor.__getitem__, torch.amp.GradScaler.step = getitem, stepped  # type: ignore[method-assign]
+
+
+#: What is changed, by module.
+_CHANGES = {"transformers.masking_utils": _answer, "trl.kernels.chunked_logprob": _head}
+
+
 class _AfterLoading:
-    """Finds the one module, and changes it once it is loaded."""
+    """Finds the modules, and changes them once they are loaded."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The module's own spec, whose loader runs and answers."""
-        if name != "transformers.masking_utils":
+        if name not in _CHANGES:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
@@ -41,7 +79,7 @@ class _AfterLoading:
 
             def exec_module(module: ModuleType) -> None:
                 run(module)
-                _answer(module)
+                _CHANGES[name](module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
