@@ -186,6 +186,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.model.architecture
 
     @property
+    def masked(self) -> bool:
+        """Whether a batch comes with an attention mask: where samples are padded, and always from TRL's collator."""
+        return self.padding or self.stack.base == "trl"
+
+    @property
+    def recasts_adapters(self) -> bool:
+        """Whether the stack casts the adapters after peft has."""
+        return self.stack.casts_adapters and self.quant.type is not QuantType.NONE
+
+    @property
     def tokens(self) -> int:
         """Tokens of one micro-batch."""
         return self.batch * self.seq

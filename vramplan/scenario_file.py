@@ -116,6 +116,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
     model = resolve_model(keys.model, base=base)
     quant = _quant(keys, where)
     compute = keys.compute_dtype
+    stack = _stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where)
     scenario = Scenario(
         name=keys.name or f"{model.name}-{keys.method.value}",
         model=model,
@@ -125,7 +126,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
             rank=keys.lora.rank,
             targets=_targets(keys.lora.targets, where),
             dropout=keys.lora.dropout,
-            dtype=keys.lora.dtype,
+            dtype=_adapters(keys, stack, quant, where),
         ),
         batch=keys.batch,
         seq=keys.seq,
@@ -136,7 +137,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         load_from=keys.load,
         checkpointing=_checkpointing(keys.checkpointing),
         attention=_attention(keys.attention, where),
-        stack=_stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where),
+        stack=stack,
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
         new_tokens=keys.new_tokens,
         padding=_padding(keys, where),
@@ -228,6 +229,19 @@ def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
     if ALL_LINEAR in names and len(names) > 1:
         raise UsageError(f"{where}: lora.targets mixes {ALL_LINEAR} with names", hint=f"use {ALL_LINEAR} alone")
     return tuple(dict.fromkeys(names))
+
+
+def _adapters(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> DType:
+    """The adapters' dtype: fp32, as peft casts them, but for what TRL does to those of a quantised model."""
+    given = keys.lora.dtype
+    if not stack.casts_adapters or quant.type is QuantType.NONE:
+        return DType.FLOAT32 if given is UNSET else given
+    if given not in (UNSET, DType.BFLOAT16):
+        raise UsageError(
+            f"{where}: lora.dtype {given.value} with stack trl, which casts a quantised model's adapters to bfloat16",
+            hint="leave lora.dtype out, or set stack: hf-trainer",
+        )
+    return DType.BFLOAT16
 
 
 def _checkpointing(value: bool | str) -> Checkpointing:

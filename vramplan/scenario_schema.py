@@ -27,13 +27,13 @@ class LoraKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rank: Annotated[int, Meta(ge=1, le=2**16)] = 16
     targets: str | list[str] = "all-linear"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    dtype: DType = DType.FLOAT32
+    dtype: DType | UnsetType = UNSET
 
 
 class StackKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named stack with some of its habits changed."""
 
-    base: Literal["hf-trainer", "script"] = "hf-trainer"
+    base: Literal["hf-trainer", "trl", "script"] = "hf-trainer"
     upcast: Upcast | UnsetType = UNSET
     autocast: bool | Literal["bfloat16", "float16"] | UnsetType = UNSET
     outputs: Outputs | UnsetType = UNSET

@@ -27,6 +27,7 @@ class LossKernel(StrEnum):
     TORCH = "torch"  # transformers' ForCausalLMLoss: fp32 logits, cross_entropy
     LIGER = "liger"  # fused linear cross entropy
     CHUNKED = "chunked"
+    TILED = "tiled"  # TRL's head, which makes log-probabilities of tiles of logits and never all of them
 
 
 #: Tokens whose logits exist at once with the chunked loss. TRL's chunked loss and torchtune's CEWithChunkedOutputLoss
@@ -38,7 +39,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A training loop's habits that change memory, all of them spelled out."""
 
     base: str
-    """Whose loop runs: `hf-trainer` (transformers' Trainer, TRL's SFTTrainer) or `script` (the articles' loop)."""
+    """Whose loop runs: `hf-trainer` (transformers' Trainer), `trl` (TRL's SFTTrainer) or `script` (the articles')."""
     upcast: Upcast
     autocast: bool | str
     """False, or the dtype that autocast computes in: `bfloat16` or `float16`."""
@@ -47,6 +48,16 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     clip: bool
     """Whether gradients are clipped by their norm before the optimizer steps."""
 
+    @property
+    def trainer(self) -> bool:
+        """Whether the loop is transformers' Trainer, or one built on it."""
+        return self.base != "script"
+
+    @property
+    def casts_adapters(self) -> bool:
+        """Whether the loop casts the adapters of a quantised model to bfloat16, after peft has cast them to fp32."""
+        return self.base == "trl"
+
 
 #: What each named stack does. `autocast: True` stands for the scenario's compute dtype until the scenario is resolved.
 STACKS: dict[str, Stack] = {
@@ -54,6 +65,11 @@ STACKS: dict[str, Stack] = {
     # peft's prepare_model_for_kbit_training is called by the recipe (and by TRL for quantised models).
     "hf-trainer": Stack(
         base="hf-trainer", upcast=Upcast.ALL, autocast=True, outputs=Outputs.FREED, loss=LossKernel.TORCH, clip=True
+    ),
+    # trl 1.16 sft_trainer.py: a Trainer that prepares no model for k-bit training, casts a quantised one's adapters to
+    # bfloat16, and puts its own head on the model.
+    "trl": Stack(
+        base="trl", upcast=Upcast.NONE, autocast=True, outputs=Outputs.FREED, loss=LossKernel.TILED, clip=True
     ),
     # `outputs = model(**batch); outputs.loss.backward(); optimizer.step()`, as tutorials print it.
     "script": Stack(

@@ -14,6 +14,7 @@ from unittest import mock
 
 import peft
 import torch
+from accelerate.utils import memory
 from torch import Tensor
 
 from vramplan.catalog.gpus import Gpu
@@ -33,7 +34,10 @@ class CublasWorkspaces:
     bias, shares it (in 2.11 it had 1 MiB of its own). Autograd runs CUDA's backward in a thread of its own.
     """
 
-    PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.linear.default)
+    PRODUCTS = (
+        *(aten.mm.default, aten.mm.out, aten.addmm.default, aten.bmm.default),
+        *(aten.baddbmm.default, aten.linear.default),
+    )
 
     def __init__(self, gpu: Gpu) -> None:
         main, backward = workspaces(gpu)
@@ -69,6 +73,8 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
             (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
+            # accelerate 1.15 utils/memory.py: on a card it gives the cached segments back.
+            (memory, "clear_device_cache", lambda garbage_collection: tracker.empty_cache()),
             # torch.is_autocast_enabled() asks about CUDA; peft's layers convert nothing themselves where it says yes.
             (torch, "is_autocast_enabled", _autocast_enabled),
             # torch/utils/_foreach_utils.py: the multi-tensor code of optimizers and clipping is for these devices.

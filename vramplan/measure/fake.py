@@ -20,11 +20,14 @@ from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
 from vramplan.measure.cuda_kernels import temporaries
 from vramplan.measure.cuda_rules import CublasWorkspaces
 from vramplan.measure.flash_package import SAMPLES_OPENERS
+from vramplan.measure.fused_head import MASK_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Rule, Tracker
 from vramplan.training import build
 
 aten = torch.ops.aten
+#: How an adapter's matrices come to the device and dtype of the layer (peft 0.21).
+_MOVE = "_move_adapter_to_device_of_base_layer"
 
 
 @contextmanager
@@ -103,7 +106,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         if gpu is not None:
             self._scalars_on_host = True
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
-            self._openers |= attention_openers(self) | SAMPLES_OPENERS
+            self._openers |= attention_openers(self) | SAMPLES_OPENERS | MASK_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
             self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, CublasWorkspaces(gpu).after)
         self._named = 0
@@ -149,18 +152,38 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def attaching(self) -> Iterator[None]:
-        """Inside, what peft makes for a module belongs to that module."""
+        """Inside, what peft makes for a module belongs to that module; to a card it comes from the host."""
         from peft.tuners.lora import LoraModel
+        from peft.tuners.lora.layer import ParamWrapper
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
         original = LoraModel._create_and_replace
-        places = self.places
+        places, on_card = self.places, self._scalars_on_host
 
         def create(*args: Any, current_key: str, **kwargs: Any) -> Any:
-            with places.inside(current_key):
+            with places.inside(current_key), self.elsewhere(on_card):
                 return original(*args, current_key=current_key, **kwargs)
 
-        with mock.patch.object(LoraModel, "_create_and_replace", create):
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.object(LoraModel, "_create_and_replace", create))
+            for kind in (BaseTunerLayer, ParamWrapper) if on_card else ():
+                stack.enter_context(mock.patch.object(kind, _MOVE, self._landing(getattr(kind, _MOVE))))
             yield
+
+    def _landing(self, move: Callable[..., None]) -> Callable[..., None]:
+        """peft's `move` of an adapter, which also copies the matrices that keep their dtype from where they were."""
+
+        def moved(layer: Any, adapter: str, *args: Any) -> None:
+            with self.elsewhere(False):
+                move(layer, adapter, *args)
+                for name in layer.adapter_layer_names:
+                    matrices = getattr(layer, name)
+                    for parameter in matrices[adapter].parameters() if adapter in matrices else ():
+                        block = self._known(parameter)
+                        if block is not None and block.elsewhere:
+                            parameter.data = parameter.data.clone()
+
+        return moved
 
 
 def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

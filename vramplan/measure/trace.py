@@ -22,11 +22,14 @@ from vramplan.measure.environment import library_versions
 from vramplan.measure.fake import FakeTracker, fake_machine
 from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
+from vramplan.measure.fused_head import fused_head
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import attention_warnings
 from vramplan.predict.footprint import footprint
+from vramplan.predict.quantization import quantized_parameters
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Load, Method, QuantType, Scenario
+from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
 from vramplan.training.materialize_fake import load_fake, quantize_fake
@@ -175,6 +178,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         stack.enter_context(fake_machine())
         if card is not None:
             stack.enter_context(cuda_choices(card, tracker))
+            if scenario.stack.loss is LossKernel.TILED:
+                stack.enter_context(fused_head())
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
         # To train a model that is not quantised it is loaded on the host and moved whole, module by module (Trainer,
@@ -186,7 +191,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         stack.enter_context(tracker.attaching())
         stack.enter_context(tracker)
         foreach = None if card is None else True
-        if scenario.quant.type.four_bit and scenario.quant.double:
+        if scenario.quant.double and quantized_parameters(scenario.architecture, scenario.quant):
             name_code_map(tracker)
         stack.enter_context(evaluating(card=card is not None))
         if merges:

@@ -80,6 +80,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._depth = 0
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], Block]] = {}
         self._sum: _EngineSum | None = None
+        self._opened: Any = None
 
     # The meter's two methods.
 
@@ -108,9 +109,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._take(size, label).name = label
 
     @contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """What is made inside is not in the device's memory: on the host, or managed."""
-        before, self._elsewhere = self._elsewhere, True
+    def elsewhere(self, yes: bool = True) -> Iterator[None]:
+        """What is made inside is not in the device's memory: on the host, or managed; with False it is, again."""
+        before, self._elsewhere = self._elsewhere, yes
         try:
             yield
         finally:
@@ -154,9 +155,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         self._sum = None
         self.places.note()
-        opener = self._openers.get(func) or self._openers.get(func.namespace)
+        within = func is self._opened  # an opener calls the operation itself
+        opener = None if within else self._openers.get(func) or self._openers.get(func.namespace)
         if opener is not None:
-            with self:
+            with self._opening(func):
                 out = opener(func, args, kwargs)
         else:
             out = func(*args, **kwargs)
@@ -165,11 +167,22 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._see(out, func, args)
         else:
             self._see(out, func, args)
+        if within:
+            return out
         if (tell := self._after.get(func)) is not None:
             tell(self)
         if (rule := self._rules.get(func)) is not None:  # kernels make their outputs first
             self._pass(rule(args, kwargs))
         return out
+
+    @contextmanager
+    def _opening(self, func: Any) -> Iterator[None]:
+        before, self._opened = self._opened, func
+        try:
+            with self:
+                yield
+        finally:
+            self._opened = before
 
     def _see(self, out: Any, func: Any, args: tuple[Any, ...]) -> None:
         if isinstance(out, Tensor):

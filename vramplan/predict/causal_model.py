@@ -10,6 +10,7 @@ from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.families import embed, final_norm, known, layer_function
+from vramplan.predict.fused_head import tiled_loss
 from vramplan.predict.generic import stand_in
 from vramplan.predict.liger import check_liger, liger_loss
 from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
@@ -81,6 +82,8 @@ class CausalModel:
         t.script.logits_width(s.architecture.vocab)
         if s.stack.loss is LossKernel.CHUNKED:
             return Outcome(chunked_loss(t, hidden, self.logits), None)
+        if s.stack.loss is LossKernel.TILED:
+            return Outcome(tiled_loss(t, hidden, *self._head()), None)
         if s.stack.loss is LossKernel.LIGER:
             return Outcome(liger_loss(t, hidden, self._head()[0]), None)
         logits = self.logits(hidden)

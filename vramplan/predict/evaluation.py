@@ -107,7 +107,7 @@ def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:
 def logits_kind(scenario: Scenario) -> Kind:
     """The element type of the logits that a training step's model returns."""
     stack = scenario.stack
-    wide = stack.upcast is Upcast.ALL or (isinstance(stack.autocast, str) and stack.base == "hf-trainer")
+    wide = stack.upcast is Upcast.ALL or (isinstance(stack.autocast, str) and stack.trainer)
     name = stack.autocast if isinstance(stack.autocast, str) else scenario.dtype.value
     return FLOAT32 if wide else FLOATS[name]
 
@@ -117,7 +117,7 @@ def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
     autocast = FLOATS[s.stack.autocast] if isinstance(s.stack.autocast, str) else None
     with t.casting(autocast):
         outputs = model.forward(loss=Phase.EVALUATION)
-    if autocast is not None and s.stack.base == "hf-trainer" and outputs.logits is not None:
+    if autocast is not None and s.stack.trainer and outputs.logits is not None:
         return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
     return outputs
 

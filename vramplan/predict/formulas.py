@@ -165,7 +165,7 @@ def _why(weight: Weight, scenario: Scenario) -> str:
 
 
 def _trained(scenario: Scenario, weights: tuple[Weight, ...], device: Device) -> dict[Key, Formula]:
-    trainer = scenario.stack.base == "hf-trainer"
+    trainer = scenario.stack.trainer
     targets = resolve_targets(scenario.architecture, scenario.lora)
     tensors = tuple(t for weight in weights for t in trained_tensors(weight, scenario, targets))
     found: dict[Key, Formula] = {}

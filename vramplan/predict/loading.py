@@ -18,7 +18,7 @@ from vramplan.predict.base import (
 )
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
-from vramplan.predict.quantization import Piece, is_quantized, pieces, shared_pieces
+from vramplan.predict.quantization import Piece, is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Load, Method, Quant, QuantType, Scenario
@@ -53,7 +53,9 @@ def write_load(
         if scenario.stack.upcast is Upcast.NORMS:
             groups = [(group, _cast_back(writer, group, held, scenario)) for group, held in groups]
     if scenario.method.adapts:
-        attach(writer, [group for group, _ in groups], scenario)
+        attach(writer, [group for group, _ in groups], scenario, device)
+    if scenario.method.trains and scenario.stack.trainer:
+        writer.empty_cache()  # transformers 5.17 trainer.py _inner_training_loop: accelerator.free_memory()
     return groups
 
 
@@ -62,8 +64,9 @@ def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: 
     writer.enter(Phase.LOAD)
     if device == "cuda" and _arrives_by_tensor(scenario):
         _warm_up(writer, scenario, capacity)
-    for shared in shared_pieces(scenario.quant):
-        writer.hold(shared)
+    if quantized_parameters(scenario.architecture, scenario.quant):
+        for shared in shared_pieces(scenario.quant):
+            writer.hold(shared)
 
 
 def _arrives_by_tensor(scenario: Scenario) -> bool:

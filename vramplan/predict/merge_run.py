@@ -88,7 +88,8 @@ class _Merge:
             stage.group = Group(run.weights, run.times)
         if scenario.merge.dequantize:
             self._dequantize(stages)
-        for stage, attached in zip(stages, attach(writer, [s.group for s in stages], scenario), strict=True):
+        made = attach(writer, [stage.group for stage in stages], scenario, self._device)
+        for stage, attached in zip(stages, made, strict=True):
             for one in attached:
                 stage.adapters.setdefault(one.weight, []).append(one.block)
         self._read_file(stages)

@@ -18,10 +18,10 @@ from vramplan.scenario import Scenario
 def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -> None:
     """Allocate and free the temporaries of `clip_grad_norm_` and of the optimizer's step."""
     count = sum(tensor.times for tensor in tensors)
-    if scenario.stack.clip or scenario.stack.base == "hf-trainer":
+    if scenario.stack.clip or scenario.stack.trainer:
         _clip(t, count)
     name = scenario.optimizer
-    turns = _in_turn(tensors, trainer=scenario.stack.base == "hf-trainer")
+    turns = _in_turn(tensors, trainer=scenario.stack.trainer)
     t.scope = name
     if name == "adamw_torch":
         _foreach(t, scenario) if t.cuda else _one_by_one(t, turns)

@@ -63,7 +63,7 @@ class Paging:
 
 def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
     """Where the scenario's optimizer states are; empty for a run that trains nothing."""
-    trained, trainer = trainables(scenario), scenario.stack.base == "hf-trainer"
+    trained, trainer = trainables(scenario), scenario.stack.trainer
     bnb = bnb_optimizer(scenario.optimizer)
     counts: dict[tuple[str, tuple[int, ...]], int] = {}
     first: dict[tuple[str, tuple[int, ...]], Trainable] = {}

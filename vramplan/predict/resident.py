@@ -78,7 +78,7 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
 
 def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
     """Write the optimizer's states; returns the bytes of those in managed memory."""
-    trainer = scenario.stack.base == "hf-trainer"
+    trainer = scenario.stack.trainer
     for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
         _hold_state(writer, shared)
     managed = 0

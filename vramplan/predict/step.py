@@ -139,14 +139,14 @@ class StepRun:
         t = self.tape
         with t.casting(self._autocast):
             outputs = model.forward()
-        if self._autocast is not None and self.scenario.stack.base == "hf-trainer" and outputs.logits is not None:
+        if self._autocast is not None and self.scenario.stack.trainer and outputs.logits is not None:
             return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
         return outputs
 
 
 def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
     """The tensors of a batch, [batch, seq] integers of 8 bytes each."""
-    return ("input_ids", "labels", "attention_mask") if scenario.padding else ("input_ids", "labels")
+    return ("input_ids", "labels", "attention_mask") if scenario.masked else ("input_ids", "labels")
 
 
 def _autocast(scenario: Scenario) -> Kind | None:

@@ -17,7 +17,8 @@ Row = dict[str, list[int]]
 def make_batches(scenario: Scenario, vocabulary: int, device: torch.device, meter: Meter) -> list[Batch]:
     """The micro-batches of one optimizer step on the device; the Trainer fetches all of them before the first forward.
 
-    Without padding there is no attention mask: one of ones would make transformers take the same causal path.
+    Without padding there is no attention mask, but from TRL's collator: with one of ones transformers takes the same
+    causal path.
     """
     generator = torch.Generator().manual_seed(0)
     return [_batch(scenario, vocabulary, generator, device, meter) for _ in range(scenario.grad_accum)]
@@ -72,8 +73,9 @@ def _made(scenario: Scenario, samples: int, vocabulary: int, generator: torch.Ge
     """
     ids = torch.randint(vocabulary, (samples, scenario.seq), generator=generator).to(device)
     batch = {"input_ids": ids, "labels": ids.clone()}
+    if scenario.masked:
+        batch["attention_mask"] = torch.ones_like(ids)
     if scenario.padding:
         batch["labels"][-1, -1] = -100
-        batch["attention_mask"] = torch.ones_like(ids)
         batch["attention_mask"][-1, -1] = 0
     return batch

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vramplan.ledger import Phase
 from vramplan.scenario import Scenario
+from vramplan.stacks import LossKernel
 from vramplan.training.attention import attention_backend
 from vramplan.training.inference import keep_packing
 from vramplan.training.loss import install_loss
@@ -43,7 +44,10 @@ class TrainingLoop:
         causal = self._causal = causal_model(model)
         self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
         install_loss(causal, scenario.stack.loss)
-        causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
+        if scenario.stack.loss is LossKernel.TILED:  # TRL's head takes the weights, and calls no module
+            getattr(causal, causal.base_model_prefix).register_forward_hook(self._enter_loss)
+        else:
+            causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)
         if scenario.evaluation is not None:
             keep_packing(model)
 
@@ -72,7 +76,7 @@ class TrainingLoop:
         self.meter.enter(Phase.FORWARD)
         self._before_head = True
 
-    def _enter_loss(self, head: nn.Module, inputs: Any) -> None:
+    def _enter_loss(self, *_: Any) -> None:
         if self._before_head:  # a chunked loss calls the head again, in backward too
             self._before_head = False
             self.meter.enter(Phase.LOSS)

@@ -1,5 +1,7 @@
 """Losses other than the model's own: computed from the hidden states, so that the logits never exist at once."""
 
+from importlib import import_module
+from importlib.metadata import version
 from types import MethodType
 from typing import Any
 
@@ -20,6 +22,8 @@ def install_loss(model: Any, kernel: LossKernel) -> None:
         _install_liger(model)
     elif kernel is LossKernel.CHUNKED:
         _install_chunked(model)
+    elif kernel is LossKernel.TILED:
+        _install_tiled(model)
 
 
 def _install_liger(model: Any) -> None:
@@ -35,6 +39,35 @@ def _install_liger(model: Any) -> None:
         fused_linear_cross_entropy=True,
         **dict.fromkeys(("rms_norm", "layer_norm", "rope", "swiglu", "geglu", "relu_squared", "cross_entropy"), False),
     )
+
+
+def _install_tiled(model: Any) -> None:
+    """TRL's own head, and around it a forward that takes it as its SFTTrainer does; that trainer puts on its own."""
+    add_fused_lm_head = trl_trainer().utils.add_fused_lm_head
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))  # sft_trainer.py: what its metrics need
+    fused = model.forward
+
+    def forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, **inputs: Any) -> Any:
+        """`SFTTrainer.compute_loss` (sft_trainer.py): the model's outputs, whose loss is that of all its tokens."""
+        outputs = fused(**inputs, labels=labels, fused_lm_head=True)
+        tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
+        outputs["loss"] = (-outputs.log_probs).sum() / tokens.clamp(min=1)
+        return outputs
+
+    model.forward = MethodType(forward, model)
+
+
+def trl_trainer() -> Any:
+    """The package `trl.trainer`; CannotRun where there is none, or one without the head."""
+    try:
+        utils = import_module("trl.trainer.utils")
+    except ImportError as error:
+        raise CannotRun(
+            "stack trl and stack.loss: tiled need the package trl", hint="pip install 'vramplan[trl]'"
+        ) from error
+    if not hasattr(utils, "add_fused_lm_head"):
+        raise CannotRun(f"trl {version('trl')} has no fused head", hint="pip install 'trl>=1.16'")
+    return import_module("trl.trainer")
 
 
 def _install_chunked(model: Any) -> None:

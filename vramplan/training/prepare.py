@@ -72,7 +72,8 @@ def enable_checkpointing(model: Any, checkpointing: Checkpointing) -> None:
 def attach_adapters(model: Any, scenario: Scenario) -> Any:
     """The model inside peft's wrapper, low-rank adapters on the scenario's targets.
 
-    peft 0.21 makes adapters in the base's dtype and casts 16-bit ones to fp32 (`autocast_adapter_dtype`).
+    peft 0.21 makes adapters in the base's dtype and casts 16-bit ones to fp32 (`autocast_adapter_dtype`). TRL lets it,
+    and casts those of a quantised model again.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -93,7 +94,7 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         ignore_parameter_patterns()
         try:
-            trained = get_peft_model(model, config, autocast_adapter_dtype=lora.dtype is DType.FLOAT32)
+            trained = get_peft_model(model, config, autocast_adapter_dtype=casts_to_fp32(scenario))
         except ValueError as refusal:  # peft 0.21: not every projection of a state-space layer can have an adapter
             raise UsageError(
                 f"peft refuses these adapters: {str(refusal).splitlines()[0]}",
@@ -102,6 +103,11 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
     if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32:
         _cast_adapters(trained, getattr(torch, lora.dtype))
     return trained
+
+
+def casts_to_fp32(scenario: Scenario) -> bool:
+    """Whether peft casts 16-bit adapters to fp32."""
+    return scenario.lora.dtype is DType.FLOAT32 or scenario.recasts_adapters
 
 
 def ignore_parameter_patterns() -> None:

@@ -11,6 +11,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.training.build import build_model
 from vramplan.training.inference import Generation
 from vramplan.training.loop import TrainingLoop
+from vramplan.training.loss import trl_trainer
 from vramplan.training.materialize import Quantize
 from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter
@@ -66,6 +67,11 @@ def _loop(model: torch.nn.Module, scenario: Scenario, device: torch.device, mete
     from vramplan.training.trainer_step import TrainerStep, why_not
 
     reason = why_not(scenario, device)
+    if not reason and scenario.stack.base == "trl":
+        trl_trainer()
+        from vramplan.training.trl_step import TrlStep
+
+        return TrlStep(model, scenario, device, meter)
     if not reason:
         return TrainerStep(model, scenario, device, meter)
     step = TrainingStep(model, create_optimizer(model, scenario), scenario, device, meter)

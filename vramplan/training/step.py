@@ -5,6 +5,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from accelerate.utils import memory
 from torch import Tensor, nn
 
 from vramplan.scenario import Scenario
@@ -37,11 +38,13 @@ class TrainingStep(TrainingLoop):
         super().__init__(model, scenario, device, meter)
         self.optimizer = optimizer
         self._foreach = foreach
-        self._trainer = scenario.stack.base == "hf-trainer"
+        self._trainer = scenario.stack.trainer
         self._held: Any = None
         self._autocast = _autocast(scenario, device)
         self._scaling = Scaling(device, enabled=scenario.stack.autocast == "float16")
         self._evaluation = self._make_evaluation()
+        if self._trainer:
+            memory.clear_device_cache(garbage_collection=True)  # trainer.py _inner_training_loop: free_memory
         if self._trainer and self._autocast is not None:
             _wrap_forward(model, self._autocast)
 

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vramplan.errors import CannotRun
 from vramplan.ledger import Phase
 from vramplan.scenario import Checkpointing, Evaluation, QuantType, Scenario
-from vramplan.stacks import Outputs
+from vramplan.stacks import LossKernel, Outputs
 from vramplan.training.batch import Rows, make_batches, make_evaluation_batch, name_batch
 from vramplan.training.loop import MAX_GRAD_NORM, TrainingLoop
 from vramplan.training.meter import Meter, NoMeter
@@ -31,11 +31,16 @@ _HOST = torch.device("cpu")
 
 def why_not(scenario: Scenario, device: torch.device) -> str:
     """Why the Trainer cannot run the scenario's stack; nothing where it can."""
-    if scenario.stack.base != "hf-trainer":
-        return f"the stack is {scenario.stack.base}"
-    if scenario.stack.outputs is not Outputs.FREED:
+    stack = scenario.stack
+    if not stack.trainer:
+        return f"the stack is {stack.base}"
+    if stack.base == "trl" and stack.loss is not LossKernel.TILED:
+        return "TRL's SFTTrainer has no loss but its own"
+    if stack.base == "trl" and scenario.padding and scenario.batch == 1:
+        return "TRL's collator pads no batch of one"
+    if stack.outputs is not Outputs.FREED:
         return "the Trainer frees the model's outputs before backward"
-    if device.type == "cpu" and scenario.stack.autocast == "float16":
+    if device.type == "cpu" and stack.autocast == "float16":
         return "accelerate has no float16 on the CPU"  # accelerate 1.15 accelerator.py, "fp16 mixed precision requires"
     return ""
 
@@ -50,16 +55,20 @@ class TrainerStep(TrainingLoop):
         if scenario.quant.type is not QuantType.NONE and not hasattr(self._causal, "hf_device_map"):
             self._causal.hf_device_map = {"": device}  # as from_pretrained leaves it: the Trainer moves no such model
         with tempfile.TemporaryDirectory(prefix="vramplan-trainer-") as folder:  # made, and never written to
-            self._trainer = SteppingTrainer(
-                self,
-                model=model,
-                args=training_arguments(scenario, device, folder),
-                train_dataset=self._rows(),
-                eval_dataset=self._evaluation_rows(scenario.evaluation),
-                compute_metrics=_no_metrics,
-            )
+            self._trainer = self._made(training_settings(scenario, device, folder))
             self._trainer.prepare()
         self.optimizer = self._trainer.optimizer.optimizer
+
+    def _made(self, settings: dict[str, Any]) -> "SteppingTrainer":
+        """The Trainer with these settings of TrainingArguments."""
+        return SteppingTrainer(
+            self,
+            model=self.model,
+            args=checked_arguments(TrainingArguments, settings),
+            train_dataset=self._rows(),
+            eval_dataset=self._evaluation_rows(self._scenario.evaluation),
+            compute_metrics=_no_metrics,
+        )
 
     def _step(self) -> Tensor:
         return self._trainer.step()
@@ -173,10 +182,11 @@ class _EpochsBegin(Exception):
     """Not an error: `train` has come to its first epoch."""
 
 
-def training_arguments(scenario: Scenario, device: torch.device, folder: str) -> TrainingArguments:
-    """The Trainer's own settings of the scenario; CannotRun where the device does not do what they ask for."""
+def training_settings(scenario: Scenario, device: torch.device, folder: str) -> dict[str, Any]:
+    """What TrainingArguments are to say of the scenario."""
     stack = scenario.stack
-    settings: dict[str, Any] = {
+    return {
+        "output_dir": folder,
         "per_device_train_batch_size": scenario.batch,
         "gradient_accumulation_steps": scenario.grad_accum,
         "max_steps": _STEPS,
@@ -197,9 +207,14 @@ def training_arguments(scenario: Scenario, device: torch.device, folder: str) ->
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        **_evaluation_settings(scenario.evaluation),
     }
+
+
+def checked_arguments(kind: type[TrainingArguments], settings: dict[str, Any]) -> TrainingArguments:
+    """The arguments of that kind; CannotRun where the device does not do what they ask for."""
     try:
-        made = TrainingArguments(output_dir=folder, **settings, **_evaluation_settings(scenario.evaluation))
+        made = kind(**settings)
     except ValueError as error:  # bfloat16 on a card without it, among others
         raise CannotRun(f"the Trainer refuses: {str(error).splitlines()[0]}", hint="compute in float16") from error
     if made.n_gpu > 1:
