@@ -3,7 +3,7 @@
 from typing import Any
 
 _KBIT = {"autocast": "bfloat16", "upcast": "none", "clip": True}
-_TRL = {**_KBIT, "loss": "chunked"}
+_TRL = {**_KBIT, "base": "trl", "loss": "tiled"}
 _TORCH = {**_KBIT, "loss": "torch"}
 _TUNE = {"base": "script", "upcast": "none", "autocast": False, "outputs": "freed"}
 _BF16 = {"dtype": "bfloat16", "compute_dtype": "bfloat16"}

@@ -244,7 +244,7 @@ def test_options_that_are_not_modelled_are_told(model: Any, tmp_path: Path) -> N
 
 
 def test_a_fused_head_that_trl_put_into_the_model_is_seen(tmp_path: Path) -> None:
-    """trl 1.16's `add_fused_lm_head` binds such a function to the base model; TRL itself is no dependency."""
+    """trl 1.16's `add_fused_lm_head` binds such a function to the base model."""
     model = made(method="lora")[1]
     base = model.get_base_model()
 
@@ -254,8 +254,9 @@ def test_a_fused_head_that_trl_put_into_the_model_is_seen(tmp_path: Path) -> Non
 
     base.forward = MethodType(fused, base)
     described = describe(model, arguments(tmp_path, use_liger_kernel=True), seq=32)
-    assert described.scenario.stack.loss is LossKernel.CHUNKED
-    assert any("chunked loss" in text for text in described.warnings)
+    assert described.scenario.stack.base == "trl"
+    assert described.scenario.stack.loss is LossKernel.TILED
+    assert any("TRL's own head" in text for text in described.warnings)
 
 
 def test_what_cannot_be_predicted_is_refused(model: Any, tmp_path: Path) -> None:

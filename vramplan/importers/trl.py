@@ -147,6 +147,7 @@ def _length(source: Source) -> None:
 
 def _stack(source: Source) -> None:
     """TRL's SFTTrainer: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
+    source.assume("stack.base", "trl", _SFT)
     fp16 = source.flag("fp16")
     bf16 = source.flag("bf16")
     if bf16 is None and not fp16:
@@ -161,7 +162,7 @@ def _stack(source: Source) -> None:
     source.take(
         "loss_type",
         "stack.loss",
-        "chunked",
+        "tiled",
         "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again",
     )
     if source.flag("use_liger_kernel"):

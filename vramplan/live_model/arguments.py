@@ -33,24 +33,23 @@ def check_arguments(args: object) -> None:
 def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
     """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
     a trainer may have patched into the base `model`."""
+    fused = _has_fused_head(model) or _will_fuse_head(args)
     return {
         "grad_accum": int(args.gradient_accumulation_steps),
         "optimizer": str(getattr(args.optim, "value", args.optim)),
         "stack": {
-            "base": "hf-trainer",
+            "base": "trl" if fused else "hf-trainer",
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
             "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
             "outputs": "freed",
-            "loss": _loss(args, model),
+            "loss": "tiled" if fused else _loss(args),
             "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
         },
     }
 
 
-def _loss(args: Any, model: Any) -> str:
-    """TRL's SFTTrainer computes the loss in chunks, whatever the arguments say of Liger."""
-    if _has_fused_head(model) or _will_fuse_head(args):
-        return "chunked"
+def _loss(args: Any) -> str:
+    """The loss of a model that keeps its head: older releases of TRL have one in chunks."""
     if getattr(args, "use_liger_kernel", False):
         return "liger"
     return "chunked" if str(getattr(args, "loss_type", "") or "").startswith("chunked") else "torch"
@@ -116,9 +115,8 @@ def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):
             yield f"training_args.{name}={value!r} is not modelled: {what}"
-    if _loss(args, model) == "chunked":
-        yield "TRL's loss in tiles is predicted as the chunked loss, 1,024 tokens at once"
-    elif getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
-        yield "use_liger_kernel: the fused loss is modelled, Liger's other kernels are not; they need less, not more"
+    if getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
+        fused = "TRL's own head is" if keys_of(args, model)["stack"]["loss"] == "tiled" else "the fused loss is"
+        yield f"use_liger_kernel: {fused} modelled, Liger's other kernels are not; they need less, not more"
     if getattr(args, "world_size", 1) > 1:
         yield f"{args.world_size} processes: one GPU with a whole model is predicted, without buckets for gradients"

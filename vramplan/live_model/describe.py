@@ -11,7 +11,6 @@ from vramplan.live_model.arguments import (
     batch_of,
     check_arguments,
     checkpointing_of,
-    for_sft_trainer,
     keys_of,
     seq_of,
     warnings_of,
@@ -83,7 +82,9 @@ def describe(
         "load": "checkpoint" if quant.get("block_size", 64) == 64 else "random",
         "gpu": gpu or _own_card(),
     }
-    method, lora, warnings = _method(model, args, peft_config, quantized=quant["type"] != "none")
+    method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
+    if stack["base"] == "trl" and quant["type"] != "none":
+        lora.pop("dtype", None)  # whatever it is now, the trainer casts
     scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
     return Described(scenario, (*warnings_of(args, base), *mixed, *unknown_attention, *warnings, *unmatched))
 
@@ -97,17 +98,15 @@ def _own_card() -> str:
     return gpu_of_driver(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
 
 
-def _method(model: Any, args: Any, peft_config: Any, *, quantized: bool) -> tuple[str, dict[str, Any], list[str]]:
+def _method(model: Any, peft_config: Any, *, quantized: bool) -> tuple[str, dict[str, Any], list[str]]:
     """The method, the adapters' section without targets, and warnings."""
     if is_peft(model):
         lora, warnings = lora_of(model)
         return "qlora" if quantized else "lora", lora, warnings
     if peft_config is not None:
         check_method(peft_config)
-        # peft 0.21 `autocast_adapter_dtype`: adapters are made in the base's type, 16-bit ones cast to fp32; of a
-        # quantised model TRL casts them to bfloat16 (trl 1.16 trainer/sft_trainer.py)
-        dtype = "bfloat16" if quantized and for_sft_trainer(args) else "float32"
-        lora = {"rank": int(peft_config.r), "dropout": float(peft_config.lora_dropout), "dtype": dtype}
+        # peft 0.21 `autocast_adapter_dtype`: adapters are made in the base's type, 16-bit ones cast to fp32
+        lora = {"rank": int(peft_config.r), "dropout": float(peft_config.lora_dropout), "dtype": "float32"}
         return "qlora" if quantized else "lora", lora, planned_warnings(peft_config)
     if quantized:
         raise UsageError(

@@ -146,8 +146,8 @@ def rotate_both(
     turned = cos.shape[-1]
     if turned == query.shape[-1] and not joined:
         return rotate(t, query, cos, sin), rotate(t, key, cos, sin)
-    query, query_rest = _divided(t, query, turned)
-    key, key_rest = _divided(t, key, turned)
+    query, query_rest = divided(t, query, turned)
+    key, key_rest = divided(t, key, turned)
     query = rotate(t, query, cos, sin)
     if in_turn:
         query = cat(t, [query, query_rest], "rotated, with the rest")
@@ -157,7 +157,7 @@ def rotate_both(
     return query, cat(t, [key, key_rest], "rotated, with the rest")
 
 
-def _divided(t: Tape, x: Tensor, turned: int) -> tuple[Tensor, Tensor]:
+def divided(t: Tape, x: Tensor, turned: int) -> tuple[Tensor, Tensor]:
     """`x[..., :turned]`, which is x itself when that is all, and `x[..., turned:]`."""
     whole = turned == x.shape[-1]
     return x if whole else narrow(t, x, turned), narrow(t, x, x.shape[-1] - turned)

@@ -4,10 +4,11 @@ models/{gpt2,gpt_neox,phi,opt,falcon}/modeling_*.py
 """
 
 from vramplan.architecture import Attention, Block
-from vramplan.predict.decoder import heads, plain_mlp, rotate_both, split_heads
+from vramplan.predict.decoder import divided, heads, plain_mlp, rotate_both, split_heads
 from vramplan.predict.modules import Context, Modules
-from vramplan.predict.operations import add, add_in_place, clone, dropout, narrow, reshape, scale, split
+from vramplan.predict.operations import add, add_in_place, cat, clone, dropout, narrow, reshape, scale, split
 from vramplan.predict.operations_eager import falcon_eager
+from vramplan.predict.operations_heads import rotate
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import Tape, Tensor
 
@@ -90,7 +91,12 @@ def _phi_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor)
     query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
     key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
-    query, key = _rotated_apart(t, c, query, key)
+    cos, sin = c.tables[False]
+    query_part, query_rest = divided(t, query, cos.shape[-1])
+    key_part, key_rest = divided(t, key, cos.shape[-1])
+    query_part, key_part = rotate(t, query_part, cos, sin), rotate(t, key_part, cos, sin)
+    query = cat(t, [query_part, query_rest], "rotated, with the rest")
+    key = cat(t, [key_part, key_rest], "rotated, with the rest")
     key, value = c.remember(t, key, value)
     out, weights = c.attend(t, query, key, value, heads(c, facts))
     out = m["self_attn.dense"](t, _joined(t, out, facts))

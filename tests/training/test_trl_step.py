@@ -1,0 +1,102 @@
+"""TRL's own SFTTrainer driven step by step, against our own loop with TRL's head, which is what a trace runs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from real_trainer import CPU, STEPS, Run
+from tiny_models import LLAMA
+from torch import Tensor
+
+from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.measure.cpu import CpuMeter
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.training.meter import NoMeter
+from vramplan.training.run import set_up
+from vramplan.training.step import TrainingStep
+from vramplan.training.trl_step import TrlStep
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "qlora": {},
+    "accumulation": {"batch": 1, "grad_accum": 3, "optimizer": "adamw_8bit"},
+    "padded": {"padding": True},
+    "int8": {"quant": {"type": "int8"}, "checkpointing": "reentrant"},
+    "lora": {"method": "lora", "checkpointing": False},
+    "full": {"method": "full"},
+    "evaluated": {"eval": {"batch": 2}},
+}
+
+#: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.
+NUMBERS = 64
+#: Bytes of the samples, which the trainer wants when it is made: 3 columns x 3 samples x 64 tokens x 8 at most.
+SAMPLES = 4608
+
+
+def tiny(**keys: Any) -> Scenario:
+    mapping = {"model": LLAMA, "load": "random", "batch": 2, "seq": 64, "stack": "trl", **keys}
+    return scenario_from_mapping(mapping)
+
+
+def run(scenario: Scenario, *, real_trainer: bool) -> Run:
+    meter = CpuMeter(vocab=256)
+    with meter:
+        workload = set_up(scenario, CPU, meter, real_trainer=real_trainer)
+        losses = [float(workload.run()) for _ in range(STEPS)]
+    assert isinstance(workload, TrlStep if real_trainer else TrainingStep)
+    evaluated = 0.0 if scenario.evaluation is None else float(np.mean(workload.evaluation_losses))
+    return Run(losses, meter.ledger(), evaluated)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _made_once() -> None:
+    """Tables that a process makes once: they belong to the first run, whoever makes it."""
+    run(tiny(), real_trainer=False)
+
+
+@pytest.fixture(scope="module", params=SCENARIOS)
+def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
+    scenario = tiny(**SCENARIOS[request.param])
+    return run(scenario, real_trainer=True), run(scenario, real_trainer=False)
+
+
+def test_the_losses_are_the_same_and_fall(runs: tuple[Run, Run]) -> None:
+    real, own = runs
+    assert own.losses == pytest.approx(real.losses, rel=1e-5)
+    assert real.losses[-1] < real.losses[0]
+    assert own.evaluated == pytest.approx(real.evaluated, rel=1e-5)
+
+
+def test_the_memory_is_the_same(runs: tuple[Run, Run]) -> None:
+    real, own = runs
+    for phase in (Phase.LOAD, *TRAINING_PHASES):
+        apart = SAMPLES if phase is Phase.LOAD else NUMBERS
+        assert own.ledger.allocated(phase) == pytest.approx(real.ledger.allocated(phase), abs=apart), phase
+        for component in (*STATIC_COMPONENTS, Component.GRADIENTS):
+            assert own.ledger.bytes(phase, component) == real.ledger.bytes(phase, component), (phase, component)
+
+
+def test_the_adapters_of_a_quantised_model_are_16_bit() -> None:
+    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    trained = [parameter for parameter in workload.model.parameters() if parameter.requires_grad]
+    assert {str(parameter.dtype) for parameter in trained} == {"torch.bfloat16"}
+
+
+def test_a_record_says_who_stepped() -> None:
+    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    assert isinstance(workload, TrlStep)
+    assert workload.loop.startswith("trl.SFTTrainer 1.")
+    assert isinstance(workload.run(), Tensor)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"stack": {"base": "trl", "loss": "torch"}}, "no loss but its own"),
+        ({"padding": True, "batch": 1}, "pads no batch of one"),
+    ],
+)
+def test_what_the_trainer_cannot_do_our_own_loop_runs(keys: dict[str, Any], reason: str) -> None:
+    workload = set_up(tiny(**keys), CPU, NoMeter(), real_trainer=True)
+    assert isinstance(workload, TrainingStep)
+    assert reason in workload.loop
