@@ -47,6 +47,12 @@ def test_a_base_in_16_bits_is_not_prepared_for_k_bit_training() -> None:
     assert one(method="lora", stack={"base": "script", "upcast": "all"}).stack.upcast is Upcast.ALL
 
 
+def test_trl_casts_the_adapters_of_a_quantised_model() -> None:
+    assert one(stack="trl").lora.dtype is DType.BFLOAT16
+    assert one(stack="trl", method="lora").lora.dtype is DType.FLOAT32
+    assert one().lora.dtype is DType.FLOAT32
+
+
 def test_a_stack_can_be_changed_in_parts() -> None:
     stack = one(stack={"base": "script", "outputs": "freed"}).stack
     assert (stack.base, stack.outputs, stack.autocast) == ("script", Outputs.FREED, False)
@@ -122,6 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "block size nobody has": ({"quant": {"block_size": 48}}, "48", "64"),
     "block size of a checkpoint": ({"quant": {"block_size": 128}}, "128", "load: random"),
     "unknown optimizer": ({"optimizer": "adamw_torhc"}, "adamw_torhc", "did you mean 'adamw_torch'?"),
+    "adapters that TRL casts": ({"stack": "trl", "lora": {"dtype": "float32"}}, "float32", "leave lora.dtype out"),
     "unknown stack": ({"stack": "hf-trianer"}, "hf-trianer", "did you mean 'hf-trainer'?"),
     "unknown attention": ({"attention": "sdpa:fast"}, "sdpa:fast", "sdpa:flash"),
     "checkpointing by a word": ({"checkpointing": "yes"}, "yes", "reentrant"),

@@ -12,6 +12,7 @@ import vramplan
 #: Extra -> what needs it.
 EXTRAS = {
     "measure": ("measure", "predict --engine trace", "quant --weights"),
+    "trl": ("measure and predict --engine trace of the stack trl",),
     "report": ("report --csv and --parquet, and the plots of --html",),
     "data": ("data sets of text (--data FILE --tokenizer DIR)", "data sets in Parquet"),
 }

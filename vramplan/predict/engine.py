@@ -178,6 +178,7 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
     own = [_experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
+        own.append(_scaler_warning(scenario))
         own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
@@ -206,6 +207,17 @@ def _way_out(scenario: Scenario) -> str:
     savings = {words: here - ledger(changed).peak for words, changed in changes.items()}
     words, saving = max(savings.items(), key=lambda item: item[1])
     return f"{words} takes {human(saving)} less at the peak" if saving > 0 else "here it does not decide the peak"
+
+
+def _scaler_warning(scenario: Scenario) -> str:
+    """torch 2.11-2.13 native/cuda/AmpKernels.cu dispatches no gradients in bfloat16."""
+    trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
+    cast_up = scenario.method is Method.FULL and scenario.stack.upcast is Upcast.ALL
+    scaled = scenario.method.trains and scenario.stack.autocast == DType.FLOAT16.value and not cast_up
+    if not scaled or trained is not DType.BFLOAT16:
+        return ""
+    cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
+    return f"the run stops at its first step: float16 autocast scales gradients, and torch none in bfloat16{cause}"
 
 
 def _experts_warning(scenario: Scenario) -> str:

@@ -63,10 +63,10 @@ def trl_trainer() -> Any:
         utils = import_module("trl.trainer.utils")
     except ImportError as error:
         raise CannotRun(
-            "stack trl and stack.loss: tiled need the package trl", hint="pip install 'vramplan[trl]'"
+            "stack trl and stack.loss: tiled need the package trl", hint="pip install 'vramplan[measure,trl]'"
         ) from error
     if not hasattr(utils, "add_fused_lm_head"):
-        raise CannotRun(f"trl {version('trl')} has no fused head", hint="pip install 'trl>=1.16'")
+        raise CannotRun(f"trl {version('trl')} has no fused head", hint="pip install 'trl>=1.15'")
     return import_module("trl.trainer")
 
 
