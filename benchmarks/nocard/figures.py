@@ -1,45 +1,69 @@
-"""What a directory of emulated records says, beside both engines' predictions of the same scenarios."""
+"""What emulated records say, and both engines' predictions of the same scenarios beside it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import vramplan
+from benchmarks.nocard.environment import ROOT
 from vramplan.ledger import Component
 from vramplan.record import Outcome, Prediction, Record, load_result
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import read_scenarios
 
 ENGINES = ("trace", "analytic")
+#: The suite's scenarios name a card of their own, the others the card that they run on.
+SUITE, OTHERS = ROOT / "scenarios" / "gpu", ROOT / "scenarios" / "emulated"
+Row = Mapping[str, Any]
 
 
-def figures(records: Path) -> list[dict[str, Any]]:
-    """One row per record that ended well and had the whole card: the peaks in every phase, and each engine's."""
-    return [row for file in sorted(records.glob("*/*.json")) for row in _row(file)]
+def measured(records: Path) -> list[Row]:
+    """One row per record that ended well and had the whole card: the peaks in every phase, by card and scenario."""
+    return [row for file in sorted(records.glob("*/*.json")) for row in _measured(file)]
 
 
-def _row(file: Path) -> Iterator[dict[str, Any]]:
+def predicted(rows: Iterable[Row]) -> list[Row]:
+    """The rows with what each engine says now, asked by as many processes as there are cores."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(_predicted, rows))
+
+
+def _measured(file: Path) -> Iterator[Row]:
     record = load_result(file)
-    card = file.parent.name
     if not isinstance(record, Record) or record.outcome is not Outcome.OK or "memory_limit" in record.environment:
         return
-    print(f"{card}: {record.scenario.name}", file=sys.stderr)
-    scenario = msgspec.structs.replace(record.scenario, gpu=card)
     unknown = [entry.bytes for entry in record.ledger.entries if entry.component is Component.UNKNOWN]
-    row = {
-        "card": card,
+    yield {
+        "card": file.parent.name,
         "scenario": record.scenario.name,
         "loop": str(record.environment.get("loop", "")),
         "unknown": max(unknown, default=0),
         "static": _static(record),
         "emulated": _peaks(record),
     }
+
+
+def _predicted(row: Row) -> Row:
+    print(f"{row['card']}: {row['scenario']}", file=sys.stderr)
+    scenario = msgspec.structs.replace(scenarios()[row["scenario"]], gpu=row["card"])
+    said = {}
     for engine in ENGINES:
-        predicted = vramplan.predict(scenario, engine=engine)
-        row[engine] = _peaks(predicted)
-        row[f"{engine}_static"] = _static(predicted)
-    yield row
+        prediction = vramplan.predict(scenario, engine=engine)
+        said[engine] = _peaks(prediction)
+        said[f"{engine}_static"] = _static(prediction)
+    return {**row, **said}
+
+
+@cache
+def scenarios() -> Mapping[str, Scenario]:
+    """What is run on emulated cards, by name."""
+    files = [*sorted(SUITE.glob("*.yaml")), *sorted(OTHERS.glob("*.yaml"))]
+    return {scenario.name: scenario for file in files for scenario in read_scenarios(file)}
 
 
 def _peaks(result: Prediction | Record) -> dict[str, dict[str, int]]:
