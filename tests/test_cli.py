@@ -339,7 +339,7 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "list", "models", "llama-2-7b")
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
     _, out, _ = run(capsys, "list", "stacks", "--json")
-    assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "script"]
+    assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "script"]
     (here / "scenarios").mkdir()
     (here / "scenarios" / "mine.yaml").write_text("model: llama-2-7b\n")
     _, out, _ = run(capsys, "list", "scenarios", "mine")

@@ -89,9 +89,13 @@ def test_upcast_holds_old_and_new_and_then_empties_the_cache() -> None:
     assert isinstance(events[new + 1], Free)  # the 16-bit embedding goes after the fp32 one has come
 
 
-def test_without_upcast_nothing_is_emptied() -> None:
-    wanted = scenario("llama", stack={"base": "hf-trainer", "upcast": "none"}, load="random")
-    assert not any(isinstance(event, EmptyCache) for event in timeline(wanted, "cuda").events())
+@pytest.mark.parametrize(
+    ("base", "upcast", "times"),
+    [("script", "none", 0), ("script", "all", 1), ("hf-trainer", "none", 1), ("trl", "all", 2)],
+)
+def test_the_cache_is_emptied_by_the_preparation_and_by_the_trainer(base: str, upcast: str, times: int) -> None:
+    wanted = scenario("llama", stack={"base": base, "upcast": upcast}, load="random")
+    assert sum(isinstance(event, EmptyCache) for event in timeline(wanted, "cuda").events()) == times
 
 
 def test_the_first_step_casts_biases_of_four_bit_layers_back() -> None:

@@ -177,13 +177,20 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             with self.elsewhere(False):
                 move(layer, adapter, *args)
                 for name in layer.adapter_layer_names:
-                    matrices = getattr(layer, name)
-                    for parameter in matrices[adapter].parameters() if adapter in matrices else ():
+                    for parameter in _matrices(getattr(layer, name), adapter):
                         block = self._known(parameter)
                         if block is not None and block.elsewhere:
                             parameter.data = parameter.data.clone()
 
         return moved
+
+
+def _matrices(adapters: Any, name: str) -> tuple[nn.Parameter, ...]:
+    """One adapter's of a layer: a linear layer's parameters, or an embedding's own."""
+    if name not in adapters:
+        return ()
+    one = adapters[name]
+    return (one,) if isinstance(one, nn.Parameter) else tuple(one.parameters())
 
 
 def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -88,9 +88,9 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *all) { return *all = total, *fr
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
   if (kind == cudaMemcpyDeviceToHost || size <= SMALL_COPY) memcpy(to, from, size);
-  /* how many truths a mask has, which no kernel has counted */
+  /* how many truths a mask has, which no kernel has counted; whatever lies there would be taken for it */
   const char *counted = getenv("NOCARD_COUNT");
-  if (counted && kind == cudaMemcpyDeviceToHost && size == sizeof(int)) *(int *)to = atoi(counted);
+  if (kind == cudaMemcpyDeviceToHost && size == sizeof(int)) *(int *)to = counted ? atoi(counted) : 0;
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyKind kind) {
