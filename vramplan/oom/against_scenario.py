@@ -1,6 +1,6 @@
 """A shortage held against the prediction of the scenario that was run: which request it was, what would save enough."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,17 +195,16 @@ def candidates(parts: Iterable[Part], requested: Printed, phase: Phase) -> tuple
     return tuple(sorted(every, key=lambda one: one.phase is not phase))
 
 
-def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Iterator[tuple[Phase, Alloc, int]]:
-    """Each allocation once, with its phase and how often repeats make it."""
+def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Generator[tuple[Phase, Alloc, int], None, Phase]:
+    """Each allocation once, with its phase and how often repeats make it; the phase that the last part leaves."""
     for part in parts:
         if isinstance(part, Enter):
             phase = part.phase
         elif isinstance(part, Alloc):
             yield phase, part, times
         elif isinstance(part, Repeat):
-            for where, alloc, made in _allocations(part.body, phase, times * part.times):
-                phase = where
-                yield where, alloc, made
+            phase = yield from _allocations(part.body, phase, times * part.times)
+    return phase
 
 
 def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Component | None) -> Tokens | None:

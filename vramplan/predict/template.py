@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vramplan.attention import Choice
 from vramplan.attention_tiles import Tile
 from vramplan.ledger import Component, Phase
+from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
@@ -130,9 +131,10 @@ class Template:
         number = self._kinds.setdefault(key, len(self._kinds))
         self._blocks.append((number, component or Component.WORKSPACE))
 
-    def write(self, items: list[object]) -> None:
+    def write(self, items: list[object], products: tuple[int, ...] = ()) -> None:
         """The sequence of events: block numbers, their complements, phases, rounds."""
-        self._items = items
+        self.products = products
+        self._items = folded(items, self._blocks, max(products, default=-1) + 1)
 
     def _dimension(self, size: int) -> Dimension:
         if type(size) is Derived:
