@@ -136,6 +136,18 @@ class Template:
         self.products = products
         self._items = folded(items, self._blocks, max(products, default=-1) + 1)
 
+    def lengthen(self, more: int) -> bool:
+        """Add so many to the rounds before the last micro-batch; False, and nothing done, where these are no rounds."""
+        for place in reversed(range(len(self._items))):
+            item = self._items[place]
+            if item is Phase.FORWARD:
+                break
+            if isinstance(item, tuple) and Phase.FORWARD in item[2]:
+                times, reverse, body = item
+                self._items[place] = times + more, reverse, body
+                return True
+        return False
+
     def _dimension(self, size: int) -> Dimension:
         if type(size) is Derived:
             return Dimension(0, 0, 0, size.rule)
