@@ -14,7 +14,7 @@ from vramplan.errors import VramplanError
 from vramplan.ledger import Component, Phase
 from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import Shortage
-from vramplan.plan.limit import Limit
+from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.engine import ledger
 from vramplan.predict.overheads import card
@@ -173,7 +173,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         budget=budget,
         needed=needed,
         savings=tuple(savings(ran, needed)),
-        advice=advise(ran, Limit(max(min(budget, held - shortage.lacking), 1))),
+        advice=advise(ran, Probe(Limit(max(min(budget, held - shortage.lacking), 1)))),
     )
 
 
