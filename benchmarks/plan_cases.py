@@ -115,7 +115,7 @@ def check_advice(pick: random.Random) -> Iterator[str]:
     budget = int(held(scenario) * pick.uniform(0.3, 0.95))
     while fits(scenario, budget):
         budget = budget * 9 // 10
-    found = advise(scenario, Limit(budget))
+    found = advise(scenario, Probe(Limit(budget)))
     keeping = min((len(advice.steps) for advice in found if advice.keeps_training), default=None)
     if keeping != shortest(scenario, budget, keeping=True):
         yield "WRONG: not the shortest list that keeps the training"

@@ -4,7 +4,7 @@ from typing import Any
 
 from vramplan.advice import advise
 from vramplan.plan.answer import plan
-from vramplan.plan.limit import Limit
+from vramplan.plan.limit import Limit, Probe
 from vramplan.plan.matrix import SEQS, matrix
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -30,4 +30,4 @@ def test_advice_for_an_8b_model(benchmark: Any) -> None:
     scenario = scenario_from_mapping(
         {"model": "llama-3.1-8b", "gpu": "rtx4090", "batch": 8, "checkpointing": False, "stack": "script"}
     )
-    assert benchmark.pedantic(advise, (scenario, Limit()), rounds=1)
+    assert benchmark.pedantic(advise, (scenario, Probe(Limit())), rounds=1)

@@ -49,6 +49,12 @@ def test_predict(model: str, benchmark: BenchmarkFixture) -> None:
     assert benchmark(lambda: predict_analytic(next(scenarios))).reserved
 
 
+def test_a_step_of_sixteen_micro_batches(benchmark: BenchmarkFixture) -> None:
+    """Less than three times one: the first, one of those between and the last are replayed."""
+    scenarios = (replace(scenario, grad_accum=16) for scenario in fresh("llama-2-7b"))
+    assert benchmark(lambda: predict_analytic(next(scenarios))).reserved
+
+
 def test_levers(benchmark: BenchmarkFixture) -> None:
     """What `predict` shows below its table, structures known."""
     prediction = predict_analytic(next(fresh("llama-2-7b")))

@@ -6,10 +6,10 @@ from msgspec.structs import replace
 from plans import fits, held, random_scenario, small_scenario
 from samples import check_golden
 
-from vramplan.advice import Advice, Step, advise, verdict
+from vramplan.advice import Advice, Step, advise
 from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
-from vramplan.plan.limit import Limit
+from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.record import Verdict
 from vramplan.report.layout import Page
@@ -51,23 +51,23 @@ def test_no_list_is_shorter(seed: int) -> None:
     budget = low + int((high - low) * pick.uniform(-0.1, 0.9))
     while fits(scenario, budget):
         budget = budget * 9 // 10
-    found = advise(scenario, Limit(budget))
+    found = advise(scenario, Probe(Limit(budget)))
     keeping = [len(advice.steps) for advice in found if advice.keeps_training]
     any_kind = min((len(advice.steps) for advice in found), default=None)
     assert (keeping[0] if keeping else None) == _shortest(scenario, budget, keeping=True)
     assert any_kind == _shortest(scenario, budget, keeping=False)
     for advice in found:
         assert fits(advice.scenario, budget)
-        assert advice.verdict == verdict(advice.scenario, Limit(budget))
+        assert advice.verdict == Probe(Limit(budget)).verdict(advice.scenario)
 
 
 def test_every_saving_is_a_prediction() -> None:
     scenario = small_scenario(batch=8, seq=512, checkpointing=False, stack="script", attention="eager")
     limit = Limit(held(scenario) // 4)
-    (best, *_) = advise(scenario, limit)
+    (best, *_) = advise(scenario, Probe(limit))
     before = scenario
     for step in best.steps:
-        then, now = verdict(before, limit), verdict(step.scenario, limit)
+        then, now = Probe(limit).verdict(before), Probe(limit).verdict(step.scenario)
         assert step.total == now.budget - now.margin
         assert step.saves == (then.budget - then.margin) - step.total
         before = step.scenario
@@ -76,7 +76,7 @@ def test_every_saving_is_a_prediction() -> None:
 
 def test_nothing_is_said_where_nothing_is_wrong() -> None:
     scenario = small_scenario()
-    assert advise(scenario, Limit(10 * held(scenario))) == ()
+    assert advise(scenario, Probe(Limit(10 * held(scenario)))) == ()
 
 
 def test_what_is_tight_becomes_safe() -> None:
@@ -85,15 +85,15 @@ def test_what_is_tight_becomes_safe() -> None:
     while fits(scenario, budget * 99 // 100):
         budget = budget * 99 // 100
     limit = Limit(budget)  # fits by next to nothing
-    assert verdict(scenario, limit).word == "tight"
-    (best, *_) = advise(scenario, limit)
+    assert Probe(limit).verdict(scenario).word == "tight"
+    (best, *_) = advise(scenario, Probe(limit))
     assert best.verdict.word == "fits"
 
 
 def test_degrees_go_no_further_than_needed() -> None:
     scenario = small_scenario(batch=8, seq=512, optimizer="sgd", stack={"loss": "liger", "upcast": "none"})
     limit = Limit(held(replace(scenario, batch=5)))
-    (best, *_) = advise(scenario, limit)
+    (best, *_) = advise(scenario, Probe(limit))
     assert [step.change.name for step in best.steps] == ["micro-batch"]
     assert best.scenario.batch == 4  # 8 samples in pieces of 4, not of 1
     assert best.scenario.grad_accum == 2
@@ -107,7 +107,7 @@ def test_the_cheaper_of_two_changes_wins() -> None:
     budget = int(held(freed) * 1.05)
     assert not fits(scenario, budget)
     assert fits(replace(scenario, batch=1, grad_accum=8), budget)
-    found = advise(scenario, Limit(budget))
+    found = advise(scenario, Probe(Limit(budget)))
     assert len(found) == 1
     assert [step.change.name for step in found[0].steps][-1] != "micro-batch"
 

@@ -242,6 +242,18 @@ def test_rounds_that_change_nothing_more_are_not_run() -> None:
     assert result.growth == (Growth(0, 40 * MIB), Growth(1, 52 * MIB))
 
 
+def test_rounds_inside_rounds_that_change_nothing_are_not_run_either() -> None:
+    # a micro-batch: what its layers keep its backward gives back
+    layers = Repeat((take(1, 12 * MIB),), times=9), Repeat((Free(1),), times=9, reverse=True)
+    result = run(Repeat((take(2, 40 * MIB), *layers, Free(2)), times=10**9))
+    assert (result.reserved, result.driver_calls, result.steady) == (148 * MIB, 10, 0)
+
+
+def test_a_round_that_begins_in_another_phase_is_run() -> None:
+    result = run(Enter(Phase.FORWARD), Repeat((take(1, 40 * MIB), Free(1), Enter(Phase.BACKWARD)), times=9))
+    assert [mark.allocated for mark in result.marks] == [40 * MIB, 40 * MIB]
+
+
 @pytest.mark.parametrize(("label", "reserved"), [("hidden", 100 * MIB), ("", 60 * MIB)])
 def test_what_rounds_hand_over_stays_where_it_is(label: str, reserved: int) -> None:
     # 20 MiB free, and 20 of 40 in use: given back and taken again they would move into the free ones

@@ -82,6 +82,14 @@ def test_a_probe_says_what_predict_says(seed: int) -> None:
         assert (probe.gap(scenario) <= 0) is verdict.fits
 
 
+def test_what_a_search_comes_back_to_is_not_worked_out_again() -> None:
+    scenario = small_scenario()
+    probe = Probe(Limit(held(scenario)))
+    assert probe.held(scenario) is probe.held(small_scenario())
+    assert probe.verdict(scenario) is probe.verdict(small_scenario())
+    assert probe.held(replace(scenario, seq=scenario.seq - 1)) is not probe.held(scenario)
+
+
 @pytest.mark.parametrize("seed", range(100, 112))
 def test_what_counts_as_sure_fits(seed: int) -> None:
     scenario = random_scenario(seed)

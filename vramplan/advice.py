@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from vramplan.errors import VramplanError
-from vramplan.plan.limit import Limit, Probe
+from vramplan.plan.limit import Probe
 from vramplan.predict.changes import CHANGES, Change
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import forecast
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
 
@@ -48,17 +48,16 @@ class Advice:
         return all(step.change.keeps_training for step in self.steps)
 
 
-def advise(scenario: Scenario, limit: Limit) -> tuple[Advice, ...]:
+def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     """The lists of changes that make `scenario` fit, the recommended one first; empty when no list does, or none must.
 
     First the shortest list of changes that keep the training what it is, if there is one. Then, when it is shorter or
     the first does not exist, the shortest of all changes. Of equally short lists the one whose costliest change is
     cheapest wins. A run that fits but is tight shall fit without that word.
     """
-    now = verdict(scenario, limit)
+    now = probe.verdict(scenario)
     if now.word == "fits":
         return ()
-    probe = Probe(limit)
     fits = probe.fits_surely if now.fits else probe.fits
     found: list[tuple[Change, ...]] = []
     for changes in ([change for change in CHANGES if change.keeps_training], CHANGES):
@@ -67,14 +66,6 @@ def advise(scenario: Scenario, limit: Limit) -> tuple[Advice, ...]:
         if shortest:
             found.append(shortest)
     return tuple(_advice(scenario, changes, probe, fits) for changes in found)
-
-
-def verdict(scenario: Scenario, limit: Limit) -> Verdict:
-    """What `predict` says; a UsageError when nothing says what may be held."""
-    limit.bytes(scenario)
-    found = predict_analytic(scenario, budget=limit.budget, reserve=limit.reserve).verdict
-    assert found is not None
-    return found
 
 
 def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, longest: int) -> tuple[Change, ...]:
@@ -117,7 +108,7 @@ def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits:
     if probe.fits_surely(_applied(scenario, changes, strongest)[-1]):
         fits = probe.fits_surely
     after = _applied(scenario, changes, _mildest(scenario, changes, fits))
-    return Advice(tuple(_steps(scenario, changes, after, probe.limit)), verdict(after[-1], probe.limit))
+    return Advice(tuple(_steps(scenario, changes, after, probe)), probe.verdict(after[-1]))
 
 
 def _mildest(scenario: Scenario, changes: Sequence[Change], fits: Fits) -> list[int]:
@@ -144,15 +135,15 @@ def _applied(scenario: Scenario, changes: Sequence[Change], degrees: Sequence[in
     return after
 
 
-def _steps(scenario: Scenario, changes: Sequence[Change], after: Sequence[Scenario], limit: Limit) -> Iterator[Step]:
-    held = _held(scenario, limit)
+def _steps(scenario: Scenario, changes: Sequence[Change], after: Sequence[Scenario], probe: Probe) -> Iterator[Step]:
+    held = _held(scenario, probe)
     for change, before, changed in zip(changes, (scenario, *after), after, strict=False):
-        total = _held(changed, limit)
+        total = _held(changed, probe)
         yield Step(change, change.label(before, changed), held - total, total, changed)
         held = total
 
 
-def _held(scenario: Scenario, limit: Limit) -> int:
+def _held(scenario: Scenario, probe: Probe) -> int:
     """Bytes that the process holds on the card, as `predict` says it."""
-    found = verdict(scenario, limit)
+    found = probe.verdict(scenario)
     return found.budget - found.margin

@@ -11,15 +11,17 @@ import vramplan
 from vramplan.catalog.gpus import gpu
 from vramplan.cli import main
 from vramplan.errors import UsageError
-from vramplan.ledger import Phase
-from vramplan.oom.against_scenario import Against
+from vramplan.ledger import Component, Phase
+from vramplan.oom.against_scenario import Against, candidates
 from vramplan.oom.answer import Explanation, explain_file, explain_path
 from vramplan.oom.message import read_message
+from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import of_message
 from vramplan.predict.engine import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
-from vramplan.units import GIB
+from vramplan.timeline import Alloc, Enter, Free, Repeat
+from vramplan.units import GIB, MIB
 
 SCENARIO = scenario_from_mapping({"model": "llama-3.1-8b", "batch": 2, "seq": 2048, "gpu": "rtx4090"})
 #: The fp32 log-probabilities of 2 x 2,048 tokens: 4,096 x 128,256 x 4 bytes = 1.957 GiB.
@@ -211,3 +213,11 @@ def test_stdin_is_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     code, out, _ = run(capsys, "-")
     assert code == 0
     assert out.startswith("stdin, line 11: out of memory in the loss")
+
+
+def test_a_request_after_rounds_is_of_the_phase_that_they_end_in() -> None:
+    asked = Alloc(1, 40 * MIB, Component.ACTIVATIONS, "hidden states")
+    micro_batch = (asked, Enter(Phase.BACKWARD), Free(1), Enter(Phase.FORWARD))
+    parts = (Enter(Phase.FORWARD), Repeat(micro_batch, 3), asked._replace(block=2))
+    (found,) = candidates(parts, Printed.exact(40 * MIB), Phase.FORWARD)
+    assert (found.phase, found.times) == (Phase.FORWARD, 4)

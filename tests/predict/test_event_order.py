@@ -30,6 +30,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "efficient in fp32": (LLAMA, {"stack": "script", "attention": "sdpa:efficient", "checkpointing": "reentrant"}),
     "without checkpoints": (LLAMA, {"stack": SCRIPT, "checkpointing": False}),
     "dropout, accumulating": (LLAMA, {"lora": {"rank": 8, "dropout": 0.1}, "grad_accum": 2}),
+    "micro-batches in rounds": (LLAMA, {"grad_accum": 5}),
+    "micro-batches in rounds, outputs held": (LLAMA, {"grad_accum": 5, "stack": "script"}),
     "full, tied": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", "quant": BARE}),
     "norms behind": (OLMO2, {}),
     "cuDNN": (LLAMA, {"gpu": "h200"}),

@@ -8,10 +8,11 @@ from yaml import safe_dump
 
 from tests.predict.real_steps import real_peaks
 from vramplan.ledger import TRAINING_PHASES, Phase
-from vramplan.predict.step import StepRun, step_parts, step_warnings
+from vramplan.predict.step import SAMPLED, StepRun, step_parts, step_warnings
+from vramplan.predict.template import Template
 from vramplan.scenario import Scenario
 from vramplan.targets import resolve
-from vramplan.timeline import Alloc, Enter, Free, Timeline
+from vramplan.timeline import Alloc, Enter, Event, Free, Timeline
 
 TINY = Path(__file__).parents[2] / "scenarios" / "tiny"
 SCRIPT = {"base": "script", "upcast": "none", "autocast": False}
@@ -128,6 +129,19 @@ def test_the_structure_found_with_prime_sizes_gives_what_the_run_itself_gives(mo
     for changes in ({"batch": 1, "seq": 4096}, {"batch": 3, "seq": 640}):
         run = resolve(model, changes).single("the test")
         assert step_parts(run, device) == StepRun(run, device).template().parts(run.batch, run.seq)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("outputs", ["freed", "held", "held-next"])
+@pytest.mark.parametrize("file", ["llama-nf4", "gemma2-padded", "mixtral-experts", "llama-full"])
+def test_a_few_micro_batches_tell_what_all_do(file: str, outputs: str, device: Any) -> None:
+    run = scenario(file, {"grad_accum": 7, "stack": {"base": "script", "outputs": outputs}})
+    few, all_ = (StepRun(run, device, most=most).template() for most in (SAMPLED, run.grad_accum))
+    assert _events(few, run) == _events(all_, run)
+
+
+def _events(template: Template, run: Scenario) -> list[Event]:
+    return list(Timeline(template.parts(run.batch, run.seq)).events())
 
 
 def test_what_is_not_known_exactly_is_said(tmp_path: Path) -> None:

@@ -7,6 +7,10 @@ addresses further up, which stand above all older ones in either case. What roun
 segments that are new since j (the free blocks are unchanged, so nothing was cut from them), and what the skipped rounds
 leave in use is the same, further up by as much as addresses rose. High-water marks rise by equal steps, so the last
 cycle, which is run, sets them. None of this holds near the budget, so rounds that come near it are run.
+
+A round that asks the driver for nothing and gives back all that it took needs no comparison: free blocks are what
+blocks in use leave of the segments, whole again, so it leaves everything as it found it, and so do all that follow; nor
+can one of these set a mark. A micro-batch is such a round.
 """
 
 from typing import NamedTuple
@@ -21,6 +25,7 @@ MEMORY = 32  # rounds remembered: longer cycles are not found
 PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
 State = tuple[Phase, list[int], list[int], list[int]]
+Counters = tuple[Phase, int, int, int, int]
 
 
 class _Before(NamedTuple):
@@ -45,12 +50,16 @@ class CycleFinder:
         self._loop = loop
         self._step = step  # by how much a round's name grows from one round to the next
         self._seen: dict[int, _Before | None] = {}  # by bytes cached
+        self._latest: Counters | None = None  # before the round before
         self.watching = loop.closed and loop.times > 3
 
     def skip(self, i: int) -> int:
         """How many rounds, from round `i` on, need not be run: their effect is in the machine afterwards."""
         machine = self._machine
         machine.gauge.settle()
+        if self._changed_nothing():
+            self.watching = False
+            return self._loop.times - i
         # equal states have this in common; a whole state is written down only when that has come back
         cached = machine.driver.reserved - machine.gauge.allocated
         known = cached in self._seen
@@ -68,6 +77,13 @@ class CycleFinder:
         if times > 0:
             self._repeat(before, now, times)
         return max(times, 0) * cycle
+
+    def _changed_nothing(self) -> bool:
+        """Whether the latest round left everything as it was."""
+        machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
+        before = self._latest
+        self._latest = gauge.phase, gauge.allocated, driver.reserved, driver.calls, machine.retries
+        return before == self._latest and not machine.carried
 
     def _counters(self, i: int) -> _Before:
         machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver

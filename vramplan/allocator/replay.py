@@ -103,9 +103,11 @@ class _Run:
         step = 1 << ROUND_BITS * len(frames)
         cycles = CycleFinder(self._machine, loop, -step if loop.reverse else step)
         i = 0
-        while i < loop.times:
+        while True:
             if cycles.watching:
                 i += cycles.skip(i)
+            if i >= loop.times:
+                return
             own = name + step * (loop.times - i if loop.reverse else i + 1)
             frame = known.setdefault(own, {})
             yield own, (*frames, frame), event + loop.event + i * loop.events

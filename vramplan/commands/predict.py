@@ -140,12 +140,12 @@ def _explained(
     explanations: "Sequence[Explanation]", wanted: "tuple[Component, ...] | None", prediction: "Prediction"
 ) -> str:
     """The explanations as text above the prediction, whose verdict stays the last line."""
-    from vramplan.report.explain_text import render_explanation
-
     if wanted is None:
         return ""
     if not explanations:
         return f"{wanted[0]} holds nothing at the peak ({prediction.ledger.peak_phase})\n\n"
+    from vramplan.report.explain_text import render_explanation  # a prediction that explains nothing does not wait
+
     return render_explanation(explanations, page()) + "\n\n"
 
 

@@ -1,6 +1,6 @@
 """A shortage held against the prediction of the scenario that was run: which request it was, what would save enough."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from vramplan.errors import VramplanError
 from vramplan.ledger import Component, Phase
 from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import Shortage
-from vramplan.plan.limit import Limit
+from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.engine import ledger
 from vramplan.predict.overheads import card
@@ -173,7 +173,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         budget=budget,
         needed=needed,
         savings=tuple(savings(ran, needed)),
-        advice=advise(ran, Limit(max(min(budget, held - shortage.lacking), 1))),
+        advice=advise(ran, Probe(Limit(max(min(budget, held - shortage.lacking), 1)))),
     )
 
 
@@ -195,17 +195,16 @@ def candidates(parts: Iterable[Part], requested: Printed, phase: Phase) -> tuple
     return tuple(sorted(every, key=lambda one: one.phase is not phase))
 
 
-def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Iterator[tuple[Phase, Alloc, int]]:
-    """Each allocation once, with its phase and how often repeats make it."""
+def _allocations(parts: tuple[Part, ...], phase: Phase, times: int) -> Generator[tuple[Phase, Alloc, int], None, Phase]:
+    """Each allocation once, with its phase and how often repeats make it; the phase that the last part leaves."""
     for part in parts:
         if isinstance(part, Enter):
             phase = part.phase
         elif isinstance(part, Alloc):
             yield phase, part, times
         elif isinstance(part, Repeat):
-            for where, alloc, made in _allocations(part.body, phase, times * part.times):
-                phase = where
-                yield where, alloc, made
+            phase = yield from _allocations(part.body, phase, times * part.times)
+    return phase
 
 
 def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Component | None) -> Tokens | None:

@@ -10,7 +10,6 @@ from vramplan.advice import Advice, advise
 from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
 from vramplan.plan.goals import Goal, context_length, reach
 from vramplan.plan.limit import Limit, Probe
-from vramplan.predict.engine import predict_analytic
 from vramplan.record import SCHEMA, Verdict
 from vramplan.scenario import Scenario
 
@@ -67,10 +66,10 @@ def plan(scenario: Scenario, limit: Limit, goal: Goal = Goal.MAX_TOKENS, batches
     """
     if goal is not Goal.MAX_TOKENS:
         return Plan(scenario, limit, goal, (), reach(goal, scenario, Probe(limit)), None)
-    limit.bytes(scenario)  # refuses early when nothing says what may be held
+    probe = Probe(limit)
+    verdict = probe.verdict(scenario)  # refuses early when nothing says what may be held
     rows = frontier(scenario, limit, batches)
-    verdict = predict_analytic(scenario, budget=limit.budget, reserve=limit.reserve).verdict
-    return Plan(scenario, limit, goal, rows, most_tokens(rows, limit), verdict, advise(scenario, limit))
+    return Plan(scenario, limit, goal, rows, most_tokens(rows, limit), verdict, advise(scenario, probe))
 
 
 def most_tokens(rows: Sequence[Row], limit: Limit) -> Row | None:

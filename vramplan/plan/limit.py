@@ -1,12 +1,15 @@
 """Does a run fit, and if not, by how much? The verdict of `predict`, with a bound before it that needs no replay."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
-from vramplan.predict.engine import CUDA_GRANULARITY, forecast, ledger
+from vramplan.predict.engine import CUDA_GRANULARITY, forecast, ledger, predict_analytic
 from vramplan.predict.overheads import card
 from vramplan.predict.verdict import ERROR
+from vramplan.record import Verdict
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
 from vramplan.units import MIB
@@ -51,9 +54,12 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Asks whether runs fit a limit."""
+    """Asks whether runs fit a limit. Searches come back to the same runs: an answer is worked out once."""
 
     limit: Limit
+    _played: dict[tuple[bytes, int], Replay] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By run and room."""
+    _verdicts: dict[bytes, Verdict] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def gap(self, scenario: Scenario) -> int:
         """Bytes that the run lacks: 0 or less when it fits, then what its tensors leave free.
@@ -64,7 +70,7 @@ class Probe:
         allocated = ledger(scenario).peak
         if allocated > room or sure_room(allocated) <= room:
             return allocated - room
-        played = replay(forecast(scenario, "cuda").program(), budget=room)
+        played = self._replay(scenario, room)
         if played.oom is None:
             return allocated - room
         return max(played.oom.reserved + played.oom.segment - room, 1)
@@ -82,12 +88,27 @@ class Probe:
         room = self.limit.room(scenario)
         if ledger(scenario).peak > int(room * min(shares)):
             return False
-        program = forecast(scenario, "cuda").program()
-        return all(replay(program, budget=int(room * share)).oom is None for share in shares)
+        return all(self._replay(scenario, int(room * share)).oom is None for share in shares)
 
     def held(self, scenario: Scenario) -> Replay:
         """What the allocator does in a run that fits."""
-        return replay(forecast(scenario, "cuda").program(), budget=self.limit.room(scenario))
+        return self._replay(scenario, self.limit.room(scenario))
+
+    def verdict(self, scenario: Scenario) -> Verdict:
+        """What `predict` says; a UsageError when nothing says what may be held."""
+        key = msgspec.msgpack.encode(scenario)
+        if key not in self._verdicts:
+            self.limit.bytes(scenario)
+            found = predict_analytic(scenario, budget=self.limit.budget, reserve=self.limit.reserve).verdict
+            assert found is not None
+            self._verdicts[key] = found
+        return self._verdicts[key]
+
+    def _replay(self, scenario: Scenario, room: int) -> Replay:
+        key = msgspec.msgpack.encode(scenario), room
+        if key not in self._played:
+            self._played[key] = replay(forecast(scenario, "cuda").program(), budget=room)
+        return self._played[key]
 
 
 def allocated_peak(timeline: Timeline) -> int:

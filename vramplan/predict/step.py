@@ -65,6 +65,10 @@ def step_warnings(scenario: Scenario) -> tuple[str, ...]:
     return tuple(f"{what}: not exact in closed form, use --engine trace" for what in found)
 
 
+#: Micro-batches of a long step that are run: the first, two that turn out to be alike, and the last.
+SAMPLED = 4
+
+
 @dataclass
 class StepRun:
     """Runs the training loop of `training.step` on a tape."""
@@ -72,6 +76,8 @@ class StepRun:
     scenario: Scenario
     device: Device
     model: type[CausalModel] = CausalModel
+    most: int = SAMPLED
+    """Micro-batches that are run at most."""
     tape: Tape = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,16 +86,22 @@ class StepRun:
         self._held: Outcome | list[Storage] | None = None
 
     def template(self) -> Template:
-        """The whole step; outputs that are held into it keep what the step before left of its graph."""
+        """The whole step; outputs that are held into it keep what the step before left of its graph.
+
+        Micro-batches beyond `most` are like those between the first and the last; where these differ, all are run.
+        """
         t, scenario = self.tape, self.scenario
         t.enter(Phase.FORWARD)
         if scenario.stack.outputs is Outputs.HELD_NEXT:
-            before = StepRun(scenario, self.device, self.model)
+            before = StepRun(scenario, self.device, self.model, self.most)
             before._run()
             self._held = [t.inherit(block) for block in before.tape.script.held()]
             del before
         self._run()
         template = t.script.template(scenario.batch, scenario.seq)
+        more = scenario.grad_accum - self.most
+        if more > 0 and not template.lengthen(more):
+            return StepRun(scenario, self.device, self.model, scenario.grad_accum).template()
         template.choices = frozenset(t.choices)
         template.doubts = frozenset(t.doubts)
         return template
@@ -100,7 +112,7 @@ class StepRun:
         model = self.model(t, scenario)
         t.leaves.clear()
         batches = [self._batch() for _ in range(scenario.grad_accum)]
-        for _ in range(scenario.grad_accum):
+        for _ in range(min(scenario.grad_accum, self.most)):
             self._micro_batch(model)
         t.enter(Phase.STEP)
         run_optimizer(t, scenario, trainables(scenario))

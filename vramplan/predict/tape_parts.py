@@ -183,8 +183,7 @@ class Script:
         template = Template(batch, seq)
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
-        template.write(_plain(self.outer))
-        template.products = tuple(self._products[backward] for backward in sorted(self._products))
+        template.write(_plain(self.outer), tuple(self._products[backward] for backward in sorted(self._products)))
         return template
 
 

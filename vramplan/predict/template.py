@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vramplan.attention import Choice
 from vramplan.attention_tiles import Tile
 from vramplan.ledger import Component, Phase
+from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
@@ -130,9 +131,22 @@ class Template:
         number = self._kinds.setdefault(key, len(self._kinds))
         self._blocks.append((number, component or Component.WORKSPACE))
 
-    def write(self, items: list[object]) -> None:
+    def write(self, items: list[object], products: tuple[int, ...] = ()) -> None:
         """The sequence of events: block numbers, their complements, phases, rounds."""
-        self._items = items
+        self.products = products
+        self._items = folded(items, self._blocks, max(products, default=-1) + 1)
+
+    def lengthen(self, more: int) -> bool:
+        """Add so many to the rounds before the last micro-batch; False, and nothing done, where these are no rounds."""
+        for place in reversed(range(len(self._items))):
+            item = self._items[place]
+            if item is Phase.FORWARD:
+                break
+            if isinstance(item, tuple) and Phase.FORWARD in item[2]:
+                times, reverse, body = item
+                self._items[place] = times + more, reverse, body
+                return True
+        return False
 
     def _dimension(self, size: int) -> Dimension:
         if type(size) is Derived:

@@ -1,0 +1,65 @@
+"""Micro-batches that do the same are written once, as rounds: a step of sixteen then costs little more than one of two.
+
+The first makes the gradients and the last hands over to the optimizer; those between differ in nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+
+from vramplan.ledger import Phase
+
+#: A stretch with its blocks numbered as it takes them: equal for those that do the same.
+_Shape = tuple[object, ...]
+
+
+def folded(items: list[object], kinds: Sequence[object], begin: int) -> list[object]:
+    """The same events as `items`, which are as `Template.write` has them, alike micro-batches as rounds.
+
+    `kinds` says what each block is. What comes before `begin` stays at its index.
+    """
+    starts = [start for start in _starts(items) if start >= begin]
+    written = items[: starts[0]] if starts else items.copy()
+    for shape, alike in groupby(pairwise(starts), lambda span: _shape(items[slice(*span)], kinds)):
+        (first, behind), *others = alike
+        if shape is None or not others:
+            written += items[first : others[-1][1] if others else behind]
+        else:
+            written.append((1 + len(others), False, items[first:behind]))
+    return written + items[starts[-1] :] if starts else written
+
+
+def _starts(items: Sequence[object]) -> Iterator[int]:
+    """Where a micro-batch begins: FORWARD is entered, and what the one before held until then is given back."""
+    for index, item in enumerate(items):
+        if item is Phase.FORWARD:
+            start = index + 1
+            while start < len(items) and _gives(items[start]):
+                start += 1
+            yield start
+
+
+def _gives(item: object) -> bool:
+    return isinstance(item, int) and item < 0
+
+
+def _shape(items: Iterable[object], kinds: Sequence[object]) -> _Shape | None:
+    """None where blocks of others are given back, or own ones kept: such a stretch is no round."""
+    own: dict[int, int] = {}
+    given: set[int] = set()
+
+    def renamed(items: Iterable[object]) -> Iterator[object]:
+        for item in items:
+            if isinstance(item, tuple):
+                times, reverse, body = item
+                yield times, reverse, tuple(renamed(body))
+            elif isinstance(item, int) and item >= 0:
+                own[item] = len(own)
+                yield kinds[item]
+            elif isinstance(item, int):
+                given.add(~item)
+                yield own.get(~item, -1)
+            else:
+                yield item
+
+    shape = tuple(renamed(items))
+    return shape if given == own.keys() else None
