@@ -242,6 +242,15 @@ def test_a_plan_as_text(width: int) -> None:
     check_golden(f"plan-{width or 'pipe'}.txt", render_plan(_sample(), Page(width)))
 
 
+def test_a_goal_beyond_the_context_is_said() -> None:
+    scenario = Scenario.load("llama-2-7b", method="inference", seq=512)
+    found = plan(scenario, Limit(20 * GIB), Goal.MAX_SEQ)
+    assert found.best is not None
+    assert found.best.scenario.seq > 4096
+    text = render_plan(found, Page())
+    assert "longer than the model's context of 4,096 tokens: batch 1" in text
+
+
 def test_a_goal_as_text() -> None:
     goal = _sample(goal=Goal.MAX_BATCH, rows=(), verdict=None)
     assert render_plan(goal, Page()).splitlines()[-1] == (

@@ -87,5 +87,22 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     value: Any = mapping
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else value
-    wanted = text[:1].lower() + text[1:]
+    wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
     return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {value!r} does not do", hint=wanted)
+
+
+#: msgspec's words for what a value is.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+
+def _kinds(types: str) -> str:
+    """`int | null` as people say it."""
+    return " or ".join(_KINDS.get(word, word) for word in types.split(" | "))

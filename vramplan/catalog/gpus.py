@@ -115,7 +115,7 @@ def check_gpu(name: str) -> str:
     if sizes:
         raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(sizes)}")
     close = unknown("gpu", name, cards)
-    raise UsageError(close.message, hint=f"{close.hint}; for a card that is not listed, give its memory: --budget 24GiB")
+    raise UsageError(close.message, hint=f"{close.hint}; for a card that is not listed give its memory, --budget 24GiB")
 
 
 def ship_context(name: str, *, context: int, workspaces: int, record: str, catalog: Path | None = None) -> Path:

@@ -6,8 +6,9 @@ from vramplan.advice import Advice
 from vramplan.catalog.gpus import gpu
 from vramplan.plan.answer import Plan
 from vramplan.plan.frontier import Row
-from vramplan.plan.goals import Goal, context_length
+from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
+from vramplan.predict.context import context_length
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
@@ -26,8 +27,11 @@ _GOALS = {
 def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -> str:
     """One scenario's plan; lines of others' may stand before the verdict."""
     lines = list(_header(plan, page))
+    beyond = _beyond_context(plan, page)
     if plan.rows:
-        lines += ["", *_frontier(plan.rows, page), *_beyond_context(plan, page)]
+        lines += ["", *_frontier(plan.rows, page), *beyond]
+    elif beyond:
+        lines += ["", *beyond]
     if plan.best and plan.verdict:
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}", indent="  ")]
     for i, advice in enumerate(plan.advice):
@@ -90,7 +94,8 @@ def _beyond_context(plan: Plan, page: Page) -> list[str]:
     context = context_length(plan.scenario)
     if context is None:
         return []
-    beyond = [str(row.scenario.batch) for row in plan.rows if row.scenario.seq > context]
+    rows = plan.rows or ((plan.best,) if plan.best else ())
+    beyond = [str(row.scenario.batch) for row in rows if row.scenario.seq > context]
     if not beyond:
         return []
     which = f"batch {', '.join(beyond)}"
