@@ -443,6 +443,8 @@ def test_a_terminal_without_unicode_gets_an_answer(here: Path) -> None:
         capture_output=True, check=False, env=ENV | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
+    assert b"%  ####" in done.stdout
+    assert b"?" not in done.stdout
 
 
 @pytest.mark.parametrize(("first", "then"), [("vramplan.predict.engine", "predict"), ("vramplan.compare", "compare")])
