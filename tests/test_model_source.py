@@ -1,5 +1,6 @@
 """A hub id whose hub does not answer: asked once, and the cache is looked into."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_a_hub_that_does_not_answer_is_asked_once(asked: list[str]) -> None:
     assert error.value.message.startswith("model: 'unknown/llama-3.1-8b-tuned' is no directory, and the hub gives")
     assert error.value.message.endswith(" no config.json: ConnectionError: no route")
     assert "did you mean 'llama-3.1-8b'?" in error.value.hint
+
+
+def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:
+        resolve_model("unknown/llama-3.1-8b-tuned", base=Path())
+    assert error.value.hint.startswith("did you mean 'llama-3.1-8b'? pip install")
 
 
 @pytest.mark.parametrize("path", ["./model", "models/config.json", "model/", "a/b/c", "/no/such", "~/model-x"])

@@ -103,6 +103,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown value": ({"quant": {"type": "nf5"}}, "'nf5'", "did you mean 'nf4'?"),
     "negative batch": ({"batch": -1}, "batch: -1", ">= 1"),
     "huge integer": ({"seq": 2**70}, f"seq: {2**70}", "<="),
+    "a key of a section": ({"rank": 8}, "unknown key 'rank'", "did you mean 'lora.rank'?"),
+    "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
     "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),

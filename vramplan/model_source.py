@@ -65,18 +65,19 @@ def _hub(repo: str) -> ModelRef:
     known = by_hub_id(repo)
     if known is not None:
         return ModelRef(name=known, config=catalog_config(known), origin="catalog")
+    meant = nearest(repo.split("/")[1], catalog_names())
     try:
         file = _fetched(repo)
     except ImportError as error:
         raise UsageError(
             f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
-            hint="pip install huggingface_hub, or give a directory with its config.json",
+            hint=f"{meant}pip install huggingface_hub, or give a directory with its config.json",
         ) from error
     except Exception as error:  # the hub client raises many kinds: offline, gated, not found
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(
             f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
-            hint=f"{nearest(repo.split('/')[1], catalog_names())}give a directory with its config.json",
+            hint=f"{meant}give a directory with its config.json",
         ) from error
     ref = _local(file)
     return ModelRef(name=repo, config=ref.config, origin="hub", path="")
