@@ -329,6 +329,14 @@ def test_nothing_fits_is_a_no(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["plan", "llama-2-70b", "llama-3-70b", "--gpu", "rtx2060"]) == 1
 
 
+def test_nothing_that_fits_is_written_and_another_card_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-70b", "--gpu", "rtx4090", "--write", "fits.yaml"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].endswith("makes it fit; --goal cheapest-gpu looks for a card that does")
+    assert err == "wrote nothing: no scenario for fits.yaml fits\n"
+    assert not Path("fits.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

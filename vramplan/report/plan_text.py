@@ -154,7 +154,10 @@ def _verdict(plan: Plan, page: Page) -> str:
         count = len(plan.advice[0].steps)
         after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
         return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
-    return f"{text}; no list of changes " + ("makes it safe" if plan.verdict.fits else "makes it fit")
+    if plan.verdict.fits:
+        return f"{text}; no list of changes makes it safe"
+    other = "" if plan.limit.budget is not None else "; --goal cheapest-gpu looks for a card that does"
+    return f"{text}; no list of changes makes it fit{other}"
 
 
 def _of(verdict: Verdict) -> str:
