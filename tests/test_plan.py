@@ -274,6 +274,15 @@ def test_a_matrix_as_text(width: int) -> None:
     check_golden(f"plan-matrix-{width or 'pipe'}.txt", render_matrix(sample, Page(width)))
 
 
+@pytest.mark.parametrize("width", [0, 60, 100])
+def test_many_cards_of_a_matrix_go_down(width: int) -> None:
+    cards = gpu_names()
+    rows = tuple(tuple(Cell(small_scenario(gpu=card, seq=512), True) for card in cards) for _ in range(2))
+    text = render_matrix(Matrix((small_scenario(), small_scenario(method="lora")), cards, (512,), rows), Page(width))
+    assert [line.split()[0] for line in text.splitlines()[3:-2]] == list(cards)
+    assert text.splitlines()[2].split() == ["small", "qlora", "nf4", "small", "lora"]
+
+
 # -- the command line
 
 

@@ -31,6 +31,5 @@ def check_optimizer(name: str) -> str:
     """`name`, when it is an optimizer whose states are known; otherwise a UsageError with the nearest one."""
     if name in OPTIMIZERS:
         return name
-    begun = next((known for known in OPTIMIZERS if name and known.startswith(name.lower())), name)  # `adam`, `lion`
-    hint = f"{nearest(begun, OPTIMIZERS)}allowed: {', '.join(OPTIMIZERS)}"
+    hint = f"{nearest(name, OPTIMIZERS)}allowed: {', '.join(OPTIMIZERS)}"
     raise UsageError(f"unknown optimizer '{name}'", hint=hint)

@@ -14,6 +14,8 @@ from vramplan.report.layout import Page, table
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
+#: As wide as a line may be where nothing says how wide the page is.
+_PIPE = 160
 _GOALS = {
     Goal.MAX_TOKENS: "most tokens per step",
     Goal.MAX_SEQ: "longest sequence",
@@ -169,28 +171,36 @@ def _word(verdict: Verdict, page: Page) -> str:
 
 
 def render_matrix(matrix: Matrix, page: Page) -> str:
-    """Models down, cards across: the longest of the sequence lengths that fits."""
+    """Models down, cards across, or the other way round where cards are many: the longest sequence length that fits."""
     batches = sorted({scenario.batch for scenario in matrix.scenarios})
     lengths = ", ".join(f"{seq:,}" for seq in matrix.seqs)
     at = f"at batch {', '.join(map(str, batches))}"
     lines = page.wrap(f"longest sequence that fits, of {lengths}, {at}", indent="  ")
-    names = [_name(scenario) for scenario in matrix.scenarios]
-    width = _columns(matrix, names, page)
-    for start in range(0, len(matrix.cards), width):
-        chosen = slice(start, start + width)
-        rows = [["", *matrix.cards[chosen]]]
-        for name, cells in zip(names, matrix.cells, strict=True):
-            rows.append([name, *(f"{c.scenario.seq:,}" if c.fits else page.red("no") for c in cells[chosen])])
-        lines += ["", *table(rows)]
+    lines += _matrix_table(matrix, page)
     count = sum(cell.fits for cells in matrix.cells for cell in cells)
     total = len(matrix.cards) * len(matrix.scenarios)
     return "\n".join([*lines, "", f"{count} of {total} pairs of model and card fit"])
 
 
+def _matrix_table(matrix: Matrix, page: Page) -> Iterator[str]:
+    """Cards across in one table where they have room, else cards down, else in several tables."""
+    names = [_name(scenario) for scenario in matrix.scenarios]
+    cells = [[f"{cell.scenario.seq:,}" if cell.fits else page.red("no") for cell in row] for row in matrix.cells]
+    width = _columns(matrix, names, page)
+    cards_down = table([["", *names], *([card, *column] for card, *column in zip(matrix.cards, *cells, strict=True))])
+    if width < len(matrix.cards) and page.fits(cards_down):
+        yield from ("", *cards_down)
+        return
+    for start in range(0, len(matrix.cards), width):
+        chosen = slice(start, start + width)
+        rows = [[name, *row[chosen]] for name, row in zip(names, cells, strict=True)]
+        yield from ("", *table([["", *matrix.cards[chosen]], *rows]))
+
+
 def _columns(matrix: Matrix, names: Sequence[str], page: Page) -> int:
     """How many cards stand side by side."""
     widest = max(*(len(card) for card in matrix.cards), len("32,768")) + 2
-    room = (page.width - max(map(len, names))) // widest if page.width else len(matrix.cards)
+    room = ((page.width or _PIPE) - max(map(len, names))) // widest
     return max(room, 1)
 
 
