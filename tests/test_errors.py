@@ -15,6 +15,7 @@ def test_nearest_finds_the_typo_and_stays_silent_otherwise() -> None:
         ("FP16", ["float32", "float16", "bfloat16"], "float16"),
         ("fa2", ["sdpa", "eager", "flash_attention_2"], "flash_attention_2"),
         ("adam", ["ademamix", "adamw_torch"], "adamw_torch"),
+        ("r", ["rank", "targets"], "rank"),
         ("gpu", ["gpus", "models"], "gpus"),  # another list, where it is a slip
     ],
 )

@@ -38,6 +38,11 @@ def test_a_hub_that_does_not_answer_is_asked_once(asked: list[str]) -> None:
     assert "did you mean 'llama-3.1-8b'?" in error.value.hint
 
 
+def test_a_models_page_is_its_id(asked: list[str]) -> None:
+    assert resolve_model("https://huggingface.co/meta-llama/Llama-2-7b-hf", base=Path()).name == "llama-2-7b"
+    assert asked == []
+
+
 def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:

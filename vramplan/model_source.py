@@ -9,6 +9,8 @@ from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
 
+#: What a browser shows before a model's id.
+HUB = "https://huggingface.co/"
 #: The key that config.json itself uses for a model's name.
 NAME_KEY = "_name_or_path"
 
@@ -24,6 +26,7 @@ def resolve_model(spec: object, *, base: Path) -> ModelRef:
         )
     if spec in catalog_names():
         return ModelRef(name=spec, config=catalog_config(spec), origin="catalog")
+    spec = spec.removeprefix(HUB)
     path = base / user_path(spec)
     if path.exists():
         return _local(path)

@@ -23,7 +23,7 @@ from vramplan.measure.fake import FakeTracker, fake_machine
 from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.tracker import Tracker
-from vramplan.predict.context import context_warning
+from vramplan.predict.context import model_warnings
 from vramplan.predict.engine import attention_warnings
 from vramplan.predict.footprint import footprint
 from vramplan.record import Device, Parameters, Prediction
@@ -77,7 +77,7 @@ def conclude(
         reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in run.attention),
         libraries=library_versions(),
-        warnings=(*filter(None, [context_warning(scenario)]), *attention_warnings(scenario, run.attention)),
+        warnings=(*model_warnings(scenario), *attention_warnings(scenario, run.attention)),
         verdict=found.verdict,
     )
 

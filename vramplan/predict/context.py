@@ -1,5 +1,6 @@
 """How many tokens a model's positions reach, and what to say of samples that are longer."""
 
+from vramplan.predict.prequantized import prequantized_warning
 from vramplan.scenario import Method, Scenario
 
 _KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -8,6 +9,11 @@ _KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 def context_length(scenario: Scenario) -> int | None:
     """Tokens that the model's positions were trained for; None when its configuration does not say."""
     return next((size for key in _KEYS if isinstance(size := scenario.model.config.get(key), int)), None)
+
+
+def model_warnings(scenario: Scenario) -> list[str]:
+    """What to say of the model beside any prediction: its checkpoint, its context."""
+    return [*filter(None, (prequantized_warning(scenario), context_warning(scenario)))]
 
 
 def context_warning(scenario: Scenario) -> str:

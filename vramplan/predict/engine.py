@@ -11,7 +11,7 @@ from vramplan.architecture import WeightKind
 from vramplan.attention import BFLOAT16_SINCE, Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
-from vramplan.predict.context import context_warning
+from vramplan.predict.context import model_warnings
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.first_step import first_step
 from vramplan.predict.footprint import footprint
@@ -178,7 +178,7 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 
 
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
-    own = [context_warning(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
+    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
         own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
