@@ -1,5 +1,7 @@
 import pydoc
 from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import ON_CPU, RECORD
@@ -33,6 +35,30 @@ def test_a_budget_stands_for_a_card() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(vramplan.VramplanError, match="unknown engine 'magic'"):
         vramplan.predict(vramplan.Scenario.load("llama-2-7b"), "magic")  # type: ignore[arg-type]
+
+
+def test_a_path_is_a_target_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: llama-2-7b\nseq: 64\n")
+    assert vramplan.Scenario.load(file).seq == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "hint"),
+    [
+        ({"scenario": "llama-2-7b"}, "'llama-2-7b' is no Scenario", "Scenario.load('llama-2-7b')"),
+        ({"scenario": 7}, "7 is no Scenario", "Scenario.load"),
+        ({"device": "cuda:0"}, "unknown device 'cuda:0'", "did you mean 'cuda'?"),  # and not the CPU's memory
+        ({"budget": "24GiB"}, "budget: '24GiB' is no number of bytes", "24 * 2**30"),
+        ({"reserve": 1.5}, "reserve: 1.5 is no number of bytes", "int"),
+    ],
+)
+def test_what_no_type_checker_saw_is_refused(arguments: dict[str, Any], words: str, hint: str) -> None:
+    given = {"scenario": vramplan.Scenario.load("llama-2-7b"), **arguments}
+    with pytest.raises(vramplan.VramplanError) as error:
+        vramplan.predict(**given)
+    assert words in error.value.message
+    assert hint in error.value.hint
 
 
 def test_a_scenario_is_compared_on_the_other_sides_device() -> None:

@@ -41,6 +41,26 @@ def test_what_pushes_attention_off_flash(change: dict[str, object], kernel: Kern
 
 
 @pytest.mark.parametrize(
+    ("change", "named", "refused"),
+    [
+        ({}, "flash", ""),
+        ({}, "efficient", ""),  # grouped heads, which whoever names it repeats
+        ({}, "math", ""),
+        ({"capability": (7, 5)}, "flash", "7.5 is below 8.0"),
+        ({"capability": (7, 5)}, "efficient", "bfloat16"),
+        ({"capability": (7, 5), "dtype": DType.FLOAT16}, "efficient", ""),
+        ({"dtype": DType.FLOAT32}, "flash", "float32"),
+    ],
+)
+def test_a_kernel_that_is_named_may_be_refused(change: dict[str, object], named: str, refused: str) -> None:
+    choice = resolve(replace(AMPERE, **change), named)
+    assert choice.kernel is Kernel(named)
+    assert bool(choice.refused) is bool(refused)
+    assert refused in choice.refused
+    assert ("No available kernel" in choice.warning) is bool(refused)
+
+
+@pytest.mark.parametrize(
     ("change", "kernel"),
     [
         ({}, Kernel.CUDNN),

@@ -180,6 +180,12 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
 ]
 
 
+def test_a_baseline_that_is_not_there_yet_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_result(CUDA, tmp_path / "new.json")
+    assert main(["check", str(tmp_path / "new.json"), "--against", str(tmp_path / "baseline")]) == 2
+    assert "hint:  the same command with --update writes it" in capsys.readouterr().err
+
+
 def edit(file: Path, change: Callable[[Any], object]) -> None:
     body = json.loads(file.read_text())
     change(body)

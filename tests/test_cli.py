@@ -92,7 +92,6 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "alien"], ["no-such-family"]),
     (["predict", "tiny.yaml", "--batch", "-1"], ["batch", "-1", ">= 1"]),
     (["predict", "tiny.yaml", "--batch", "0"], ["batch", "0"]),
-    (["predict", "tiny.yaml", "--batch", "two"], ["batch", "'two'", "int"]),
     (["predict", "tiny.yaml", "--batch", "1.5"], ["batch", "1.5"]),
     (["predict", "tiny.yaml", "--batch", "9" * 30], ["batch"]),
     (["predict", "tiny.yaml", "--seq", "9" * 5000], ["seq"]),
@@ -115,6 +114,10 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--gpu", "rtx9999"], ["'rtx9999'", "rtx3090"]),
     (["predict", "tiny.yaml", "--budget", "24GB"], ["--budget", "'24GB'", "24GiB"]),
     (["predict", "tiny.yaml", "--budget", "lots"], ["--budget", "'lots'", "24GiB"]),
+    (["predict", "tiny.yaml", "--budget", "24"], ["--budget", "'24'", "without a unit", "24GiB"]),
+    (["predict", "tiny.yaml", "--optimizer", "adamw"], ["'adamw'", "did you mean 'adamw_torch'?"]),
+    (["predict", "tiny.yaml", "--batch", "two"], ["batch", "'two'", "a whole number, got text"]),
+    (["predict", "tiny.yaml", "--set", "quant.double=4"], ["quant.double", "true or false, got a whole number"]),
     (["predict", "tiny.yaml", "--budget", "24XiB"], ["'XiB'", "GiB"]),
     (["predict", "tiny.yaml", "--budget", "1e400"], ["--budget"]),
     (["predict", "tiny.yaml", "--reserve", "-1GiB"], ["--reserve"]),
@@ -170,13 +173,14 @@ def assert_refused(result: tuple[int, str, str], words: list[str]) -> None:
 
 #: Scenario files that are wrong.
 BAD_FILES: list[tuple[str, list[str]]] = [
-    ("", ["NoneType"]),
-    ("model: [", ["not YAML"]),
+    ("", ["holds nothing"]),
+    ("just text", ["holds text"]),
+    ("model: [", ["not YAML", "line 1, column 9"]),
     ("a: b: c", ["not YAML"]),
     ("- model: llama-2-7b", ["list"]),
     ("batch: 2", ["no model"]),
     ("model: llama-2-7b\nbathc: 2", ["'bathc'", "did you mean 'batch'?"]),
-    ("model: llama-2-7b\nbatch: 1\nbatch: 2", ["batch", "twice"]),
+    ("model: llama-2-7b\nbatch: 1\nbatch: 2", ["line 3, column 1", "batch", "twice"]),
     ("model: 7", ["model", "7"]),
     ("model: {}", ["model"]),
     ("model: llama-2-7b\nbatch: true", ["batch", "True"]),
@@ -439,6 +443,8 @@ def test_a_terminal_without_unicode_gets_an_answer(here: Path) -> None:
         capture_output=True, check=False, env=ENV | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
+    assert b"%  ####" in done.stdout
+    assert b"?" not in done.stdout
 
 
 @pytest.mark.parametrize(("first", "then"), [("vramplan.predict.engine", "predict"), ("vramplan.compare", "compare")])

@@ -7,7 +7,7 @@ from samples import FAILED, ON_CPU, PREDICTION, RECORD, SCENARIO, check_golden
 from vramplan.compare import Pair, compare
 from vramplan.errors import UsageError
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
-from vramplan.report.comparison import render_comparison
+from vramplan.report.comparison import percent, render_comparison
 from vramplan.report.layout import Page, visible
 from vramplan.report.markdown import comparison_markdown
 from vramplan.scenario_file import scenario_from_mapping
@@ -115,3 +115,11 @@ def test_a_comparison_with_reserved_and_as_markdown() -> None:
         "compare-engines.txt", render_comparison(compare(PREDICTION, replace(PREDICTION, engine="trace")), Page())
     )
     check_golden("compare.md", comparison_markdown(compare(ON_CPU, RECORD)))
+
+
+@pytest.mark.parametrize(
+    ("relative", "text"),
+    [(None, "new"), (0.0, "="), (-0.0142, "-1.42%"), (9.99, "+999.00%"), (1071.4286, "+107,143%")],
+)
+def test_a_percentage_has_no_hundredths_where_nobody_reads_them(relative: float | None, text: str) -> None:
+    assert percent(relative) == text

@@ -8,6 +8,21 @@ def test_nearest_finds_the_typo_and_stays_silent_otherwise() -> None:
     assert nearest("zebra", ["k_proj", "q_proj"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("gpu", ["cuda", "cpu"], "cuda"),
+        ("FP16", ["float32", "float16", "bfloat16"], "float16"),
+        ("fa2", ["sdpa", "eager", "flash_attention_2"], "flash_attention_2"),
+        ("adam", ["ademamix", "adamw_torch"], "adamw_torch"),
+        ("r", ["rank", "targets"], "rank"),
+        ("gpu", ["gpus", "models"], "gpus"),  # another list, where it is a slip
+    ],
+)
+def test_what_people_say_is_nearer_than_what_looks_alike(word: str, known: list[str], meant: str) -> None:
+    assert nearest(word, known) == f"did you mean '{meant}'? "
+
+
 def test_an_unknown_word_names_itself_its_place_and_what_is_allowed() -> None:
     error = unknown("attention", "spda", ["sdpa", "eager"], where="run.yaml")
     assert error.message == "unknown attention 'spda' in run.yaml"

@@ -25,7 +25,7 @@ def test_an_object_is_read(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "holds a list, not an object"),
-        (b"null", "holds a NoneType, not an object"),
+        (b"null", "holds nothing, not an object"),
     ],
 )
 def test_anything_else_is_refused_by_name(content: bytes, message: str, tmp_path: Path) -> None:

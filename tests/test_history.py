@@ -158,6 +158,13 @@ def test_rendered_whole(
     check_golden(f"history-{width or 'pipe'}.txt", text)
 
 
+def test_one_result_each_is_no_history_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, RELEASES[0])
+    assert main(["history", str(tmp_path)]) == 0
+    last = "nothing to compare yet: 1 scenario with one result each"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
 def test_the_command_prints_the_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path, *RELEASES)
     assert main(["history", str(tmp_path), "--json"]) == 0

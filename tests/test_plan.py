@@ -250,6 +250,15 @@ def test_a_plan_as_text(width: int) -> None:
     check_golden(f"plan-{width or 'pipe'}.txt", render_plan(_sample(), Page(width)))
 
 
+def test_a_goal_beyond_the_context_is_said() -> None:
+    scenario = Scenario.load("llama-2-7b", method="inference", seq=512)
+    found = plan(scenario, Limit(20 * GIB), Goal.MAX_SEQ)
+    assert found.best is not None
+    assert found.best.scenario.seq > 4096
+    text = render_plan(found, Page())
+    assert "longer than the model's context of 4,096 tokens: batch 1" in text
+
+
 def test_a_goal_as_text() -> None:
     goal = _sample(goal=Goal.MAX_BATCH, rows=(), verdict=None)
     assert render_plan(goal, Page()).splitlines()[-1] == (
@@ -271,6 +280,15 @@ def test_a_matrix_as_text(width: int) -> None:
     )
     sample = Matrix((small_scenario(), small_scenario(method="lora")), cards, (512, 2048, 8192, 32768), rows)
     check_golden(f"plan-matrix-{width or 'pipe'}.txt", render_matrix(sample, Page(width)))
+
+
+@pytest.mark.parametrize("width", [0, 60, 100])
+def test_many_cards_of_a_matrix_go_down(width: int) -> None:
+    cards = gpu_names()
+    rows = tuple(tuple(Cell(small_scenario(gpu=card, seq=512), True) for card in cards) for _ in range(2))
+    text = render_matrix(Matrix((small_scenario(), small_scenario(method="lora")), cards, (512,), rows), Page(width))
+    assert [line.split()[0] for line in text.splitlines()[3:-2]] == list(cards)
+    assert text.splitlines()[2].split() == ["small", "qlora", "nf4", "small", "lora"]
 
 
 # -- the command line
@@ -326,6 +344,14 @@ def test_nothing_fits_is_a_no(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["plan", "small.yaml", "--budget", "1MiB"]) == 1
     assert "no list of changes makes it fit" in capsys.readouterr().out.splitlines()[-1]
     assert main(["plan", "llama-2-70b", "llama-3-70b", "--gpu", "rtx2060"]) == 1
+
+
+def test_nothing_that_fits_is_written_and_another_card_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-70b", "--gpu", "rtx4090", "--write", "fits.yaml"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].endswith("makes it fit; --goal cheapest-gpu looks for a card that does")
+    assert err == "wrote nothing: no scenario for fits.yaml fits\n"
+    assert not Path("fits.yaml").exists()
 
 
 @pytest.mark.parametrize(

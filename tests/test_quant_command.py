@@ -1,6 +1,7 @@
 """`vramplan quant` from the command line."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -52,7 +53,14 @@ def test_weights_are_tried_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "errors on 1,048,576 weights: normal" in out
     picture = ET.fromstring(svg.read_text())
     assert picture.tag.endswith("svg")
-    assert "Signal to noise" in svg.read_text()
+    drawn = svg.read_text()
+    assert "Signal to noise" in drawn
+    legend = drawn[drawn.index('legend_1"') : drawn.index('axes_2"')]
+    axes = re.search(r'<clipPath [^>]*>\s*<rect [^>]*y="([\d.]+)"', drawn)
+    assert axes is not None
+    heights = [float(y) for y in re.findall(r'<use [^>]* y="([\d.]+)"', legend)]
+    assert len(heights) == 2
+    assert max(heights) < float(axes[1]), "the legend is above the axes, where no mark can lie under it"
     page = html.read_text()
     assert page.count("<svg") == 2
     assert "errors on 1,048,576 weights" in page

@@ -109,7 +109,9 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown value": ({"quant": {"type": "nf5"}}, "'nf5'", "did you mean 'nf4'?"),
     "negative batch": ({"batch": -1}, "batch: -1", ">= 1"),
     "huge integer": ({"seq": 2**70}, f"seq: {2**70}", "<="),
-    "text for a number": ({"batch": "two"}, "batch: 'two'", "int"),
+    "a key of a section": ({"rank": 8}, "unknown key 'rank'", "did you mean 'lora.rank'?"),
+    "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
+    "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
     "gradients that the scaler refuses": (
@@ -139,7 +141,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "1,000,000",
         "at most",
     ),
-    "padding by a word": ({"padding": "left"}, "padding: 'left'", "bool"),
+    "padding by a word": ({"padding": "left"}, "padding: 'left'", "true or false"),
     "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),
     "padding for a kernel without masks": (
         {"padding": True, "attention": "sdpa:flash"},
@@ -167,9 +169,10 @@ def test_bad_keys_and_values_are_named_with_what_is_allowed(case: str) -> None:
         ("model: [", "not YAML"),
         ("model: a\nmodel: b\n", "written twice"),
         ("- 1\n- 2\n", "list"),
-        ("", "NoneType"),
+        ("", "holds nothing"),
         ("seq: 512\n", "no model"),
-        ("model: tiny\n  seq: 5\n", "not YAML"),
+        ("model: tiny\n  seq: 5\n", r"not YAML: line 2, column 6"),
+        ("model: a\n---\nmodel: b\n", r"line 2, column 1: expected a single document in the stream but found another"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
     ],
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from vramplan.errors import VramplanError, unknown
+from vramplan.errors import UsageError, VramplanError, unknown
 from vramplan.record import Device, Prediction, Record, Result
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
@@ -19,6 +19,7 @@ __all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "meas
 
 Engine = Literal["analytic", "trace"]
 ENGINES: tuple[Engine, ...] = ("analytic", "trace")
+DEVICES: tuple[Device, ...] = ("cuda", "cpu")
 
 
 def predict(
@@ -88,6 +89,7 @@ def foresee(
     reserve: int = 0,
 ) -> Foreseen:
     """What `predict` returns, and the timeline behind it: for explanations and pictures."""
+    _check_arguments(scenario, device, budget, reserve)
     if engine == "analytic":
         from vramplan.predict import engine as closed_form
 
@@ -97,13 +99,25 @@ def foresee(
     if engine == "trace":
         from vramplan.measure.environment import require_libraries
 
-        require_libraries()
+        require_libraries("tracing")
         from vramplan.measure import trace
 
         run = trace.run_trace(scenario, device)
         prediction = trace.conclude(scenario, device, run, budget=budget, reserve=reserve)
         return Foreseen(_with_host(prediction, budget, reserve), run.timeline)
     raise unknown("engine", engine, ENGINES)
+
+
+def _check_arguments(scenario: object, device: object, budget: object, reserve: object) -> None:
+    """Refuse what nobody's type checker saw: a name for a scenario, `cuda:0`, `24GiB`."""
+    if not isinstance(scenario, Scenario):
+        hint = f"load it: Scenario.load({scenario!r})" if isinstance(scenario, str) else "Scenario.load makes one"
+        raise UsageError(f"{scenario!r:.60} is no Scenario", hint=hint)
+    if device not in DEVICES:
+        raise unknown("device", str(device), DEVICES)
+    for name, size in (("budget", budget), ("reserve", reserve)):
+        if size is not None and not isinstance(size, int):
+            raise UsageError(f"{name}: {size!r} is no number of bytes", hint="give an int, such as 24 * 2**30")
 
 
 def _with_host(prediction: Prediction, budget: int | None, reserve: int) -> Prediction:
@@ -136,6 +150,7 @@ def measure(
     """
     from vramplan.measure.run import measure as run
 
+    _check_arguments(scenario, device, None, 0)
     return run(scenario, device=device, steps=steps, timeout=timeout, memory_limit=memory_limit, progress=progress)
 
 

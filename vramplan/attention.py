@@ -5,7 +5,7 @@ efficient, math, and before them cuDNN on compute capability 9.0 and 10.0 (`chec
 CUDA build by `torch._fused_sdp_choice` and `torch._C._get_sdp_priority_order`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vramplan.scenario import DType
@@ -43,10 +43,14 @@ class Choice:
 
     kernel: Kernel
     reason: str = ""
+    refused: str = ""
+    """Why torch refuses a kernel that the scenario names; empty where it does not."""
 
     @property
     def warning(self) -> str:
-        """What to tell the user; empty unless the full score matrix is kept."""
+        """What to tell the user; empty unless the kernel is refused or the full score matrix is kept."""
+        if self.refused:
+            return f"attention: sdpa:{self.kernel} stops the run with 'No available kernel': {self.refused}"
         if self.kernel is not Kernel.MATH:
             return ""
         return f"attention falls back to the math kernel, which keeps every [heads, seq, seq] matrix: {self.reason}"
@@ -55,6 +59,8 @@ class Choice:
 #: Rows of a mask are copied into ones of a multiple of so many elements for the efficient kernel
 #: (aten/src/ATen/native/transformers/attention.cpp `preprocess_mask`).
 MASK_ALIGNMENT = 8
+#: Compute capability since which the efficient kernel knows bfloat16 (`check_tensor_dtype`).
+BFLOAT16_SINCE = (8, 0)
 #: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
 #: Largest head of cuDNN's kernels by compute capability, where they are preferred (`check_cudnn_tensor_shapes`).
@@ -66,7 +72,7 @@ _CUDNN_LATENT = (192, 128)
 def resolve(call: AttentionInput, pinned: str = "") -> Choice:
     """The kernel for `call`; `pinned` is the part after `sdpa:` of a scenario that names one."""
     if pinned:
-        return Choice(Kernel(pinned), "named by the scenario")
+        return Choice(Kernel(pinned), "named by the scenario", _refused(call, Kernel(pinned)))
     if _takes_cudnn(call):
         return Choice(Kernel.CUDNN)
     no_flash = _refuses_flash(call)
@@ -76,6 +82,13 @@ def resolve(call: AttentionInput, pinned: str = "") -> Choice:
     if not no_efficient:
         return Choice(Kernel.EFFICIENT, f"flash: {no_flash}")
     return Choice(Kernel.MATH, f"flash: {no_flash}; efficient: {no_efficient}")
+
+
+def _refused(call: AttentionInput, named: Kernel) -> str:
+    """Why a kernel that is named takes no such call; whoever names the efficient one repeats grouped heads for it."""
+    if named is Kernel.FLASH:
+        return _refuses_flash(call)
+    return _refuses_efficient(replace(call, grouped=False)) if named is Kernel.EFFICIENT else ""
 
 
 def _takes_cudnn(call: AttentionInput) -> bool:
@@ -104,7 +117,7 @@ def _refuses_flash(call: AttentionInput) -> str:
 def _refuses_efficient(call: AttentionInput) -> str:
     if call.grouped:
         return "grouped queries (enable_gqa)"
-    if call.dtype is DType.BFLOAT16 and call.capability < (8, 0):
+    if call.dtype is DType.BFLOAT16 and call.capability < BFLOAT16_SINCE:
         return "bfloat16 needs compute capability 8.0"
     alignment = 4 if call.dtype is DType.FLOAT32 else 8  # 16 bytes (`check_head_dim_size_mem_efficient`)
     if call.head_dim % alignment or call.value_dim % alignment:

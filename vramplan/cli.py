@@ -1,6 +1,7 @@
 """The command line: parse, call, show, exit code. The only place that prints the answer and that exits."""
 
 import argparse
+import codecs
 import os
 import re
 import sys
@@ -84,8 +85,22 @@ def run() -> NoReturn:
     """The entry point of the `vramplan` script."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode shows '?' instead of failing
+            stream.reconfigure(errors="vramplan")
     sys.exit(main())
+
+
+#: What a terminal without Unicode shows for the characters of bars, sparklines and tables.
+_PLAIN = str.maketrans("█▉▊▋▌▍▎▏▇▆▅▄▃▂▁\u00d7·→…", "#####   ==---__x.>~")
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: a bar of `#`, and `?` for a character that has no stand-in."""
+    assert isinstance(error, UnicodeEncodeError)
+    shown = error.object[error.start : error.end].translate(_PLAIN)
+    return shown.encode("ascii", "replace").decode(), error.end
+
+
+codecs.register_error("vramplan", _in_plain_characters)
 
 
 def answer(argv: list[str]) -> Answer:

@@ -39,9 +39,36 @@ def require_installed(what: str, libraries: Iterable[str], *, hint: str) -> None
         raise CannotRun(f"{what} needs {', '.join(missing)}, which {verb} not installed", hint=hint)
 
 
+#: What people say for words that are spelled otherwise here.
+_SAID = {
+    "gpu": "cuda",
+    "fp32": "float32",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+    "fa2": "flash_attention_2",
+    "4bit": "nf4",
+    "8bit": "int8",
+    "r": "rank",
+    "target_modules": "targets",
+    "max_length": "seq",
+    "max_seq_length": "seq",
+    "sequence_len": "seq",
+    "gradient_accumulation_steps": "grad_accum",
+    "per_device_train_batch_size": "batch",
+    "micro_batch_size": "batch",
+    "optim": "optimizer",
+    "gradient_checkpointing": "checkpointing",
+    "adam": "adamw_torch",
+    "adamw": "adamw_torch",
+}
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'q_proj'? ` when a known word is close to `word`, else the empty string; made to begin a hint."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    words, said = list(known), word.lower()
+    close = [other for other in words if other == _SAID.get(said)]
+    close = close or difflib.get_close_matches(said, words, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'? " if close else ""
 
 

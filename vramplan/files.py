@@ -51,5 +51,11 @@ def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}{path} is not JSON: {error}", hint=hint) from error
     if not isinstance(body, dict):
-        raise UsageError(f"{where}{path} holds a {type(body).__name__}, not an object", hint=hint)
+        raise UsageError(f"{where}{path} holds {kind_of(body)}, not an object", hint=hint)
     return body
+
+
+def kind_of(value: object) -> str:
+    """What a file holds in place of a mapping, as people say it: `a list`, `text`, `nothing`."""
+    words = {type(None): "nothing", str: "text", list: "a list", int: "a number", float: "a number"}
+    return words.get(type(value), f"a {type(value).__name__}")

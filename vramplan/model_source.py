@@ -9,6 +9,8 @@ from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
 
+#: What a browser shows before a model's id.
+HUB = "https://huggingface.co/"
 #: The key that config.json itself uses for a model's name.
 NAME_KEY = "_name_or_path"
 
@@ -24,13 +26,21 @@ def resolve_model(spec: object, *, base: Path) -> ModelRef:
         )
     if spec in catalog_names():
         return ModelRef(name=spec, config=catalog_config(spec), origin="catalog")
+    spec = spec.removeprefix(HUB)
     path = base / user_path(spec)
     if path.exists():
         return _local(path)
-    if spec.count("/") == 1 and not spec.startswith((".", "/", "~")):
+    if "/" in spec and _is_path(spec):
+        raise UsageError(f"model: no such file or directory: {spec}", hint="give a directory that holds a config.json")
+    if spec.count("/") == 1:
         return _hub(spec)
     hint = f"{nearest(spec, catalog_names())}`vramplan list models` shows the catalogue"
     raise UsageError(f"model: unknown model '{spec}'", hint=hint)
+
+
+def _is_path(spec: str) -> bool:
+    """Whether a word with a slash can be no Hugging Face id, which is an owner and a name."""
+    return spec.startswith((".", "/", "~")) or spec.endswith(("/", ".json")) or spec.count("/") > 1
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,20 +68,36 @@ def _hub(repo: str) -> ModelRef:
     known = by_hub_id(repo)
     if known is not None:
         return ModelRef(name=known, config=catalog_config(known), origin="catalog")
+    meant = nearest(repo.split("/")[1], catalog_names())
     try:
-        from huggingface_hub import hf_hub_download
-
-        file = Path(hf_hub_download(repo, "config.json"))
+        file = _fetched(repo)
     except ImportError as error:
         raise UsageError(
             f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
-            hint="pip install huggingface_hub, or give a directory with its config.json",
+            hint=f"{meant}pip install huggingface_hub, or give a directory with its config.json",
         ) from error
     except Exception as error:  # the hub client raises many kinds: offline, gated, not found
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(
-            f"model: cannot fetch config.json of '{repo}': {type(error).__name__}: {reason}",
-            hint=f"{nearest(repo.split('/')[1], catalog_names())}give a directory with its config.json",
+            f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
+            hint=f"{meant}give a directory with its config.json",
         ) from error
     ref = _local(file)
     return ModelRef(name=repo, config=ref.config, origin="hub", path="")
+
+
+def _fetched(repo: str) -> Path:
+    """config.json of a hub id, from the local cache where the hub does not answer.
+
+    The hub is asked once: a download on its own would ask six times over half a minute before it looks at the cache.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, "config.json"))
+    except Exception:
+        cached = try_to_load_from_cache(repo, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        raise
+    return Path(hf_hub_download(repo, "config.json"))

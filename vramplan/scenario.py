@@ -1,5 +1,6 @@
 """A scenario: what is trained, how, on what. Resolved, typed and frozen; `scenario_file` reads it from YAML."""
 
+import os
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -171,14 +172,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The file's `eval` key; None when the run does not evaluate."""
 
     @classmethod
-    def load(cls, target: str, **overrides: Any) -> "Scenario":
+    def load(cls, target: "str | os.PathLike[str]", **overrides: Any) -> "Scenario":
         """The scenario that `target` stands for (a file, a scenario's or model's name, a directory), some keys changed.
 
         `Scenario.load("llama-2-7b", batch=4, quant={"double": False})`
         """
         from vramplan.targets import load_scenario  # reading is built on this class
 
-        return load_scenario(target, overrides)
+        return load_scenario(os.fspath(target), overrides)
 
     @property
     def architecture(self) -> Architecture:

@@ -49,7 +49,8 @@ def _check_level(mapping: Mapping[str, Any], struct: type[msgspec.Struct], prefi
             )
         if key not in fields:
             allowed = ", ".join(prefix + name for name in fields)
-            hint = f"{nearest(str(key), fields)}allowed: {allowed}"
+            meant = (not prefix and _section_of(key)) or nearest(str(key), fields)
+            hint = f"{meant}allowed: {allowed}"
             raise UsageError(f"{where}: unknown key '{prefix}{key}'", hint=hint)
         words = _words(fields[key])
         if words and isinstance(value, str) and value not in words and not _takes_any_string(fields[key]):
@@ -57,6 +58,13 @@ def _check_level(mapping: Mapping[str, Any], struct: type[msgspec.Struct], prefi
                 f"{where}: {prefix}{key}: unknown value '{value}'",
                 hint=f"{nearest(value, words)}allowed: {', '.join(words)}",
             )
+
+
+def _section_of(key: object) -> str:
+    """`did you mean 'lora.rank'? ` for a key that stands in a section, else the empty string."""
+    found = (name for name, struct in _SECTIONS.items() if key in struct.__struct_fields__)
+    section = next(found, None)
+    return f"did you mean '{section}.{key}'? " if section else ""
 
 
 def _words(annotation: Any) -> list[str]:
@@ -87,5 +95,22 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     value: Any = mapping
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else value
-    wanted = text[:1].lower() + text[1:]
+    wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
     return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {value!r} does not do", hint=wanted)
+
+
+#: msgspec's words for what a value is.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+
+def _kinds(types: str) -> str:
+    """`int | null` as people say it."""
+    return " or ".join(_KINDS.get(word, word) for word in types.split(" | "))

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from vramplan.errors import UsageError
+from vramplan.files import kind_of
 
 #: No configuration is longer: the matrices of scenarios/ have 2 KiB, trainers' examples 5.
 _LONGEST = 2**20
@@ -39,13 +40,11 @@ class _Loader(yaml.SafeLoader):
         """The mapping of `node`."""
         if id(node) not in self._checked:  # an anchored mapping comes again, with what was merged into it
             self._checked.add(id(node))
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
+            written = [key for key, _ in node.value if key.tag != _MERGE]
             seen: set[Hashable] = set()
-            for key in keys:
+            for at, key in [(key.start_mark, self.construct_object(key, deep=True)) for key in written]:
                 if isinstance(key, Hashable) and key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} is written twice", node.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", at)
                 seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
 
@@ -58,15 +57,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}", hint="`vramplan list scenarios` shows the shipped ones") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}", hint="give a scenario file in YAML") from error
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise UsageError(f"{path} is not UTF-8 text: {reason}", hint="save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="give a scenario file in YAML") from error
     try:
         content = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not YAML: {reason}", hint="check the indentation and the quotes") from error
+        hint = "check the indentation and the quotes"
+        raise UsageError(f"{path} is not YAML: {_reason(error)}", hint=hint) from error
     if not isinstance(content, dict):
-        raise UsageError(
-            f"{path} holds {type(content).__name__}, not a scenario", hint="begin with 'model: llama-2-7b'"
-        )
+        raise UsageError(f"{path} holds {kind_of(content)}, not a scenario", hint="begin with 'model: llama-2-7b'")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, and in which line of the file."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())
+    words = f"{getattr(error, 'context', None) or ''} {problem}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(words.split())}"

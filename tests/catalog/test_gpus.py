@@ -41,7 +41,36 @@ def test_spellings(spelling: str) -> None:
     assert check_gpu(spelling) == "rtx3090"
 
 
-@pytest.mark.parametrize(("name", "hint"), [("rtx3091", "rtx3090"), ("a100", "a100-40gb, a100-80gb"), ("", "allowed")])
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("4090", "rtx4090"),
+        ("3090ti", "rtx3090ti"),
+        ("3060 12gb", "rtx3060-12gb"),
+        ("RTX A6000", "a6000"),
+        ("RTX 6000 Ada", "rtx6000-ada"),
+        ("A100 80G", "a100-80gb"),
+        ("a100-sxm-40gb", "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+    ],
+)
+def test_what_people_and_drivers_call_a_card(spelling: str, name: str) -> None:
+    assert check_gpu(spelling) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rtx3091", "rtx3090"),
+        ("a100", "choose one of a100-40gb, a100-80gb"),
+        ("h100 pcie", "choose one of h100-80gb, h100-nvl"),
+        ("rtx 3060", "write rtx3060-12gb if that is yours"),  # the one with 8 GB is not in the catalogue
+        ("4090 laptop", "give its memory, --budget"),  # another chip, with 16 GB
+        ("rtx", "allowed"),
+        ("", "allowed"),
+    ],
+)
 def test_unknown_cards_are_refused_with_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         check_gpu(name)

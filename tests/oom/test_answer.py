@@ -109,6 +109,19 @@ def test_nothing_saves_enough_on_a_card_far_too_small() -> None:
     assert not found.solvable
 
 
+def test_a_remedy_for_one_request_is_none_for_a_run_that_needs_more() -> None:
+    # 50 MiB are lacking and 1.46 GiB lie in no tensor; the scenario needs 6 GiB more than the card has
+    text = V22.replace("2.00 GiB. GPU", "0.05 GiB. GPU").replace("23.64 GiB of", "10.00 GiB of")
+    text = text.replace("1.02 GiB is free", "1.00 MiB is free").replace("22.61 GiB memory", "9.90 GiB memory")
+    text = log(text.replace("20.57 GiB", "8.00 GiB"), IN_LOSS)
+    alone, held = explained(text), explained(text, scenario=True)
+    assert alone.remedy is not None
+    assert alone.remedy.name == "expandable-segments"
+    assert held.against is not None
+    assert held.against.needed > held.remedies[0].saves
+    assert held.remedy is None
+
+
 def test_remedies_outside_the_run() -> None:
     found = explained(log(FULL, IN_BACKWARD))
     assert [(remedy.name, remedy.enough) for remedy in found.remedies] == [

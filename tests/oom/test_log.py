@@ -34,6 +34,11 @@ def test_launchers_marks_and_colours_are_taken_off(mark: str) -> None:
     assert reported(log(V22, IN_LOSS, mark=mark)).stack == reported(log(V22, IN_LOSS)).stack
 
 
+def test_a_loggers_time_before_each_line_hides_no_stack() -> None:
+    found = reported(log(V22, IN_LOSS, mark="2024-07-01T10:11:12.345678Z [rank0]: "))
+    assert [frame.function for frame in found.stack] == ["<module>", "training_step", "forward", "ForCausalLMLoss"]
+
+
 def test_ranks_are_told_apart() -> None:
     mine = log(V22, IN_BACKWARD, mark="[rank1]: ").splitlines()
     other = [f"[rank0]: {line}" for line in ("Traceback (most recent call last):", *IN_LOSS)]

@@ -36,6 +36,24 @@ def test_other_processes_limits_and_private_pools() -> None:
     assert found.private_pools == Printed.read("41.00 MiB")
 
 
+def test_in_a_container_this_process_is_listed_by_number() -> None:
+    # 22.61 GiB beside the 22.03 reserved would be twice the card: it is the same process
+    found = read_message([V22.replace("Including non-PyTorch memory, this process has", "Process 21384 has")])
+    assert found == read_message([V22])
+
+
+def test_a_listed_process_with_room_on_the_card_is_another() -> None:
+    # 23.64 - 1.02 free - 22.03 reserved leaves 0.59 GiB for others and the context
+    found = read_message(
+        [V22.replace("Including non-PyTorch memory, this process has 22.61", "Process 21384 has 0.25")]
+    )
+    assert found.process is None
+    assert found.others == (OtherProcess(21384, Printed.read("0.25 GiB")),)
+    shortage = of_message(found)
+    assert shortage.unexplained is not None
+    assert shortage.unexplained.bytes == pytest.approx(0.34 * GIB, abs=0.03 * GIB)
+
+
 @pytest.mark.parametrize("width", [40, 79, 120])
 @pytest.mark.parametrize("text", [V20, V22])
 def test_a_message_broken_by_a_terminal_is_put_together(text: str, width: int) -> None:

@@ -1,6 +1,7 @@
 """The assembled prediction: what it consists of, that its parts add up, and real steps on the CPU beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from vramplan.predict.engine import forecast, ledger, predict_analytic
 from vramplan.predict.resident import resident
 from vramplan.record import result_from_json
 from vramplan.scenario import Scenario
+from vramplan.units import human
 
 FIELDS = {"load": "load_from"}
 GUANACO = {"batch": 1, "seq": 512, "lora": {"rank": 64}}
@@ -166,3 +168,26 @@ def test_what_is_kept_between_predictions_follows_every_key_that_decides_it() ->
         seen.add(resident(other, "cuda").parts)
     assert len(seen) == 2 + len(changed)
     assert resident(replace(base, batch=7), "cuda") is resident(base, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "words"),
+    [
+        # before compute capability 8.0 the efficient kernel takes float16 alone, and never grouped heads
+        ("llama-2-7b", {"gpu": "t4", "batch": 4}, "float16 (compute_dtype: float16) takes"),
+        ("llama-3.1-8b", {"gpu": "t4", "seq": 8192}, "the matrix takes"),
+        ("llama-3.1-8b", {"gpu": "rtx4090", "stack": "script", "seq": 8192}, "(stack.autocast: bfloat16) takes"),
+        ("llama-3.1-8b", {"gpu": "rtx4090", "stack": "script"}, "here it does not decide the peak"),
+    ],
+)
+def test_the_way_out_of_the_math_kernel_is_one_that_runs(model: str, keys: dict[str, Any], words: str) -> None:
+    (warning,) = [w for w in predict_analytic(Scenario.load(model, **keys)).warnings if "math kernel" in w]
+    assert words in warning
+
+
+def test_the_advised_float16_saves_what_was_said() -> None:
+    keys = {"gpu": "t4", "batch": 4}
+    (warning,) = predict_analytic(Scenario.load("llama-2-7b", **keys)).warnings
+    half = Scenario.load("llama-2-7b", **keys, compute_dtype="float16")
+    saved = ledger(Scenario.load("llama-2-7b", **keys)).peak - ledger(half).peak
+    assert f"takes {human(saved)} less at the peak" in warning

@@ -250,6 +250,17 @@ def test_far_apart_errors_and_large_ones() -> None:
     assert RECORD.ledger.peak == 6117 * MIB
 
 
+def test_one_large_error_among_exact_ones_is_drawn_whole() -> None:
+    exact = [replace(named(RECORD, f"run {i}"), ledger=ON_CPU.ledger) for i in range(9)]
+    page = render_page(report(RECORD, *exact))
+    plot = page[page.index('aria-labelledby="scatter1100') : page.index('aria-labelledby="scatter372')]
+    assert ">-1<" in plot, "a tick is a number of per cent, not a power of ten"
+    top, height = re.findall(r'<rect [^>]*y="([\d.]+)"[^>]*height="([\d.]+)"', plot[plot.index("clipPath") :])[-1]
+    marks = [float(y) for y in re.findall(r'<a href="#r\d+".*?<use [^>]* y="([\d.]+)"', plot)]
+    assert len(marks) == 2 * 10
+    assert max(marks) + 3.5 < float(top) + float(height), "half a mark's height is inside the axes"
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Writes what sticks out of the window or of its own box into the title.
 MEASURE = """<script>

@@ -1,6 +1,7 @@
 """Graphics cards by name: usable capacity, what decides library behaviour, and the size of a CUDA context."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -96,18 +97,25 @@ def _by_rule(card: dict[str, Any]) -> int:
 
 
 def check_gpu(name: str) -> str:
-    """The catalogue's spelling of `name` (`RTX 3090` is rtx3090); a UsageError with the nearest when there is none."""
+    """The catalogue's spelling of `name`, as people or drivers write it (`RTX 3090`, `4090`, `NVIDIA A100-SXM4-80GB`).
+
+    A UsageError with the nearest when there is none, or with the sizes when there are several.
+    """
     cards: dict[str, Any] = _data()["cards"]
     if name in cards:
         return name
-    plain = {_plain(known): known for known in cards}
-    found = plain.get(_plain(name))
-    if found is not None:
+    word = _bare(name)
+    found = gpu_of_driver(name) or next((known for known in cards if _bare(known) == word), "")
+    if found:
         return found
-    several = [known for known in cards if known.startswith(_plain(name) + "-")]
-    if several:
-        raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(several)}")
-    raise unknown("gpu", name, cards)
+    sizes = [known for known in cards if word and _bare(known.rpartition("-")[0]) == word]
+    if len(sizes) == 1:
+        hint = f"write {sizes[0]} if that is yours; of any other, give the memory: --budget 8GiB"
+        raise UsageError(f"gpu '{name}' comes in several sizes, and one of them is known", hint=hint)
+    if sizes:
+        raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(sizes)}")
+    close = unknown("gpu", name, cards)
+    raise UsageError(close.message, hint=f"{close.hint}; for a card that is not listed give its memory, --budget 24GiB")
 
 
 def ship_context(name: str, *, context: int, workspaces: int, record: str, catalog: Path | None = None) -> Path:
@@ -145,17 +153,24 @@ def _lines(file: Path) -> list[str]:
         raise UsageError(f"{file} is no text: {error}", hint="give a copy of the catalogue") from error
 
 
-#: How drivers lengthen a name: sockets and kinds of memory.
-_FORMS = ("sxm2", "sxm4", "sxm5", "pcie", "hbm2e", "hbm3e", "hbm3", "hbm2")
+#: How drivers and people lengthen a name: sockets and kinds of memory.
+_FORMS = ("sxm2", "sxm4", "sxm5", "sxm", "pcie", "hbm2e", "hbm3e", "hbm3", "hbm2")
 
 
 def gpu_of_driver(title: str) -> str:
     """The catalogue's name of a card as its driver calls it (`NVIDIA A100-SXM4-80GB`); empty when it has none."""
-    plain = _plain(title)
-    for form in _FORMS:
-        plain = plain.replace(form, "")
+    plain = _without_forms(title)
     cards: dict[str, Any] = _data()["cards"]
     return next((name for name, card in cards.items() if plain in (_plain(name), _plain(card["title"]))), "")
+
+
+def _bare(name: str) -> str:
+    """What people say of a card: `RTX 4090` is 4090, `A100 80G` is a10080gb."""
+    return re.sub(r"(\d\d)g$", r"\1gb", _without_forms(name).replace("rtx", ""))
+
+
+def _without_forms(name: str) -> str:
+    return _plain("-".join(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word not in _FORMS))
 
 
 def _plain(name: str) -> str:

@@ -93,7 +93,9 @@ def run(args: Namespace) -> Answer:
     limits = parse_limits(args.limits) or DEFAULT_LIMITS
     files = _files(args)
     path = user_path(args.against)
-    baseline = read_items(path) if path.exists() or not args.update else ()
+    if not path.exists() and not args.update:
+        raise UsageError(f"--against: {path} does not exist", hint="the same command with --update writes it")
+    baseline = read_items(path) if path.exists() else ()
     asked, scope, notes = _asked(args, baseline)
     if args.update:
         return _update(args, path, asked, baseline)

@@ -147,10 +147,16 @@ def count(option: str) -> Any:
 
 
 def size(option: str) -> Any:
-    """An argparse `type` that takes an amount of memory such as `24GiB`."""
-    from vramplan.units import parse_bytes
+    """An argparse `type` that takes an amount of memory such as `24GiB`; a bare `24` is a unit forgotten."""
+    from vramplan.units import MIB, parse_bytes
 
-    return lambda text: parse_bytes(text, option)
+    def read(text: str) -> int:
+        bytes_ = parse_bytes(text, option)
+        if text.strip().isdigit() and 0 < bytes_ < MIB:
+            raise UsageError(f"{option}: '{text}' is a number without a unit", hint=f"write {text.strip()}GiB")
+        return bytes_
+
+    return read
 
 
 def add_json(parser: _ActionsContainer) -> None:

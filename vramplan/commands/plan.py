@@ -87,6 +87,8 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
     answer = plan(outlook.planned if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
+    elif args.write:
+        print(f"wrote nothing: no scenario for {args.write} fits", file=sys.stderr)
     if args.json:
         from vramplan.dataset.outlook_json import outlook_json
 

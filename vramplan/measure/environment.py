@@ -25,9 +25,9 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def require_libraries() -> None:
-    """CannotRun, naming the extra to install, unless every library that a measurement runs is installed."""
-    require_installed("measuring", LIBRARIES, hint="pip install 'vramplan[measure]'")
+def require_libraries(what: str = "measuring") -> None:
+    """CannotRun, naming the extra to install, unless every library that a measurement or a trace runs is installed."""
+    require_installed(what, LIBRARIES, hint="pip install 'vramplan[measure]'")
 
 
 def environment(device: str) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
 from vramplan.measure.tracker import Tracker
+from vramplan.predict.context import model_warnings
 from vramplan.predict.engine import attention_warnings
 from vramplan.predict.footprint import footprint
 from vramplan.predict.quantization import quantized_parameters
@@ -79,7 +80,7 @@ def conclude(
         reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in run.attention),
         libraries=library_versions(),
-        warnings=tuple(attention_warnings(scenario, run.attention)),
+        warnings=(*model_warnings(scenario), *attention_warnings(scenario, run.attention)),
         verdict=found.verdict,
     )
 

@@ -51,11 +51,16 @@ class Explanation:
     against: Against | None
 
     @property
+    def remedy(self) -> Remedy | None:
+        """The first remedy that is enough: for the failed request, and for what the scenario would still ask for."""
+        needed = self.against.needed if self.against else 0
+        lacking = self.shortage.lacking if self.shortage else 0
+        return next((one for one in self.remedies if one.enough and max(one.saves, lacking) >= needed), None)
+
+    @property
     def solvable(self) -> bool:
         """Whether something that saves enough is known; without a scenario there may be more than is known here."""
-        if self.against is None or any(remedy.enough for remedy in self.remedies):
-            return True
-        return self.against.solvable
+        return self.against is None or self.remedy is not None or self.against.solvable
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: oom`."""

@@ -19,7 +19,7 @@ LONGEST = 1 << 16
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 #: How launchers mark a line: torchrun, accelerate, `torchrun --tee`.
 _RANK = re.compile(r"^\s*(\[(?:rank|default|node\d+:)?\d+\]:?|\(\w+ pid=\d+\)) ?")
-_PYTHON = re.compile(r'^\s*File "([^"]+)", line (\d{1,9}), in (\S+)')
+_PYTHON = re.compile(r'(?:^|\s)File "([^"]+)", line (\d{1,9}), in (\S+)')  # a logger's time may stand before it
 #: rich's traceback, as accelerate and axolotl print it.
 _RICH = re.compile(r"(\S+\.py):(\d{1,9}) in (\S+)")
 _TRACEBACK = "Traceback (most recent call last)"
@@ -120,9 +120,9 @@ def _stack(before: list[str]) -> tuple[Frame, ...]:
         return ()
     frames = []
     for i, line in enumerate(before[start:], start):
-        match = _PYTHON.match(line) or _RICH.search(line)
+        match = _PYTHON.search(line) or _RICH.search(line)
         if match is None:
             continue
-        code = before[i + 1].strip() if i + 1 < len(before) and not _PYTHON.match(before[i + 1]) else ""
-        frames.append(Frame(match[1], int(match[2]), match[3], code if _PYTHON.match(line) else ""))
+        code = before[i + 1].strip() if i + 1 < len(before) and not _PYTHON.search(before[i + 1]) else ""
+        frames.append(Frame(match[1], int(match[2]), match[3], code if _PYTHON.search(line) else ""))
     return tuple(frames)

@@ -97,18 +97,33 @@ def read_message(lines: Sequence[str]) -> OomMessage:
 def _modern(match: re.Match[str]) -> OomMessage:
     between = match["between"]
     this, allowed = _THIS.search(between), _ALLOWED.search(between)
+    capacity, free, allocated, unallocated = (
+        Printed.read(match[name]) for name in ("capacity", "free", "allocated", "unallocated")
+    )
+    listed = tuple(OtherProcess(int(pid), Printed.read(held)) for pid, held in _OTHER.findall(between))
+    own = None if this else _own(listed, allocated + unallocated, capacity.less(free))
     return OomMessage(
         gpu=int(match["gpu"]),
         requested=Printed.read(match["requested"]),
-        capacity=Printed.read(match["capacity"]),
-        free=Printed.read(match["free"]),
-        allocated=Printed.read(match["allocated"]),
-        unallocated=Printed.read(match["unallocated"]),
+        capacity=capacity,
+        free=free,
+        allocated=allocated,
+        unallocated=unallocated,
         private_pools=Printed.read(match["pools"]) if match["pools"] else Printed.exact(0),
-        process=Printed.read(this[1]) if this else None,
-        others=tuple(OtherProcess(int(pid), Printed.read(held)) for pid, held in _OTHER.findall(between)),
+        process=Printed.read(this[1]) if this else own.held if own else None,
+        others=tuple(process for process in listed if process is not own),
         allowed=Printed.read(allowed[1]) if allowed else None,
     )
+
+
+def _own(listed: Sequence[OtherProcess], reserved: Printed, taken: Printed) -> OtherProcess | None:
+    """The listed process that is this one: a container's process does not know the number that the driver gives it.
+
+    None where all that are listed have room on the card beside what this process's allocator holds.
+    """
+    if sum(process.held.low for process in listed) + reserved.low <= taken.high:
+        return None
+    return min((one for one in listed if one.held.high >= reserved.low), key=lambda one: one.held.low, default=None)
 
 
 def _old(match: re.Match[str]) -> OomMessage:

@@ -60,11 +60,11 @@ class Shortage:
 
     @property
     def unexplained(self) -> Printed | None:
-        """On the card beyond the allocator and what is free: context and other processes, where they cannot be told
-        apart; None where the process's own part is known, or the capacity is not."""
+        """On the card beyond the allocator, what is free and whom the message lists: context and others, where they
+        cannot be told apart; None where the process's own part is known, or the capacity is not."""
         if self.capacity is None or self.process is not None:
             return None
-        return self.capacity.less(self.free).less(self.reserved)
+        return self.capacity.less(self.free).less(self.reserved).less(self.others)
 
     @property
     def available(self) -> int:

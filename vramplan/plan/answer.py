@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from vramplan.advice import Advice, advise
 from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
-from vramplan.plan.goals import Goal, context_length, reach
+from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe
+from vramplan.predict.context import context_length
 from vramplan.record import SCHEMA, Verdict
 from vramplan.scenario import Scenario
 

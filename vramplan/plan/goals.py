@@ -31,12 +31,6 @@ class Goal(StrEnum):
     CHEAPEST_GPU = "cheapest-gpu"  # the card of the least capacity: no prices are known
 
 
-def context_length(scenario: Scenario) -> int | None:
-    """Tokens that the model's positions were trained for; None when its configuration does not say."""
-    keys = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-    return next((size for key in keys if isinstance(size := scenario.model.config.get(key), int)), None)
-
-
 def reach(goal: Goal, scenario: Scenario, probe: Probe) -> Row | None:
     """The furthest setting that fits; None when none does. Not for `max-tokens`, which needs the frontier."""
     found = _REACH[goal](scenario, probe)

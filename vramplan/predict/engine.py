@@ -8,13 +8,15 @@ from msgspec import structs
 
 from vramplan.allocator import Program, prepare
 from vramplan.architecture import WeightKind
-from vramplan.attention import Choice
+from vramplan.attention import BFLOAT16_SINCE, Choice
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
+from vramplan.predict.context import model_warnings
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.first_step import first_step
 from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
+from vramplan.predict.overheads import card
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, first_products, step_marks, step_parts, step_warnings
@@ -176,7 +178,7 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 
 
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
-    own = [_experts_warning(scenario), _paged_warning(scenario, managed)]
+    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
         own.append(_scaler_warning(scenario))
         own += attention_warnings(scenario, attention_choices(scenario, device))
@@ -188,25 +190,39 @@ def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ..
 
 
 def attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
-    """What to say where attention ends in the math kernel: why, what would avoid it, what that saves."""
-    return [f"{choice.warning}; {_way_out(scenario)}" for choice in choices if choice.warning]
+    """What to say where a named kernel is refused, or attention ends in the math kernel: why, and what avoids it."""
+    return [
+        choice.warning if choice.refused else f"{choice.warning}; {_way_out(scenario)}"
+        for choice in choices
+        if choice.warning
+    ]
 
 
 def _way_out(scenario: Scenario) -> str:
     """What avoids the math kernel, and what that would save at the peak; each a prediction of the changed scenario."""
     here = ledger(scenario).peak
-    compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
-    changes = {
-        f"autocast (stack.autocast: {compute.value})": structs.replace(
-            scenario, stack=structs.replace(scenario.stack, autocast=compute.value)
-        ),
-        "the memory-efficient kernel (attention: sdpa:efficient)": structs.replace(
-            scenario, attention="sdpa:efficient"
-        ),
-    }
-    savings = {words: here - ledger(changed).peak for words, changed in changes.items()}
+    savings = {words: here - ledger(changed).peak for words, changed in _fused_ways(scenario)}
     words, saving = max(savings.items(), key=lambda item: item[1])
-    return f"{words} takes {human(saving)} less at the peak" if saving > 0 else "here it does not decide the peak"
+    if saving > 0:
+        return f"{words} takes {human(saving)} less at the peak"
+    costs = here - ledger(structs.replace(scenario, attention="sdpa:efficient")).peak
+    return f"the matrix takes {human(costs)} of the peak" if costs > 0 else "here it does not decide the peak"
+
+
+def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
+    """Changes after which torch may take a fused kernel: 16-bit queries, and where cards know no bfloat16, float16."""
+    compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
+    autocast = structs.replace(scenario, stack=structs.replace(scenario.stack, autocast=compute.value))
+    yield f"autocast (stack.autocast: {compute.value})", autocast
+    target = card(scenario)
+    if compute is DType.BFLOAT16 and target is not None and target.capability < BFLOAT16_SINCE:
+        half = DType.FLOAT16
+        stack = structs.replace(autocast.stack, autocast=half.value if scenario.stack.autocast else False)
+        dtype = half if scenario.dtype is DType.BFLOAT16 else scenario.dtype
+        yield (
+            f"float16 (compute_dtype: {half.value})",
+            structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
+        )
 
 
 def _scaler_warning(scenario: Scenario) -> str:

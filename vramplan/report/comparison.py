@@ -73,6 +73,8 @@ def percent(relative: float | None) -> str:
     """A signed percentage with two decimals; `new` where there is nothing to relate to, `=` where nothing differs."""
     if relative is None:
         return "new"
+    if abs(relative) >= 10:  # nobody reads the hundredths of +107142.86%
+        return f"{relative:+,.0%}"
     return EQUAL if relative == 0 else f"{relative:+.2%}"
 
 

@@ -88,5 +88,9 @@ def _row(series: Series, name: str) -> Html:
             scope="row",
         ),
         *(el("td", cell, class_="n") for cell in (str(len(series.points)), *peaks)),
-        el("td", line, " ", printable(first.item.source) if first else "nothing moved"),
+        el("td", line, " ", printable(first.item.source) if first else _still(series)),
     )
+
+
+def _still(series: Series) -> str:
+    return "nothing moved" if len(series.points) > 1 else "one result"

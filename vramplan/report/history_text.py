@@ -27,6 +27,8 @@ def answer(history: History) -> str:
     """How many scenarios moved, in one line."""
     count = sum(bool(series.moves) for series in history.series)
     total = f"{len(history.series)} scenario{'s' if len(history.series) != 1 else ''}"
+    if not count and not any(len(series.points) > 1 for series in history.series):
+        return f"nothing to compare yet: {total} with one result each"
     return f"{count} of {total} moved" if count else f"nothing moved in {total}"
 
 

@@ -256,9 +256,8 @@ def _verdict(found: Explanation, page: Page) -> str:
         return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
     lacking = human(found.shortage.lacking)
     text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.shortage.cause]}"
-    remedy = next((remedy.label for remedy in found.remedies if remedy.enough), None)
-    if remedy is not None:
-        return f"{text}; {remedy.partition(' (')[0]} may be enough"
+    if found.remedy is not None:
+        return f"{text}; {found.remedy.label.partition(' (')[0]} may be enough"
     if found.against is None:
         return f"{text}; --scenario TARGET shows which change saves enough"
     if found.against.advice:

@@ -6,13 +6,16 @@ from vramplan.advice import Advice
 from vramplan.catalog.gpus import gpu
 from vramplan.plan.answer import Plan
 from vramplan.plan.frontier import Row
-from vramplan.plan.goals import Goal, context_length
+from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
+from vramplan.predict.context import context_length
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
+#: As wide as a line may be where nothing says how wide the page is.
+_PIPE = 160
 _GOALS = {
     Goal.MAX_TOKENS: "most tokens per step",
     Goal.MAX_SEQ: "longest sequence",
@@ -26,8 +29,11 @@ _GOALS = {
 def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -> str:
     """One scenario's plan; lines of others' may stand before the verdict."""
     lines = list(_header(plan, page))
+    beyond = _beyond_context(plan, page)
     if plan.rows:
-        lines += ["", *_frontier(plan.rows, page), *_beyond_context(plan, page)]
+        lines += ["", *_frontier(plan.rows, page), *beyond]
+    elif beyond:
+        lines += ["", *beyond]
     if plan.best and plan.verdict:
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}", indent="  ")]
     for i, advice in enumerate(plan.advice):
@@ -90,7 +96,8 @@ def _beyond_context(plan: Plan, page: Page) -> list[str]:
     context = context_length(plan.scenario)
     if context is None:
         return []
-    beyond = [str(row.scenario.batch) for row in plan.rows if row.scenario.seq > context]
+    rows = plan.rows or ((plan.best,) if plan.best else ())
+    beyond = [str(row.scenario.batch) for row in rows if row.scenario.seq > context]
     if not beyond:
         return []
     which = f"batch {', '.join(beyond)}"
@@ -149,7 +156,10 @@ def _verdict(plan: Plan, page: Page) -> str:
         count = len(plan.advice[0].steps)
         after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
         return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
-    return f"{text}; no list of changes " + ("makes it safe" if plan.verdict.fits else "makes it fit")
+    if plan.verdict.fits:
+        return f"{text}; no list of changes makes it safe"
+    other = "" if plan.limit.budget is not None else "; --goal cheapest-gpu looks for a card that does"
+    return f"{text}; no list of changes makes it fit{other}"
 
 
 def _of(verdict: Verdict) -> str:
@@ -161,28 +171,36 @@ def _word(verdict: Verdict, page: Page) -> str:
 
 
 def render_matrix(matrix: Matrix, page: Page) -> str:
-    """Models down, cards across: the longest of the sequence lengths that fits."""
+    """Models down, cards across, or the other way round where cards are many: the longest sequence length that fits."""
     batches = sorted({scenario.batch for scenario in matrix.scenarios})
     lengths = ", ".join(f"{seq:,}" for seq in matrix.seqs)
     at = f"at batch {', '.join(map(str, batches))}"
     lines = page.wrap(f"longest sequence that fits, of {lengths}, {at}", indent="  ")
-    names = [_name(scenario) for scenario in matrix.scenarios]
-    width = _columns(matrix, names, page)
-    for start in range(0, len(matrix.cards), width):
-        chosen = slice(start, start + width)
-        rows = [["", *matrix.cards[chosen]]]
-        for name, cells in zip(names, matrix.cells, strict=True):
-            rows.append([name, *(f"{c.scenario.seq:,}" if c.fits else page.red("no") for c in cells[chosen])])
-        lines += ["", *table(rows)]
+    lines += _matrix_table(matrix, page)
     count = sum(cell.fits for cells in matrix.cells for cell in cells)
     total = len(matrix.cards) * len(matrix.scenarios)
     return "\n".join([*lines, "", f"{count} of {total} pairs of model and card fit"])
 
 
+def _matrix_table(matrix: Matrix, page: Page) -> Iterator[str]:
+    """Cards across in one table where they have room, else cards down, else in several tables."""
+    names = [_name(scenario) for scenario in matrix.scenarios]
+    cells = [[f"{cell.scenario.seq:,}" if cell.fits else page.red("no") for cell in row] for row in matrix.cells]
+    width = _columns(matrix, names, page)
+    cards_down = table([["", *names], *([card, *column] for card, *column in zip(matrix.cards, *cells, strict=True))])
+    if width < len(matrix.cards) and page.fits(cards_down):
+        yield from ("", *cards_down)
+        return
+    for start in range(0, len(matrix.cards), width):
+        chosen = slice(start, start + width)
+        rows = [[name, *row[chosen]] for name, row in zip(names, cells, strict=True)]
+        yield from ("", *table([["", *matrix.cards[chosen]], *rows]))
+
+
 def _columns(matrix: Matrix, names: Sequence[str], page: Page) -> int:
     """How many cards stand side by side."""
     widest = max(*(len(card) for card in matrix.cards), len("32,768")) + 2
-    room = (page.width - max(map(len, names))) // widest if page.width else len(matrix.cards)
+    room = ((page.width or _PIPE) - max(map(len, names))) // widest
     return max(room, 1)
 
 

@@ -77,9 +77,10 @@ def _noise(axes: "Axes", study: Study) -> None:
             axes.annotate(f"{made.kind} {made.block}", (made.bits.total, decibels), (7, 3), **look)
     for marker, color, label in (("o", ROUND, "one level of constants"), ("s", SQUARE, "double quantisation")):
         axes.plot([], [], marker=marker, color=color, linestyle="", label=label)
-    axes.legend(loc="lower right")
-    axes.margins(x=0.2)
-    axes.set(title="Signal to noise", xlabel="bits per parameter", ylabel="dB")
+    axes.margins(x=0.2, y=0.1)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # inside, it would cover a mark or a name
+    axes.set_title("Signal to noise, 4-bit formats", pad=30)
+    axes.set(xlabel="bits per parameter", ylabel="dB")
 
 
 def _usage(axes: "Axes", study: Study) -> None:

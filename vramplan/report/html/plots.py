@@ -120,11 +120,13 @@ def _power(exponent: int) -> str:
 
 
 def _percent_axis(axis: Any, errors: Sequence[float]) -> None:
-    """Linear, unless a few errors are so large that the others would be one line."""
+    """Linear, unless a few errors are so large that the others would be one line; both leave the largest a margin."""
     sizes = sorted(100 * abs(error) for error in errors)
     usual = max(sizes[len(sizes) * 3 // 4], 0.1)
     if sizes[-1] > 12 * usual:
         getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=usual)
+        axis.axes.autoscale(axis=axis.axis_name)  # a margin found on the linear scale is none on this one
+        axis.set_major_formatter(lambda percent, _: f"{percent:g}")
     if sizes[-1] < 0.1:
         getattr(axis.axes, f"set_{axis.axis_name}lim")(-0.1, 0.1)
 

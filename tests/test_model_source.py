@@ -1,0 +1,73 @@
+"""A hub id whose hub does not answer: asked once, and the cache is looked into."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vramplan.errors import UsageError
+from vramplan.model_source import resolve_model
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+REPO = "someone/a-model"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the hub, which is down, was asked for."""
+    calls: list[str] = []
+
+    def down(url: str) -> None:
+        calls.append(url)
+        raise ConnectionError("no route\nand more lines")
+
+    def download(*_: object) -> str:
+        raise AssertionError("a download tries six times over half a minute")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", down)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return calls
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(asked: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve_model("unknown/llama-3.1-8b-tuned", base=Path())
+    assert len(asked) == 1
+    assert error.value.message.startswith("model: 'unknown/llama-3.1-8b-tuned' is no directory, and the hub gives")
+    assert error.value.message.endswith(" no config.json: ConnectionError: no route")
+    assert "did you mean 'llama-3.1-8b'?" in error.value.hint
+
+
+def test_a_models_page_is_its_id(asked: list[str]) -> None:
+    assert resolve_model("https://huggingface.co/meta-llama/Llama-2-7b-hf", base=Path()).name == "llama-2-7b"
+    assert asked == []
+
+
+def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:
+        resolve_model("unknown/llama-3.1-8b-tuned", base=Path())
+    assert error.value.hint.startswith("did you mean 'llama-3.1-8b'? pip install")
+
+
+@pytest.mark.parametrize("path", ["./model", "models/config.json", "model/", "a/b/c", "/no/such", "~/model-x"])
+def test_a_path_is_never_asked_of_the_hub(path: str, asked: list[str]) -> None:
+    with pytest.raises(UsageError, match="no such file or directory"):
+        resolve_model(path, base=Path())
+    assert asked == []
+
+
+def test_what_is_cached_needs_no_answer(asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama"}')
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(config))
+    model = resolve_model(REPO, base=Path())
+    assert (model.name, model.origin, dict(model.config)) == (REPO, "hub", {"model_type": "llama"})
+
+
+def test_what_the_hub_has_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama"}')
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: str(config))
+    assert resolve_model(REPO, base=Path()).origin == "hub"
