@@ -9,6 +9,9 @@ from vramplan.allocator.program import ROUNDED, Straight
 from vramplan.allocator.result import Moment, PhaseMark
 from vramplan.ledger import Component, Phase
 
+#: Where a training step ends.
+_LAST = frozenset((Phase.STEP, Phase.EVALUATION))
+
 
 class _Noted(NamedTuple):
     """A moment as it is noted: what the tensors are is worked out at the end, for the few moments that stay."""
@@ -41,7 +44,7 @@ class _Noted(NamedTuple):
 
 
 class Gauge:
-    """Counts what blocks are in use and notes the moment when most were, once per phase."""
+    """Counts what blocks are in use and notes the moment when most were, once per phase of the latest step."""
 
     __slots__ = ("_driver", "_noted", "_now", "_pools", "_reserved", "allocated", "held", "highest", "phase")
 
@@ -87,6 +90,8 @@ class Gauge:
         self._reserved[self.phase] = self._driver.highest
         if self._now:
             self._noted[self.phase] = self._now
+        if phase is Phase.FORWARD and self.phase in _LAST:  # a phase's mark is that of the latest step
+            self._noted = {at: noted for at, noted in self._noted.items() if at is Phase.LOAD}
         self.phase = phase
         self._now = self._noted.get(phase)
         self.highest = self._now.allocated if self._now else 0

@@ -46,7 +46,7 @@ class PhaseMark:
 
     phase: Phase
     moment: Moment
-    """when allocated was highest in the phase"""
+    """when allocated was highest in the phase, in the latest step that has it"""
     held: tuple[tuple[Component, int], ...]
     """each component's bytes at that moment; `ALLOCATOR` is rounding and unsplit remainders; adds up to allocated"""
     reserved: int

@@ -14,6 +14,8 @@ from vramplan.measure.tracker import Rule, Temporary
 from vramplan.scenario import DType
 
 aten = torch.ops.aten
+#: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a tensor that one block of threads takes.
+NORM_CHUNK = 65536
 
 
 def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, Rule]:
@@ -25,6 +27,7 @@ def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, 
         aten.index_put.default: _index_put,
         aten.sum.default: _counted,
         aten.cumsum.default: _counted,
+        aten._foreach_norm.Scalar: _foreach_norm,
         aten._scaled_dot_product_flash_attention.default: kernels.flash,
         aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
         aten._flash_attention_backward.default: _samples_backward,
@@ -97,6 +100,13 @@ def _index_put(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tempor
         return ()
     count = max(index.numel() for index in indices if index is not None)
     return tuple(Temporary(count * 8, f"{what} of an indexed sum") for what in ("indices", "order")) * 2
+
+
+def _foreach_norm(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
+    """cuda/ForeachReduceOp.cu `foreach_tensor_norm_cuda`: a sum for each chunk, as many for all as for the largest."""
+    tensors = args[0]
+    chunks = max(-(-tensor.numel() // NORM_CHUNK) for tensor in tensors)
+    return (Temporary(len(tensors) * chunks * 4, "partial norms"),)
 
 
 def _flash_backward(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:

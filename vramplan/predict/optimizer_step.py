@@ -14,12 +14,14 @@ from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Te
 from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Scenario
 
+#: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.
+NORM_CHUNK = 65536
+
 
 def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -> None:
     """Allocate and free the temporaries of `clip_grad_norm_` and of the optimizer's step."""
-    count = sum(tensor.times for tensor in tensors)
     if scenario.stack.clip or scenario.stack.trainer:
-        _clip(t, count)
+        _clip(t, tensors)
     name = scenario.optimizer
     turns = _in_turn(tensors, trainer=scenario.stack.trainer)
     t.scope = name
@@ -34,10 +36,19 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     t.scope = ""
 
 
-def _clip(t: Tape, count: int) -> None:
-    """torch/nn/utils/clip_grad.py: a norm per gradient, their stack; the gradients are scaled in place."""
-    norms = t.new((count,), FLOAT32, "gradient norms")
-    stacked = t.new((count,), FLOAT32, "gradient norms stacked")
+def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
+    """torch/nn/utils/clip_grad.py: a norm per gradient, their stack; the gradients are scaled in place.
+
+    CUDA adds chunks of a gradient up first, one list of gradients per element type (cuda/ForeachReduceOp.cu).
+    """
+    norms = []
+    for size in dict.fromkeys(tensor.element for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.element == size]
+        count = sum(tensor.times for tensor in alike)
+        norms.append(t.new((count,), FLOAT32, "gradient norms"))
+        if t.cuda:
+            t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
+    stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, "gradient norms stacked")
     del norms, stacked
 
 
@@ -46,24 +57,35 @@ def _kind(tensor: Trainable) -> Kind:
 
 
 def _foreach(t: Tape, scenario: Scenario) -> None:
-    """`_multi_tensor_*`: the square roots of all second moments at once, one list per element type.
+    """`_multi_tensor_*` of each group of parameters: the square roots of all its second moments at once, one list per
+    element type.
 
     The variable keeps one type's list until the next one's is made.
     """
-    held: list[Tensor] = []
     groups = _in_order(scenario)
-    for size in dict.fromkeys(tensor.element for _, tensors in groups for tensor in tensors):
-        made = []
-        for times, tensors in groups:
-            with t.script.rounds(Group(times)):
-                made += [
-                    t.new(tensor.shape, _kind(tensor), "square root of the second moment")
-                    for tensor in tensors
-                    if tensor.element == size
-                ]
-        held = made
-        del made
-    del held
+    for decays in (True, False) if scenario.stack.trainer else (None,):
+        held: list[Tensor] = []
+        mine = [(times, [one for one in tensors if decays in (None, decayed(one))]) for times, tensors in groups]
+        for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
+            made = []
+            for times, tensors in mine:
+                with t.script.rounds(Group(times)):
+                    made += [
+                        t.new(tensor.shape, _kind(tensor), "square root of the second moment")
+                        for tensor in tensors
+                        if tensor.element == size
+                    ]
+            held = made
+            del made
+        del held
+
+
+def decayed(tensor: Trainable) -> bool:
+    """Whether the Trainer decays it, which makes a group of its own.
+
+    `get_decay_parameter_names`: neither norms nor what is called a bias, experts' two-dimensional ones included.
+    """
+    return len(tensor.shape) > 1 and "bias" not in tensor.label
 
 
 def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
@@ -80,13 +102,12 @@ def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
 def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple[Shape, Kind]]:
     """Parameters in the optimizer's order, repeated layers twice: enough for every pair of neighbours.
 
-    The Trainer puts those with weight decay first (`get_decay_parameter_names`: neither norms nor what is called a
-    bias, experts' two-dimensional ones included); a script hands the model's parameters over as they are. The head
+    The Trainer puts those with weight decay first; a script hands the model's parameters over as they are. The head
     follows the last layer, or the norm behind it.
     """
-    decayed = tuple(tensor for tensor in tensors if len(tensor.shape) > 1 and "bias" not in tensor.label)
-    others = tuple(tensor for tensor in tensors if tensor not in decayed)
-    for group in (decayed, others) if trainer else (tensors,):
+    first = tuple(tensor for tensor in tensors if decayed(tensor))
+    others = tuple(tensor for tensor in tensors if not decayed(tensor))
+    for group in (first, others) if trainer else (tensors,):
         inside = [tensor for tensor in group if tensor.times > 1]
         outside = [tensor for tensor in group if tensor.times == 1]
         for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
