@@ -94,3 +94,10 @@ def test_a_named_kernel_is_taken() -> None:
 def test_only_the_math_kernel_is_warned_about() -> None:
     assert resolve(AMPERE).warning == ""
     assert "[heads, seq, seq]" in resolve(replace(AMPERE, dtype=DType.FLOAT32)).warning
+
+
+def test_a_named_kernel_without_grouped_queries_says_what_it_takes_for_granted() -> None:
+    """On an emulated RTX 4090, transformers' own call of the efficient kernel stops there: 'No available kernel'."""
+    assert "taken to be repeated" in resolve(AMPERE, pinned="efficient").warning
+    assert not resolve(replace(AMPERE, grouped=False), pinned="efficient").warning
+    assert not resolve(AMPERE, pinned="flash").warning

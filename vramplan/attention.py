@@ -45,10 +45,17 @@ class Choice:
     reason: str = ""
     refused: str = ""
     """Why torch refuses a kernel that the scenario names; empty where it does not."""
+    repeated: bool = False
+    """Whether the kernel that the scenario names takes grouped queries only with keys and values repeated for them."""
 
     @property
     def warning(self) -> str:
         """What to tell the user; empty unless the kernel is refused or the full score matrix is kept."""
+        if self.repeated and not self.refused:
+            return (
+                f"attention: sdpa:{self.kernel} knows no grouped queries: keys and values are taken to be repeated for"
+                " them; where the code does not repeat them, torch stops the run"
+            )
         if self.refused:
             return f"attention: sdpa:{self.kernel} stops the run with 'No available kernel': {self.refused}"
         if self.kernel is not Kernel.MATH:
@@ -72,7 +79,9 @@ _CUDNN_LATENT = (192, 128)
 def resolve(call: AttentionInput, pinned: str = "") -> Choice:
     """The kernel for `call`; `pinned` is the part after `sdpa:` of a scenario that names one."""
     if pinned:
-        return Choice(Kernel(pinned), "named by the scenario", _refused(call, Kernel(pinned)))
+        named = Kernel(pinned)
+        repeated = named is Kernel.EFFICIENT and call.grouped
+        return Choice(named, "named by the scenario", _refused(call, named), repeated)
     if _takes_cudnn(call):
         return Choice(Kernel.CUDNN)
     no_flash = _refuses_flash(call)

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from vramplan.allocator import Program, prepare
 from vramplan.architecture import WeightKind
-from vramplan.attention import BFLOAT16_SINCE, Choice
+from vramplan.attention import BFLOAT16_SINCE, Choice, Kernel
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.context import model_warnings
@@ -192,7 +192,7 @@ def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ..
 def attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
     """What to say where a named kernel is refused, or attention ends in the math kernel: why, and what avoids it."""
     return [
-        choice.warning if choice.refused else f"{choice.warning}; {_way_out(scenario)}"
+        f"{choice.warning}; {_way_out(scenario)}" if choice.kernel is Kernel.MATH else choice.warning
         for choice in choices
         if choice.warning
     ]
