@@ -24,6 +24,21 @@ MASK, NUMBERS = torch.ones(16, 64, dtype=torch.bool), torch.zeros(12, dtype=torc
 PLACES, ONE, WHOLE = torch.zeros(16, 24, dtype=torch.int64), torch.tensor(2.0), torch.tensor(2)
 KINDS = {torch.float32: FLOAT32, torch.int64: INT64, torch.bool: BOOL}
 
+
+
+def filled(made: Any, a: Any, b: Any) -> Any:
+    """`made` with its columns set in two ways, times `a`."""
+    made[:, :24].copy_(a[:, :24])
+    made[:, 24:] = b[:, 24:]
+    return made * a
+
+
+def scaled_in_part(a: Any, b: Any) -> Any:
+    """`a`, some of it multiplied in place, times `b`."""
+    a[:, :24].mul_(b[:, :24])
+    return a * b
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     # views and copies
     "slice": (lambda a: a[:, :24], (A,)),
@@ -40,6 +55,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "one by": (lambda a: 1 / a, (A,)),
     "product in place": (lambda a, b: (a * 1).mul_(b), (A, B)),
     "difference in place": (lambda a, b: (a * 1).sub_(b), (A, B)),
+    "nothing, filled in parts": (lambda a, b: filled(a.new_empty(16, 64), a, b), (A, B)),
+    "a tensor, filled in parts": (lambda a, b: filled(a * 1, a, b), (A, B)),
+    "filled with a row": (lambda a, row: filled(a.new_empty(16, 64), a, row.expand(16, 64)), (A, ROW)),
+    "product in place, of a part": (lambda a, b: scaled_in_part(a * 1, b), (A, B)),
     "quotient of tensors": (lambda a, b: a / b, (A, B)),
     "by a tensor without dimensions": (lambda a, one: a / one.detach(), (A, ONE)),
     "a tensor without dimensions by": (lambda a, one: one.detach() / a, (A, ONE)),

@@ -93,6 +93,12 @@ class Observer(Protocol):
     def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
         """Some of `x` set to something else, in place."""
 
+    def replaced(self, x: Handle, source: Handle | None) -> Handle:
+        """All of `x` set to `source`, in place; None for a number."""
+
+    def changed_within(self, whole: Handle, changed: Handle) -> Handle:
+        """`whole`, of which `changed` is a view that was changed in place."""
+
     def matmul(
         self, a: Handle, b: Handle, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
     ) -> Handle:

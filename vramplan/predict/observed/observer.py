@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vramplan.predict import operations as op
 from vramplan.predict.loss import cross_entropy
-from vramplan.predict.observed import arithmetic, attention, choices, gradients, products, reductions, views
+from vramplan.predict.observed import arithmetic, attention, choices, gradients, in_place, products, reductions, views
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import BOOL, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
 
@@ -116,11 +116,19 @@ class TapeObserver:
 
     def in_place(self, word: str, x: Tensor, other: Tensor | None) -> Tensor:
         """`x += other` and the like."""
-        return arithmetic.in_place(self.t, x, other, word)
+        return in_place.computed(self.t, x, other, word)
 
     def overwritten(self, x: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Some of `x` set in place."""
-        return arithmetic.overwritten(self.t, x, others)
+        return in_place.overwritten(self.t, x, others)
+
+    def replaced(self, x: Tensor, source: Tensor | None) -> Tensor:
+        """All of `x` set in place."""
+        return in_place.replaced(self.t, x, source)
+
+    def changed_within(self, whole: Tensor, changed: Tensor) -> Tensor:
+        """What was changed through a view."""
+        return in_place.changed_within(self.t, whole, changed)
 
     # -- products
 
