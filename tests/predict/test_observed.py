@@ -25,7 +25,6 @@ PLACES, ONE, WHOLE = torch.zeros(16, 24, dtype=torch.int64), torch.tensor(2.0), 
 KINDS = {torch.float32: FLOAT32, torch.int64: INT64, torch.bool: BOOL}
 
 
-
 def filled(made: Any, a: Any, b: Any) -> Any:
     """`made` with its columns set in two ways, times `a`."""
     made[:, :24].copy_(a[:, :24])
@@ -107,6 +106,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "softmax": (lambda a: a.softmax(-1), (A,)),
     "log_softmax": (lambda a: a.log_softmax(-1), (A,)),
     "sum": (lambda a: a.sum(-1), (A,)),
+    "sum of what was one dimension": (lambda a: a.view(16, 4, 16).sum(1), (A,)),
+    "sum of what was whole": (lambda a: a.view(16, 4, 16).sum(2), (A,)),
+    "sum of what was laid out anew": (lambda a: a.view(16, 4, 16).transpose(1, 2).reshape(16, 8, 8).sum(1), (A,)),
+    "sum of what changed places": (lambda a: a.t().sum(1), (A,)),
     "mean": (lambda a: a.mean(-1), (A,)),
     "norm": (lambda a: a.norm(dim=-1), (A,)),
     "logsumexp": (lambda a: a.logsumexp(-1), (A,)),

@@ -33,6 +33,9 @@ class Observer(Protocol):
     def raised(self, x: Handle) -> Handle:
         """What CUDA's autocast hands to an operation that it runs in fp32."""
 
+    def widened(self, kind: str) -> str:
+        """What CUDA's autocast sets as the result's type where it lets an operation convert its 16-bit input itself."""
+
     def tracked(self, *xs: Handle) -> bool:
         """Whether an operation on these is differentiated."""
 
@@ -134,8 +137,11 @@ class Observer(Protocol):
     def fused_rms_norm(self, x: Handle, weight: Handle | None) -> Handle:
         """`F.rms_norm`."""
 
+    def sum(self, x: Handle, shape: Shape, kind: str, dims: Sequence[int]) -> Handle:
+        """`sum` over dimensions."""
+
     def reduced(self, x: Handle, shape: Shape, kind: str, name: str) -> Handle:
-        """`sum`, `mean` and others over dimensions."""
+        """`mean` and others over dimensions."""
 
     def larger(self, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
         """`maximum`, `minimum`."""

@@ -8,7 +8,7 @@ from vramplan.predict import operations as op
 from vramplan.predict.loss import cross_entropy
 from vramplan.predict.observed import arithmetic, attention, choices, gradients, in_place, products, reductions, views
 from vramplan.predict.projections import linear
-from vramplan.predict.tape import BOOL, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
 
 _KINDS = {kind.name: kind for kind in (*FLOATS.values(), INT64, INT32, INT8, UINT8, BOOL)}
 
@@ -37,6 +37,10 @@ class TapeObserver:
     def raised(self, x: Tensor) -> Tensor:
         """What CUDA's autocast hands to an operation that it runs in fp32."""
         return op.raised(self.t, x)
+
+    def widened(self, kind: str) -> str:
+        """What CUDA's autocast sets as the result's type (autocast_mode.h AT_FORALL_FP32_SET_OPT_DTYPE)."""
+        return FLOAT32.name if self.t.autocast and self.t.cuda and kind in FLOATS else kind
 
     def tracked(self, *xs: Tensor | None) -> bool:
         """Whether an operation on these is differentiated."""
@@ -176,8 +180,12 @@ class TapeObserver:
         """`F.rms_norm`."""
         return reductions.fused_rms_norm(self.t, x, weight)
 
+    def sum(self, x: Tensor, shape: Shape, kind: str, dims: Sequence[int]) -> Tensor:
+        """`sum` over dimensions."""
+        return reductions.summed(self.t, x, shape, _KINDS[kind], dims)
+
     def reduced(self, x: Tensor, shape: Shape, kind: str, name: str) -> Tensor:
-        """`sum`, `mean` and others over dimensions."""
+        """`mean` and others over dimensions."""
         return reductions.reduced(self.t, x, shape, _KINDS[kind], name)
 
     # -- choices
