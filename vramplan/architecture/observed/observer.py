@@ -165,8 +165,8 @@ class Observer(Protocol):
         """Active dropout."""
 
     def attention(
-        self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, grouped: bool,
-        heads_first: bool,
+        self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, causal: bool,
+        grouped: bool, heads_first: bool,
     ) -> tuple[Handle, str]:  # fmt: skip
         """`scaled_dot_product_attention`, and how its output lies: `sequence first`, `heads first`, `like query`."""
 

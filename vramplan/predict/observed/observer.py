@@ -222,12 +222,21 @@ class TapeObserver:
     # -- attention, the loss, and what has no formula here
 
     def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool, grouped: bool,
-        heads_first: bool,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool, causal: bool,
+        grouped: bool, heads_first: bool,
     ) -> tuple[Tensor, str]:  # fmt: skip
         """`scaled_dot_product_attention` by the kernel that the card takes."""
         return attention.attention(
-            self.t, self.choose, query, key, value, mask, dropped=dropped, grouped=grouped, heads_first=heads_first
+            self.t,
+            self.choose,
+            query,
+            key,
+            value,
+            mask,
+            dropped=dropped,
+            causal=causal,
+            grouped=grouped,
+            heads_first=heads_first,
         )
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
