@@ -187,6 +187,8 @@ EXACT_WAYS: list[tuple[str, dict[str, Any]]] = [
     ("laguna", {"stack": "hf-trainer"}),  # the gradient of a sum repeats in memory, a view's backward writes it out
     ("mimo_v2_flash", FULL),  # experts' outputs summed up under autocast
     ("deepseek_v4", FULL),  # parameters that transformers keeps in fp32
+    ("llama4_text", FULL),  # scores of experts scattered into a tensor made of nothing
+    ("qwen3_next", {"checkpointing": False}),  # a triangular system solved per chunk
     ("electra", FULL | {"attention": "sdpa:math"}),  # positions see those behind them, some are dropped
 ]
 

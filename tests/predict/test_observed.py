@@ -19,6 +19,8 @@ from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.mode import Observed
 
 A, B, ROW = (torch.rand(shape) for shape in ((16, 64), (16, 64), (64,)))
+NARROW = torch.rand(16, 24)
+SQUARES = torch.rand(2, 64, 64) + 64 * torch.eye(64)
 BATCHED, MATRICES = torch.rand(2, 16, 64), torch.rand(2, 64, 24)
 MASK, NUMBERS = torch.ones(16, 64, dtype=torch.bool), torch.zeros(12, dtype=torch.int64)
 PLACES, ONE, WHOLE = torch.zeros(16, 24, dtype=torch.int64), torch.tensor(2.0), torch.tensor(2)
@@ -73,6 +75,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "mv": (torch.mv, (A, ROW)),
     "addmm": (torch.addmm, (torch.rand(24), A, torch.rand(64, 24))),
     "baddbmm": (torch.baddbmm, (torch.rand(2, 16, 24), BATCHED, MATRICES)),
+    "solve_triangular": (lambda a, b: torch.linalg.solve_triangular(a, b, upper=False), (SQUARES, MATRICES)),
     "conv1d": (functional.conv1d, (torch.rand(2, 3, 8), torch.rand(5, 3, 2))),
     # each element
     "power": (lambda a: a**3, (A,)),
@@ -129,7 +132,13 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "larger of two": (torch.max, (A, B)),
     "topk": (lambda a: a.topk(2)[0], (A,)),
     "rows": (lambda a, i: a[i], (A, NUMBERS)),
+    "rows added in place": (lambda a, b, i: (a * 1).index_add_(0, i, b[:12]) * a, (A, B, NUMBERS)),
+    "elements added": (lambda a, b, i: a.scatter_add(1, i, b), (A, NARROW, PLACES)),
     "gather": (lambda a, i: a.gather(1, i), (A, PLACES)),
+    "scatter": (lambda a, b, i: a.scatter(1, i, b), (A, NARROW, PLACES)),
+    "scatter in place": (lambda a, b, i: (a * 1).scatter_(1, i, b) * a, (A, NARROW, PLACES)),
+    "scatter of a number": (lambda a, i: a.scatter(1, i, 0.0), (A, PLACES)),
+    "index_put in place": (lambda a, b, i: (a * 1).index_put_((i,), b[:12]), (A, B, NUMBERS)),
     "index_select": (lambda a, i: a.index_select(0, i), (A, NUMBERS)),
     "embedding": (lambda a, i: functional.embedding(i, a), (A, NUMBERS)),
     "where": (lambda a, b, mask: torch.where(mask, a, b), (A, B, MASK)),

@@ -96,6 +96,9 @@ class Observer(Protocol):
     def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
         """Some of `x` set to something else, in place."""
 
+    def added_at(self, x: Handle, index: Handle, source: Handle, *, keeps_source: bool) -> Handle:
+        """`source` added to what `index` names of `x`, in place."""
+
     def replaced(self, x: Handle, source: Handle | None) -> Handle:
         """All of `x` set to `source`, in place; None for a number."""
 
@@ -112,6 +115,9 @@ class Observer(Protocol):
 
     def added_in_product(self, product: Handle, bias: Handle) -> Handle:
         """What `baddbmm` adds while it multiplies: no tensor of its own."""
+
+    def solved(self, matrix: Handle, right: Handle, shape: Shape) -> Handle:
+        """`solve_triangular`: what `matrix` times it is `right`."""
 
     def linear(self, x: Handle, weight: Handle, bias: Handle | None) -> Handle:
         """`F.linear`."""

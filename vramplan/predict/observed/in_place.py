@@ -43,6 +43,21 @@ def overwritten(t: Tape, x: Tensor, others: Sequence[Tensor]) -> Tensor:
     return t.record(out, (x, *others), saved, backward)
 
 
+def added_at(t: Tape, x: Tensor, index: Tensor, source: Tensor, keeps_source: bool) -> Tensor:
+    """`index_add_`, `scatter_add_`: x's gradient passes, the source's is gathered; the first saves its source too."""
+    out = t.view(x, x.shape)
+    out.node = x.node
+    ns, shape = t.needs_grad(source), source.shape
+    if not t.needs_grad(x, source):
+        return out
+    saved = t.save((index, source) if keeps_source else (index,)) if ns else []
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        return grad, t.new(shape, grad.kind, "gradient of what was added") if ns else None
+
+    return t.record(out, (x, source), saved, backward)
+
+
 def replaced(t: Tape, x: Tensor, source: Tensor | None) -> Tensor:
     """`x.copy_(source)`, None for a number: zeros for x, and the source gets the gradient itself (copy_slices.cpp
     `CopyBackwards`)."""

@@ -126,6 +126,10 @@ class TapeObserver:
         """Some of `x` set in place."""
         return in_place.overwritten(self.t, x, others)
 
+    def added_at(self, x: Tensor, index: Tensor, source: Tensor, *, keeps_source: bool) -> Tensor:
+        """`index_add_`, `scatter_add_`."""
+        return in_place.added_at(self.t, x, index, source, keeps_source)
+
     def replaced(self, x: Tensor, source: Tensor | None) -> Tensor:
         """All of `x` set in place."""
         return in_place.replaced(self.t, x, source)
@@ -145,6 +149,10 @@ class TapeObserver:
     def added_in_product(self, product: Tensor, bias: Tensor) -> Tensor:
         """What `baddbmm` adds while it multiplies."""
         return products.added_in_product(self.t, product, bias)
+
+    def solved(self, matrix: Tensor, right: Tensor, shape: Shape) -> Tensor:
+        """`solve_triangular`."""
+        return products.solved(self.t, matrix, right, shape)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
