@@ -207,6 +207,11 @@ def test_a_buffer_that_the_code_replaces_is_said_to_be_open() -> None:
     assert ledger(run) == ledger(scenario("ctrl", **FULL))
 
 
+def test_what_a_module_keeps_for_the_next_step_is_said_to_be_open() -> None:
+    run = scenario("recurrent_gemma", seq=64)
+    assert any("keeps in 'recurrent_states'" in warning for warning in step_warnings(run))
+
+
 def tensors(prediction: Prediction, phase: Phase) -> int:
     """Bytes of tensors at the phase's peak; how a large block is cut decides more in so small a model."""
     outside = (Component.ALLOCATOR, Component.CONTEXT)

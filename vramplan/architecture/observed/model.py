@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from vramplan.architecture.observed.autocast import observed_autocast
-from vramplan.architecture.observed.buffers import own_buffers
 from vramplan.architecture.observed.handles import Handles
+from vramplan.architecture.observed.leftovers import cleared
 from vramplan.architecture.observed.mode import Observed
 from vramplan.architecture.observed.observer import Handle, NotObservable
 from vramplan.architecture.observed.order import sorted_sets
@@ -99,8 +99,8 @@ class LiveModel:
             self._model.train(self._training)
             autocast, sets = observed_autocast(self._files, self._around), sorted_sets(self._model, self._files)
             functions = observed_functions(self._handles, self._observing)
-            buffers = own_buffers(self._model, self._around.observer)
-            with _explained(), buffers, autocast, sets, functions, torch.device("meta"), self._mode:
+            leftovers = cleared(self._model, self._around.observer)
+            with _explained(), leftovers, autocast, sets, functions, torch.device("meta"), self._mode:
                 yield
         finally:
             self._active = False
