@@ -16,7 +16,7 @@ from vramplan.architecture.observed.order import sorted_sets
 
 
 def test_every_function_is_one_of_torch() -> None:
-    spaces = (torch, torch.Tensor, functional, torch._C._nn)
+    spaces = (torch, torch.Tensor, functional, torch._C._nn, torch.linalg)
     known = {getattr(getattr(space, name, None), "__name__", "") for space in spaces for name in dir(space)}
     assert set(FUNCTIONS) <= known
 

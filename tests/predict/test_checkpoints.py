@@ -26,6 +26,22 @@ def test_a_checkpoint_keeps_its_input_and_stops_recomputing_at_the_last_saved_te
     assert "+c" not in again
 
 
+def test_recomputation_keeps_nothing_for_what_went_nowhere() -> None:
+    t = Tape("cuda")
+    x = leaf(t)
+
+    def layer(hidden: Tensor) -> Tensor:
+        unused = pointwise(t, scale(t, hidden, "u"), "v", saves="input")
+        del unused
+        return pointwise(t, scale(t, hidden, "a"), "b", saves="input")
+
+    y = run_checkpointed(t, layer, x, Checkpointing.NON_REENTRANT)
+    before = len(events(t))
+    run_backward(t, y, t.new((4,), FLOAT32, "g"))
+    # `u` goes with what it was saved for, before `a` is there; nobody's backward will ask for it
+    assert events(t)[before:][:6] == ["+g", "+u", "+v", "-u", "-v", "+a"]
+
+
 def test_a_reentrant_checkpoint_runs_the_whole_layer_again() -> None:
     t = Tape("cuda")
     x = leaf(t)

@@ -179,6 +179,39 @@ def test_the_closed_form_follows_the_trace(family: str, stack: str, checkpointin
         assert tensors(own, phase) == pytest.approx(tensors(traced, phase), rel=0.001), phase
 
 
+FULL: dict[str, Any] = {"method": "full", "quant": {"type": "none"}, "stack": "hf-trainer", "checkpointing": False}
+#: The same for ways to train that show more of a family's code.
+EXACT_WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("deepseek_v3", {"attention": "eager", "checkpointing": False}),  # keys made empty, and filled through views
+    ("minimax", {"stack": "hf-trainer"}),  # a checkpointed layer saves for a state that training never reads
+    ("laguna", {"stack": "hf-trainer"}),  # the gradient of a sum repeats in memory, a view's backward writes it out
+    ("mimo_v2_flash", FULL),  # experts' outputs summed up under autocast
+    ("deepseek_v4", FULL),  # parameters that transformers keeps in fp32
+    ("llama4_text", FULL),  # scores of experts scattered into a tensor made of nothing
+    ("qwen3_next", {"checkpointing": False}),  # a triangular system solved per chunk
+    ("electra", FULL | {"attention": "sdpa:math"}),  # positions see those behind them, some are dropped
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), EXACT_WAYS, ids=[family for family, _ in EXACT_WAYS])
+def test_the_closed_form_follows_the_trace_however_a_family_is_trained(family: str, changes: dict[str, Any]) -> None:
+    own = predict(scenario(family, **changes))
+    traced = predict(own.scenario, "trace")
+    for phase in Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.STEP:
+        assert tensors(own, phase) == pytest.approx(tensors(traced, phase), rel=0.001), phase
+
+
+def test_a_buffer_that_the_code_replaces_is_said_to_be_open() -> None:
+    run = scenario("ctrl", **FULL)  # its positions become 16-bit in the first step
+    assert any("'pos_encoding'" in warning and "--engine trace" in warning for warning in step_warnings(run))
+    assert ledger(run) == ledger(scenario("ctrl", **FULL))
+
+
+def test_what_a_module_keeps_for_the_next_step_is_said_to_be_open() -> None:
+    run = scenario("recurrent_gemma", seq=64)
+    assert any("keeps in 'recurrent_states'" in warning for warning in step_warnings(run))
+
+
 def tensors(prediction: Prediction, phase: Phase) -> int:
     """Bytes of tensors at the phase's peak; how a large block is cut decides more in so small a model."""
     outside = (Component.ALLOCATOR, Component.CONTEXT)

@@ -19,10 +19,26 @@ from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.mode import Observed
 
 A, B, ROW = (torch.rand(shape) for shape in ((16, 64), (16, 64), (64,)))
+NARROW = torch.rand(16, 24)
+SQUARES = torch.rand(2, 64, 64) + 64 * torch.eye(64)
 BATCHED, MATRICES = torch.rand(2, 16, 64), torch.rand(2, 64, 24)
 MASK, NUMBERS = torch.ones(16, 64, dtype=torch.bool), torch.zeros(12, dtype=torch.int64)
 PLACES, ONE, WHOLE = torch.zeros(16, 24, dtype=torch.int64), torch.tensor(2.0), torch.tensor(2)
 KINDS = {torch.float32: FLOAT32, torch.int64: INT64, torch.bool: BOOL}
+
+
+def filled(made: Any, a: Any, b: Any) -> Any:
+    """`made` with its columns set in two ways, times `a`."""
+    made[:, :24].copy_(a[:, :24])
+    made[:, 24:] = b[:, 24:]
+    return made * a
+
+
+def scaled_in_part(a: Any, b: Any) -> Any:
+    """`a`, some of it multiplied in place, times `b`."""
+    a[:, :24].mul_(b[:, :24])
+    return a * b
+
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     # views and copies
@@ -40,6 +56,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "one by": (lambda a: 1 / a, (A,)),
     "product in place": (lambda a, b: (a * 1).mul_(b), (A, B)),
     "difference in place": (lambda a, b: (a * 1).sub_(b), (A, B)),
+    "nothing, filled in parts": (lambda a, b: filled(a.new_empty(16, 64), a, b), (A, B)),
+    "a tensor, filled in parts": (lambda a, b: filled(a * 1, a, b), (A, B)),
+    "filled with a row": (lambda a, row: filled(a.new_empty(16, 64), a, row.expand(16, 64)), (A, ROW)),
+    "product in place, of a part": (lambda a, b: scaled_in_part(a * 1, b), (A, B)),
     "quotient of tensors": (lambda a, b: a / b, (A, B)),
     "by a tensor without dimensions": (lambda a, one: a / one.detach(), (A, ONE)),
     "a tensor without dimensions by": (lambda a, one: one.detach() / a, (A, ONE)),
@@ -55,6 +75,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "mv": (torch.mv, (A, ROW)),
     "addmm": (torch.addmm, (torch.rand(24), A, torch.rand(64, 24))),
     "baddbmm": (torch.baddbmm, (torch.rand(2, 16, 24), BATCHED, MATRICES)),
+    "solve_triangular": (lambda a, b: torch.linalg.solve_triangular(a, b, upper=False), (SQUARES, MATRICES)),
     "conv1d": (functional.conv1d, (torch.rand(2, 3, 8), torch.rand(5, 3, 2))),
     # each element
     "power": (lambda a: a**3, (A,)),
@@ -88,6 +109,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "softmax": (lambda a: a.softmax(-1), (A,)),
     "log_softmax": (lambda a: a.log_softmax(-1), (A,)),
     "sum": (lambda a: a.sum(-1), (A,)),
+    "sum of what was one dimension": (lambda a: a.view(16, 4, 16).sum(1), (A,)),
+    "sum of what was whole": (lambda a: a.view(16, 4, 16).sum(2), (A,)),
+    "sum of what was laid out anew": (lambda a: a.view(16, 4, 16).transpose(1, 2).reshape(16, 8, 8).sum(1), (A,)),
+    "sum of what changed places": (lambda a: a.t().sum(1), (A,)),
     "mean": (lambda a: a.mean(-1), (A,)),
     "norm": (lambda a: a.norm(dim=-1), (A,)),
     "logsumexp": (lambda a: a.logsumexp(-1), (A,)),
@@ -107,7 +132,13 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "larger of two": (torch.max, (A, B)),
     "topk": (lambda a: a.topk(2)[0], (A,)),
     "rows": (lambda a, i: a[i], (A, NUMBERS)),
+    "rows added in place": (lambda a, b, i: (a * 1).index_add_(0, i, b[:12]) * a, (A, B, NUMBERS)),
+    "elements added": (lambda a, b, i: a.scatter_add(1, i, b), (A, NARROW, PLACES)),
     "gather": (lambda a, i: a.gather(1, i), (A, PLACES)),
+    "scatter": (lambda a, b, i: a.scatter(1, i, b), (A, NARROW, PLACES)),
+    "scatter in place": (lambda a, b, i: (a * 1).scatter_(1, i, b) * a, (A, NARROW, PLACES)),
+    "scatter of a number": (lambda a, i: a.scatter(1, i, 0.0), (A, PLACES)),
+    "index_put in place": (lambda a, b, i: (a * 1).index_put_((i,), b[:12]), (A, B, NUMBERS)),
     "index_select": (lambda a, i: a.index_select(0, i), (A, NUMBERS)),
     "embedding": (lambda a, i: functional.embedding(i, a), (A, NUMBERS)),
     "where": (lambda a, b, mask: torch.where(mask, a, b), (A, B, MASK)),

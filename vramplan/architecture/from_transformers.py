@@ -162,25 +162,28 @@ def _grouped(model: Any, prefix: str, count: int) -> _Groups:
 
 
 def _parameters(model: Any) -> Iterator[Weight]:
+    import torch
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     skipped = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
-    head = model.get_output_embeddings()
+    head, kept = model.get_output_embeddings(), model._get_dtype_plan(torch.bfloat16)
     for path, parameter in model.named_parameters():
         owner, _, own_name = path.rpartition(".")
         module = model.get_submodule(owner)
         kind = _kind(module, own_name, parameter, quantised=should_convert_module(owner, skipped))
         if module is head and own_name == "weight":
             kind = WeightKind.HEAD
+        plain = kind is not WeightKind.LINEAR
         yield Weight(
             path,
             kind,
             tuple(parameter.shape),
             owner.rpartition(".")[2],
             transposed=isinstance(module, Conv1D) and own_name == "weight",
-            dtype=_other_dtype(parameter),
+            # core_model_loading.py: parts of names that stay fp32 whatever is asked for; a quantised matrix is packed
+            dtype="float32" if plain and any(part in path for part in kept) else _other_dtype(parameter),
         )
 
 

@@ -62,9 +62,9 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         stack.enter_context(sdpa_as_on_cuda(gpu, tracker))
         stack.enter_context(flash_package(tracker))
         stack.enter_context(cuda_autocast_lists())
+        library = stack.enter_context(torch.library._scoped_library("aten", "IMPL"))
+        library.impl("dropout", _dropout, "AutogradCPU")  # also where C++ calls it: in attention's composite
         replaced: list[tuple[Any, str, Any]] = [
-            # aten/src/ATen/native/Dropout.cpp `is_fused_kernel_acceptable`: CUDA keeps a 1-byte mask.
-            (torch.nn.functional, "dropout", _fused_dropout),
             # aten/src/ATen/native/SoftMax.cpp: a half input with dtype=float32 is converted inside CUDA's kernel.
             (torch.nn.functional, "softmax", _softmax),
             # bitsandbytes/autograd/_functions.py `matmul`: the dequantising int8 function is for cpu and xpu.
@@ -94,8 +94,9 @@ def _autocast_enabled(device_type: str = "cpu") -> bool:
     return _torch_is_autocast_enabled(device_type)
 
 
-def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not training or p == 0:
+def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    """aten/src/ATen/native/Dropout.cpp `is_fused_kernel_acceptable`: CUDA keeps a 1-byte mask, the CPU its noise."""
+    if not train or p == 0:
         return input
     out: Tensor = torch.native_dropout(input, p, True)[0]
     return out

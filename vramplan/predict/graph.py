@@ -6,6 +6,7 @@ A `Tensor` refers to a `Storage`, which is on the timeline from its making until
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
+from weakref import ref
 
 from vramplan.predict.tape_parts import Script
 
@@ -41,7 +42,7 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("__weakref__", "heads_first", "kind", "node", "shape", "storage", "viewed")
+    __slots__ = ("__weakref__", "heads_first", "kind", "node", "repeats", "shape", "storage", "viewed")
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape
@@ -52,6 +53,8 @@ class Tensor:
         """Whether it is a view, whose base holds the storage as well."""
         self.heads_first = False
         """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
+        self.repeats: frozenset[int] = frozenset()
+        """Of a gradient: the dimensions along which its memory repeats (`expand`)."""
 
     @property
     def numel(self) -> int:
@@ -81,7 +84,7 @@ Backward = Callable[[list[Tensor], Tensor], Gradients]
 class Holder:
     """Stands for a saved tensor that a checkpoint will recompute."""
 
-    __slots__ = ("frame", "index")
+    __slots__ = ("__weakref__", "frame", "index")
 
     def __init__(self, frame: "Frame", index: int) -> None:
         self.frame = frame
@@ -126,29 +129,36 @@ class StopRecomputationError(BaseException):
 class Frame:
     """A non-reentrant checkpoint: forgets what its forward saves, and runs it again when backward first asks.
 
-    torch/utils/checkpoint.py: `_CheckpointFrame`; recomputation stops early, at the last tensor that forward saved.
+    torch/utils/checkpoint.py: `_CheckpointFrame`; recomputation stops early, at the last tensor that forward saved, and
+    keeps nothing for nodes that have died meanwhile, since their outputs went nowhere.
     """
 
-    __slots__ = ("autocast", "count", "random", "recomputed", "recomputing", "run")
+    __slots__ = ("autocast", "holders", "random", "recomputed", "recomputing", "run")
 
     def __init__(self, run: Callable[[], object], autocast: Kind | None, random: Tensor | None) -> None:
         self.run = run
         self.random = random
         self.autocast = autocast
-        self.count = 0
+        self.holders: list[ref[Holder]] = []
         self.recomputing = False
         self.recomputed: list[Tensor | None] = []
 
     def save(self, tensors: Sequence[Tensor]) -> list[Saved]:
-        """What a node inside keeps of its tensors: holders in forward, nothing when they are made again for those."""
+        """What a node inside keeps of its tensors: holders in forward, when they are made again the tensors."""
         if not self.recomputing:
-            first, self.count = self.count, self.count + len(tensors)
-            return [Holder(self, index) for index in range(first, self.count)]
+            first = len(self.holders)
+            made = [Holder(self, first + i) for i in range(len(tensors))]
+            self.holders += map(ref, made)
+            return [*made]
+        kept = list[Saved]()
         for tensor in tensors:
-            self.recomputed.append(Tensor(tensor.shape, tensor.kind, tensor.storage))
-            if len(self.recomputed) == self.count:
+            same = Tensor(tensor.shape, tensor.kind, tensor.storage)
+            wanted = self.holders[len(self.recomputed)]() is not None
+            self.recomputed.append(same if wanted else None)
+            if len(self.recomputed) == len(self.holders):
                 raise StopRecomputationError
-        return []
+            kept.append(same)
+        return kept
 
     def take(self, index: int) -> Tensor:
         """A recomputed tensor, for the node that saved it."""

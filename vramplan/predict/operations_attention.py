@@ -30,6 +30,8 @@ class Heads:
     value_dim: int
     softcap: bool = False
     dropout: bool = False
+    causal: bool = True
+    """Whether each position sees those before it alone, where no mask says which."""
     broadcasts: bool = False
     """Whether fewer key heads are left to the matrix product's broadcasting (Falcon)."""
     heads_first: bool = False
@@ -82,7 +84,7 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     before = query.kind
     q32, k32, v32 = (cast(t, x, FLOAT32, f"{n} fp32") for x, n in ((query, "query"), (key, "key"), (value, "value")))
     scaled = scale(t, q32, "scaled query")
-    bias = _math_bias(t, query, mask)
+    bias = _math_bias(t, query, mask) if spec.causal or mask is not None else None
     keys, values = (
         (k32, v32)
         if spec.broadcasts

@@ -54,14 +54,59 @@ def _in_place(handles: Handles, call: Call) -> Any:
     call.run()
     x, other = call.first, call.named("input", "other").get("other")
     b = handles.of(other) if isinstance(other, torch.Tensor) else None
-    return handles.put(x, handles.observer.in_place(call.name.removesuffix("_"), handles.of(x), b))
+    return handles.change(x, handles.observer.in_place(call.name.removesuffix("_"), handles.of(x), b))
 
 
 @FUNCTIONS.add(
-    "masked_fill_", "clamp_", "clip_", "copy_", "fill_", "zero_", "__setitem__", "index_copy_", "index_fill_"
-)
+    "masked_fill_", "clamp_", "clip_", "fill_", "zero_", "index_copy_", "index_fill_", "index_put_", "scatter_",
+    "uniform_", "normal_", "bernoulli_",
+)  # fmt: skip
 def _overwritten(handles: Handles, call: Call) -> Any:
     call.run()
     x = call.first
-    handles.put(x, handles.observer.overwritten(handles.of(x), [handles.of(y) for y in tensors_in(call.args[1:])]))
-    return None if call.name == "__setitem__" else x
+    others = [handles.of(y) for y in tensors_in([call.args[1:], call.kwargs])]
+    return handles.change(x, handles.observer.overwritten(handles.of(x), others))
+
+
+@FUNCTIONS.add("index_add_", "scatter_add_")
+def _added_at(handles: Handles, call: Call) -> Any:
+    call.run()
+    return handles.change(call.first, _added(handles, call, handles.of(call.first)))
+
+
+@FUNCTIONS.add("index_add", "scatter_add")
+def _added_at_in_a_copy(handles: Handles, call: Call) -> Any:
+    x, out = handles.of(call.first), call.run()
+    return handles.give(out, _added(handles, call, handles.observer.copy(x, tuple(out.shape))))
+
+
+def _added(handles: Handles, call: Call, x: Handle) -> Handle:
+    index, source = (handles.of(y) for y in tensors_in([call.args[1:], call.kwargs]))
+    return handles.observer.added_at(x, index, source, keeps_source="index" in call.name)
+
+
+@FUNCTIONS.add("scatter", "index_copy", "index_fill", "index_put")
+def _overwritten_copy(handles: Handles, call: Call) -> Any:
+    x, out = handles.of(call.first), call.run()
+    others = [handles.of(y) for y in tensors_in([call.args[1:], call.kwargs])]
+    return handles.give(out, handles.observer.overwritten(handles.observer.copy(x, tuple(out.shape)), others))
+
+
+@FUNCTIONS.add("copy_")
+def _replaced(handles: Handles, call: Call) -> Any:
+    call.run()
+    x, source = call.first, call.args[1]
+    return handles.change(x, handles.observer.replaced(handles.of(x), handles.of(source)))
+
+
+@FUNCTIONS.add("__setitem__")
+def _set(handles: Handles, call: Call) -> None:
+    x, index, value = call.args
+    if tensors_in(index):
+        _overwritten(handles, call)
+        return
+    call.run()
+    part = x[index]  # torch/csrc/autograd/python_variable_indexing.cpp: a view, into which is copied
+    handles.give(part, handles.observer.part(handles.of(x), tuple(part.shape)))
+    source = handles.of(value) if isinstance(value, torch.Tensor) else None
+    handles.change(part, handles.observer.replaced(handles.of(part), source))

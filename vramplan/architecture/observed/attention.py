@@ -18,7 +18,8 @@ def _attention(handles: Handles, call: Call) -> Any:
     query, value = given["query"], given["value"]
     handle, layout = handles.observer.attention(
         handles.of(query), handles.of(given["key"]), handles.of(value), handles.optional(given.get("attn_mask")),
-        dropped=bool(given.get("dropout_p")), grouped=bool(given.get("enable_gqa")), heads_first=query.is_contiguous(),
+        dropped=bool(given.get("dropout_p")), causal=bool(given.get("is_causal")),
+        grouped=bool(given.get("enable_gqa")), heads_first=query.is_contiguous(),
     )  # fmt: skip
     shape = (*query.shape[:-1], value.shape[-1])
     out = handles.low(torch.empty(shape, dtype=query.dtype, device="meta"))

@@ -58,6 +58,15 @@ class Handles:
             x = torch.empty_strided(x.shape, x.stride(), dtype=kind, device="meta")
         return self.put(x, handle)
 
+    def change(self, x: torch.Tensor, changed: Handle) -> torch.Tensor:
+        """`x`, changed in place: where it is a view, what it is a view of has changed too."""
+        base = x._base
+        if base is None or not self.observer.tracked(changed):
+            return self.put(x, changed)
+        whole = self.observer.changed_within(self.of(base), changed)
+        self.put(base, whole)
+        return self.put(x, self.observer.part(whole, tuple(x.shape)))
+
     def made(self, handle: Handle) -> torch.Tensor:
         """A new meta tensor for a handle, of which the observer is not told: it knows the handle."""
         with torch._C.DisableTorchFunction():

@@ -17,6 +17,7 @@ from torch import nn
 
 from vramplan.architecture.observed.autocast import observed_autocast
 from vramplan.architecture.observed.handles import Handles
+from vramplan.architecture.observed.leftovers import cleared
 from vramplan.architecture.observed.mode import Observed
 from vramplan.architecture.observed.observer import Handle, NotObservable
 from vramplan.architecture.observed.order import sorted_sets
@@ -98,7 +99,8 @@ class LiveModel:
             self._model.train(self._training)
             autocast, sets = observed_autocast(self._files, self._around), sorted_sets(self._model, self._files)
             functions = observed_functions(self._handles, self._observing)
-            with _explained(), autocast, sets, functions, torch.device("meta"), self._mode:
+            leftovers = cleared(self._model, self._around.observer)
+            with _explained(), leftovers, autocast, sets, functions, torch.device("meta"), self._mode:
                 yield
         finally:
             self._active = False

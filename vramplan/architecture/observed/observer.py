@@ -33,6 +33,9 @@ class Observer(Protocol):
     def raised(self, x: Handle) -> Handle:
         """What CUDA's autocast hands to an operation that it runs in fp32."""
 
+    def widened(self, kind: str) -> str:
+        """What CUDA's autocast sets as the result's type where it lets an operation convert its 16-bit input itself."""
+
     def tracked(self, *xs: Handle) -> bool:
         """Whether an operation on these is differentiated."""
 
@@ -93,6 +96,15 @@ class Observer(Protocol):
     def overwritten(self, x: Handle, others: Sequence[Handle]) -> Handle:
         """Some of `x` set to something else, in place."""
 
+    def added_at(self, x: Handle, index: Handle, source: Handle, *, keeps_source: bool) -> Handle:
+        """`source` added to what `index` names of `x`, in place."""
+
+    def replaced(self, x: Handle, source: Handle | None) -> Handle:
+        """All of `x` set to `source`, in place; None for a number."""
+
+    def changed_within(self, whole: Handle, changed: Handle) -> Handle:
+        """`whole`, of which `changed` is a view that was changed in place."""
+
     def matmul(
         self, a: Handle, b: Handle, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
     ) -> Handle:
@@ -103,6 +115,9 @@ class Observer(Protocol):
 
     def added_in_product(self, product: Handle, bias: Handle) -> Handle:
         """What `baddbmm` adds while it multiplies: no tensor of its own."""
+
+    def solved(self, matrix: Handle, right: Handle, shape: Shape) -> Handle:
+        """`solve_triangular`: what `matrix` times it is `right`."""
 
     def linear(self, x: Handle, weight: Handle, bias: Handle | None) -> Handle:
         """`F.linear`."""
@@ -128,8 +143,11 @@ class Observer(Protocol):
     def fused_rms_norm(self, x: Handle, weight: Handle | None) -> Handle:
         """`F.rms_norm`."""
 
+    def sum(self, x: Handle, shape: Shape, kind: str, dims: Sequence[int]) -> Handle:
+        """`sum` over dimensions."""
+
     def reduced(self, x: Handle, shape: Shape, kind: str, name: str) -> Handle:
-        """`sum`, `mean` and others over dimensions."""
+        """`mean` and others over dimensions."""
 
     def larger(self, a: Handle, b: Handle, shape: Shape, kind: str) -> Handle:
         """`maximum`, `minimum`."""
@@ -153,8 +171,8 @@ class Observer(Protocol):
         """Active dropout."""
 
     def attention(
-        self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, grouped: bool,
-        heads_first: bool,
+        self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, causal: bool,
+        grouped: bool, heads_first: bool,
     ) -> tuple[Handle, str]:  # fmt: skip
         """`scaled_dot_product_attention`, and how its output lies: `sequence first`, `heads first`, `like query`."""
 

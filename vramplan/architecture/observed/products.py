@@ -46,6 +46,13 @@ def _added_product(handles: Handles, call: Call) -> Any:
     return handles.give(out, handles.observer.added_in_product(product, handles.of(bias)))
 
 
+@FUNCTIONS.add("linalg_solve_triangular")
+def _solved(handles: Handles, call: Call) -> Any:
+    matrix, right = call.args[:2]
+    out = call.run()
+    return handles.give(out, handles.observer.solved(handles.of(matrix), handles.of(right), tuple(out.shape)))
+
+
 @FUNCTIONS.add("linear")
 def _linear(handles: Handles, call: Call) -> Any:
     given = call.named("input", "weight", "bias")

@@ -42,15 +42,31 @@ def _laid_out(x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@FUNCTIONS.add("mean", "sum", "norm", "amax", "amin", "logsumexp", "prod", "var", "std")
+@FUNCTIONS.add("mean", "norm", "amax", "amin", "logsumexp", "prod", "var", "std")
 def _reduced(handles: Handles, call: Call) -> Any:
-    x = call.first
-    if call.name in ("sum", "norm", "prod") and call.kwargs.get("dtype") is None:
-        x = handles.raised(x)
+    x = handles.raised(call.first) if call.name == "logsumexp" else call.first
     out = call.run_on(x)
+    shape, kind = spec(out)
+    if call.name in ("norm", "prod"):
+        kind = _widened(handles, call, kind)
+    return handles.give(out, handles.observer.reduced(handles.of(x), shape, kind, call.name))
+
+
+@FUNCTIONS.add("sum")
+def _sum(handles: Handles, call: Call) -> Any:
+    x, out = call.first, call.run()
     if x.dtype is torch.bool and not out.dim():
         mark_count(out)
-    return handles.give(out, handles.observer.reduced(handles.of(x), *spec(out), call.name))
+    shape, kind = spec(out)
+    given = call.named("input", "dim").get("dim")
+    wanted = range(x.dim()) if given is None else [given] if isinstance(given, int) else given
+    dims = tuple(dim % x.dim() for dim in wanted)
+    return handles.give(out, handles.observer.sum(handles.of(x), shape, _widened(handles, call, kind), dims))
+
+
+def _widened(handles: Handles, call: Call, kind: str) -> str:
+    """What autocast makes of the result where nothing is asked for: these convert as they read."""
+    return kind if call.kwargs.get("dtype") is not None else handles.observer.widened(kind)
 
 
 @FUNCTIONS.add("cumsum", "cumprod")

@@ -27,6 +27,7 @@ def mark_count(x: torch.Tensor) -> None:
     "logical_or", "logical_not", "__and__", "__or__", "__invert__", "bitwise_and", "bitwise_or", "bitwise_not",
     "argsort", "argmax", "argmin", "one_hot", "isin", "eye", "linspace", "randn", "floor_divide", "__floordiv__",
     "remainder", "searchsorted", "isnan", "isinf", "new_tensor", "floor", "ceil", "round", "sign",
+    "rand_like", "randn_like",
 )  # fmt: skip
 def _constant(handles: Handles, call: Call) -> Any:
     out = call.run()

@@ -1,10 +1,7 @@
-"""Sums, differences, products and quotients, those of complex numbers, and what is computed in place."""
+"""Sums, differences, products and quotients, also those of complex numbers."""
 
-from collections.abc import Sequence
-
-from vramplan.predict.observed.gradients import new_gradients, summed, wanted
-from vramplan.predict.operations import add_in_place
-from vramplan.predict.tape import FLOAT32, FLOATS, Gradients, Kind, Shape, Tape, Tensor
+from vramplan.predict.observed.gradients import new_gradients, summed
+from vramplan.predict.tape import FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
 
 def binary(t: Tape, word: str, a: Tensor, b: Tensor, shape: Shape, kind: Kind) -> Tensor:
@@ -55,39 +52,3 @@ def complex_product(t: Tape, a: Tensor, b: Tensor, shape: Shape) -> Tensor:
         return new_gradients(t, [wide if needed else None for needed in (na, nb)], FLOAT32, "complex gradient")
 
     return t.record(out, (a, b), saved, backward)
-
-
-def in_place(t: Tape, x: Tensor, other: Tensor | None, word: str) -> Tensor:
-    """`x += other`: x's storage; a product or quotient saves the other, and a copy of x before it for the other."""
-    if other is not None and word == "add":
-        return add_in_place(t, x, other)
-    nx, no, shapes = t.needs_grad(x), t.needs_grad(other), wanted(other)
-    additive = word in ("add", "sub")
-    before = t.new(x.shape, x.kind, "copy before it changes") if no and not additive else None
-    out = t.view(x, x.shape)
-    if not (nx or no):
-        return out
-    saved = [] if additive else t.save((other, before))
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_other = new_gradients(t, shapes, grad.kind, "gradient of the other")
-        to_x = (grad if additive else t.new(grad.shape, grad.kind, "gradient in place")) if nx else None
-        return to_x, *to_other
-
-    return t.record(out, (x, other), saved, backward)
-
-
-def overwritten(t: Tape, x: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Some of `x` set in place: its gradient is a copy with that part cleared, theirs are gathered."""
-    out = t.view(x, x.shape)
-    out.node = x.node
-    if not t.needs_grad(x, *others):
-        return out
-    saved = t.save([other for other in others if other.kind.name not in FLOATS])
-    needs, shapes = x.node is not None, wanted(*others)
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        own = t.new(grad.shape, grad.kind, "gradient, partly cleared") if needs else None
-        return own, *new_gradients(t, shapes, grad.kind, "gradient of what was set")
-
-    return t.record(out, (x, *others), saved, backward)

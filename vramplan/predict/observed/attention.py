@@ -17,7 +17,7 @@ _LAYOUTS = {"math": "heads first", "flash": "like query", "cudnn": "like query"}
 
 def attention(
     t: Tape, choose: Choose, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool,
-    grouped: bool, heads_first: bool,
+    causal: bool, grouped: bool, heads_first: bool,
 ) -> tuple[Tensor, str]:  # fmt: skip
     """What the kernel that the card takes makes, and how it lies in memory."""
     if t.needs_grad(mask):
@@ -30,6 +30,7 @@ def attention(
         query.shape[-1],
         value.shape[-1],
         dropout=dropped,
+        causal=causal,
         broadcasts=heads != kv_heads and not grouped,
         heads_first=heads_first,
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from vramplan.predict import operations as op
 from vramplan.predict.loss import cross_entropy
-from vramplan.predict.observed import arithmetic, attention, choices, gradients, products, reductions, views
+from vramplan.predict.observed import arithmetic, attention, choices, gradients, in_place, products, reductions, views
 from vramplan.predict.projections import linear
-from vramplan.predict.tape import BOOL, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
 
 _KINDS = {kind.name: kind for kind in (*FLOATS.values(), INT64, INT32, INT8, UINT8, BOOL)}
 
@@ -37,6 +37,10 @@ class TapeObserver:
     def raised(self, x: Tensor) -> Tensor:
         """What CUDA's autocast hands to an operation that it runs in fp32."""
         return op.raised(self.t, x)
+
+    def widened(self, kind: str) -> str:
+        """What CUDA's autocast sets as the result's type (autocast_mode.h AT_FORALL_FP32_SET_OPT_DTYPE)."""
+        return FLOAT32.name if self.t.autocast and self.t.cuda and kind in FLOATS else kind
 
     def tracked(self, *xs: Tensor | None) -> bool:
         """Whether an operation on these is differentiated."""
@@ -116,11 +120,23 @@ class TapeObserver:
 
     def in_place(self, word: str, x: Tensor, other: Tensor | None) -> Tensor:
         """`x += other` and the like."""
-        return arithmetic.in_place(self.t, x, other, word)
+        return in_place.computed(self.t, x, other, word)
 
     def overwritten(self, x: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Some of `x` set in place."""
-        return arithmetic.overwritten(self.t, x, others)
+        return in_place.overwritten(self.t, x, others)
+
+    def added_at(self, x: Tensor, index: Tensor, source: Tensor, *, keeps_source: bool) -> Tensor:
+        """`index_add_`, `scatter_add_`."""
+        return in_place.added_at(self.t, x, index, source, keeps_source)
+
+    def replaced(self, x: Tensor, source: Tensor | None) -> Tensor:
+        """All of `x` set in place."""
+        return in_place.replaced(self.t, x, source)
+
+    def changed_within(self, whole: Tensor, changed: Tensor) -> Tensor:
+        """What was changed through a view."""
+        return in_place.changed_within(self.t, whole, changed)
 
     # -- products
 
@@ -133,6 +149,10 @@ class TapeObserver:
     def added_in_product(self, product: Tensor, bias: Tensor) -> Tensor:
         """What `baddbmm` adds while it multiplies."""
         return products.added_in_product(self.t, product, bias)
+
+    def solved(self, matrix: Tensor, right: Tensor, shape: Shape) -> Tensor:
+        """`solve_triangular`."""
+        return products.solved(self.t, matrix, right, shape)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`F.linear`."""
@@ -168,8 +188,12 @@ class TapeObserver:
         """`F.rms_norm`."""
         return reductions.fused_rms_norm(self.t, x, weight)
 
+    def sum(self, x: Tensor, shape: Shape, kind: str, dims: Sequence[int]) -> Tensor:
+        """`sum` over dimensions."""
+        return reductions.summed(self.t, x, shape, _KINDS[kind], dims)
+
     def reduced(self, x: Tensor, shape: Shape, kind: str, name: str) -> Tensor:
-        """`sum`, `mean` and others over dimensions."""
+        """`mean` and others over dimensions."""
         return reductions.reduced(self.t, x, shape, _KINDS[kind], name)
 
     # -- choices
@@ -206,12 +230,21 @@ class TapeObserver:
     # -- attention, the loss, and what has no formula here
 
     def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool, grouped: bool,
-        heads_first: bool,
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool, causal: bool,
+        grouped: bool, heads_first: bool,
     ) -> tuple[Tensor, str]:  # fmt: skip
         """`scaled_dot_product_attention` by the kernel that the card takes."""
         return attention.attention(
-            self.t, self.choose, query, key, value, mask, dropped=dropped, grouped=grouped, heads_first=heads_first
+            self.t,
+            self.choose,
+            query,
+            key,
+            value,
+            mask,
+            dropped=dropped,
+            causal=causal,
+            grouped=grouped,
+            heads_first=heads_first,
         )
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

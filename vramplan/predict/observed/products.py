@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import new_gradients, own_gradient, wanted
+from vramplan.predict.observed.gradients import new_gradients, own_gradient, summed, wanted
 from vramplan.predict.operations import add_in_place, clone
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
@@ -42,6 +42,28 @@ def _laid_out(t: Tape, x: Tensor, shape: Shape) -> Tensor:
 def added_in_product(t: Tape, product: Tensor, bias: Tensor) -> Tensor:
     """`baddbmm`: the sum is the product's own memory."""
     return add_in_place(t, product, bias) if t.needs_grad(bias) else product
+
+
+def solved(t: Tape, matrix: Tensor, right: Tensor, shape: Shape) -> Tensor:
+    """`solve_triangular` saves the matrix and its result; the matrix' gradient is a product, its negative, and a
+    triangle of that (FunctionsManual.cpp `linalg_solve_triangular_backward`)."""
+    nm, nr = t.needs_grad(matrix), t.needs_grad(right)
+    out = t.new(shape, right.kind, "solution")
+    if not (nm or nr):
+        return out
+    wanted_matrix, wanted_right = wanted(matrix, right)
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_right = t.new(shape, grad.kind, "gradient of the right side")
+        to_matrix = None
+        if wanted_matrix is not None:
+            full = t.new((*shape[:-2], *wanted_matrix[-2:]), grad.kind, "product's gradient")
+            for step in ("negative", "triangle"):
+                full = t.new(full.shape, full.kind, f"product's gradient, {step}")
+            to_matrix = summed(t, full, wanted_matrix)
+        return to_matrix, summed(t, to_right, wanted_right) if nr else None
+
+    return t.record(out, (matrix, right), t.save((matrix, out)), backward)
 
 
 def grouped(t: Tape, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape: Shape) -> Tensor:

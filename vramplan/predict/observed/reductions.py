@@ -1,5 +1,7 @@
 """Norms in one kernel, sums and their kin."""
 
+from collections.abc import Sequence
+
 from vramplan.predict.observed.gradients import own_gradient
 from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
@@ -31,9 +33,22 @@ def fused_rms_norm(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     return t.record(out, (x, weight), saved, backward)
 
 
+def summed(t: Tape, x: Tensor, shape: Shape, kind: Kind, dims: Sequence[int]) -> Tensor:
+    """`sum` hands its gradient on expanded: along the dimensions that it summed over, memory repeats."""
+    out, before = t.new(shape, kind, "sum"), x.shape
+    if not t.needs_grad(x):
+        return out
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        expanded = t.view(grad, before)
+        expanded.repeats = frozenset(dims)
+        return (expanded,)
+
+    return t.record(out, (x,), [], backward)
+
+
 def reduced(t: Tape, x: Tensor, shape: Shape, kind: Kind, name: str) -> Tensor:
-    """`sum` hands its gradient on expanded; `mean` divides it into a full tensor; others need what they saw, most their
-    result too."""
+    """`mean` divides its gradient into a full tensor; others need what they saw, most their result too."""
     before = x.shape
     if name == "logsumexp":  # ReduceOps.cpp: the exponentials of what is left above the largest are made for their sum
         t.new(before, kind, "exponentials")
@@ -42,8 +57,6 @@ def reduced(t: Tape, x: Tensor, shape: Shape, kind: Kind, name: str) -> Tensor:
         return own_gradient(t, x, out, "mean gradient")
     if not t.needs_grad(x):
         return out
-    if name == "sum":
-        return t.record(out, (x,), [], lambda saved, grad: (t.view(grad, before),))
     saved = t.save((x,) if name == "var" else (x, out))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:

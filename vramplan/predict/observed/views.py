@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vramplan.predict.observed.gradients import own_gradient
+from vramplan.predict.operations.views import reshaped
 from vramplan.predict.tape import Kind, Shape, Tape, Tensor
 
 
@@ -21,7 +22,7 @@ def copy(t: Tape, x: Tensor, shape: Shape) -> Tensor:
     out, before = t.new(shape, x.kind, "copy"), x.shape
     if not t.needs_grad(x):
         return out
-    return t.record(out, (x,), [], lambda saved, grad: (grad if before == shape else t.view(grad, before),))
+    return t.record(out, (x,), [], lambda saved, grad: (grad if before == shape else reshaped(t, grad, before),))
 
 
 def join(t: Tape, xs: Sequence[Tensor], shape: Shape, kind: Kind) -> Tensor:

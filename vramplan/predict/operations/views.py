@@ -18,9 +18,35 @@ def reshape(t: Tape, x: Tensor, shape: Shape) -> Tensor:
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         if grad.heads_first and len(before) < len(shape) and shape[-2] > 1:
             return (t.new(before, grad.kind, "gradient laid out anew"),)
-        return (t.view(grad, before),)
+        return (reshaped(t, grad, before),)
 
     return t.record(out, (x,), [], backward)
+
+
+def reshaped(t: Tape, grad: Tensor, shape: Shape) -> Tensor:
+    """`grad.reshape(shape)`: a view, unless a dimension whose memory repeats becomes one with another."""
+    if grad.repeats and _merges(grad.shape, shape, grad.repeats):
+        return t.new(shape, grad.kind, "expanded gradient written out")
+    return t.view(grad, shape)
+
+
+def _merges(before: Shape, after: Shape, repeats: frozenset[int]) -> bool:
+    """Whether some of `repeats` become one dimension with others that are not; dimensions that change places do not."""
+    old = [(size, i in repeats) for i, size in enumerate(before) if size != 1]
+    new = [size for size in after if size != 1]
+    if sorted(size for size, _ in old) == sorted(new):
+        return False
+    while old:
+        (size, repeated), length = old.pop(0), new.pop(0)
+        while size != length:
+            if size > length:
+                length *= new.pop(0)
+                continue
+            more, also = old.pop(0)
+            if also is not repeated:
+                return True
+            size *= more
+    return False
 
 
 def narrow(t: Tape, x: Tensor, size: int) -> Tensor:
