@@ -101,18 +101,6 @@ def test_a_mixture_says_how_little_of_it_is_quantised() -> None:
     assert "3-D" in warning
 
 
-def test_a_run_that_stops_at_the_scaler_is_told() -> None:
-    """On an emulated T4: `"_amp_foreach_non_finite_check_and_unscale_cuda" not implemented for 'BFloat16'`."""
-
-    def told(**keys: object) -> bool:
-        return any("stops at its first step" in text for text in predict_analytic(scenario("llama", **keys)).warnings)
-
-    assert told(stack="trl", compute_dtype="float16")
-    assert told(lora={"dtype": "bfloat16"}, compute_dtype="float16")
-    assert not told(stack="trl")
-    assert not told(compute_dtype="float16")
-
-
 def test_paged_states_say_where_they_are() -> None:
     paged = {"optimizer": "paged_adamw_8bit", "gpu": "rtx3090"}
     large = predict_analytic(Scenario.load("llama-2-7b", **GUANACO, **paged))

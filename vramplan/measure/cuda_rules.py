@@ -71,6 +71,8 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             (_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
             # bitsandbytes/optim/optimizer.py `get_state_buffer`: large states of paged optimizers are managed memory.
             (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
+            # bitsandbytes/optim/optimizer.py `init_state`: tables are made on the host, those of the states moved.
+            (Optimizer8bit, "fill_qmap", _tables(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
             (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
             # accelerate 1.15 utils/memory.py: on a card it gives the cached segments back.
@@ -120,6 +122,20 @@ def _prepare(tracker: Tracker) -> Any:
         return model
 
     return run
+
+
+def _tables(tracker: Tracker) -> Any:
+    from bitsandbytes.optim.optimizer import Optimizer2State, Optimizer8bit
+
+    original = Optimizer8bit.fill_qmap
+
+    def fill(self: Any) -> None:
+        with tracker.elsewhere():
+            original(self)
+        for name in ("dynamic", "udynamic") if isinstance(self, Optimizer2State) else ("dynamic",):
+            self.name2qmap[name] = self.name2qmap[name].clone()
+
+    return fill
 
 
 def _state_buffer(tracker: Tracker) -> Any:

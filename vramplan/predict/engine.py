@@ -20,6 +20,7 @@ from vramplan.predict.overheads import card
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, first_products, step_marks, step_parts, step_warnings
+from vramplan.predict.stops import stops
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Outputs, Upcast
@@ -180,7 +181,7 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
-        own.append(_scaler_warning(scenario))
+        own += stops(scenario)
         own += attention_warnings(scenario, attention_choices(scenario, device))
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
@@ -223,17 +224,6 @@ def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
             f"float16 (compute_dtype: {half.value})",
             structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
         )
-
-
-def _scaler_warning(scenario: Scenario) -> str:
-    """torch 2.11-2.13 native/cuda/AmpKernels.cu dispatches no gradients in bfloat16."""
-    trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
-    cast_up = scenario.method is Method.FULL and scenario.stack.upcast is Upcast.ALL
-    scaled = scenario.method.trains and scenario.stack.autocast == DType.FLOAT16.value and not cast_up
-    if not scaled or trained is not DType.BFLOAT16:
-        return ""
-    cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
-    return f"the run stops at its first step: float16 autocast scales gradients, and torch none in bfloat16{cause}"
 
 
 def _experts_warning(scenario: Scenario) -> str:

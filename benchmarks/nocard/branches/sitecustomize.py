@@ -47,7 +47,7 @@ def _head(kernels: ModuleType) -> None:
     kernels._use_triton = lambda device: True  # type: ignore[attr-defined]
     kernels._forward_kernel = kernels._backward_kernel = _Kernel()  # type: ignore[attr-defined]
     kernels.triton = _Triton  # type: ignore[attr-defined]
-    get, step = torch.Tensor.__getitem__, torch.amp.GradScaler.step
+    get, step, argwhere = torch.Tensor.__getitem__, torch.amp.GradScaler.step, torch.argwhere
 
     def getitem(tensor: Any, index: Any) -> Any:
         if isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.is_cuda:
@@ -58,6 +58,15 @@ def _head(kernels: ModuleType) -> None:
         os.environ.pop("NOCARD_COUNT", None)  # what it reads is whether a gradient has overflown
         return step(*args, **kwargs)
 
+    def outliers(*args: Any, **kwargs: Any) -> Any:
+        count = os.environ.pop("NOCARD_COUNT", None)  # bitsandbytes' 8-bit layers find none
+        try:
+            return argwhere(*args, **kwargs)
+        finally:
+            if count is not None:
+                os.environ["NOCARD_COUNT"] = count
+
+    torch.argwhere = outliers
     torch.Tensor.__getitem__, torch.amp.GradScaler.step = getitem, stepped  # type: ignore[method-assign]
 
 

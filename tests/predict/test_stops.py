@@ -1,0 +1,40 @@
+"""What ends a run at its first step; the errors in the comments are those of runs on emulated cards."""
+
+from typing import Any
+
+import pytest
+from real_models import scenario
+
+from vramplan.predict.engine import predict_analytic
+
+SCRIPT = {"base": "script", "autocast": False}
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        # "_amp_foreach_non_finite_check_and_unscale_cuda" not implemented for 'BFloat16'
+        ({"stack": "trl", "compute_dtype": "float16"}, "torch none in bfloat16, to which TRL casts"),
+        ({"lora": {"dtype": "bfloat16"}, "compute_dtype": "float16"}, "torch none in bfloat16"),
+        # expected mat1 and mat2 to have the same dtype, but got: float != c10::BFloat16
+        ({"stack": {**SCRIPT, "upcast": "norms"}}, "meets a head of bfloat16"),
+    ],
+)
+def test_it_is_told(keys: dict[str, Any], reason: str) -> None:
+    (warning,) = [text for text in predict_analytic(scenario("llama", **keys)).warnings if "first step" in text]
+    assert reason in warning
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"stack": "trl"},
+        {"compute_dtype": "float16"},
+        {"stack": {**SCRIPT, "upcast": "all"}},
+        {"stack": {"base": "hf-trainer", "upcast": "norms"}},
+        {"stack": {**SCRIPT, "upcast": "norms", "loss": "tiled"}},
+        {"method": "inference", "stack": {**SCRIPT, "upcast": "norms"}},
+    ],
+)
+def test_other_runs_go_on(keys: dict[str, Any]) -> None:
+    assert not any("first step" in text for text in predict_analytic(scenario("llama", **keys)).warnings)

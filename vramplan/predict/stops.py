@@ -1,0 +1,34 @@
+"""Element types that torch cannot bring together on a card: the run ends at its first step, whatever fits."""
+
+from collections.abc import Iterator
+
+from vramplan.scenario import DType, Method, Scenario
+from vramplan.stacks import LossKernel, Upcast
+
+
+def stops(scenario: Scenario) -> Iterator[str]:
+    """Why the run will not come to a second step; each was seen in PyTorch's CUDA build (torch 2.13)."""
+    if scenario.method.trains:
+        if _scales_bfloat16(scenario):
+            cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
+            yield f"the run stops at its first step: float16 autocast scales gradients, and torch none in bfloat16{cause}"
+        if _head_gets_fp32(scenario):
+            yield (
+                "the run stops at its first step: without autocast the fp32 norms' output meets a head of"
+                f" {scenario.dtype.value}"
+            )
+
+
+def _scales_bfloat16(scenario: Scenario) -> bool:
+    """native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16."""
+    stack = scenario.stack
+    cast_up = scenario.method is Method.FULL and stack.upcast is Upcast.ALL
+    trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
+    return stack.autocast == DType.FLOAT16.value and trained is DType.BFLOAT16 and not cast_up
+
+
+def _head_gets_fp32(scenario: Scenario) -> bool:
+    """`F.linear` wants one element type; TRL's head casts its weight itself."""
+    stack = scenario.stack
+    alone = stack.upcast is Upcast.NORMS and stack.autocast is False and stack.loss is not LossKernel.TILED
+    return alone and scenario.dtype is not DType.FLOAT32
