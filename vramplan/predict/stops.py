@@ -5,18 +5,17 @@ from collections.abc import Iterator
 from vramplan.scenario import DType, Method, Scenario
 from vramplan.stacks import LossKernel, Upcast
 
+_ENDS = "the run stops at its first step"
+
 
 def stops(scenario: Scenario) -> Iterator[str]:
     """Why the run will not come to a second step; each was seen in PyTorch's CUDA build (torch 2.13)."""
     if scenario.method.trains:
         if _scales_bfloat16(scenario):
             cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
-            yield f"the run stops at its first step: float16 autocast scales gradients, and torch none in bfloat16{cause}"
+            yield f"{_ENDS}: float16 autocast scales gradients, and torch none in bfloat16{cause}"
         if _head_gets_fp32(scenario):
-            yield (
-                "the run stops at its first step: without autocast the fp32 norms' output meets a head of"
-                f" {scenario.dtype.value}"
-            )
+            yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
 
 
 def _scales_bfloat16(scenario: Scenario) -> bool:
