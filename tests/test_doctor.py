@@ -33,6 +33,7 @@ def test_the_text_ends_with_what_works_and_what_is_missing() -> None:
             "",
             "works: predict, plan, inspect, quant, compare, check, explain-oom, list",
             "works: measure, predict --engine trace, quant --weights",
+            "needs pip install 'vramplan[trl]': measure and predict --engine trace of the stack trl",
             "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html",
             "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR), data sets in Parquet",
             "needs a GPU: measure --device cuda",
@@ -62,7 +63,7 @@ def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     diagnosis = diagnose()
     body = json.loads(json.dumps(diagnosis.to_json()))
-    assert (body["kind"], body["offline"], set(body["ready"])) == ("diagnosis", True, {"measure", "report", "data"})
+    assert (body["kind"], body["offline"], set(body["ready"])) == ("diagnosis", True, {"measure", "trl", "report", "data"})
     assert bool(diagnosis.gpus) != bool(diagnosis.gpu_note)
 
 
