@@ -63,7 +63,11 @@ def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     diagnosis = diagnose()
     body = json.loads(json.dumps(diagnosis.to_json()))
-    assert (body["kind"], body["offline"], set(body["ready"])) == ("diagnosis", True, {"measure", "trl", "report", "data"})
+    assert (body["kind"], body["offline"], set(body["ready"])) == (
+        "diagnosis",
+        True,
+        {"measure", "trl", "report", "data"},
+    )
     assert bool(diagnosis.gpus) != bool(diagnosis.gpu_note)
 
 

@@ -23,10 +23,10 @@ def fused_head() -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (kernels, "_use_triton", _yes),
         (trainer.utils, "_use_triton", _yes),
-        (kernels, "_forward_kernel", _Kernel()),
-        (kernels, "_backward_kernel", _Kernel()),
+        (kernels, "_forward_kernel", IdleKernel()),
+        (kernels, "_backward_kernel", IdleKernel()),
         (kernels, "_addmm_fp32", _added),
-        (kernels, "triton", _Triton),
+        (kernels, "triton", TritonStandIn),
     ]
     with ExitStack() as stack:
         for owner, name, value in replaced:
@@ -38,14 +38,14 @@ def _yes(device: torch.device) -> bool:
     return True
 
 
-class _Kernel:
+class IdleKernel:
     """A kernel of Triton's: started on a grid, it changes what it is given and makes nothing."""
 
     def __getitem__(self, grid: object) -> Any:
         return lambda *args, **kwargs: None
 
 
-class _Triton:
+class TritonStandIn:
     """What the code around the kernels calls."""
 
     @staticmethod

@@ -27,26 +27,15 @@ def _answer(masking: ModuleType) -> None:
     masking.find_packed_sequence_indices, masking.fast_all = find_packed_sequence_indices, fast_all
 
 
-class _Kernel:
-    """A kernel of Triton's, which is not installed: started on a grid, it does nothing."""
-
-    def __getitem__(self, grid: object) -> Any:
-        return lambda *args, **kwargs: None
-
-
-class _Triton:
-    @staticmethod
-    def cdiv(size: int, block: int) -> int:
-        return -(-size // block)
-
-
 def _head(kernels: ModuleType) -> None:
     """trl 1.16 kernels/chunked_logprob.py: the card has Triton, and every token that is not padded has a label."""
     import torch
 
+    from vramplan.measure.fused_head import IdleKernel, TritonStandIn
+
     kernels._use_triton = lambda device: True  # type: ignore[attr-defined]
-    kernels._forward_kernel = kernels._backward_kernel = _Kernel()  # type: ignore[attr-defined]
-    kernels.triton = _Triton  # type: ignore[attr-defined]
+    kernels._forward_kernel = kernels._backward_kernel = IdleKernel()  # type: ignore[attr-defined]
+    kernels.triton = TritonStandIn  # type: ignore[attr-defined]
     get, step, argwhere = torch.Tensor.__getitem__, torch.amp.GradScaler.step, torch.argwhere
 
     def getitem(tensor: Any, index: Any) -> Any:
