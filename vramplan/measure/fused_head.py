@@ -50,6 +50,7 @@ class TritonStandIn:
 
     @staticmethod
     def cdiv(size: int, block: int) -> int:
+        """Blocks of that size that hold it."""
         return -(-size // block)
 
 
