@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -13,11 +14,13 @@ from vramplan.scenario import Scenario
 from vramplan.training.batch import Rows, make_batches, make_evaluation_batch
 from vramplan.training.build import build_model
 from vramplan.training.inference import keep_packing
-from vramplan.training.loop import causal_model
+from vramplan.training.loop import TrainingLoop, causal_model
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.optimizers import LEARNING_RATE
 from vramplan.training.prepare import prepare
+from vramplan.training.run import set_up
+from vramplan.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -28,6 +31,17 @@ class Run:
     losses: list[float]
     ledger: Ledger
     evaluated: float = 0.0
+
+
+def run_loop(scenario: Scenario, kind: type[TrainingLoop]) -> Run:
+    """Some steps by a trainer's loop, or by our own, watched on the CPU."""
+    meter = CpuMeter(vocab=256)
+    with meter:
+        workload = set_up(scenario, CPU, meter, real_trainer=kind is not TrainingStep)
+        losses = [float(workload.run()) for _ in range(STEPS)]
+    assert isinstance(workload, kind)
+    evaluated = 0.0 if scenario.evaluation is None else float(np.mean(workload.evaluation_losses))
+    return Run(losses, meter.ledger(), evaluated)
 
 
 class WatchedTrainer(Trainer):

@@ -5,16 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from real_trainer import CPU, STEPS, Run, train
+from real_trainer import CPU, Run, run_loop, train
 from tiny_models import LLAMA
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from vramplan.errors import CannotRun
 from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
-from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.run import measure
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -69,16 +67,6 @@ def stepping(meter: Meter, scenario: Scenario) -> TrainerStep:
     return workload
 
 
-def run(scenario: Scenario, *, real_trainer: bool) -> Run:
-    meter = CpuMeter(vocab=256)
-    with meter:
-        workload = set_up(scenario, CPU, meter, real_trainer=real_trainer)
-        losses = [float(workload.run()) for _ in range(STEPS)]
-    assert isinstance(workload, TrainerStep if real_trainer else TrainingStep)
-    evaluated = 0.0 if scenario.evaluation is None else float(np.mean(workload.evaluation_losses))
-    return Run(losses, meter.ledger(), evaluated)
-
-
 @dataclass
 class Three:
     """The same scenario stepped by the Trainer, by its `train`, and by our own loop."""
@@ -91,16 +79,16 @@ class Three:
 @pytest.fixture(scope="module", autouse=True)
 def _made_once() -> None:
     """Tables that a process makes once: they belong to the first run, whoever makes it."""
-    run(tiny(), real_trainer=False)
+    run_loop(tiny(), TrainingStep)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Three:
     scenario = tiny(**SCENARIOS[request.param])
     return Three(
-        run(scenario, real_trainer=True),
+        run_loop(scenario, TrainerStep),
         train(scenario, tmp_path_factory.mktemp("trainer")),
-        run(scenario, real_trainer=False),
+        run_loop(scenario, TrainingStep),
     )
 
 

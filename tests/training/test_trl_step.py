@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
-from real_trainer import CPU, STEPS, Run
+from real_trainer import CPU, Run, run_loop
 from tiny_models import LLAMA
 from torch import Tensor
 
 from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
-from vramplan.measure.cpu import CpuMeter
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.meter import NoMeter
@@ -38,26 +36,16 @@ def tiny(**keys: Any) -> Scenario:
     return scenario_from_mapping(mapping)
 
 
-def run(scenario: Scenario, *, real_trainer: bool) -> Run:
-    meter = CpuMeter(vocab=256)
-    with meter:
-        workload = set_up(scenario, CPU, meter, real_trainer=real_trainer)
-        losses = [float(workload.run()) for _ in range(STEPS)]
-    assert isinstance(workload, TrlStep if real_trainer else TrainingStep)
-    evaluated = 0.0 if scenario.evaluation is None else float(np.mean(workload.evaluation_losses))
-    return Run(losses, meter.ledger(), evaluated)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _made_once() -> None:
     """Tables that a process makes once: they belong to the first run, whoever makes it."""
-    run(tiny(), real_trainer=False)
+    run_loop(tiny(), TrainingStep)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)
 def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
     scenario = tiny(**SCENARIOS[request.param])
-    return run(scenario, real_trainer=True), run(scenario, real_trainer=False)
+    return run_loop(scenario, TrlStep), run_loop(scenario, TrainingStep)
 
 
 def test_the_losses_are_the_same_and_fall(runs: tuple[Run, Run]) -> None:

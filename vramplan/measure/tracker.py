@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vramplan.ledger import Component, Phase
 from vramplan.measure.attribution import Block, attribute
+from vramplan.measure.in_place import INTO_ZEROS, EngineSum, into_zeros
 from vramplan.measure.places import Places
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
 
@@ -72,14 +73,14 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.vocab = vocab
         self._device = device
         self._rules = rules or {}
-        self._openers = {**dict.fromkeys(_INTO_ZEROS, _into_zeros), **(openers or {})}
+        self._openers = {**dict.fromkeys(INTO_ZEROS, into_zeros), **(openers or {})}
         self._after = after or {}
         self._scalars_on_host = scalars_on_host
         self._elsewhere = False
         self._phase = Phase.LOAD
         self._depth = 0
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], Block]] = {}
-        self._sum: _EngineSum | None = None
+        self._sum: EngineSum | None = None
         self._opened: Any = None
 
     # The meter's two methods.
@@ -195,14 +196,14 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if isinstance(part, Tensor):
                     self._block_of(part, func, args, i)
 
-    def _engine_sum(self, total: Block, first: Tensor) -> "_EngineSum | None":
+    def _engine_sum(self, total: Block, first: Tensor) -> "EngineSum | None":
         """The sum that just ran, if it may be the engine's own: its first term was made by another node."""
         old = self._known(first)
         if old is None or torch.is_grad_enabled() or torch._C._current_graph_task_id() == -1:
             return None
         if old.node == total.node or old.bytes != total.bytes or first._is_view():
             return None
-        return _EngineSum(len(self.events) - 1, total, old)
+        return EngineSum(len(self.events) - 1, total, old)
 
     def _block_of(self, tensor: Tensor, func: Any, args: tuple[Any, ...] | None, index: int = 0) -> Block | None:
         """The block of the tensor's storage, born now if it was never seen; None for what is not on the device."""
@@ -274,7 +275,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not block.elsewhere:
             self.events.append(Death(block, self.places.layer()))
 
-    def _in_place(self, total: "_EngineSum") -> None:
+    def _in_place(self, total: "EngineSum") -> None:
         """Write the engine's sum as what happens unwatched: added into the old buffer, no new block."""
         del self.events[total.event]
         for key, (ref, block) in self._live.items():
@@ -282,46 +283,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._live[key] = (ref, total.old)
                 break
         self._sum = None
-
-
-class _EngineSum(NamedTuple):
-    """A sum of two gradients that the autograd engine made out of place because a mode was watching.
-
-    torch/csrc/autograd/input_buffer.cpp (2.13) `can_accumulate_inplace` refuses when `isTensorSubclassLike`, which is
-    true under any dispatch mode; unwatched it adds into the older buffer when nobody else holds that. Then, and only
-    then, the old buffer dies before the next operation: within a node's own code its inputs are still held. A view
-    (what a linear layer of three dimensions hands back) is never added into: its base holds the storage too.
-    """
-
-    event: int
-    block: Block
-    old: Block
-
-
-#: Derivatives that add into the zeros they have just made, by operation: in which nodes, and what runs unwatched.
-_INTO_ZEROS: Mapping[Any, tuple[frozenset[str], Any]] = {
-    aten.index_put.default: (frozenset({"IndexBackward0"}), aten.index_put_.default),
-    aten.scatter.src: (
-        frozenset(f"{name}Backward0" for name in ("Max", "Min", "Topk", "Sort", "Kthvalue", "Median", "Mode")),
-        aten.scatter_.src,
-    ),
-}
-
-
-def _into_zeros(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """A derivative as it happens unwatched.
-
-    torch/csrc/autograd/FunctionsManual.cpp (2.13) `index_backward`, `value_selecting_reduction_backward`: they make
-    another tensor when `areAnyTensorSubclassLike`.
-    """
-    nodes, in_place = _INTO_ZEROS[func]
-    node = torch._C._current_autograd_node()
-    if node is None or node.name() not in nodes:
-        out: Tensor = func(*args, **kwargs)
-        return out
-    in_place(*args, **kwargs)
-    alias: Tensor = aten.alias.default(args[0])
-    return alias
 
 
 def _plain_tensors(tensor: Tensor) -> tuple[Tensor, ...]:
