@@ -66,7 +66,9 @@ def test_a_baseline_that_cannot_be_read_is_an_error(checkout: Path, fault: str) 
     run = act(checkout, baseline=f"{fault}.json")
     assert (run.code, run.outputs["verdict"], run.outputs["json"]) == (2, "error", "")
     assert re.search(
-        rf"^::error title=vramplan::error: (--against: )?{fault}\.json (does not exist|is not JSON)", run.log, re.MULTILINE
+        rf"^::error title=vramplan::error: (--against: )?{fault}\.json (does not exist|is not JSON)",
+        run.log,
+        re.MULTILINE,
     )
     assert "nothing was compared" in run.summary
 

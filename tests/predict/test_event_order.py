@@ -42,6 +42,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "biases": ({**LLAMA, "model_type": "qwen2"}, {"stack": "script"}),
     "one projection for all": (PHI3, {}),
     "rotated in part": (NEOX, {}),
+    "outputs held into the next step": (LLAMA, {"stack": {"base": "script", "outputs": "held-next"}}),
+    "held while accumulating": (LLAMA, {"stack": {**SCRIPT, "outputs": "held-next"}, "grad_accum": 2, "batch": 3}),
+    "held with weights": (
+        LLAMA,
+        {"stack": {**SCRIPT, "outputs": "held-next"}, "attention": "eager", "checkpointing": False},
+    ),
     "TRL": (LLAMA, {"stack": "trl"}),
     "TRL, half a tile more": ({**LLAMA, "vocab_size": 40_000}, {"stack": "trl", "batch": 8, "seq": 769}),
     "TRL in 8 bits": ({**LLAMA, "tie_word_embeddings": True}, {"stack": "trl", "quant": {"type": "int8"}}),

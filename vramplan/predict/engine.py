@@ -13,7 +13,7 @@ from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.context import model_warnings
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
-from vramplan.predict.first_step import first_step
+from vramplan.predict.first_step import first_step, two_steps
 from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
 from vramplan.predict.overheads import card
@@ -23,7 +23,7 @@ from vramplan.predict.step import attention_choices, first_products, step_marks,
 from vramplan.predict.stops import stops
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
-from vramplan.stacks import Outputs, Upcast
+from vramplan.stacks import Upcast
 from vramplan.timeline import Part, Timeline
 from vramplan.units import human
 
@@ -81,17 +81,12 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
     before = _resident(scenario, device)
     steps = (*step_parts(scenario, device), *evaluation_parts(scenario, device))
     loaded = before.parts
-    if device == "cuda" and _shows_first(scenario):
+    if device == "cuda":
         loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
         products = first_products(scenario, device)
-        steps = (*first_step(steps, products, workspaces, before.parts[before.stateless :]), *steps)
+        steps = two_steps(first_step(steps, products, workspaces, before.parts[before.stateless :]), steps)
     warnings = _warnings(scenario, before.managed, device)
     return Forecast(Timeline((*loaded, *steps)), before.managed, warnings, loaded)
-
-
-def _shows_first(scenario: Scenario) -> bool:
-    """Whether the first step is written out too: not where a step begins with what the one before it holds."""
-    return scenario.stack.outputs is not Outputs.HELD_NEXT
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
@@ -137,20 +132,12 @@ def conclude(
         parameters=parameters(scenario),
         bits_per_parameter=bits_per_parameter(scenario),
         ledger=Ledger(entries, found.ledger.steady),
-        reserved=found.reserved
-        if scenario.method is Method.MERGE or _shows_first(scenario)
-        else _later(found.reserved),
+        reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
         libraries=LIBRARIES,
         warnings=run.warnings,
         verdict=found.verdict,
     )
-
-
-def _later(reserved: Mapping[Phase, int]) -> Mapping[Phase, int]:
-    """What phases have reserved in a step from the second on, the first having reserved all that it needs."""
-    most = max(reserved.values(), default=0)
-    return {phase: size if phase is Phase.LOAD else most for phase, size in reserved.items()}
 
 
 def parameters(scenario: Scenario) -> Parameters:

@@ -4,12 +4,14 @@ Where it puts them decides what the allocator reserves: the states take what the
 the second step need room elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vramplan.ledger import Phase
-from vramplan.timeline import Enter, Part
+from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
 
 Parts = tuple[Part, ...]
+#: Block numbers of the second step begin here where the first leaves blocks to it, above those of an evaluation.
+_SECOND = 1 << 41
 
 
 def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: Parts) -> Parts:
@@ -27,3 +29,45 @@ def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: 
         written += (*step[begun:place], *pieces)
         begun = place
     return (*written, *step[begun:])
+
+
+def two_steps(first: Parts, later: Parts) -> Parts:
+    """A first step and one like all later ones, which may begin with blocks that the step before left held.
+
+    As many are left by each, in the same order: the first finds none, and its own are given back by the second.
+    """
+    numbers = list(_blocks(later, Alloc))
+    left = sorted({*numbers} - {*_blocks(later, Free)})
+    if not left:
+        return (*first, *later)
+    given = dict(zip(sorted(numbers), left, strict=False))
+
+    def found_nothing(part: Alloc | Free) -> Alloc | Free | None:
+        return None if part.block in given else part
+
+    def gives_back(part: Alloc | Free) -> Alloc | Free | None:
+        if part.block not in given:
+            return part._replace(block=part.block + _SECOND)
+        return Free(given[part.block]) if isinstance(part, Free) else None
+
+    return (*_changed(first, found_nothing), *_changed(later, gives_back))
+
+
+def _blocks(parts: Iterable[Part], kind: type[Alloc] | type[Free]) -> Iterator[int]:
+    for part in parts:
+        if isinstance(part, Repeat):
+            yield from _blocks(part.body, kind)
+        elif isinstance(part, kind):
+            yield part.block
+
+
+def _changed(parts: Iterable[Part], change: Callable[[Alloc | Free], Alloc | Free | None]) -> Iterator[Part]:
+    """The parts with every request and return changed; without those that come to nothing."""
+    for part in parts:
+        if isinstance(part, Repeat):
+            if body := tuple(_changed(part.body, change)):
+                yield part._replace(body=body)
+        elif not isinstance(part, Alloc | Free):
+            yield part
+        elif (changed := change(part)) is not None:
+            yield changed

@@ -28,7 +28,8 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     if name == "adamw_torch":
         _foreach(t, scenario) if t.cuda else _one_by_one(t, turns)
     elif name in ("adagrad", "rmsprop"):
-        _foreach(t, scenario) if t.cuda else _one_by_one(t, turns, divided=False)
+        # Adagrad's gradients, times the rate, are a list of their own
+        _foreach(t, scenario, lists=2 if name == "adagrad" else 1) if t.cuda else _one_by_one(t, turns, divided=False)
     elif name == "adafactor":
         _adafactor(t, turns)
     elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
@@ -56,11 +57,11 @@ def _kind(tensor: Trainable) -> Kind:
     return FLOAT32 if tensor.element == 4 else FLOAT16
 
 
-def _foreach(t: Tape, scenario: Scenario) -> None:
-    """`_multi_tensor_*` of each group of parameters: the square roots of all its second moments at once, one list per
-    element type.
+def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
+    """`_multi_tensor_*` of each group of parameters: the square roots of all its second moments at once, `lists` of
+    such a size per element type.
 
-    The variable keeps one type's list until the next one's is made.
+    The variables keep one type's lists until the next one's are made.
     """
     groups = _in_order(scenario)
     for decays in (True, False) if scenario.stack.trainer else (None,):
@@ -68,7 +69,7 @@ def _foreach(t: Tape, scenario: Scenario) -> None:
         mine = [(times, [one for one in tensors if decays in (None, decayed(one))]) for times, tensors in groups]
         for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
             made = []
-            for times, tensors in mine:
+            for times, tensors in mine * lists:
                 with t.script.rounds(Group(times)):
                     made += [
                         t.new(tensor.shape, _kind(tensor), "square root of the second moment")

@@ -26,7 +26,8 @@ class Resident(NamedTuple):
     marks: Marks
     """The parts' high-water marks, each block rounded up to the device's granularity."""
     loaded: int
-    """How many of the parts are loading; then come workspaces, and from `stateless` on the optimizer's states."""
+    """How many of the parts are loading; then come workspaces, and from `stateless` on the optimizer's states, unless
+    it was made with them."""
     stateless: int
 
 
@@ -34,6 +35,9 @@ def granularity(device: Device) -> int:
     """What the device's allocator rounds every block up to."""
     return MIN_BLOCK if device == "cuda" else 1
 
+
+#: torch/optim/adagrad.py: the states are there when the optimizer is; others make them in their first step.
+MADE_WITH_STATES = frozenset({"adagrad"})
 
 #: A sweep over batch and sequence asks for the same again and again: the latest answers, with the model whose id is in
 #: the key, so that it stays that model's.
@@ -66,12 +70,16 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
     writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
     write_first_step(writer, groups, scenario)
+    managed, at_once = 0, scenario.optimizer in MADE_WITH_STATES
+    if trains and at_once:
+        managed = _write_states(writer, groups, scenario, device)
     loaded = len(writer.parts)
     if device == "cuda":
         for workspace in workspaces(target)[: 2 if trains else 1]:
             writer.hold(workspace)
     stateless = len(writer.parts)
-    managed = _write_states(writer, groups, scenario, device) if trains else 0
+    if trains and not at_once:
+        managed = _write_states(writer, groups, scenario, device)
     parts = tuple(writer.parts)
     return Resident(parts, managed, Timeline(parts).marks(granularity(device)), loaded, stateless)
 
