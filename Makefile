@@ -58,7 +58,7 @@ grid: $(VENV)/.measure  ## the closed form against the trace on every architectu
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid $(ARGS)
 
 peers: $(VENV)/.test  ## the field's estimators on the same published measurements -> reports/peers.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers $(ARGS)
 
 # Minutes: the accuracy table and some claims are traced.
 reports: accuracy $(VENV)/.test  ## render reports/ anew from what is committed in it
