@@ -2,7 +2,7 @@
 
 from vramplan.predict.operations import add, cast, dropout, pointwise, scale, softmax
 from vramplan.predict.operations_attention import Heads
-from vramplan.predict.operations_heads import batched, heads_last, repeat_interleave, repeat_kv, transposed
+from vramplan.predict.operations_heads import batched, broadcast_heads, heads_last, repeat_kv, transposed
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import FLOAT32, Gradients, Kind, Tape, Tensor
 
@@ -43,14 +43,14 @@ def falcon_eager(
     t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, kind: Kind
 ) -> tuple[Tensor, Tensor]:
     """FalconAttention's own: scores are divided in place and masked, the softmax is in `kind`, the layer's input's."""
-    keys = transposed(t, repeat_interleave(t, lowered(t, key, "key cast"), spec.heads))
+    keys = transposed(t, broadcast_heads(t, lowered(t, key, "key cast"), spec.heads))
     scores = _scaled_in_place(t, batched(t, query, keys, "scores"))
     del keys
     masked = scores if mask is None else add(t, scores, mask, "masked scores")
     weights = softmax(t, masked, kind)
     del masked, scores
     low = lowered(t, weights, "attention weights cast")
-    out = batched(t, low, repeat_interleave(t, lowered(t, value, "value cast"), spec.heads), "attention output")
+    out = batched(t, low, broadcast_heads(t, lowered(t, value, "value cast"), spec.heads), "attention output")
     del low
     return heads_last(t, out, copy=True), weights
 

@@ -16,8 +16,16 @@ def repeat_kv(t: Tape, x: Tensor, heads: int) -> Tensor:
 
 
 def repeat_interleave(t: Tape, x: Tensor, heads: int) -> Tensor:
-    """The math kernel's repetition of grouped heads, and what Falcon's broadcast products make: always a copy."""
+    """The math kernel's repetition of grouped heads: always a copy."""
     return x if x.shape[1] == heads else repeated(t, x, heads, copied=True)
+
+
+def broadcast_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
+    """What Falcon's products of unlike numbers of heads make of the fewer: a copy, but for one head of one sample.
+
+    ATen/native/LinearAlgebra.cpp `matmul`: expanded, then reshaped to one dimension of matrices.
+    """
+    return x if x.shape[1] == heads else repeated(t, x, heads, copied=x.shape[0] * x.shape[1] > 1)
 
 
 def repeated(t: Tape, x: Tensor, heads: int, *, copied: bool) -> Tensor:
