@@ -48,7 +48,7 @@ def test_what_is_said_of_the_grid_and_of_the_claims_is_in_their_reports() -> Non
     known = json.loads((ROOT / "reports" / "grid.json").read_text(encoding="utf-8"))["known"]
     peak, plain = known["errors"]["peak allocated"], " ".join(README.split())
     said = (
-        f"{peak['mean']:.3%} of the peak on average, and {abs(peak['worst']):.1%} at worst, over {known['scenarios']}"
+        f"{peak['mean']:.3%} of the peak on average, and {abs(peak['worst']):.2%} at worst, over {known['scenarios']}"
     )
     assert said in plain
     claims = re.search(
