@@ -11,11 +11,10 @@ from torch import Tensor
 
 from vramplan.attention_tiles import accumulates, efficient_tile, flash_splits, flash_width
 from vramplan.measure.tracker import Rule, Temporary
+from vramplan.predict.optimizer_step import NORM_CHUNK
 from vramplan.scenario import DType
 
 aten = torch.ops.aten
-#: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a tensor that one block of threads takes.
-NORM_CHUNK = 65536
 
 
 def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, Rule]:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.first_step import changed
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.step import batch_tensors, new_tape
@@ -17,7 +18,7 @@ from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Checkpointing, Evaluation, Scenario
 from vramplan.stacks import Upcast
-from vramplan.timeline import Alloc, Free, Marks, Part, Repeat
+from vramplan.timeline import Marks, Part
 
 #: More steps than this are never taken for a multiple of the primes that a template is probed with.
 _FEW_STEPS = 200
@@ -124,12 +125,4 @@ def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
 
 def _renumbered(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """The parts with block numbers that no step has: outputs may be held past its end."""
-    made: list[Part] = []
-    for part in parts:
-        if isinstance(part, Alloc | Free):
-            made.append(part._replace(block=part.block + _FIRST_BLOCK))
-        elif isinstance(part, Repeat):
-            made.append(part._replace(body=_renumbered(part.body)))
-        else:
-            made.append(part)
-    return tuple(made)
+    return tuple(changed(parts, lambda part: part._replace(block=part.block + _FIRST_BLOCK)))

@@ -50,7 +50,7 @@ def two_steps(first: Parts, later: Parts) -> Parts:
             return part._replace(block=part.block + _SECOND)
         return Free(given[part.block]) if isinstance(part, Free) else None
 
-    return (*_changed(first, found_nothing), *_changed(later, gives_back))
+    return (*changed(first, found_nothing), *changed(later, gives_back))
 
 
 def _blocks(parts: Iterable[Part], kind: type[Alloc] | type[Free]) -> Iterator[int]:
@@ -61,13 +61,13 @@ def _blocks(parts: Iterable[Part], kind: type[Alloc] | type[Free]) -> Iterator[i
             yield part.block
 
 
-def _changed(parts: Iterable[Part], change: Callable[[Alloc | Free], Alloc | Free | None]) -> Iterator[Part]:
+def changed(parts: Iterable[Part], change: Callable[[Alloc | Free], Alloc | Free | None]) -> Iterator[Part]:
     """The parts with every request and return changed; without those that come to nothing."""
     for part in parts:
         if isinstance(part, Repeat):
-            if body := tuple(_changed(part.body, change)):
+            if body := tuple(changed(part.body, change)):
                 yield part._replace(body=body)
         elif not isinstance(part, Alloc | Free):
             yield part
-        elif (changed := change(part)) is not None:
-            yield changed
+        elif (other := change(part)) is not None:
+            yield other

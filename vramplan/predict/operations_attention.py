@@ -9,11 +9,11 @@ from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
 from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import (
     batched,
+    broadcast_heads,
     dense,
     heads_last,
     repeat_interleave,
     repeat_kv,
-    repeated,
     transposed,
 )
 from vramplan.predict.projections import lowered
@@ -123,13 +123,9 @@ def _math_bias(t: Tape, query: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
-    """Keys or values as the product takes them: broadcast, repeated already, or laid out anew.
-
-    `matmul` expands what it broadcasts and makes batch and heads one dimension: of a single head and a batch of one by
-    a view, else by a copy.
-    """
+    """Keys or values as the product takes them: broadcast, repeated already, or laid out anew."""
     if spec.broadcasts and x.shape[1] < spec.heads:
-        return repeated(t, x, spec.heads, copied=x.shape[0] * x.shape[1] > 1)
+        return broadcast_heads(t, x, spec.heads)
     return dense(t, x, permuted=permuted and not spec.grouped)
 
 

@@ -21,9 +21,9 @@ def repeat_interleave(t: Tape, x: Tensor, heads: int) -> Tensor:
 
 
 def broadcast_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
-    """What Falcon's products of unlike numbers of heads make of the fewer: a copy, but for one head of one sample.
+    """What products of unlike numbers of heads make of the fewer: a copy, but for one head of one sample.
 
-    ATen/native/LinearAlgebra.cpp `matmul`: expanded, then reshaped to one dimension of matrices.
+    ATen/native/LinearAlgebra.cpp `matmul` expands what it broadcasts and makes batch and heads one dimension.
     """
     return x if x.shape[1] == heads else repeated(t, x, heads, copied=x.shape[0] * x.shape[1] > 1)
 

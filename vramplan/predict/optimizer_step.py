@@ -4,7 +4,7 @@ torch/optim (2.13): CUDA runs the multi-tensor (`foreach`) code, which makes its
 at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocate nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vramplan.predict.adapters import Trainable, trained_tensors
 from vramplan.predict.expert_targets import resolve_targets
@@ -63,10 +63,10 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
 
     The variables keep one type's lists until the next one's are made.
     """
-    groups = _in_order(scenario)
-    for decays in (True, False) if scenario.stack.trainer else (None,):
+    ordered = _in_order(scenario)
+    for belongs in _groups(trainer=scenario.stack.trainer):
         held: list[Tensor] = []
-        mine = [(times, [one for one in tensors if decays in (None, decayed(one))]) for times, tensors in groups]
+        mine = [(times, [*filter(belongs, tensors)]) for times, tensors in ordered]
         for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
             made = []
             for times, tensors in mine * lists:
@@ -81,12 +81,16 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
         del held
 
 
-def decayed(tensor: Trainable) -> bool:
-    """Whether the Trainer decays it, which makes a group of its own.
+def _groups(*, trainer: bool) -> tuple[Callable[[Trainable], bool], ...]:
+    """Which parameters belong to each of the optimizer's groups: the Trainer has one with weight decay and one without.
 
     `get_decay_parameter_names`: neither norms nor what is called a bias, experts' two-dimensional ones included.
     """
-    return len(tensor.shape) > 1 and "bias" not in tensor.label
+
+    def decayed(tensor: Trainable) -> bool:
+        return len(tensor.shape) > 1 and "bias" not in tensor.label
+
+    return (decayed, lambda tensor: not decayed(tensor)) if trainer else (lambda tensor: True,)
 
 
 def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
@@ -106,9 +110,8 @@ def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple
     The Trainer puts those with weight decay first; a script hands the model's parameters over as they are. The head
     follows the last layer, or the norm behind it.
     """
-    first = tuple(tensor for tensor in tensors if decayed(tensor))
-    others = tuple(tensor for tensor in tensors if not decayed(tensor))
-    for group in (first, others) if trainer else (tensors,):
+    for belongs in _groups(trainer=trainer):
+        group = [*filter(belongs, tensors)]
         inside = [tensor for tensor in group if tensor.times > 1]
         outside = [tensor for tensor in group if tensor.times == 1]
         for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
