@@ -296,6 +296,6 @@ def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: st
 
 def scenario_yaml(scenario: Scenario) -> str:
     """The scenario as a YAML file that reproduces it."""
-    import yaml
+    from vramplan.yaml_file import yaml_text
 
-    return yaml.safe_dump(msgspec.to_builtins(scenario.to_mapping()), sort_keys=False, allow_unicode=True)
+    return yaml_text(msgspec.to_builtins(scenario.to_mapping()))

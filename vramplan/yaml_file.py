@@ -1,8 +1,11 @@
 """YAML files as mappings, more strictly than PyYAML reads them."""
 
-from collections.abc import Hashable
+import json
+import re
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -13,11 +16,22 @@ from vramplan.files import kind_of
 _LONGEST = 2**20
 #: Keys that `<<` may put into one mapping; aliases of aliases grow by powers.
 _MOST_MERGED = 10_000
-_MERGE = "tag:yaml.org,2002:merge"
+_YAML = "tag:yaml.org,2002:"
+_MERGE = f"{_YAML}merge"
+_NO_JSON = frozenset(f"{_YAML}{kind}" for kind in ("binary", "set", "omap", "pairs"))
+#: A number as JSON and YAML 1.2 write it, where PyYAML (YAML 1.1) wants a point and a sign: `1e-05` is text to it.
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+#: To YAML 1.1 `0512` is 330 and `1:30` is 90.
+_ANOTHER_NUMBER = re.compile(r"[-+]?0[0-9_]+$|.*:")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a key written twice is an error instead of the last one winning."""
+    """PyYAML's safe loader, except that a key written twice is an error instead of the last one winning, and that
+    what it makes is what JSON can hold."""
+
+    yaml_constructors: ClassVar = {
+        tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag not in _NO_JSON
+    }
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -48,6 +62,54 @@ class _Loader(yaml.SafeLoader):
                 seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        """The text of `node`; half a character (`"\\ud83d"`) is none, and could not be printed."""
+        text = str(self.construct_scalar(node))
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise yaml.constructor.ConstructorError(None, None, "half of a surrogate pair", node.start_mark)
+        return text
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        """The whole number of `node`; where only YAML 1.1 sees one, and another than was meant, the text."""
+        text = str(self.construct_scalar(node))
+        return text if _ANOTHER_NUMBER.match(text) else super().construct_yaml_int(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes the texts that `_Loader` would take for numbers."""
+
+
+_Loader.add_constructor(f"{_YAML}int", _Loader.construct_yaml_int)
+for _text in ("str", "timestamp"):  # a date is the text that it was written as
+    _Loader.add_constructor(f"{_YAML}{_text}", _Loader.construct_yaml_str)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(f"{_YAML}float", _EXPONENT, list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says; what is JSON as JSON says it, with its tabs and its characters in two halves.
+
+    Raises what PyYAML raises: of the two, it alone knows where in the text something is wrong.
+    """
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text, object_pairs_hook=_unique)
+            json.dumps(found, ensure_ascii=False).encode()  # no half characters
+            return found
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is written twice")
+    return found
+
+
+def yaml_text(mapping: Mapping[str, Any]) -> str:
+    """The mapping as YAML, its keys in their order."""
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
@@ -63,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="give a scenario file in YAML") from error
     try:
-        content = yaml.load(text, Loader=_Loader)  # a SafeLoader
+        content = parse_yaml(text)
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         hint = "check the indentation and the quotes"
         raise UsageError(f"{path} is not YAML: {_reason(error)}", hint=hint) from error

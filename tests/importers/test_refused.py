@@ -41,7 +41,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_TRL + "use_peft: maybe", "use_peft: maybe is neither true nor false"),
         (_TRL + "per_device_train_batch_size: 0", "per_device_train_batch_size: 0 is not a count"),
         (_TRL + "per_device_train_batch_size: [1]", "per_device_train_batch_size: [1] is not a number"),
-        (_TRL + "max_length: 1e300", "max_length: 1e300 is not a number"),
+        (_TRL + "max_length: 1e300", "max_length: 1e+300 is not a number"),
         (_TRL + "max_length: .nan", "max_length: nan is not a number"),
         (_TRL + "dtype: int3", "dtype: int3 is not an element type"),
         (_TRL + "loss_type: sigmoid", "loss_type: sigmoid is no loss of SFTTrainer"),

@@ -112,9 +112,11 @@ def yaml_value(text: str, key: str) -> Any:
         return int(text)  # by far the most frequent, and YAML takes a while to import
     import yaml
 
+    from vramplan.yaml_file import parse_yaml
+
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return parse_yaml(text)
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"{key}: '{text}' is not a YAML value: {reason}", hint="quote it, or check brackets"
