@@ -134,3 +134,19 @@ def test_a_directory_without_weights_cannot_be_loaded(tmp_path: Path) -> None:
 def test_a_model_type_that_transformers_does_not_know() -> None:
     with pytest.raises(UsageError, match="model_type 'lama' is unknown"):
         transformers_config(scenario(LLAMA | {"model_type": "lama"}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("rms_norm_eps", "1e-05", "expected float, got str"),  # its own check of the configuration
+        ("rope_theta", None, "unsupported operand"),  # its modules
+        ("hidden_act", "no-such", "no-such"),
+    ],
+)
+def test_a_configuration_that_transformers_refuses_is_the_configurations_error(
+    key: str, value: object, reason: str
+) -> None:
+    with pytest.raises(UsageError, match="transformers cannot build 'llama'") as caught:
+        skeleton(scenario(LLAMA | {key: value}))
+    assert reason in caught.value.hint

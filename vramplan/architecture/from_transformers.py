@@ -6,6 +6,7 @@ a layer come from the configuration where it names them, and `facts['assumed']` 
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from typing import Any
 
 from vramplan.architecture.derived_facts import LayerReader, named
 from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
-from vramplan.errors import UnknownArchitecture, nearest
+from vramplan.errors import UnknownArchitecture, VramplanError, nearest
 
 
 def installed() -> bool:
@@ -48,13 +49,21 @@ def _build(config: dict[str, Any], name: str) -> Any:
             hint="only models that AutoModelForCausalLM builds can be planned",
         )
     config.pop("quantization_config", None)
+    with building(family, name), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family].from_dict(config), dtype=torch.bfloat16)
+
+
+@contextmanager
+def building(family: str, name: str) -> Iterator[None]:
+    """Inside, whatever transformers' code makes of a configuration that it cannot use is the configuration's error."""
     try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family].from_dict(config), dtype=torch.bfloat16)
-    except Exception as error:  # whatever the model's own code makes of a configuration it cannot use
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        yield
+    except VramplanError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnknownArchitecture(
-            f"transformers cannot build '{family}' from the configuration of {name}", hint=reason
+            f"transformers cannot build '{family}' from the configuration of {name}", hint=reason[:200]
         ) from error
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vramplan.architecture.from_transformers import building
 from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Phase
 from vramplan.scenario import Load, Method, QuantType, Scenario
@@ -41,7 +42,7 @@ def skeleton(scenario: Scenario) -> Any:
     from transformers.quantizers import AutoHfQuantizer
 
     config = transformers_config(scenario)
-    with torch.device("meta"), no_init_weights():
+    with building(config.model_type, scenario.model.name), torch.device("meta"), no_init_weights():
         model = AutoModelForCausalLM.from_config(
             config,
             dtype=getattr(torch, scenario.dtype),
@@ -69,7 +70,8 @@ def transformers_config(scenario: Scenario) -> Any:
             f"model_type '{kind}' is unknown to transformers", hint="give the config.json of a known model"
         )
     raw.pop("quantization_config", None)
-    config = CONFIG_MAPPING[kind].from_dict(raw)
+    with building(kind, scenario.model.name):
+        config = CONFIG_MAPPING[kind].from_dict(raw)
     config.use_cache = scenario.method is Method.INFERENCE
     return config
 
