@@ -6,6 +6,7 @@ import pytest
 import vramplan
 from vramplan.errors import UsageError
 from vramplan.scenario import QuantType
+from vramplan.scenario_file import scenario_from_mapping
 from vramplan.targets import resolve, scenario_names
 
 CONFIG = {
@@ -110,3 +111,28 @@ def test_scenario_load_takes_keywords(here: Path) -> None:
     assert (scenario.batch, scenario.quant.double, scenario.quant.type) == (4, False, QuantType.NF4)
     assert (scenario.lora.rank, scenario.lora.targets) == (8, ("all-linear",))
     assert scenario.to_mapping()["load"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("directory", "extra"),
+    [
+        ("model", {"tokens_seen": 10**30}),
+        ("model", {"_name_or_path": "/"}),
+        ("mod\udcffel", {}),
+        ("🦙", {"x": "\ud83d"}),
+    ],
+)
+def test_whatever_a_configuration_holds_besides_it_is_predicted(
+    directory: str, extra: dict[str, object], here: Path
+) -> None:
+    (here / directory).mkdir()
+    (here / directory / "config.json").write_text(json.dumps(CONFIG | extra))
+    scenario = vramplan.Scenario.load(directory, seq=64)
+    again = scenario_from_mapping(scenario.to_mapping())
+    assert vramplan.predict(again).ledger == vramplan.predict(scenario).ledger
+    assert again.model.name == scenario.model.name
+
+
+def test_a_model_called_by_no_name_is_called_by_its_family(here: Path) -> None:
+    (here / "run.yaml").write_text(json.dumps({"model": CONFIG | {"_name_or_path": "/"}}))
+    assert resolve("run.yaml").scenarios[0].model.name == "llama"

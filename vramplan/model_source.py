@@ -49,8 +49,9 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inline_name(config: Mapping[str, Any]) -> str:
-    name = config.get(NAME_KEY) or config.get("model_type")
-    return Path(name).name if isinstance(name, str) else "inline"
+    given = config.get(NAME_KEY)
+    name = (Path(given).name if isinstance(given, str) else "") or config.get("model_type")
+    return name if isinstance(name, str) else "inline"
 
 
 def _local(path: Path) -> ModelRef:

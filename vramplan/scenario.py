@@ -1,6 +1,8 @@
 """A scenario: what is trained, how, on what. Resolved, typed and frozen; `scenario_file` reads it from YAML."""
 
+import json
 import os
+from collections.abc import Hashable
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -92,6 +94,11 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def architecture(self) -> Architecture:
         """Every weight of the model."""
         return read_architecture(self.config, name=self.name)
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """The name and the configuration, hashable, whatever numbers and characters somebody's file has."""
+        return self.name, json.dumps(self.config, sort_keys=True)
 
 
 class Quant(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +192,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def architecture(self) -> Architecture:
         """Every weight of the model; read once for all scenarios that share it."""
         return self.model.architecture
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """All of it, hashable: scenarios that say the same have equal keys."""
+        return self.model.key, *(getattr(self, field) for field in self.__struct_fields__ if field != "model")
 
     @property
     def masked(self) -> bool:

@@ -1,8 +1,7 @@
 """Does a run fit, and if not, by how much? The verdict of `predict`, with a bound before it that needs no replay."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-
-import msgspec
 
 from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
@@ -57,9 +56,9 @@ class Probe:
     """Asks whether runs fit a limit. Searches come back to the same runs: an answer is worked out once."""
 
     limit: Limit
-    _played: dict[tuple[bytes, int], Replay] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _played: dict[tuple[Hashable, int], Replay] = field(default_factory=dict, init=False, repr=False, compare=False)
     """By run and room."""
-    _verdicts: dict[bytes, Verdict] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _verdicts: dict[Hashable, Verdict] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def gap(self, scenario: Scenario) -> int:
         """Bytes that the run lacks: 0 or less when it fits, then what its tensors leave free.
@@ -96,7 +95,7 @@ class Probe:
 
     def verdict(self, scenario: Scenario) -> Verdict:
         """What `predict` says; a UsageError when nothing says what may be held."""
-        key = msgspec.msgpack.encode(scenario)
+        key = scenario.key
         if key not in self._verdicts:
             self.limit.bytes(scenario)
             found = predict_analytic(scenario, budget=self.limit.budget, reserve=self.limit.reserve).verdict
@@ -105,7 +104,7 @@ class Probe:
         return self._verdicts[key]
 
     def _replay(self, scenario: Scenario, room: int) -> Replay:
-        key = msgspec.msgpack.encode(scenario), room
+        key = scenario.key, room
         if key not in self._played:
             self._played[key] = replay(forecast(scenario, "cuda").program(), budget=room)
         return self._played[key]

@@ -1,6 +1,6 @@
 """Which scenarios have the same step but for sizes, so that one run of the tape serves all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 import msgspec
@@ -26,16 +26,14 @@ def structured(scenario: Scenario, device: Device, build: Build) -> Template:
     """The template of `scenario`'s run, which serves every scenario that differs in batch and sequence alone."""
     probe = _probe(scenario, device) or scenario
     # The configuration decides the architecture; the name and what was there before the step decide nothing.
-    key = msgspec.msgpack.encode(
-        msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
-    )
-    return _templates(_Key((device, key), probe, build))
+    bare = msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
+    return _templates(_Key((device, bare.key), probe, build))
 
 
 class _Key:
     """Compares by `key`; brings along what builds the template."""
 
-    def __init__(self, key: tuple[str, bytes], probe: Scenario, build: Build) -> None:
+    def __init__(self, key: Hashable, probe: Scenario, build: Build) -> None:
         self.key = key
         self.probe = probe
         self.build = build
