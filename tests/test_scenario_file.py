@@ -111,6 +111,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "huge integer": ({"seq": 2**70}, f"seq: {2**70}", "<="),
     "a key of a section": ({"rank": 8}, "unknown key 'rank'", "did you mean 'lora.rank'?"),
     "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
+    "more micro-batches than a step has": ({"grad_accum": 2**24}, f"grad_accum: {2**24}", "<= 65536"),
     "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),

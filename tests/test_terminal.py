@@ -54,6 +54,14 @@ def test_the_verdict_is_the_last_line() -> None:
     assert render_prediction(NO_FIT, Page()).splitlines()[-1].startswith("does not fit: ")
 
 
+def test_a_run_that_fits_only_by_freeing_what_is_cached_says_so() -> None:
+    assert PREDICTION.verdict is not None
+    budget = max(PREDICTION.reserved.values()) + PREDICTION.context - 1
+    freed = replace(PREDICTION, verdict=replace(PREDICTION.verdict, budget=budget, fits=True, margin=MIB))
+    assert render_prediction(freed, Page()).endswith("because PyTorch gives cached memory back before it runs out")
+    assert "cached" not in render_prediction(PREDICTION, Page())
+
+
 def test_colour_adds_nothing_but_colour() -> None:
     coloured = render_prediction(NO_FIT, Page(90, color=True), levers=LEVERS)
     assert "\x1b[31mdoes not fit\x1b[0m" in coloured

@@ -67,7 +67,7 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     batch: Count = 1
     seq: Count = 2048
     padding: bool = False
-    grad_accum: Count = 1
+    grad_accum: Annotated[int, Meta(ge=1, le=2**16)] = 1  # a Trainer's step has all of its micro-batches on the device
     optimizer: str = "adamw_torch"
     dtype: DType | UnsetType = UNSET
     compute_dtype: DType = DType.BFLOAT16

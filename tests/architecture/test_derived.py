@@ -80,6 +80,16 @@ def test_the_table_and_the_model_agree_on_every_kind(name: str) -> None:
     ]
 
 
+def test_a_parameter_that_stands_alone_is_no_expert() -> None:
+    # SigLIP's attention pooling has a probe of [1, 1, hidden]; read as experts, it was warned of as a mixture of them
+    text = SMALL | {"model_type": "gemma3_text", "head_dim": 16}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    found = derive_architecture({"model_type": "gemma3", "text_config": text, "vision_config": vision}, name="small")
+    kinds = {weight.path: weight.kind for weight, _ in found.counted}
+    assert next(kind for path, kind in kinds.items() if path.endswith("head.probe")) is WeightKind.OTHER
+    assert WeightKind.EXPERTS not in kinds.values()
+
+
 def test_latent_attention_of_a_later_deepseek() -> None:
     config = next(c for c in OUTSIDE if c["model_type"] == "deepseek_v3")
     dense, sparse = read_architecture(config, name="v3").blocks

@@ -213,7 +213,7 @@ def _kind(module: Any, own_name: str, parameter: Any, *, quantised: bool) -> Wei
         return WeightKind.NORM
     if isinstance(module, nn.Conv1d):
         return WeightKind.BIAS if own_name == "bias" else WeightKind.OTHER
-    if "Expert" in cls.__name__ or parameter.dim() == 3:
+    if "Expert" in cls.__name__ or (parameter.dim() == 3 and len(parameter) > 1):  # of one, as a vision tower's probe
         return WeightKind.EXPERTS
     if "Router" in cls.__name__ or "Gate" in cls.__name__:
         return WeightKind.BIAS if own_name == "bias" else WeightKind.ROUTER

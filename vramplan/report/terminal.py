@@ -255,6 +255,8 @@ def _verdict(prediction: Prediction, page: Page) -> list[str]:
     where = f" on {gpu}" if gpu else ""
     room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
     text = f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}, {room}"
+    if verdict.fits and max(prediction.reserved.values()) + prediction.context > verdict.budget:
+        text += ", because PyTorch gives cached memory back before it runs out"
     return page.wrap(f"{_word(verdict, page)}: {text}", indent="  ")
 
 
