@@ -136,3 +136,14 @@ def test_whatever_a_configuration_holds_besides_it_is_predicted(
 def test_a_model_called_by_no_name_is_called_by_its_family(here: Path) -> None:
     (here / "run.yaml").write_text(json.dumps({"model": CONFIG | {"_name_or_path": "/"}}))
     assert resolve("run.yaml").scenarios[0].model.name == "llama"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_prediction_prints_is_a_target(whole: bool, here: Path) -> None:
+    (here / "m").mkdir()
+    (here / "m" / "config.json").write_text(json.dumps(CONFIG))
+    body = vramplan.predict(vramplan.Scenario.load("m", seq=64)).to_json()
+    (here / "printed.json").write_text(json.dumps(body if whole else body["scenario"]))
+    again = vramplan.predict(vramplan.Scenario.load("printed.json"))
+    assert again.to_json() == body
+    assert resolve("printed.json", {"seq": 128}).scenarios[0].seq == 128

@@ -59,6 +59,9 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         from vramplan.yaml_file import read_yaml  # slow to import, and a model's name needs none
 
         return _from_file(file, read_yaml(file), overrides or {})
+    printed = _printed(Path(target).expanduser()) if on_disk else None
+    if printed is not None:
+        return _from_file(Path(target).expanduser(), printed, overrides or {})
     adapter = _adapter_file(Path(target).expanduser()) if on_disk else None
     if adapter is not None:
         hint = "give the adapter_config.json that peft wrote, or its directory"
@@ -83,6 +86,15 @@ def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]
     base = file.parent if given is None else Path()
     target = _expand({"name": name, **found.mapping}, overrides, base=base, where=str(file))
     return replace(target, origin=found)
+
+
+def _printed(path: Path) -> dict[str, Any] | None:
+    """The scenario in a .json file: one as `--json` prints it, alone or in its prediction or record."""
+    if path.suffix.lower() != ".json" or path.is_dir():
+        return None
+    content = read_object(path, where="model: ", hint="give a config.json, or a scenario as --json prints it")
+    content = content["scenario"] if isinstance(content.get("scenario"), dict) else content
+    return content if "model" in content and "model_type" not in content else None
 
 
 def _adapter_file(path: Path) -> Path | None:
