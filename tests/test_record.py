@@ -108,6 +108,10 @@ def test_a_failed_write_leaves_neither_the_file_nor_a_piece_of_it(tmp_path: Path
         lambda body: body.update(scenario={"model": 5}),
         lambda body: body.update(entries=3),
         lambda body: body.update(parameters={"total": 1}),
+        lambda body: body["entries"][0].update(bytes="512"),
+        lambda body: body["steady"].update(allocated=None),
+        lambda body: body["libraries"].update(torch=2),
+        lambda body: body.update(libraries=["torch"]),
     ],
 )
 def test_broken_records_are_refused_by_name(damage: object) -> None:

@@ -4,6 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Annotated
+
+from msgspec import Meta
+
+#: Bytes that something holds.
+Size = Annotated[int, Meta(ge=0)]
 
 
 class Phase(StrEnum):
@@ -70,7 +76,7 @@ class Entry:
 
     phase: Phase
     component: Component
-    bytes: int
+    bytes: Size
     basis: Basis
     note: str = ""
 

@@ -7,9 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from vramplan.errors import UsageError
 from vramplan.files import write_whole
-from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
+from vramplan.ledger import Component, Entry, Ledger, Phase, Size
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -159,40 +161,67 @@ class Record(Result):
         }
 
 
+class _Marks(msgspec.Struct, frozen=True):
+    """A phase's high-water marks, as a record's file has them."""
+
+    allocated: Size
+    reserved: Size | None = None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """What a record's file holds: its keys and their types."""
+
+    schema: int
+    kind: Literal["prediction", "measurement"]
+    engine: Literal["analytic", "trace", "measure"]
+    device: Device
+    scenario: dict[str, Any]
+    parameters: Parameters
+    bits_per_parameter: float
+    phases: dict[Phase, _Marks]
+    entries: tuple[Entry, ...]
+    libraries: dict[str, str]
+    warnings: tuple[str, ...]
+    steady: dict[str, Size] = {}
+    attention: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    managed: Size = 0
+    outcome: Outcome = Outcome.OK
+    environment: dict[str, Any] = {}
+    timings: dict[str, Any] = {}
+    note: str = ""
+
+
 def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Prediction | Record:
     """The prediction or record that `to_json` wrote; a broken or foreign object is a UsageError naming `source`."""
+    if isinstance(body, dict) and body.get("schema", SCHEMA) != SCHEMA:
+        raise UsageError(f"{source}: schema {body['schema']!r} is unknown", hint=f"this version reads schema {SCHEMA}")
     try:
-        if body["schema"] != SCHEMA:
-            raise UsageError(
-                f"{source}: schema {body['schema']!r} is unknown", hint=f"this version reads schema {SCHEMA}"
-            )
-        common: dict[str, Any] = {
-            "engine": body["engine"],
-            "device": body["device"],
-            "scenario": scenario_from_mapping(body["scenario"]),
-            "parameters": Parameters(**body["parameters"]),
-            "bits_per_parameter": body["bits_per_parameter"],
-            "ledger": Ledger(tuple(map(_entry, body["entries"])), body.get("steady", {}).get("allocated", 0)),
-            "reserved": {Phase(p): t["reserved"] for p, t in body["phases"].items() if "reserved" in t},
-            "attention": tuple(body.get("attention", ())),
-            "libraries": body["libraries"],
-            "warnings": tuple(body["warnings"]),
-        }
-        if body["kind"] == "prediction":
-            verdict = Verdict(**body["verdict"]) if "verdict" in body else None
-            return Prediction(**common, verdict=verdict, managed=body.get("managed", 0))
-        return Record(
-            **common,
-            outcome=Outcome(body["outcome"]),
-            environment=body["environment"],
-            timings=body["timings"],
-            note=body.get("note", ""),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = msgspec.convert(body, _Body)
+        if found.kind == "prediction" and not found.entries:
+            raise ValueError("a prediction without entries")
+    except (msgspec.ValidationError, ValueError) as error:  # the second also for half of a surrogate pair
+        reason = str(error).replace("`", "'")
         raise UsageError(
-            f"{source} is not a vramplan record: {type(error).__name__}: {error}",
+            f"{source} is not a vramplan record: {reason[:1].lower()}{reason[1:]}",
             hint="records are written by `vramplan measure` and `vramplan predict --json`",
         ) from error
+    common: dict[str, Any] = {
+        "engine": found.engine,
+        "device": found.device,
+        "scenario": scenario_from_mapping(found.scenario, where=source),
+        "parameters": found.parameters,
+        "bits_per_parameter": found.bits_per_parameter,
+        "ledger": Ledger(found.entries, found.steady.get("allocated", 0)),
+        "reserved": {phase: marks.reserved for phase, marks in found.phases.items() if marks.reserved is not None},
+        "attention": found.attention,
+        "libraries": found.libraries,
+        "warnings": found.warnings,
+    }
+    if found.kind == "prediction":
+        return Prediction(**common, verdict=found.verdict, managed=found.managed)
+    facts = {name: getattr(found, name) for name in ("outcome", "environment", "timings", "note")}
+    return Record(**common, **facts)
 
 
 def load_result(path: Path) -> Prediction | Record:
@@ -221,9 +250,3 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "basis": entry.basis.value,
     }
     return body | {"note": entry.note} if entry.note else body
-
-
-def _entry(body: Mapping[str, Any]) -> Entry:
-    return Entry(
-        Phase(body["phase"]), Component(body["component"]), body["bytes"], Basis(body["basis"]), body.get("note", "")
-    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vramplan.check.soundness import contradictions, wrong_types
+from vramplan.check.soundness import contradictions
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 from vramplan.record import Prediction, Record, result_from_json
@@ -112,7 +112,4 @@ def _item(body: Any, source: str, file: Path, *, in_array: bool = False) -> Item
         kind = body.get("kind", "no kind") if isinstance(body, dict) else type(body).__name__
         raise UsageError(f"{source} is not a record or prediction: {kind}", hint=_WRITERS)
     result = result_from_json(body, source=source)
-    problem = next(wrong_types(result), "")
-    if problem:
-        raise UsageError(f"{source} is not a vramplan record: {problem}", hint=_WRITERS)
     return Item(result, source, file, in_array, tuple(contradictions(body, result)))
