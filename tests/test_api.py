@@ -50,6 +50,8 @@ def test_a_path_is_a_target_too(tmp_path: Path) -> None:
         ({"scenario": 7}, "7 is no Scenario", "Scenario.load"),
         ({"device": "cuda:0"}, "unknown device 'cuda:0'", "did you mean 'cuda'?"),  # and not the CPU's memory
         ({"budget": "24GiB"}, "budget: '24GiB' is no number of bytes", "24 * 2**30"),
+        ({"budget": True}, "budget: True is no number of bytes", "int"),
+        ({"reserve": -1}, "reserve: -1 is no number of bytes", "int"),  # a card larger than it is
         ({"reserve": 1.5}, "reserve: 1.5 is no number of bytes", "int"),
     ],
 )

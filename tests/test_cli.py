@@ -145,6 +145,8 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["compare", "matrix.yaml", "record.json"], ["matrix", "one scenario"]),
     (["compare", "failed.json", "record.json"], ["no memory", "timeout"]),
     (["compare", "empty"], ["no record", "empty"]),
+    (["compare", "record.json", "record.json", "--batch", "2"], ["'batch' cannot be set"]),
+    (["compare", "empty", "--seq", "64"], ["'seq' cannot be set"]),
     (["compare", "tiny.yaml", "record.json", "--json", "--markdown"], ["--markdown", "--json"]),
     (["list", "moduls"], ["'moduls'", "did you mean 'models'?"]),
     (["list", "models", "zzz"], ["'zzz'", "list models"]),

@@ -116,7 +116,7 @@ def _check_arguments(scenario: object, device: object, budget: object, reserve: 
     if device not in DEVICES:
         raise unknown("device", str(device), DEVICES)
     for name, size in (("budget", budget), ("reserve", reserve)):
-        if size is not None and not isinstance(size, int):
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise UsageError(f"{name}: {size!r} is no number of bytes", hint="give an int, such as 24 * 2**30")
 
 

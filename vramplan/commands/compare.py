@@ -8,7 +8,7 @@ from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
-from vramplan.files import user_path
+from vramplan.files import read_object, user_path
 
 if TYPE_CHECKING:
     from vramplan.compare import Comparison
@@ -43,6 +43,7 @@ def run(args: Namespace) -> Answer:
     if args.engines:
         return _shown(_engines(sides, args), args)
     if len(sides) == 1 and Path(sides[0]).is_dir():
+        _refuse_flags(args, "each record is compared with its own scenario")
         return _errors(Path(sides[0]), args)
     if len(sides) != 2:
         raise UsageError(
@@ -53,9 +54,17 @@ def run(args: Namespace) -> Answer:
     from vramplan.record import Result
 
     a, b = (_side(side, args) for side in sides)
+    if isinstance(a, Result) and isinstance(b, Result):
+        _refuse_flags(args, "both sides are results already")
     if args.device and not isinstance(a, Result) and not isinstance(b, Result):
         a, b = predict(a, device=args.device), predict(b, device=args.device)
     return _shown(compare(a, b), args)
+
+
+def _refuse_flags(args: Namespace, why: str) -> None:
+    """Flags change what is still to be predicted."""
+    for key in overrides(args):
+        raise UsageError(f"'{key}' cannot be set: {why}", hint="leave it out, or compare with a scenario")
 
 
 def _side(text: str, args: Namespace) -> "Result | Scenario":
@@ -65,9 +74,11 @@ def _side(text: str, args: Namespace) -> "Result | Scenario":
 
     path = user_path(text)
     if path.suffix == ".json" and path.name not in ("config.json", ADAPTER):
-        from vramplan.record import load_result
+        from vramplan.record import result_from_json
 
-        return load_result(path)
+        body = read_object(path, hint="give a record, a prediction, or what is to be predicted")
+        if not ("model" in body or "model_type" in body):
+            return result_from_json(body, source=str(path))
     return resolve_aloud(text, overrides(args)).single("compare")
 
 
