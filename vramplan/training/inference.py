@@ -20,7 +20,7 @@ class Generation:
         self._scenario = scenario
         self._device = device
         keep_packing(model)
-        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self._vocabulary = len(model.get_input_embeddings().weight)
 
     @torch.no_grad()
     def run(self) -> Tensor:

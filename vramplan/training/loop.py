@@ -42,7 +42,7 @@ class TrainingLoop:
         self._before_head = False
         self._first = True
         causal = self._causal = causal_model(model)
-        self._vocabulary = int(causal.get_input_embeddings().num_embeddings)
+        self._vocabulary = len(causal.get_input_embeddings().weight)
         install_loss(causal, scenario.stack.loss)
         if scenario.stack.loss is LossKernel.TILED:  # TRL's head takes the weights, and calls no module
             getattr(causal, causal.base_model_prefix).register_forward_hook(self._enter_loss)
