@@ -11,6 +11,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.depth import Depths, find_depths
 from vramplan.measure.trace import run_steps, run_trace, trace
+from vramplan.predict.engine import predict_analytic
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios, scenario_from_mapping
 from vramplan.timeline import Alloc, Timeline
@@ -155,6 +156,25 @@ def test_math_attention_is_warned_about() -> None:
     (warning,) = trace(scenario(stack="script", gpu="a100-80gb")).warnings  # fp32 and grouped queries
     assert "math kernel" in warning
     assert "float32" in warning
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "merge", "quant": {"type": "nf4"}},
+        {"optimizer": "paged_adamw_8bit"},
+        {"stack": {"upcast": "norms", "autocast": False}},  # ends at its first step
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_the_trace_warns_of_what_the_closed_form_warns_of(keys: dict[str, Any]) -> None:
+    (tiny,) = read_scenarios(TINY / "llama-nf4.yaml", keys)
+    assert trace(tiny, device="cuda").warnings == predict_analytic(tiny).warnings != ()
+
+
+def test_embeddings_can_be_adapted() -> None:
+    (tiny,) = read_scenarios(TINY / "llama-nf4.yaml", {"lora.targets": ["embed_tokens", "q_proj"]})
+    assert trace(tiny, device="cuda").parameters == predict_analytic(tiny).parameters
 
 
 def test_a_prediction_on_a_card_has_a_verdict_and_reserves_segments() -> None:

@@ -24,9 +24,9 @@ from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
 from vramplan.measure.tracker import Tracker
-from vramplan.predict.context import model_warnings
-from vramplan.predict.engine import attention_warnings
+from vramplan.predict.engine import scenario_warnings
 from vramplan.predict.footprint import footprint
+from vramplan.predict.paging import paging
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Load, Method, QuantType, Scenario
@@ -80,7 +80,7 @@ def conclude(
         reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in run.attention),
         libraries=library_versions(),
-        warnings=(*model_warnings(scenario), *attention_warnings(scenario, run.attention)),
+        warnings=scenario_warnings(scenario, paging(scenario).managed, device, run.attention),
         verdict=found.verdict,
     )
 

@@ -166,18 +166,24 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
 
 
 def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
+    choices = attention_choices(scenario, device) if device == "cuda" else ()
+    return (*scenario_warnings(scenario, managed, device, choices), *step_warnings(scenario))
+
+
+def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
+    """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
     if device == "cuda":
         own += stops(scenario)
-        own += attention_warnings(scenario, attention_choices(scenario, device))
+        own += _attention_warnings(scenario, choices)
     if device == "cuda" and not scenario.gpu:
         own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
     if scenario.method is Method.MERGE:
         own += merge_warnings(scenario)
-    return (*filter(None, own), *step_warnings(scenario))
+    return tuple(filter(None, own))
 
 
-def attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
+def _attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
     """What to say where a named kernel is refused, or attention ends in the math kernel: why, and what avoids it."""
     return [
         f"{choice.warning}; {_way_out(scenario)}" if choice.kernel is Kernel.MATH else choice.warning
