@@ -5,11 +5,12 @@ in any order: the allocator is the same afterwards.
 """
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 import pytest
 
-from tests.predict.real_models import LLAMA, PHI3
+from tests.predict.real_models import DEEPSEEK, GPT2, LLAMA, MIXTRAL, PHI3, QWEN3_MOE
 from vramplan.ledger import Phase
 from vramplan.measure.trace import run_trace
 from vramplan.predict.engine import forecast
@@ -48,6 +49,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         LLAMA,
         {"stack": {**SCRIPT, "outputs": "held-next"}, "attention": "eager", "checkpointing": False},
     ),
+    "from a checkpoint": (LLAMA, {"load": "checkpoint"}),
+    "from a checkpoint, in 8 bits": (LLAMA, {"load": "checkpoint", "quant": {"type": "int8"}}),
+    "from a checkpoint, transposed": (GPT2, {"load": "checkpoint"}),
+    "from a checkpoint, other names": (NEOX, {"load": "checkpoint"}),
     "TRL": (LLAMA, {"stack": "trl"}),
     "TRL, half a tile more": ({**LLAMA, "vocab_size": 40_000}, {"stack": "trl", "batch": 8, "seq": 769}),
     "TRL in 8 bits": ({**LLAMA, "tie_word_embeddings": True}, {"stack": "trl", "quant": {"type": "int8"}}),
@@ -97,3 +102,20 @@ def test_the_order_is_the_libraries_own(name: str) -> None:
     told, run = forecast(scenario, "cuda").timeline, run_trace(scenario, "cuda").timeline
     smallest = SMALLEST_OF.get(name, SMALLEST)
     assert moves(told.events(), smallest) == moves(run.events(), smallest)
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("load", ["checkpoint", "random"])
+@pytest.mark.parametrize("model", [MIXTRAL, QWEN3_MOE, DEEPSEEK], ids=lambda model: model["model_type"])
+def test_experts_are_loaded_in_the_libraries_order(model: dict[str, Any], load: str) -> None:
+    mapping = {"model": {**model}, "load": load, "batch": 2, "seq": 16, "gpu": "a100-80gb"}
+    scenario = scenario_from_mapping(mapping)
+    told, run = (
+        moves(takewhile(_loading, timeline.events()))
+        for timeline in (forecast(scenario, "cuda").timeline, run_trace(scenario, "cuda").timeline)
+    )
+    assert told == run
+
+
+def _loading(event: Event) -> bool:
+    return not isinstance(event, Enter) or event.phase is Phase.LOAD

@@ -1,7 +1,8 @@
 """A scenario measured on a GPU, in one process: a clean pass for the figures, an attributed one for the names.
 
 Load (tracked) -> warm-up step -> clean step -> timed bare steps -> the same step under the tracker. Memory comes from
-the clean step, where nothing but the allocator's own counters is read; the tracker says what it consisted of.
+the clean step, where nothing but the allocator's own counters is read; the tracker says what it consisted of. A merge
+has no warm-up: nobody merges twice in a process.
 """
 
 import gc
@@ -97,10 +98,11 @@ class CudaRun:
     def _clean(self, workload: Workload) -> None:
         """The step that counts, after one that makes what only a first step makes."""
         workload.meter = self._meter
-        self._say("warming up")
-        self._note(workload.run())
-        gc.collect()
-        self._meter.forget_steps()
+        if self._scenario.method is not Method.MERGE:
+            self._say("warming up")
+            self._note(workload.run())
+            gc.collect()
+            self._meter.forget_steps()
         self._say("measuring")
         self._note(workload.run())
         self._found.steady = self._meter.close().allocated

@@ -28,7 +28,9 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
             shapes.update(write_adapters(scenario, folder, values=False))
 
     def read(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        return {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in shapes.items()}
+        # a safetensors file holds larger dtypes first, and names in their order
+        stored = sorted(shapes.items(), key=lambda item: (-item[1].itemsize, item[0]))
+        return {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in stored}
 
     with ExitStack() as stack:
         for name, value in {

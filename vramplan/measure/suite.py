@@ -178,8 +178,8 @@ _DEQUANTIZED = 2.5  # half a byte read, two written, per parameter
 def seconds(scenario: Scenario, steps: int) -> float:
     """About how long the measurement takes on a large card: warm-up, clean, attributed (twice as long), timed steps."""
     numel = scenario.architecture.numel
-    if scenario.method is Method.MERGE:  # each run loads, merges and saves
-        return _START + (steps + 3) * (numel / _BUILT + saved_bytes(scenario) / _WRITTEN)
+    if scenario.method is Method.MERGE:  # each run loads, merges and saves; none warms up
+        return _START + (steps + 2) * (numel / _BUILT + saved_bytes(scenario) / _WRITTEN)
     evaluated = 0.0 if scenario.evaluation is None else 3 * _evaluation_seconds(scenario, numel)
     return _START + numel / _BUILT + (steps + 4) * _step_seconds(scenario, numel) + evaluated
 

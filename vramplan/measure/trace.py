@@ -33,7 +33,8 @@ from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
-from vramplan.training.materialize_fake import load_fake, quantize_fake
+from vramplan.training.load_fake import load_fake
+from vramplan.training.materialize_fake import quantize_fake
 from vramplan.training.run import set_up
 
 #: The card that is meant when the scenario names none: kernels of compute capability 8.0.

@@ -35,13 +35,13 @@ _PATTERNS: Mapping[str, Mapping[str, str]] = {
 _UNCONVERTED = ("qwen2_moe",)
 
 
-def fused_projections(family: str, weight: Weight) -> int:
-    """How many projections of a checkpoint each expert's part of a 3-D parameter is made of; 0 when nothing is merged.
+def fused_projections(family: str, weight: Weight) -> tuple[str, ...]:
+    """The projections of a checkpoint that each expert's part of a 3-D parameter is made of; none if nothing is joined.
 
     conversion_mapping.py: these families' checkpoints store every expert's matrices apart.
     """
     name = weight.path.rpartition(".")[2]
-    return sum(parameter == name for parameter in _PATTERNS.get(family, {}).values())
+    return tuple(old for old, parameter in _PATTERNS.get(family, {}).items() if parameter == name)
 
 
 class Targets(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vramplan.architecture import Weight, WeightKind
+from vramplan.architecture import Weight
 from vramplan.ledger import Phase
 from vramplan.predict.attaching import attach
 from vramplan.predict.base import (
@@ -16,12 +16,13 @@ from vramplan.predict.base import (
     steady_element,
     upcasts,
 )
+from vramplan.predict.checkpoint import arrives_by_tensor, join_experts, load_groups
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
-from vramplan.predict.quantization import Piece, is_quantized, pieces, quantized_parameters, shared_pieces
+from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, Load, Method, Quant, QuantType, Scenario
+from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
@@ -62,20 +63,11 @@ def write_load(
 def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: int) -> None:
     """Write what comes before the first weight: the warm-up of a card's allocator, and tables of the process."""
     writer.enter(Phase.LOAD)
-    if device == "cuda" and _arrives_by_tensor(scenario):
+    if device == "cuda" and arrives_by_tensor(scenario):
         _warm_up(writer, scenario, capacity)
     if quantized_parameters(scenario.architecture, scenario.quant):
         for shared in shared_pieces(scenario.quant):
             writer.hold(shared)
-
-
-def _arrives_by_tensor(scenario: Scenario) -> bool:
-    """Whether `from_pretrained` puts each tensor on the device as it reads it.
-
-    To train a model that is not quantised it is loaded on the host and moved whole (Trainer, `model.to`).
-    """
-    quantised = scenario.quant.type is not QuantType.NONE
-    return scenario.load_from is Load.CHECKPOINT and (quantised or scenario.method is Method.MERGE)
 
 
 def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
@@ -110,30 +102,6 @@ def _of(group: Group, held: Iterable[Held]) -> list[Held]:
     return [one for one in held if one.weight in group.weights]
 
 
-def load_groups(scenario: Scenario) -> list[Group]:
-    """The model's weights in the order in which they arrive on the device.
-
-    from_pretrained takes the checkpoint's tensors in the order of their names (core_model_loading.py sorts by
-    `dot_natural_key`); a model that is moved whole, or built of random weights, comes in its own order. Buffers come
-    last.
-    """
-    architecture = scenario.architecture
-    outside = [*architecture.before, *architecture.after]
-    layers = [Group(run.weights, run.times) for run in runs(architecture)]
-    if not _arrives_by_tensor(scenario):
-        before, after = architecture.before, architecture.after
-    else:
-        outside.sort(key=_name)
-        layers = [Group(tuple(sorted(group.weights, key=_name)), group.times) for group in layers]
-        before = tuple(w for w in outside if w.path < architecture.layer_prefix)
-        after = tuple(w for w in outside if w.path >= architecture.layer_prefix)
-    return [Group(before, 1), *layers, Group(after, 1), Group(architecture.buffers, 1)]
-
-
-def _name(weight: Weight) -> str:
-    return weight.path
-
-
 def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
     """One block of about the model's size, taken and freed (transformers 5.17 caching_allocator_warmup).
 
@@ -164,30 +132,8 @@ def load_weight(writer: Writer, weight: Weight, scenario: Scenario, device: Devi
     if is_quantized(weight, scenario.quant):
         return _quantize(writer, weight, scenario, device)
     stored = piece(weight, loaded_element(weight, scenario), scenario.quant)
-    parts = 0
-    if scenario.load_from is Load.CHECKPOINT and weight.kind is WeightKind.EXPERTS:
-        parts = fused_projections(scenario.architecture.family, weight)
-    return (_merge(writer, stored, parts) if parts else writer.hold(stored),)
-
-
-def _merge(writer: Writer, stored: Piece, parts: int) -> int:
-    """One parameter made of every expert's matrices, as transformers 5.17 core_model_loading.py makes it.
-
-    All of them arrive; MergeModulelist stacks each projection's (its list goes after), Concatenate joins the stacks.
-    """
-    size = stored.bytes // parts
-    arrived = [writer.temporary(f"{stored.label} expert by expert", size) for _ in range(parts)]
-    if parts == 1:
-        block = writer.hold(stored)
-        writer.free(*arrived)
-        return block
-    stacked = []
-    for matrices in arrived:
-        stacked.append(writer.temporary(f"{stored.label} stacked", size))
-        writer.free(matrices)
-    block = writer.hold(stored)
-    writer.free(*stacked)
-    return block
+    projections = fused_projections(scenario.architecture.family, weight) if arrives_by_tensor(scenario) else ()
+    return (join_experts(writer, weight, stored, projections) if projections else writer.hold(stored),)
 
 
 def _quantize(writer: Writer, weight: Weight, scenario: Scenario, device: Device) -> tuple[int, ...]:

@@ -12,9 +12,10 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import adapter_tensors
 from vramplan.predict.attaching import attach
 from vramplan.predict.base import Group, is_vocabulary, loaded_element
+from vramplan.predict.checkpoint import load_groups
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
 from vramplan.predict.layers import runs
-from vramplan.predict.loading import begin_load, load_groups, load_weight
+from vramplan.predict.loading import begin_load, load_weight
 from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
@@ -115,11 +116,15 @@ class _Merge:
         self._free(packed)
 
     def _read_file(self, stages: list[_Stage]) -> None:
-        """The saved adapters arrive as a whole beside the ones that were made for them (peft `load_peft_weights`)."""
+        """The saved adapters arrive as a whole beside the ones that were made for them (peft `load_peft_weights`).
+
+        A safetensors file holds them in the order of their names.
+        """
         lora = self._scenario.lora
 
         def read(stage: _Stage) -> Iterable[tuple[str, int]]:
-            tensors = (t for weight in stage.adapters for t in adapter_tensors(weight, lora, self._targets))
+            adapted = sorted(stage.adapters, key=lambda weight: weight.path)
+            tensors = (t for weight in adapted for t in adapter_tensors(weight, lora, self._targets))
             return ((f"{t.label} from the file", t.bytes) for t in tensors)
 
         arrived = self._make(stages, read)
@@ -159,7 +164,7 @@ class _Merge:
 
         def projections(stage: _Stage) -> Iterable[tuple[str, int]]:
             for weight in stage.group.weights:
-                count = fused_projections(scenario.architecture.family, weight)
+                count = len(fused_projections(scenario.architecture.family, weight))
                 if count > 1:
                     part = loaded_element(weight, scenario) * weight.numel // count
                     yield from [(f"{weight.path} as saved", part)] * count
