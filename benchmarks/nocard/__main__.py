@@ -1,21 +1,26 @@
 """Runs scenarios on emulated cards, and both engines on the same scenarios: `make emulated`.
 
 Writes reports/emulated.json, and from it emulated.md. Records are kept below build/nocard, and a run that has one is
-skipped: an interrupted run goes on. `--torch 2.11.0` takes another version than the pinned one. `--again` runs nothing
-and asks the engines about what emulated.json holds, which needs no CUDA build.
+skipped: an interrupted run goes on. With files of scenarios/emulated or scenarios/gpu only those are run, and other
+rows stay. `--torch 2.11.0` takes another version than the pinned one. `--again` runs nothing and asks the engines about
+what emulated.json holds, which needs no CUDA build.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy import REPORTS
+from benchmarks.nocard.checkpoint import write_checkpoint
 from benchmarks.nocard.environment import WORKING, Environment, prepared
 from benchmarks.nocard.figures import OTHERS, Row, measured, predicted
 from benchmarks.nocard.render import render
 from vramplan.predict.engine import LIBRARIES
+from vramplan.scenario import Load, Scenario
 from vramplan.scenario_file import read_scenarios
 
 #: The suite's card, and the chunks of its order.
@@ -26,40 +31,71 @@ FIGURES = REPORTS / "emulated.json"
 def main() -> None:
     """Run what has no record yet, compare, render."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nocard", description=__doc__)
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="only these of scenarios/emulated or scenarios/gpu; other rows are kept"
+    )
     parser.add_argument("--torch", default=LIBRARIES["torch"], help="version of PyTorch's CUDA build")
     parser.add_argument("--again", action="store_true", help="only ask the engines again about what was run before")
     parser.add_argument("--render", action="store_true", help="only render what was kept")
     args = parser.parse_args()
     if args.again:
-        kept = json.loads(FIGURES.read_text(encoding="utf-8"))
-        _write(kept["torch"], kept["rows"])
+        _write(predicted(_kept()["rows"]), _kept()["torch"])
+    elif args.files:
+        fresh = _measured(args.torch, args.files)
+        names = {row["scenario"] for row in fresh}
+        _write([*(row for row in _kept()["rows"] if row["scenario"] not in names), *predicted(fresh)], args.torch)
     elif not args.render:
-        _measure(prepared(args.torch), records := WORKING / "records" / args.torch)
-        _write(args.torch, measured(records))
-    text = render(json.loads(FIGURES.read_text(encoding="utf-8")))
+        _write(predicted(_measured(args.torch, sorted(OTHERS.glob("*.yaml")), suite=True)), args.torch)
+    text = render(_kept())
     (REPORTS / "emulated.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _write(torch: str, rows: list[Row]) -> None:
-    body = {"date": datetime.now(UTC).date().isoformat(), "torch": torch, "rows": predicted(rows)}
+def _kept() -> Mapping[str, Any]:
+    kept: Mapping[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return kept
+
+
+def _write(rows: Iterable[Row], torch: str) -> None:
+    rows = sorted(rows, key=lambda row: (row["card"], row["scenario"]))
+    body = {"date": datetime.now(UTC).date().isoformat(), "torch": torch, "rows": rows}
     FIGURES.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
-def _measure(environment: Environment, records: Path) -> None:
-    for chunk in CHUNKS:
+def _measured(torch: str, files: Iterable[Path], *, suite: bool = False) -> list[Row]:
+    """What the scenarios of the files take, and those of the GPU suite if it is asked for."""
+    environment, records = prepared(torch), WORKING / "records" / torch
+    for chunk in CHUNKS if suite else ():
         chosen = ("suite", "scenarios/gpu", "--chunk", str(chunk), "--device", "cuda")
         environment.run(SUITE, *chosen, "--out", str(records / SUITE))
-    for scenario in (scenario for file in sorted(OTHERS.glob("*.yaml")) for scenario in read_scenarios(file)):
-        file = records / scenario.gpu / f"{scenario.name}.json"
-        if file.exists():
-            continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        asked = file.with_suffix(".yaml")
-        asked.write_text(json.dumps(scenario.to_mapping()), encoding="utf-8")
-        print(f"{scenario.gpu}: {scenario.name}", file=sys.stderr)
-        command = ("measure", str(asked), "--device", "cuda", "--out", str(file))
-        environment.run(scenario.gpu, *command, padded=scenario.padding)
+    for scenario in (scenario for file in files for scenario in read_scenarios(file)):
+        _measure(scenario, environment, records)
+    return measured(records)
+
+
+def _measure(scenario: Scenario, environment: Environment, records: Path) -> None:
+    """Write the scenario's record, if there is none, below the name of its card."""
+    card = scenario.gpu or SUITE
+    file = records / card / f"{scenario.name}.json"
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    asked = file.with_suffix(".yaml")
+    asked.write_text(json.dumps(_mapping(scenario)), encoding="utf-8")
+    print(f"{card}: {scenario.name}", file=sys.stderr)
+    command = ("measure", str(asked), "--device", "cuda", "--steps", "1", "--out", str(file))
+    environment.run(card, *command, padded=scenario.padding)
+
+
+def _mapping(scenario: Scenario) -> dict[str, Any]:
+    """The scenario as a file says it; a checkpoint that it is to be loaded from is made, once for every model."""
+    asked = scenario.to_mapping()
+    if scenario.load_from is not Load.CHECKPOINT:
+        return asked
+    folder = WORKING / "checkpoints" / scenario.model.name
+    if not folder.exists():
+        write_checkpoint(scenario, folder)
+    return {**asked, "model": str(folder)}
 
 
 if __name__ == "__main__":
