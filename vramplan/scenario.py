@@ -204,6 +204,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.padding or self.stack.base == "trl"
 
     @property
+    def arrives_by_tensor(self) -> bool:
+        """Whether `from_pretrained` puts each tensor of the checkpoint on the device as it reads it (`device_map`).
+
+        To train a model that is not quantised, a script or the Trainer loads it on the host and moves it whole
+        (`model.to`); TRL loads it straight to the card (trl 1.16 trainer/utils.py `create_model_from_path`).
+        """
+        quantised = self.quant.type is not QuantType.NONE
+        straight = quantised or self.method is Method.MERGE or self.stack.base == "trl"
+        return self.load_from is Load.CHECKPOINT and straight
+
+    @property
     def recasts_adapters(self) -> bool:
         """Whether the stack casts the adapters after peft has."""
         return self.stack.casts_adapters and self.quant.type is not QuantType.NONE

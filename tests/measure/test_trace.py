@@ -183,3 +183,9 @@ def test_a_prediction_on_a_card_has_a_verdict_and_reserves_segments() -> None:
     assert prediction.verdict.fits
     for phase in prediction.ledger.phases:
         assert prediction.reserved[phase] >= prediction.ledger.bytes(phase, Component.WEIGHTS)
+
+
+def test_the_libraries_are_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    # bitsandbytes logs every 8-bit product whose input it casts, transformers a bar while it loads
+    trace(scenario(quant={"type": "int8"}, load="checkpoint", gpu="t4", compute_dtype="float16"))
+    assert capfd.readouterr().err == ""

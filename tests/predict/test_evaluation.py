@@ -10,6 +10,7 @@ from vramplan.predict.engine import forecast, ledger
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.timeline import EmptyCache
 
 LLAMA = {
     "model_type": "llama",
@@ -58,8 +59,8 @@ def test_gathered_logits_are_there_twice_at_the_last_step() -> None:
     logits = 1024 * 128_256 * 4
     assert evaluated(batch=1, accumulate=16).bytes(Phase.EVALUATION, Component.LOGITS) == (15 + 16 + 1) * logits
     more = evaluated(batch=1, accumulate=17).allocated(Phase.EVALUATION)
-    # one step's labels more, twice, 8 bytes a token
-    assert more - evaluated(batch=1, accumulate=16).allocated(Phase.EVALUATION) == 2 * (logits + 8 * 1024)
+    # one step's labels more, 8 bytes a token: theirs are put together after the logits
+    assert more - evaluated(batch=1, accumulate=16).allocated(Phase.EVALUATION) == 2 * logits + 8 * 1024
 
 
 def test_many_steps_cost_no_time_and_stay_linear() -> None:
@@ -89,3 +90,28 @@ def test_outputs_held_into_the_next_step_are_held_meanwhile() -> None:
     timeline = forecast(held, "cpu").timeline.ledger({})
     assert timeline.phases[-1] is Phase.EVALUATION
     assert timeline.allocated(Phase.EVALUATION) == ledger(held, "cpu").allocated(Phase.EVALUATION)
+
+
+def test_a_loss_in_chunks_leaves_no_logits_to_gather() -> None:
+    found = ledger(scenario(stack={"base": "script", "loss": "chunked"}, eval={"batch": 4, "accumulate": 3}), "cuda")
+    torch = ledger(scenario(stack="script", eval={"batch": 4, "accumulate": 3}), "cuda")
+    # a chunk's own logits, 4 x 96 tokens of 2,048 words, against those of 2 + 3 steps and the copies of the loss
+    assert found.bytes(Phase.EVALUATION, Component.LOGITS) < torch.bytes(Phase.EVALUATION, Component.LOGITS) / 2
+
+
+def test_liger_makes_logits_where_nothing_is_trained() -> None:
+    liger, torch = (
+        ledger(scenario(stack={"loss": loss}, eval={"batch": 4, "accumulate": 3}), "cuda")
+        for loss in ("liger", "torch")
+    )
+    assert liger.of(Phase.EVALUATION) == torch.of(Phase.EVALUATION)
+
+
+def test_the_cache_is_emptied_when_what_was_gathered_has_gone_to_the_host() -> None:
+    def empties(settings: dict[str, int], device: Device) -> int:
+        run = forecast(scenario(eval=settings, stack={"base": "script", "upcast": "none"}), device).timeline
+        return sum(isinstance(event, EmptyCache) for event in run.events())
+
+    assert empties({"batch": 4, "accumulate": 2}, "cuda") == 2  # between two steps, and after the second
+    assert empties({"batch": 4, "accumulate": 0}, "cuda") == 0
+    assert empties({"batch": 4, "accumulate": 2}, "cpu") == 0

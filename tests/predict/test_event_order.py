@@ -24,6 +24,7 @@ SCRIPT = {"base": "script", "upcast": "none", "autocast": False}
 OLMO2 = {**LLAMA, "model_type": "olmo2"}
 NEOX = {"model_type": "gpt_neox", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
         "num_attention_heads": 4, "vocab_size": 512}  # fmt: skip
+GEMMA2 = {**LLAMA, "model_type": "gemma2", "head_dim": 16, "sliding_window": 4096, "num_hidden_layers": 4}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "flash under autocast": (LLAMA, {}),
     "eager in fp32": (LLAMA, {"stack": "script", "attention": "eager"}),
@@ -49,6 +50,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         LLAMA,
         {"stack": {**SCRIPT, "outputs": "held-next"}, "attention": "eager", "checkpointing": False},
     ),
+    "evaluated": (LLAMA, {"eval": {"batch": 2, "accumulate": 3}}),
+    "evaluated in chunks": (LLAMA, {"eval": {"batch": 2, "accumulate": 2}, "stack": {**SCRIPT, "loss": "chunked"}}),
+    "evaluated, norms behind": (OLMO2, {"eval": {"batch": 3, "accumulate": 2}}),
+    "masks of two kinds": (GEMMA2, {"attention": "eager"}),
+    "masks of two kinds, padded": (GEMMA2, {"padding": True, "checkpointing": "reentrant"}),
     "from a checkpoint": (LLAMA, {"load": "checkpoint"}),
     "from a checkpoint, in 8 bits": (LLAMA, {"load": "checkpoint", "quant": {"type": "int8"}}),
     "from a checkpoint, transposed": (GPT2, {"load": "checkpoint"}),

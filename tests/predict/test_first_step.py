@@ -2,6 +2,7 @@
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.first_step import first_step
+from vramplan.predict.optimizer_step import STACKED_NORMS
 from vramplan.timeline import Alloc, Enter, Free
 
 
@@ -16,6 +17,13 @@ def test_what_is_made_stands_where_it_is_made() -> None:
     # the main thread's first product has its output before part 2, autograd's before part 4
     made = first_step(step, (2, 4), (main, backward), (state,))
     assert made == (*step[:2], main, *step[2:4], backward, *step[4:6], state, *step[6:])
+
+
+def test_states_are_made_once_gradients_are_clipped() -> None:
+    norm, stacked, root = block(1, "gradient norm"), block(2, STACKED_NORMS), block(3, "square roots")
+    step = (Enter(Phase.STEP), norm, stacked, Free(1), Free(2), root, Free(3))
+    state = block(-1, "state")
+    assert first_step(step, (), (), (state,)) == (*step[:5], state, *step[5:])
 
 
 def test_a_generation_makes_no_states() -> None:

@@ -1,8 +1,8 @@
 """The trace engine: the code that `measure` runs, on fake tensors of full size, without a GPU and without weights."""
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -29,7 +29,7 @@ from vramplan.predict.footprint import footprint
 from vramplan.predict.paging import paging
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import Load, Method, QuantType, Scenario
+from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
@@ -92,7 +92,8 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     CannotRun for a family outside the table whose code, or peft's around it, stops on the way.
     """
     try:
-        return _run_trace(scenario, device)
+        with _quiet():
+            return _run_trace(scenario, device)
     except VramplanError:
         raise
     except Exception as error:
@@ -103,6 +104,20 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
             f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: {reason}",
             hint="the real step may stop there too: try it small with `vramplan measure`, or change method or targets",
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, the libraries log what went wrong alone: the rest is meant for whoever trains."""
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _run_trace(scenario: Scenario, device: Device) -> Trace:
@@ -184,9 +199,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
                 stack.enter_context(fused_head())
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
-        # To train a model that is not quantised it is loaded on the host and moved whole, module by module (Trainer,
-        # `model.to`).
-        if scenario.load_from is Load.CHECKPOINT and (merges or scenario.quant.type is not QuantType.NONE):
+        if scenario.arrives_by_tensor:
             capacity = 0 if card is None else card.capacity
             load = lambda *args, quantize: load_fake(*args, capacity=capacity)  # noqa: E731
             stack.enter_context(mock.patch("vramplan.training.build.materialize", load))
@@ -195,7 +208,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         foreach = None if card is None else True
         if scenario.quant.double and quantized_parameters(scenario.architecture, scenario.quant):
             name_code_map(tracker)
-        stack.enter_context(evaluating(card=card is not None))
+        stack.enter_context(evaluating(tracker, card=card is not None))
         if merges:
             stack.enter_context(merging(tracker, card=card is not None))
         work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)

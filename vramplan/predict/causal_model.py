@@ -15,7 +15,7 @@ from vramplan.predict.generic import stand_in
 from vramplan.predict.liger import check_liger, liger_loss
 from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
 from vramplan.predict.modules import Cache, Context, Modules
-from vramplan.predict.positions import attention_choice, causal_masks, own_tables, rotary
+from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Checkpointing, Scenario
@@ -51,7 +51,7 @@ class CausalModel:
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
         self.architecture = architecture
-        self.layers = self._rounds(architecture, scenario.seq)
+        self.layers = self._rounds(architecture, scenario)
         self.groups = [Group(run.times) for run in self.layers]
         self.modules: list[list[Modules]] = []
         for run in self.layers:
@@ -65,9 +65,9 @@ class CausalModel:
         return architecture if known(architecture) else stand_in(architecture)
 
     @staticmethod
-    def _rounds(architecture: Architecture, seq: int) -> list[Rounds]:
+    def _rounds(architecture: Architecture, scenario: Scenario) -> list[Rounds]:
         """The layers, those that are alike run once."""
-        return list(_patterns(architecture, seq))
+        return list(_patterns(architecture, scenario))
 
     def zero_grad(self) -> None:
         """Gradients die."""
@@ -133,18 +133,18 @@ class CausalModel:
             weights, mine.returned = mine.returned, None
             return out, weights
 
-        kind = self.scenario.checkpointing if self.scenario.method.trains else Checkpointing.OFF
+        kind = self.scenario.checkpointing if t.training else Checkpointing.OFF
         out, weights = run_layer(t, run, hidden, kind)
         # without a checkpoint the graph itself keeps the weights, for longer
         return out, None if kind is Checkpointing.OFF and t.recording else weights
 
 
-def _patterns(architecture: Architecture, seq: int) -> Iterator[Rounds]:
+def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds]:
     """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
-    Layers that differ in a window that the sequence never leaves are alike.
+    Layers that differ in a window that the sequence never leaves are alike, unless they hold other tables or masks.
     """
-    kinds = _kinds(architecture, seq)
+    kinds = _kinds(architecture, scenario)
     yield Rounds((kinds[0],), 1)
     rest = kinds[1:]
     while rest:
@@ -153,12 +153,13 @@ def _patterns(architecture: Architecture, seq: int) -> Iterator[Rounds]:
         rest = rest[period * times :]
 
 
-def _kinds(architecture: Architecture, seq: int) -> list[int]:
+def _kinds(architecture: Architecture, scenario: Scenario) -> list[int]:
+    own = own_tables(architecture) or always_masked(scenario)
     seen: list[Block] = []
     numbers: list[int] = []
     for index, block in enumerate(architecture.blocks):
         window = block.attention.window
-        effective = window if 0 < window <= seq or own_tables(architecture) else 0
+        effective = window if 0 < window <= scenario.seq or own else 0
         alike = replace(block, attention=replace(block.attention, window=effective))
         numbers.append(seen.index(alike) if alike in seen else index)
         seen.append(alike)

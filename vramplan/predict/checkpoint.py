@@ -6,22 +6,13 @@ from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import Piece
 from vramplan.predict.writer import Writer
-from vramplan.scenario import Load, Method, QuantType, Scenario
+from vramplan.scenario import Scenario
 
 #: transformers 5.17 conversion_mapping.py: how checkpoints of a family call what the model calls otherwise.
 _RENAMED = {
     "gpt_neox": ("lm_head.", "embed_out."),
     **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), ("mlp.", "block_sparse_moe.")),
 }
-
-
-def arrives_by_tensor(scenario: Scenario) -> bool:
-    """Whether `from_pretrained` puts each tensor on the device as it reads it.
-
-    To train a model that is not quantised it is loaded on the host and moved whole (Trainer, `model.to`).
-    """
-    quantised = scenario.quant.type is not QuantType.NONE
-    return scenario.load_from is Load.CHECKPOINT and (quantised or scenario.method is Method.MERGE)
 
 
 def load_groups(scenario: Scenario) -> list[Group]:
@@ -34,7 +25,7 @@ def load_groups(scenario: Scenario) -> list[Group]:
     architecture = scenario.architecture
     outside = [*architecture.before, *architecture.after]
     layers = [Group(run.weights, run.times) for run in runs(architecture)]
-    if not arrives_by_tensor(scenario):
+    if not scenario.arrives_by_tensor:
         before, after = architecture.before, architecture.after
     else:
 

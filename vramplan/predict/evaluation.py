@@ -4,6 +4,8 @@ What is gathered on the device grows with every step: each batch of logits is co
 that at the last step they exist twice.
 """
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
@@ -16,9 +18,9 @@ from vramplan.predict.structure import structured
 from vramplan.predict.tape import BFLOAT16, FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
-from vramplan.scenario import Checkpointing, Evaluation, Scenario
-from vramplan.stacks import Upcast
-from vramplan.timeline import Marks, Part
+from vramplan.scenario import Evaluation, Scenario
+from vramplan.stacks import LossKernel, Stack, Upcast
+from vramplan.timeline import EmptyCache, Marks, Part
 
 #: More steps than this are never taken for a multiple of the primes that a template is probed with.
 _FEW_STEPS = 200
@@ -30,9 +32,12 @@ _FIRST_BLOCK = 1 << 40
 
 def evaluation_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     """EVALUATION, between two steps; nothing when the scenario has none."""
-    if scenario.evaluation is None:
+    settings = scenario.evaluation
+    if settings is None:
         return ()
-    return _renumbered(_template(scenario, scenario.evaluation, device).parts(scenario.evaluation.batch, scenario.seq))
+    parts = _renumbered(_template(scenario, settings, device).parts(settings.batch, scenario.seq))
+    # trainer.py evaluation_loop: whenever what was gathered has gone to the host
+    return (*parts, EmptyCache()) if settings.accumulate and device == "cuda" else parts
 
 
 def evaluation_marks(scenario: Scenario, device: Device, granularity: int) -> Marks | None:
@@ -49,8 +54,8 @@ def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Tem
         batch=evaluation.batch,
         grad_accum=1,
         optimizer="",  # nothing is optimised: no step has this key
-        checkpointing=Checkpointing.OFF,
         lora=replace(scenario.lora, dropout=0.0),
+        stack=_evaluated(scenario.stack),
     )
     if evaluation.accumulate > _FEW_STEPS:
         return with_model(evaluated, lambda model: _run(evaluated, evaluation.accumulate, device, model))
@@ -59,6 +64,11 @@ def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Tem
         device,
         lambda probe: with_model(probe, lambda model: _run(probe, evaluation.accumulate, device, model)),
     )
+
+
+def _evaluated(stack: Stack) -> Stack:
+    """liger-kernel 0.8.5 transformers/model/llama.py: a model that is not in training mode makes its logits."""
+    return replace(stack, loss=LossKernel.TORCH) if stack.loss is LossKernel.LIGER else stack
 
 
 def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]) -> Template:
@@ -75,27 +85,32 @@ def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]
 
 def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
     first = max(1, steps - _WRITTEN + 1)
-    gathered = _gathered(t, s, first - 1, "gathered before") if first > 1 else []
+    gathered = [*_gathered(t, s, first - 1, "gathered before")] if first > 1 else []
     # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered
-    variables = _gathered(t, s, 1, "of the step before") if first > 2 else list(gathered)
+    variables = [*_gathered(t, s, 1, "of the step before")] if first > 2 else [*gathered]
     for step in range(first, max(steps, 1) + 1):
         batch = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
         outputs = _call(t, model, s)
-        variables = [outputs.logits, batch[1]] if steps else []
-        gathered = _gathered(t, s, step, "gathered") if step > 1 else list(variables)
+        variables = [*_given(outputs), batch[1]] if steps else []
+        gathered = gathered if step > 1 else [*variables]
+        for place, made in enumerate(_gathered(t, s, step, "gathered") if step > 1 else ()):
+            gathered[place] = made  # what was there goes before the next is made
         del batch, outputs
-    if not t.cuda and gathered and gathered[0] is not None and gathered[0].kind is BFLOAT16:
+    if not t.cuda and gathered and gathered[0].kind is BFLOAT16:
         # trainer_pt_utils.py nested_numpify: NumPy has no bfloat16
         gathered.append(_logits(t, s, steps, FLOAT32, "logits for NumPy"))
     del variables, gathered
 
 
-def _gathered(t: Tape, s: Scenario, steps: int, what: str) -> list[Tensor | None]:
-    """Logits and labels of `steps` steps."""
-    return [
-        _logits(t, s, steps, logits_kind(s), f"logits {what}"),
-        t.new((steps * s.batch, s.seq), INT64, f"labels {what}"),
-    ]
+def _gathered(t: Tape, s: Scenario, steps: int, what: str) -> Iterator[Tensor]:
+    """Logits, if the loss makes any, and labels of `steps` steps, made one after the other."""
+    if s.stack.loss is LossKernel.TORCH:
+        yield _logits(t, s, steps, logits_kind(s), f"logits {what}")
+    yield t.new((steps * s.batch, s.seq), INT64, f"labels {what}")
+
+
+def _given(outputs: Outcome) -> list[Tensor]:
+    return [] if outputs.logits is None else [outputs.logits]
 
 
 def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:

@@ -7,6 +7,7 @@ the second step need room elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vramplan.ledger import Phase
+from vramplan.predict.optimizer_step import STACKED_NORMS
 from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
 
 Parts = tuple[Part, ...]
@@ -18,17 +19,32 @@ def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: 
     """The parts of a later step, with what is made on the way.
 
     `products` says before which parts a workspace each is taken, where it is known; the states are made when the
-    optimizer's step begins.
+    optimizer's step begins, once the gradients are clipped.
     """
     places = (*[0] * (len(workspaces) - len(products)), *products)
     made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in zip(places, workspaces, strict=True)]
-    made += [(place + 1, states) for place, part in enumerate(step) if part == Enter(Phase.STEP)]
+    made.append((_clipped(step), states))
     written: list[Part] = []
     begun = 0
     for place, pieces in made:
         written += (*step[begun:place], *pieces)
         begun = place
     return (*written, *step[begun:])
+
+
+def _clipped(step: Parts) -> int:
+    """Where the optimizer's own step begins: behind what clipping gives back, if gradients are clipped.
+
+    The end, when nothing is optimised.
+    """
+    if Enter(Phase.STEP) not in step:
+        return len(step)
+    place = step.index(Enter(Phase.STEP)) + 1
+    for stacked in range(place, len(step)):
+        part = step[stacked]
+        if isinstance(part, Alloc) and part.label == STACKED_NORMS:
+            return next(after for after in range(stacked + 1, len(step)) if not isinstance(step[after], Free))
+    return place
 
 
 def two_steps(first: Parts, later: Parts) -> Parts:

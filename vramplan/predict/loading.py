@@ -16,7 +16,7 @@ from vramplan.predict.base import (
     steady_element,
     upcasts,
 )
-from vramplan.predict.checkpoint import arrives_by_tensor, join_experts, load_groups
+from vramplan.predict.checkpoint import join_experts, load_groups
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
@@ -63,7 +63,7 @@ def write_load(
 def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: int) -> None:
     """Write what comes before the first weight: the warm-up of a card's allocator, and tables of the process."""
     writer.enter(Phase.LOAD)
-    if device == "cuda" and arrives_by_tensor(scenario):
+    if device == "cuda" and scenario.arrives_by_tensor:
         _warm_up(writer, scenario, capacity)
     if quantized_parameters(scenario.architecture, scenario.quant):
         for shared in shared_pieces(scenario.quant):
@@ -132,7 +132,7 @@ def load_weight(writer: Writer, weight: Weight, scenario: Scenario, device: Devi
     if is_quantized(weight, scenario.quant):
         return _quantize(writer, weight, scenario, device)
     stored = piece(weight, loaded_element(weight, scenario), scenario.quant)
-    projections = fused_projections(scenario.architecture.family, weight) if arrives_by_tensor(scenario) else ()
+    projections = fused_projections(scenario.architecture.family, weight) if scenario.arrives_by_tensor else ()
     return (join_experts(writer, weight, stored, projections) if projections else writer.hold(stored),)
 
 

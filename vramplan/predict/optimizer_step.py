@@ -16,6 +16,8 @@ from vramplan.scenario import Scenario
 
 #: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.
 NORM_CHUNK = 65536
+#: The last that clipping makes.
+STACKED_NORMS = "gradient norms stacked"
 
 
 def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -> None:
@@ -42,14 +44,14 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
 
     CUDA adds chunks of a gradient up first, one list of gradients per element type (cuda/ForeachReduceOp.cu).
     """
-    norms = []
+    norms: list[Tensor] = []
     for size in dict.fromkeys(tensor.element for tensor in tensors):
         alike = [tensor for tensor in tensors if tensor.element == size]
         count = sum(tensor.times for tensor in alike)
-        norms.append(t.new((count,), FLOAT32, "gradient norms"))
+        norms += [t.new((), _kind(alike[0]), "gradient norm") for _ in range(count)]
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
-    stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, "gradient norms stacked")
+    stacked = t.new((len(norms),), FLOAT32, STACKED_NORMS)
     del norms, stacked
 
 

@@ -73,28 +73,30 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
         windows = [b.attention.window for b in scenario.architecture.blocks if b.attention.window]
         if attention == "flash_attention_2" and scenario.padding:
             masks[windowed] = t.new((scenario.batch, scenario.seq), BOOL, "padding mask")
-        elif (
-            attention == "eager"
-            or scenario.padding
-            or broadcasts(scenario.architecture)
-            or (windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq)
+        elif always_masked(scenario) or (
+            windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq
         ):
             masks[windowed] = _mask(t, scenario, attention, kind, windowed=windowed)
     t.scope = ""
     return masks
 
 
+def always_masked(scenario: Scenario) -> bool:
+    """Whether layers are handed masks whatever the sequence, those with a window their own."""
+    return scenario.attention == "eager" or scenario.padding or broadcasts(scenario.architecture)
+
+
 def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: bool) -> Tensor:
     seq = scenario.seq
-    allowed = _unpadded_pairs(t, scenario) if scenario.padding else _pairs(t, seq, windowed=windowed)
+    allowed = (_unpadded_pairs if scenario.padding else _pairs)(t, scenario, windowed=windowed)
     if attention != "eager":
         return allowed
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
 
 
-def _pairs(t: Tape, seq: int, *, windowed: bool) -> Tensor:
+def _pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     """The causal pairs; those of a window step by step (`and_masks` of the window and of causality)."""
-    shape = (1, 1, seq, seq)
+    shape = (1, 1, scenario.seq, scenario.seq)
     if not windowed:
         return t.new(shape, BOOL, "allowed positions")
     near = t.new(shape, BOOL, "positions in the window")
@@ -106,11 +108,11 @@ def _pairs(t: Tape, seq: int, *, windowed: bool) -> Tensor:
     return allowed
 
 
-def _unpadded_pairs(t: Tape, scenario: Scenario) -> Tensor:
+def _unpadded_pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     """The causal pairs without those of a padded key, which differ by sequence (`and_masks`, one step at a time)."""
     batch, seq = scenario.batch, scenario.seq
     padding = t.new((batch, seq), BOOL, "padding mask")
-    part = t.new((1, 1, seq, seq), BOOL, "causal positions")
+    part = _pairs(t, scenario, windowed=windowed)
     causal = t.new((1, 1, seq, seq), BOOL, "causal positions, and all")
     del part
     keys = t.new((batch, 1, 1, seq), BOOL, "keys that are no padding")

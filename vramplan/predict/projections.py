@@ -89,17 +89,17 @@ def lowered(t: Tape, x: Tensor, label: str) -> Tensor:
     """What autocast hands to a matrix product: a copy in its type; copies of fp32 leaves are kept.
 
     ATen/autocast_mode.cpp `cached_cast`: only leaves that require gradients are cached until the region ends: trained
-    parameters, the embedding's output under checkpoints, what a reentrant checkpoint runs a layer on.
+    parameters, the embedding's output under checkpoints, what a reentrant checkpoint runs a layer on. The cache refers
+    to the leaf too, and weakly: that alone keeps its memory (seen in torch 2.13).
     """
     kind = t.autocast
     if kind is None or x.kind is kind:
         return x
     if x.kind is not FLOAT32 or not x.is_leaf:
         return cast(t, x, kind, label)
-    found = t.casts.get(id(x))
-    if found is None:
-        found = t.casts[id(x)] = cast(t, x, kind, label)
-    return found
+    if id(x) not in t.casts:
+        t.casts[id(x)] = x, cast(t, x, kind, label)
+    return t.casts[id(x)][1]
 
 
 def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) -> Tensor:

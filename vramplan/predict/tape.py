@@ -64,7 +64,7 @@ class Tape:
         self.recording = True
         self.training = True
         self.autocast: Kind | None = None
-        self.casts: dict[int, Tensor] = {}
+        self.casts: dict[int, tuple[Tensor, Tensor]] = {}
         self.frame: Frame | None = None
         self.leaves: list[Leaf] = []
         """The trained parameters."""

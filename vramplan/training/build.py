@@ -138,7 +138,7 @@ def _from_checkpoint(scenario: Scenario, device: torch.device) -> Any:
             scenario.model.path,
             dtype=getattr(torch, scenario.dtype),
             attn_implementation=attention_of(transformers_config(scenario), scenario.attention),
-            device_map={"": device},
+            device_map={"": device} if scenario.arrives_by_tensor else None,
             local_files_only=True,
             **extra,
         )
@@ -146,4 +146,4 @@ def _from_checkpoint(scenario: Scenario, device: torch.device) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CannotRun(f"cannot load {scenario.model.path}: {reason}", hint="load: random needs no weights") from error
     model.config.use_cache = scenario.method is Method.INFERENCE
-    return model
+    return model if scenario.arrives_by_tensor else model.to(device)

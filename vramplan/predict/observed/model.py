@@ -199,6 +199,6 @@ class UnrolledModel(ObservedModel):
     """The same with every layer run by itself: for layers that hand each other more than their hidden states."""
 
     @staticmethod
-    def _rounds(architecture: Architecture, seq: int) -> list[Rounds]:
+    def _rounds(architecture: Architecture, scenario: Scenario) -> list[Rounds]:
         """Every layer once."""
         return [Rounds((kind,), 1) for kind in architecture.layers]
