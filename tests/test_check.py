@@ -176,7 +176,7 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "negative",
         lambda file: edit(file, lambda b: b["entries"][0].update(bytes=-1)),
-        "'int' >= 0 - at",
+        "holds -1 bytes",
     ),
     (
         "versions",

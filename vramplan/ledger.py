@@ -4,12 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated
-
-from msgspec import Meta
-
-#: Bytes that something holds.
-Size = Annotated[int, Meta(ge=0)]
 
 
 class Phase(StrEnum):
@@ -76,7 +70,7 @@ class Entry:
 
     phase: Phase
     component: Component
-    bytes: Size
+    bytes: int
     basis: Basis
     note: str = ""
 

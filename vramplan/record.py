@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from vramplan.errors import UsageError
 from vramplan.files import write_whole
-from vramplan.ledger import Component, Entry, Ledger, Phase, Size
+from vramplan.ledger import Component, Entry, Ledger, Phase
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -161,11 +161,17 @@ class Record(Result):
         }
 
 
+#: What a measurement finds by subtraction, so that it may come out below nothing.
+_DIFFERENCES = (Component.WORKSPACE, Component.ALLOCATOR, Component.UNKNOWN)
+#: Bytes that something holds.
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Marks(msgspec.Struct, frozen=True):
     """A phase's high-water marks, as a record's file has them."""
 
-    allocated: Size
-    reserved: Size | None = None
+    allocated: _Size
+    reserved: _Size | None = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -182,14 +188,23 @@ class _Body(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     libraries: dict[str, str]
     warnings: tuple[str, ...]
-    steady: dict[str, Size] = {}
+    steady: dict[str, _Size] = {}
     attention: tuple[str, ...] = ()
     verdict: Verdict | None = None
-    managed: Size = 0
+    managed: _Size = 0
     outcome: Outcome = Outcome.OK
     environment: dict[str, Any] = {}
     timings: dict[str, Any] = {}
     note: str = ""
+
+
+def _check_entries(found: _Body) -> None:
+    """ValueError for what types do not tell."""
+    if found.kind == "prediction" and not found.entries:
+        raise ValueError("a prediction without entries")
+    for entry in found.entries:
+        if entry.bytes < 0 and entry.component not in _DIFFERENCES:
+            raise ValueError(f"{entry.component.value} in {entry.phase.value} holds {entry.bytes} bytes")
 
 
 def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Prediction | Record:
@@ -198,8 +213,7 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
         raise UsageError(f"{source}: schema {body['schema']!r} is unknown", hint=f"this version reads schema {SCHEMA}")
     try:
         found = msgspec.convert(body, _Body)
-        if found.kind == "prediction" and not found.entries:
-            raise ValueError("a prediction without entries")
+        _check_entries(found)
     except (msgspec.ValidationError, ValueError) as error:  # the second also for half of a surrogate pair
         reason = str(error).replace("`", "'")
         raise UsageError(

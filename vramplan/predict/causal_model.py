@@ -108,7 +108,7 @@ class CausalModel:
         context = Context(self.architecture, s.attention, partial(attention_choice, s, t), cache=cache)
         context.position_ids = t.new((1, tokens), INT64, "position_ids")
         if cache is None or not cache.layers:  # one new token sees everything before it
-            context.masks = causal_masks(t, s, hidden.kind)
+            context.masks = causal_masks(t, s, held[0].kind)
         context.tables = rotary(t, s, hidden.kind)
         number, weights = 0, None
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
