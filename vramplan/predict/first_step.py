@@ -33,18 +33,11 @@ def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: 
 
 
 def _clipped(step: Parts) -> int:
-    """Where the optimizer's own step begins: behind what clipping gives back, if gradients are clipped.
-
-    The end, when nothing is optimised.
-    """
+    """Where the optimizer's own step begins: behind the clipping of gradients, if they are; the end without a step."""
     if Enter(Phase.STEP) not in step:
         return len(step)
-    place = step.index(Enter(Phase.STEP)) + 1
-    for stacked in range(place, len(step)):
-        part = step[stacked]
-        if isinstance(part, Alloc) and part.label == STACKED_NORMS:
-            return next(after for after in range(stacked + 1, len(step)) if not isinstance(step[after], Free))
-    return place
+    stacked = next((part for part in step if isinstance(part, Alloc) and part.label == STACKED_NORMS), None)
+    return step.index(Free(stacked.block) if stacked else Enter(Phase.STEP)) + 1
 
 
 def two_steps(first: Parts, later: Parts) -> Parts:

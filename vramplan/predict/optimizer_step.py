@@ -48,10 +48,11 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
     for size in dict.fromkeys(tensor.element for tensor in tensors):
         alike = [tensor for tensor in tensors if tensor.element == size]
         count = sum(tensor.times for tensor in alike)
-        norms += [t.new((), _kind(alike[0]), "gradient norm") for _ in range(count)]
+        with t.script.rounds(Group(count)):
+            norms.append(t.new((), _kind(alike[0]), "gradient norm"))
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
-    stacked = t.new((len(norms),), FLOAT32, STACKED_NORMS)
+    stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, STACKED_NORMS)
     del norms, stacked
 
 
