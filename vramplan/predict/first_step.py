@@ -36,7 +36,7 @@ def _clipped(step: Parts) -> int:
     """Where the optimizer's own step begins: behind the clipping of gradients, if they are; the end without a step."""
     if Enter(Phase.STEP) not in step:
         return len(step)
-    stacked = next((part for part in step if isinstance(part, Alloc) and part.label == STACKED_NORMS), None)
+    stacked = next((part for part in step if isinstance(part, Alloc) and part.label.startswith(STACKED_NORMS)), None)
     return step.index(Free(stacked.block) if stacked else Enter(Phase.STEP)) + 1
 
 
