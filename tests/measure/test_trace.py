@@ -189,3 +189,9 @@ def test_the_libraries_are_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     # bitsandbytes logs every 8-bit product whose input it casts, transformers a bar while it loads
     trace(scenario(quant={"type": "int8"}, load="checkpoint", gpu="t4", compute_dtype="float16"))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("quant", [{"type": "nf4"}, {"type": "nf4", "double": False}, {"type": "int8"}], ids=str)
+def test_bits_are_those_of_weights_and_constants_without_tables(quant: dict[str, object]) -> None:
+    wanted = scenario(quant=quant, gpu="t4", compute_dtype="float16")
+    assert trace(wanted).bits_per_parameter == predict_analytic(wanted).bits_per_parameter

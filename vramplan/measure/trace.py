@@ -33,6 +33,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
+from vramplan.training.counting import quantized_bytes
 from vramplan.training.load_fake import load_fake
 from vramplan.training.materialize_fake import quantize_fake
 from vramplan.training.run import set_up
@@ -212,11 +213,10 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         if merges:
             stack.enter_context(merging(tracker, card=card is not None))
         work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)
-        parameters = count_parameters(work.model)
+        parameters, packed = count_parameters(work.model), quantized_bytes(work.model)
         work.run()
         if not merges:  # a second one would load again
             work.run()
-    packed = sum(b.bytes for b in tracker.live() if b.component in (Component.WEIGHTS, Component.QUANT_STATE))
     return Run(tracker, parameters, packed)
 
 

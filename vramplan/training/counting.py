@@ -29,10 +29,22 @@ def bits_per_parameter(model: Any) -> float:
     for _, module, name, parameter in _parameters(base):
         if name.endswith("weight") and _counts(name, module, base, head):
             numel += _elements(module, name, parameter)
-            size += _bytes(parameter)
-            constants = quant_state_tensors(module, parameter)
-            size += sum(_bytes(tensor) for label, tensor in constants if label.endswith(("absmax", "SCB")))
+            size += _packed(module, parameter)
     return 8 * size / numel if numel else 0.0
+
+
+def quantized_bytes(model: nn.Module) -> int:
+    """Bytes of the quantised weights with their block constants, no tables."""
+    return sum(
+        _packed(module, parameter)
+        for _, module, name, parameter in _parameters(model)
+        if name.endswith("weight") and hasattr(module, "source_cls")
+    )
+
+
+def _packed(module: Any, parameter: Tensor) -> int:
+    constants = quant_state_tensors(module, parameter)
+    return _bytes(parameter) + sum(_bytes(tensor) for label, tensor in constants if label.endswith(("absmax", "SCB")))
 
 
 def _counts(name: str, module: Any, base: Any, head: Any) -> bool:
