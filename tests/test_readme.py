@@ -66,6 +66,8 @@ def test_what_is_said_of_emulated_cards_is_in_their_report() -> None:
         for what in ("allocated", "reserved"):
             errors = [abs(peak_error(row, engine, what)) for row in rows]
             assert f"{sum(errors) / len(errors):.3%} ({max(errors):.1%})" in plain, (engine, what)
+    exact = {engine: sum(not peak_error(row, engine, "reserved") for row in rows) for engine in ENGINES}
+    assert f"in {exact['trace']} of them by the trace, in {exact['analytic']} by the closed form" in plain
 
 
 #: Commands of the table that need a file of the reader's own.
