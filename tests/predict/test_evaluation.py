@@ -108,10 +108,11 @@ def test_liger_makes_logits_where_nothing_is_trained() -> None:
 
 
 def test_the_cache_is_emptied_when_what_was_gathered_has_gone_to_the_host() -> None:
-    def empties(settings: dict[str, int], device: Device) -> int:
-        run = forecast(scenario(eval=settings, stack={"base": "script", "upcast": "none"}), device).timeline
+    def empties(accumulate: int, stack: str) -> int:
+        settings = {"batch": 4, "accumulate": accumulate}
+        run = forecast(scenario(eval=settings, stack={"base": stack, "upcast": "none"}), "cuda").timeline
         return sum(isinstance(event, EmptyCache) for event in run.events())
 
-    assert empties({"batch": 4, "accumulate": 2}, "cuda") == 2  # between two steps, and after the second
-    assert empties({"batch": 4, "accumulate": 0}, "cuda") == 0
-    assert empties({"batch": 4, "accumulate": 2}, "cpu") == 0
+    assert empties(2, "hf-trainer") == 3  # before training, between two steps, and after the second
+    assert empties(0, "hf-trainer") == 1
+    assert empties(2, "script") == 0

@@ -15,7 +15,7 @@ from vramplan.ledger import Phase
 from vramplan.measure.trace import run_trace
 from vramplan.predict.engine import forecast
 from vramplan.scenario_file import scenario_from_mapping
-from vramplan.timeline import Alloc, Enter, Event, Free
+from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free
 
 #: Below are statistics of rows and counters of tokens, of which the closed form writes down but some.
 SMALLEST = 4096
@@ -51,6 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"stack": {**SCRIPT, "outputs": "held-next"}, "attention": "eager", "checkpointing": False},
     ),
     "evaluated": (LLAMA, {"eval": {"batch": 2, "accumulate": 3}}),
+    "evaluated in a script": (LLAMA, {"eval": {"batch": 1, "accumulate": 1}, "stack": "script"}),
     "evaluated in chunks": (LLAMA, {"eval": {"batch": 2, "accumulate": 2}, "stack": {**SCRIPT, "loss": "chunked"}}),
     "evaluated, norms behind": (OLMO2, {"eval": {"batch": 3, "accumulate": 2}}),
     "masks of two kinds": (GEMMA2, {"attention": "eager"}),
@@ -88,6 +89,8 @@ def moves(events: Iterable[Event], smallest: int = SMALLEST) -> list[tuple[str, 
         elif isinstance(event, Enter) and event.phase is not phase:
             phase = event.phase
             made += [*_given_back(freed), (event.phase.value, 0)]
+        elif isinstance(event, EmptyCache):
+            made += [*_given_back(freed), ("empty the cache", 0)]
     return [*made, *_given_back(freed)]
 
 

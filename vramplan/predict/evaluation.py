@@ -37,7 +37,8 @@ def evaluation_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
         return ()
     parts = _renumbered(_template(scenario, settings, device).parts(settings.batch, scenario.seq))
     # trainer.py evaluation_loop: whenever what was gathered has gone to the host
-    return (*parts, EmptyCache()) if settings.accumulate and device == "cuda" else parts
+    emptied = settings.accumulate and scenario.stack.trainer and device == "cuda"
+    return (*parts, EmptyCache()) if emptied else parts
 
 
 def evaluation_marks(scenario: Scenario, device: Device, granularity: int) -> Marks | None:

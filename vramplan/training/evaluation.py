@@ -16,16 +16,24 @@ class EvaluationLoop:
     """transformers 5.17 `Trainer.evaluation_loop` on one device, up to the moment when what was gathered is moved.
 
     `forward` is the training step's own, which under the Trainer is accelerate's wrapped one; `batches` makes the next
-    batch; `ignored` are keys of the outputs that are never gathered.
+    batch; `ignored` are keys of the outputs that are never gathered. `empties`: the cache goes when they have been
+    moved, as in the Trainer.
     """
 
     def __init__(
-        self, settings: Evaluation, forward: Callable[[Batch], Any], batches: Callable[[], Batch], ignored: list[str]
+        self,
+        settings: Evaluation,
+        forward: Callable[[Batch], Any],
+        batches: Callable[[], Batch],
+        ignored: list[str],
+        *,
+        empties: bool,
     ) -> None:
         self._settings = settings
         self._forward = forward
         self._batches = batches
         self._ignored = {*ignored, "loss"}
+        self._empties = empties
 
     def run(self, model: Any, meter: Meter) -> Any:
         """The losses of the evaluation's samples, as an array; the model is in training mode again afterwards."""
@@ -44,6 +52,8 @@ class EvaluationLoop:
                     container.add(tensors)
         found = [container.get_arrays() for container in containers]
         del losses, logits, labels
+        if self._settings.accumulate and self._empties:
+            torch.cuda.empty_cache()
         model.train()
         return found[0]
 

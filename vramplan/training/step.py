@@ -71,7 +71,7 @@ class TrainingStep(TrainingLoop):
         def batch() -> Batch:
             return make_evaluation_batch(self._scenario, settings.batch, self._vocabulary, self._device)
 
-        return EvaluationLoop(settings, self._evaluated, batch, ignored)
+        return EvaluationLoop(settings, self._evaluated, batch, ignored, empties=self._trainer)
 
     def _evaluated(self, batch: Batch) -> Any:
         """The model's outputs on a batch, which `Trainer.compute_loss` returns with the loss."""
