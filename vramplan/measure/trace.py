@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 from unittest import mock
 
 import msgspec
@@ -33,7 +32,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.build import transformers_config
-from vramplan.training.counting import quantized_bytes
+from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
 from vramplan.training.materialize_fake import quantize_fake
 from vramplan.training.run import set_up
@@ -226,18 +225,3 @@ def name_code_map(tracker: Tracker) -> None:
 
     functional.name2qmap["dynamic"] = functional.create_dynamic_map()
     tracker.name(functional.name2qmap["dynamic"], Component.QUANT_STATE, "code map of the process")
-
-
-def count_parameters(model: Any) -> Parameters:
-    """Parameters of the base model, how many of them are quantised, and how many are trained."""
-    quantized = other = trainable = 0
-    packed: set[int] = set()
-    for module in model.modules():
-        if hasattr(module, "source_cls"):
-            quantized += module.in_features * module.out_features
-            packed.add(id(module.weight))
-    for name, parameter in model.named_parameters():
-        trainable += parameter.numel() if parameter.requires_grad else 0
-        if id(parameter) not in packed and "lora_" not in name:
-            other += parameter.numel()
-    return Parameters(total=quantized + other, quantized=quantized, trainable=trainable)
