@@ -128,15 +128,15 @@ def check_advice(pick: random.Random) -> Iterator[str]:
 
 def held(scenario: Scenario) -> int:
     """Bytes that the allocator reserves when nothing stops it."""
-    return replay(forecast(scenario, "cuda").timeline.parts).reserved
+    return replay(forecast(scenario, "cuda").program()).reserved
 
 
 def check_room(pick: random.Random) -> Iterator[str]:
     """The share of room above its tensors in which a run fits."""
-    timeline = forecast(case(pick), "cuda").timeline
-    allocated = allocated_peak(timeline)
+    run = forecast(case(pick), "cuda")
+    allocated, program = allocated_peak(run.timeline), run.program()
     shares = (105, 110, 115, 120, 125, 133)
-    enough = next((s for s in shares if replay(timeline.parts, budget=allocated * s // 100).oom is None), None)
+    enough = next((s for s in shares if replay(program, budget=allocated * s // 100).oom is None), None)
     yield f"fits in {enough} %" if enough else "MORE than 133 %"
 
 

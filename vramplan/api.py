@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from msgspec import structs
+
 from vramplan.errors import UsageError, VramplanError, unknown
 from vramplan.record import Device, Prediction, Record, Result
 from vramplan.scenario import Scenario
@@ -155,9 +157,16 @@ def measure(
 
 
 def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":
-    """Any two of prediction, record and scenario; a scenario is predicted on the other side's device."""
+    """Any two of prediction, record and scenario; a scenario is predicted on the other side's device and torch."""
     from vramplan.compare import compare as side_by_side
 
-    device: Device = next((side.device for side in (a, b) if isinstance(side, Result)), "cuda")
-    first, second = (side if isinstance(side, Result) else predict(side, device=device) for side in (a, b))
-    return side_by_side(first, second)
+    known = next((side for side in (a, b) if isinstance(side, Result)), None)
+
+    def result(side: Result | Scenario) -> Result:
+        if isinstance(side, Result):
+            return side
+        if known is None:
+            return predict(side)
+        return predict(structs.replace(side, torch=known.scenario.torch), device=known.device)
+
+    return side_by_side(result(a), result(b))

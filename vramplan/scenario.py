@@ -11,6 +11,7 @@ import msgspec
 
 from vramplan.architecture import Architecture, read_architecture
 from vramplan.stacks import Stack
+from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
 
 class Method(StrEnum):
@@ -170,6 +171,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     stack: Stack
     gpu: str = ""
     """Catalogue name of the card; empty when none is meant."""
+    torch: str = USUAL_TORCH
+    """Release of PyTorch that runs it on a card, as major and minor number (`vramplan.torch_release`)."""
     new_tokens: int = 128
     """Tokens that inference generates after the prompt of `seq` tokens."""
     merge: Merge = Merge()

@@ -95,6 +95,8 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     value: Any = mapping
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else value
+    if keys == ["torch"] and isinstance(value, float):
+        return UsageError(f"{where}: torch: {value} is a number", hint=f"quote it: torch: '{value}'; 2.10 would be 2.1")
     wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
     return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {value!r} does not do", hint=wanted)
 

@@ -1,6 +1,7 @@
 """From YAML to scenarios: read, override, expand the matrix, resolve every default and name; refuse what is unknown."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from vramplan.scenario import (
 from vramplan.scenario_check import check_keys, convert
 from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
 from vramplan.stacks import STACKS, Stack, Upcast
+from vramplan.torch_release import DEFAULT as USUAL_TORCH
+from vramplan.torch_release import release
 
 LARGEST_MATRIX = 100_000
 
@@ -139,6 +142,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         attention=_attention(keys.attention, where),
         stack=stack,
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
+        torch=_torch(keys.torch, where),
         new_tokens=keys.new_tokens,
         padding=_padding(keys, where),
         merge=_merge(keys, where),
@@ -260,6 +264,12 @@ def _padding(keys: ScenarioKeys, where: str) -> bool:
             hint="set attention: sdpa (the memory-efficient kernel) or flash_attention_2 (padding is cut out)",
         )
     return keys.padding
+
+
+def _torch(value: str, where: str) -> str:
+    if not re.match(r"[1-9]\d{0,2}\.\d{1,3}(?![\d])", value, re.ASCII):
+        raise UsageError(f"{where}: torch: '{value}' is no release of PyTorch", hint=f"such as '{USUAL_TORCH}'")
+    return release(value)
 
 
 def _attention(value: str, where: str) -> str:

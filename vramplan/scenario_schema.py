@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from vramplan.scenario import DType, Load, Method, QuantType
 from vramplan.stacks import LossKernel, Outputs, Upcast
+from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
 Count = Annotated[int, Meta(ge=1, le=2**24)]
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # bitsandbytes 0.50 functional.py: quantize_4bit
@@ -76,6 +77,7 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     attention: str = "sdpa"
     stack: str | StackKeys = "hf-trainer"
     gpu: str = ""
+    torch: str = USUAL_TORCH
     new_tokens: Count = 128
     merge: MergeKeys = MergeKeys()
     eval: EvalKeys | UnsetType = UNSET

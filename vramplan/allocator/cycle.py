@@ -3,9 +3,9 @@
 The proof. A round that frees only its own blocks meets the allocator through its free blocks alone. If these are the
 same, address by address, before round i as before round j < i, then rounds i, i+1, ... make the choices of rounds
 j, j+1, ...: the same free blocks are found, and where the driver was asked it is asked again and answers with
-addresses further up, which stand above all older ones in either case. What rounds j to i-1 left in use lies wholly in
+addresses further on, which stand beyond all older ones in either case. What rounds j to i-1 left in use lies wholly in
 segments that are new since j (the free blocks are unchanged, so nothing was cut from them), and what the skipped rounds
-leave in use is the same, further up by as much as addresses rose. High-water marks rise by equal steps, so the last
+leave in use is the same, further on by as much as addresses moved. High-water marks rise by equal steps, so the last
 cycle, which is run, sets them. None of this holds near the budget, so rounds that come near it are run.
 
 A round that asks the driver for nothing and gives back all that it took needs no comparison: free blocks are what
@@ -37,7 +37,7 @@ class _Before(NamedTuple):
     reserved: int
     calls: int
     retries: int
-    top: int
+    next: int
     growth: int
     state: State
 
@@ -89,7 +89,7 @@ class CycleFinder:
         machine, gauge, driver = self._machine, self._machine.gauge, self._machine.driver
         return _Before(
             i, tuple(gauge.held), gauge.allocated, driver.reserved,
-            driver.calls, machine.retries, driver.top, len(machine.growth),
+            driver.calls, machine.retries, driver.next, len(machine.growth),
             (gauge.phase, machine.small.state(), machine.large.state(), machine.addresses_carried()),
         )  # fmt: skip
 
@@ -116,20 +116,21 @@ class CycleFinder:
             for k in range(1, times + 1):
                 machine.growth += [Growth(g.event + k * events, g.reserved + k * bytes_) for g in repeated]
         if now.allocated > before.allocated:
-            self._leave_in_use(before.top, now.top - before.top, cycle * self._step, times)
-        driver.top += times * (now.top - before.top)
+            self._leave_in_use(before.next, now.next, cycle * self._step, times)
+        driver.next += times * (now.next - before.next)
 
-    def _leave_in_use(self, since: int, shift: int, name: int, times: int) -> None:
-        """What each cycle leaves in use stands in segments of its own, above the address `since`."""
-        machine = self._machine
+    def _leave_in_use(self, since: int, until: int, name: int, times: int) -> None:
+        """What each cycle leaves in use stands in segments of its own, between the addresses `since` and `until`."""
+        machine, shift = self._machine, until - since
+        low, high = sorted((since, until))
         kept = [
             (frame, number, block[ADDRESS])
             for frame, blocks in machine.frames.items()
             for number, block in blocks.items()
-            if block[ADDRESS] >= since
+            if low <= block[ADDRESS] < high
         ]
         for k in range(1, times + 1):
-            copies = machine.small.copy(since, since + shift, k * shift)
-            copies |= machine.large.copy(since, since + shift, k * shift)
+            copies = machine.small.copy(low, high, k * shift)
+            copies |= machine.large.copy(low, high, k * shift)
             for frame, number, address in kept:
                 machine.frames.setdefault(frame + k * name, {})[number] = copies[address]

@@ -38,8 +38,8 @@ class Machine:
 
     __slots__ = ("carried", "driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
 
-    def __init__(self, budget: int | None, expandable_segments: bool) -> None:
-        self.driver = Driver(budget)
+    def __init__(self, budget: int | None, *, expandable_segments: bool, youngest_first: bool) -> None:
+        self.driver = Driver(budget, falling=youngest_first)
         self.small: Pool
         self.large: Pool
         self.expandable: tuple[ExpandablePool, ExpandablePool] | None = None
@@ -58,7 +58,7 @@ class Machine:
 
     def copy(self, budget: int | None) -> "Machine":
         """The same state under another budget; without expandable segments."""
-        twin = Machine(budget, expandable_segments=False)
+        twin = Machine(budget, expandable_segments=False, youngest_first=self.driver.falling)
         twin.driver.follow(self.driver)
         blocks = {**twin.small.follow(self.small), **twin.large.follow(self.large)}
         twin.gauge.follow(self.gauge)

@@ -1,10 +1,12 @@
 """One pool of the caching allocator: free blocks by size, split when handed out, merged when given back.
 
 Follows `get_free_block`, `alloc_found_block`, `free_block`, `release_blocks` in `c10/cuda/CUDACachingAllocator.cpp`
-(torch 2.11 to 2.13) for one stream and the default configuration.
+(torch 2.11 to 2.14) for one stream and the default configuration.
 
-The allocator keeps free blocks in a set ordered by size, then address. Here blocks of one size stand on a shelf, lowest
-address first: hundreds of free blocks have a dozen sizes, so that the smallest sufficient one is found in four steps.
+The allocator keeps free blocks in a set ordered by size, then address; from torch 2.12 on by size, number of the
+segment, then address, which is the same where addresses rise (`Driver`). Here blocks of one size stand on a shelf,
+lowest address first: hundreds of free blocks have a dozen sizes, so that the smallest sufficient one is found in four
+steps.
 """
 
 from bisect import bisect_left, insort
@@ -77,7 +79,7 @@ class Pool:
         return next((size for size in reversed(self.sizes) if self.shelves[size]), 0)
 
     def state(self) -> list[int]:
-        """All that decides what happens next; two equal states behave alike, new segments standing above all others."""
+        """All that decides what happens next; two equal states behave alike: new segments stand beyond all others."""
         state = []
         for size in self.sizes:
             if shelf := self.shelves[size]:
@@ -98,13 +100,13 @@ class Pool:
             self.shelves[size] = [blocks[block[ADDRESS]] for block in shelf]
         return blocks
 
-    def copy(self, since: int, until: int, shift: int) -> dict[int, Block]:
-        """Copies, `shift` further, of the segments between two addresses, which are wholly in use.
+    def copy(self, low: int, high: int, shift: int) -> dict[int, Block]:
+        """Copies, `shift` further on, of the segments between two addresses, which are wholly in use.
 
         Comes back by the addresses of the original blocks.
         """
         copies: dict[int, Block] = {}
-        for first in [block for address, block in self.segments.items() if since <= address < until]:
+        for first in [block for address, block in self.segments.items() if low <= address < high]:
             copy = self.segments[first[ADDRESS] + shift] = [first[ADDRESS] + shift, first[SIZE], None, None, False]
             copies[first[ADDRESS]] = copy
             while first := first[RIGHT]:

@@ -85,19 +85,23 @@ class Program:
     start: int
     """how many events come before"""
     end: int
+    youngest_first: bool
+    """which of two free blocks of one size is handed out (`vramplan.torch_release`)"""
     left: "Machine | None" = None
     """what it leaves, once it has been replayed for a program that goes on from there"""
 
 
-def prepare(parts: Iterable[Part], before: Program | None = None) -> Program:
+def prepare(parts: Iterable[Part], before: Program | None = None, *, youngest_first: bool = False) -> Program:
     """The program for a timeline's parts, or for its events; for those that follow a program's, with `before`.
 
-    What many timelines begin with is then replayed once for all of them.
+    What many timelines begin with is then replayed once for all of them. `youngest_first` is how the allocator of the
+    run's release of PyTorch chooses between free blocks of one size; a program goes on as the one before.
     """
     compiler = _Compiler(before)
     body, events = compiler.body(parts)
     start = before.end if before else 0
-    return Program(body, compiler.requests, compiler.taken, before, start, start + events)
+    rule = before.youngest_first if before else youngest_first
+    return Program(body, compiler.requests, compiler.taken, before, start, start + events, rule)
 
 
 class _Compiler:

@@ -34,11 +34,12 @@ def replay(parts: Iterable[Part] | Program, *, budget: int | None = None, expand
 
     `budget` caps the bytes reserved: a request above it first gives cached segments back, then ends the replay with
     `oom`. Repeats are left early once every round does the same to the allocator; the result is that of all events.
-    What is replayed more than once is better prepared before.
+    What is replayed more than once is better prepared before, and so is what did not run on torch 2.12 or later.
     """
     program = parts if isinstance(parts, Program) else prepare(parts)
     try:
-        machine = _started(program, Machine(budget, expandable_segments))
+        fresh = Machine(budget, expandable_segments=expandable_segments, youngest_first=program.youngest_first)
+        machine = _started(program, fresh)
         _Run(machine).program(program)
     except Refused as refused:
         return refused.machine.result(refused.report(program.requests))
@@ -51,7 +52,7 @@ def _started(program: Program, machine: Machine) -> Machine:
     if before is None:
         return machine
     if machine.expandable is None and before.left is None:
-        fresh = Machine(None, expandable_segments=False)
+        fresh = Machine(None, expandable_segments=False, youngest_first=program.youngest_first)
         before.left = _started(before, fresh)
         _Run(before.left).program(before)
     if before.left and machine.expandable is None and (budget is None or before.left.driver.highest <= budget):

@@ -68,7 +68,7 @@ def _question(result: Result) -> dict[str, Any]:
 def _unused(result: Result) -> set[str]:
     """Keys of the scenario without effect on its memory."""
     method = result.scenario.method
-    unused = {"name"}
+    unused = {"name", "torch"}  # a version: what came with a new one is what `check` is asked for
     if not method.adapts:
         unused.add("lora")
     if not method.trains:

@@ -51,6 +51,7 @@ FLAGS = (
     Flag("--loss", "stack.loss", "L", "torch, liger, chunked or tiled"),
     Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
     Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
+    Flag("--torch", "torch", "RELEASE", "release of PyTorch that runs it, such as 2.13"),
     Flag("--new-tokens", "new_tokens", "N", "tokens that inference generates"),
     Flag("--eval-batch", "eval.batch", "N", "evaluate inside training, with this batch per device"),
     Flag("--eval-accumulate", "eval.accumulate", "N", "evaluation steps whose logits are gathered; 0: the loss alone"),
@@ -59,7 +60,7 @@ FLAGS = (
     Flag("--max-shard-size", "merge.max_shard_size", "SIZE", "largest file that a merge saves, such as 5GB"),
 )
 #: Keys whose value is a word as it stands, whatever YAML would read in it.
-_WORDS = frozenset({"name", "gpu", "optimizer", "merge.max_shard_size"})
+_WORDS = frozenset({"name", "gpu", "torch", "optimizer", "merge.max_shard_size"})
 
 
 def add_scenario_flags(parser: ArgumentParser) -> None:

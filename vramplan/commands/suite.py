@@ -36,7 +36,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Measure what has no fresh record yet; no when a run did not end as predicted."""
-    from vramplan.measure.environment import require_libraries
+    from vramplan.measure.environment import installed_torch, require_libraries
     from vramplan.measure.suite import chunk, read_suite, run_suite
     from vramplan.targets import SHIPPED
 
@@ -44,7 +44,8 @@ def run(args: Namespace) -> Answer:
         require_libraries()
     title = "" if args.dry_run or args.device == "cpu" else _card()
     named = _named(args.gpu) if args.gpu else _catalogued(title)
-    runs = chunk(read_suite(args.directory or SHIPPED / "gpu", gpu=named), args.chunk)
+    torch = "" if args.dry_run or args.device == "cpu" else installed_torch()
+    runs = chunk(read_suite(args.directory or SHIPPED / "gpu", gpu=named, torch=torch), args.chunk)
     if args.device == "cpu":  # which has no allocator that could be limited
         runs = tuple(replace(run, share=None) for run in runs)
     if args.dry_run:

@@ -22,7 +22,8 @@ from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
 from vramplan.measure.tracker import Tracker
-from vramplan.predict.overheads import workspaces
+from vramplan.predict.overheads import lt_workspace, workspaces
+from vramplan.predict.quantization import Piece
 
 aten = torch.ops.aten
 
@@ -31,7 +32,7 @@ class CublasWorkspaces:
     """What each thread's first matrix product takes, and keeps; where the card's own were measured, as large as those.
 
     aten/src/ATen/cuda/CublasHandlePool.cpp (2.13) `getChosenWorkspaceSize`: cuBLASLt, which computes products with a
-    bias, shares it (in 2.11 it had 1 MiB of its own). Autograd runs CUDA's backward in a thread of its own.
+    bias, shares it, up to 2.11 it has one of its own. Autograd runs CUDA's backward in a thread of its own.
     """
 
     PRODUCTS = (
@@ -39,17 +40,23 @@ class CublasWorkspaces:
         *(aten.baddbmm.default, aten.linear.default),
     )
 
-    def __init__(self, gpu: Gpu) -> None:
-        main, backward = workspaces(gpu)
-        self._sizes = {False: main.bytes, True: backward.bytes}
-        self._taken: set[bool] = set()
+    def __init__(self, gpu: Gpu, *, shared: bool) -> None:
+        self._pieces = dict(zip(("main", "backward"), workspaces(gpu), strict=True))
+        self._shared = shared
+        self._taken: set[Piece] = set()
 
-    def after(self, tracker: Tracker) -> None:
+    def after(self, tracker: Tracker, func: Any, args: tuple[Any, ...]) -> None:
         """Called once a matrix product has its output, which exists before the library is called."""
-        backward = torch._C._current_graph_task_id() != -1
-        if backward not in self._taken:
-            self._taken.add(backward)
-            tracker.claim(self._sizes[backward], f"cuBLAS workspace of the {'backward' if backward else 'main'} thread")
+        thread = "main" if torch._C._current_graph_task_id() == -1 else "backward"
+        self._take(tracker, self._pieces[thread])
+        biased = func is aten.addmm.default or (func is aten.linear.default and len(args) > 2 and args[2] is not None)
+        if biased and not self._shared:
+            self._take(tracker, lt_workspace(thread))
+
+    def _take(self, tracker: Tracker, piece: Piece) -> None:
+        if piece not in self._taken:
+            self._taken.add(piece)
+            tracker.claim(piece.bytes, piece.label)
 
 
 @contextmanager

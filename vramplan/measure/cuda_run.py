@@ -26,6 +26,7 @@ from vramplan.measure.run import Progress
 from vramplan.measure.timings import timings
 from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, Scenario
+from vramplan.torch_release import youngest_first
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
 from vramplan.training.loop import TrainingLoop, loop_facts
@@ -115,6 +116,7 @@ class CudaRun:
             self._meter.marks,
             allocated=max(peak.allocated for peak in peaks),
             reserved=max(peak.reserved for peak in peaks),
+            youngest_first=youngest_first(torch.__version__),
         )
 
     def _look(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.errors import require_installed
+from vramplan.torch_release import release
 
 #: The libraries whose behaviour decides what a run takes; their versions stand in every record.
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "accelerate")
@@ -23,6 +24,11 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def installed_torch() -> str:
+    """The release of PyTorch that is installed, which is that of every scenario measured here on a card."""
+    return release(version("torch"))
 
 
 def require_libraries(what: str = "measuring") -> None:

@@ -91,10 +91,17 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of a run on the fake machine: bitsandbytes' kernels run open, and numbers read back are all one."""
 
     def __init__(
-        self, *, vocab: int, gpu: Gpu | None = None, rules: Mapping[Any, Rule] | None = None, padding: bool = False
+        self,
+        *,
+        vocab: int,
+        gpu: Gpu | None = None,
+        rules: Mapping[Any, Rule] | None = None,
+        padding: bool = False,
+        workspaces_shared: bool = True,
     ) -> None:
         """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
-        what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros."""
+        what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros.
+        `workspaces_shared`: cuBLASLt takes cuBLAS's, and none of its own."""
         super().__init__(vocab=vocab, rules=rules)
         self._openers |= {
             "bitsandbytes": fake_opener(gpu),
@@ -108,7 +115,8 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
             self._openers |= attention_openers(self) | SAMPLES_OPENERS | MASK_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
-            self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, CublasWorkspaces(gpu).after)
+            libraries = CublasWorkspaces(gpu, shared=workspaces_shared)
+            self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, libraries.after)
         self._named = 0
         self._last_layer: int | None = None
         self._padding = padding

@@ -21,7 +21,7 @@ def check_managed(scenario: Scenario, *, free: int, memory_limit: int | None = N
     run = forecast(scenario, "cuda")
     if not run.managed:
         return
-    reserved = replay(run.timeline.parts).reserved
+    reserved = replay(run.program()).reserved
     if memory_limit is not None:
         reserved = min(reserved, memory_limit)
     needs = reserved + run.managed + MARGIN

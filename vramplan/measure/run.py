@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
-from vramplan.measure.environment import environment, library_versions, require_libraries
+from vramplan.measure.environment import environment, installed_torch, library_versions, require_libraries
 from vramplan.measure.managed import check_managed
 from vramplan.measure.nvml import first_visible, idle_card
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
@@ -48,6 +50,8 @@ def measure(
     if memory_limit is not None and device != "cuda":
         raise UsageError("a memory limit is of the GPU's allocator", hint="measure with --device cuda")
     require_libraries()
+    if device == "cuda":
+        scenario = msgspec.structs.replace(scenario, torch=installed_torch())
     facts = _facts(scenario, device, memory_limit)
     with tempfile.TemporaryDirectory(prefix="vramplan-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")

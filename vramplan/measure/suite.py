@@ -47,8 +47,8 @@ class Run:
         return Outcome.OOM if self.share is not None and self.share < 1 else Outcome.OK
 
 
-def read_suite(directory: Path, *, gpu: str = "") -> tuple[Run, ...]:
-    """Every run of the suite in its order; scenarios that name no card get `gpu`."""
+def read_suite(directory: Path, *, gpu: str = "", torch: str = "") -> tuple[Run, ...]:
+    """Every run of the suite in its order; scenarios that name no card get `gpu`, and all run on `torch` if given."""
     try:
         order = tomllib.loads((directory / ORDER).read_text(encoding="utf-8"))
         chunks, limits = order["chunks"], order.get("limits", {})
@@ -59,16 +59,16 @@ def read_suite(directory: Path, *, gpu: str = "") -> tuple[Run, ...]:
         raise UsageError(f"{directory / ORDER}: {error}", hint='chunks = [["a", "b"], ["c"]]') from error
     if strangers := sorted(set(limits) - {name for _, name in named}):
         raise UsageError(f"{directory / ORDER}: limits of unknown runs: {', '.join(strangers)}", hint="see `chunks`")
-    return tuple(Run(number, _scenario(directory, name, gpu), limits.get(name)) for number, name in named)
+    return tuple(Run(number, _scenario(directory, name, gpu, torch), limits.get(name)) for number, name in named)
 
 
-def _scenario(directory: Path, name: str, gpu: str) -> Scenario:
+def _scenario(directory: Path, name: str, gpu: str, torch: str) -> Scenario:
     found = read_scenarios(directory / f"{name}.yaml", {"name": name})
     if len(found) != 1:
         raise UsageError(
             f"{directory / name}.yaml has a matrix of {len(found)}", hint="a run of a suite is one scenario"
         )
-    return msgspec.structs.replace(found[0], gpu=gpu) if gpu and not found[0].gpu else found[0]
+    return msgspec.structs.replace(found[0], gpu=found[0].gpu or gpu, torch=torch or found[0].torch)
 
 
 def chunk(runs: tuple[Run, ...], number: int | None) -> tuple[Run, ...]:
@@ -151,12 +151,12 @@ def least_memory(scenario: Scenario) -> int:
 
     Less than the uncapped run reserves: before it gives up the allocator gives cached segments back.
     """
-    parts = forecast(scenario, "cuda").timeline.parts
-    played = replay(parts)
+    program = forecast(scenario, "cuda").program()
+    played = replay(program)
     low, high = played.peak.allocated - 1, played.reserved
     while high - low > MIB:
         middle = (low + high) // 2
-        if replay(parts, budget=middle).oom is None:
+        if replay(program, budget=middle).oom is None:
             high = middle
         else:
             low = middle

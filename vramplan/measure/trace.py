@@ -31,6 +31,7 @@ from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
+from vramplan.torch_release import shares_workspaces, youngest_first
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
@@ -69,7 +70,7 @@ def conclude(
     scenario: Scenario, device: Device, run: Trace, *, budget: int | None = None, reserve: int = 0
 ) -> Prediction:
     """The prediction that a trace amounts to."""
-    program = lambda: prepare(run.timeline.parts)  # noqa: E731
+    program = lambda: prepare(run.timeline.parts, youngest_first=youngest_first(scenario.torch))  # noqa: E731
     found = footprint(scenario, device, run.timeline, program, BASIS, engine="trace", budget=budget, reserve=reserve)
     return Prediction(
         engine="trace",
@@ -190,7 +191,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     vocab = int(transformers_config(scenario).get_text_config().vocab_size)
     merges = scenario.method is Method.MERGE
     rules = None if card else MIXED_SUMS if merges else PRODUCTS
-    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding)
+    shared = shares_workspaces(scenario.torch)
+    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding, workspaces_shared=shared)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:

@@ -58,11 +58,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: str = "cpu",
         rules: Mapping[Any, Rule] | None = None,
         openers: Mapping[Any, Opener] | None = None,
-        after: Mapping[Any, Callable[["Tracker"], None]] | None = None,
+        after: Mapping[Any, Callable[["Tracker", Any, tuple[Any, ...]], None]] | None = None,
         scalars_on_host: bool = False,
     ) -> None:
         """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
-        `after` to what is told once it ran. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are
+        `after` to what is told of it once it ran. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are
         not on the device.
         """
         super().__init__()  # type: ignore[no-untyped-call]
@@ -171,7 +171,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if within:
             return out
         if (tell := self._after.get(func)) is not None:
-            tell(self)
+            tell(self, func, args)
         if (rule := self._rules.get(func)) is not None:  # kernels make their outputs first
             self._pass(rule(args, kwargs))
         return out

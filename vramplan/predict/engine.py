@@ -16,7 +16,7 @@ from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.first_step import first_step, two_steps
 from vramplan.predict.footprint import footprint
 from vramplan.predict.merge import merge_warnings, merged_quant, save_note
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import card, kept
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import attention_choices, first_products, step_marks, step_parts, step_warnings
@@ -25,6 +25,7 @@ from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
 from vramplan.timeline import Part, Timeline
+from vramplan.torch_release import youngest_first
 from vramplan.units import human
 
 #: The versions whose code the closed form follows.
@@ -58,17 +59,19 @@ class Forecast:
     managed: int
     """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
     warnings: tuple[str, ...]
+    youngest_first: bool
+    """How the allocator of the run's release of PyTorch chooses between free blocks of one size."""
     loaded: tuple[Part, ...] = ()
     """With which parts the timeline begins whatever batch and sequence are, so that they are replayed once for all."""
 
     def program(self) -> Program:
         """The timeline, ready to be replayed."""
-        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded))
+        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded, self.youngest_first))
 
 
 @lru_cache(maxsize=16)
-def _begun(parts: tuple[Part, ...]) -> Program:
-    return prepare(parts)
+def _begun(parts: tuple[Part, ...], youngest: bool) -> Program:
+    return prepare(parts, youngest_first=youngest)
 
 
 def forecast(scenario: Scenario, device: Device) -> Forecast:
@@ -77,16 +80,19 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
 
         check_targets(scenario.architecture, scenario.lora)
-        return Forecast(Timeline(merge_parts(scenario, device)), 0, _warnings(scenario, 0, device))
+        merged = Timeline(merge_parts(scenario, device))
+        return Forecast(merged, 0, _warnings(scenario, 0, device), youngest_first(scenario.torch))
     before = _resident(scenario, device)
     steps = (*step_parts(scenario, device), *evaluation_parts(scenario, device))
     loaded = before.parts
     if device == "cuda":
         loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
-        products = first_products(scenario, device)
+        made = zip(first_products(scenario, device), kept(scenario), strict=False)
+        products = tuple(place for place, workspaces in made for _ in workspaces)
         steps = two_steps(first_step(steps, products, workspaces, before.parts[before.stateless :]), steps)
     warnings = _warnings(scenario, before.managed, device)
-    return Forecast(Timeline((*loaded, *steps)), before.managed, warnings, loaded)
+    timeline = Timeline((*loaded, *steps))
+    return Forecast(timeline, before.managed, warnings, youngest_first(scenario.torch), loaded)
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:

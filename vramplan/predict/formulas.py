@@ -1,6 +1,7 @@
 """The arithmetic behind every tensor that stays: what its bytes follow from, with the numbers put in."""
 
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from vramplan.predict.optimizer import (
     shared_states,
     states,
 )
-from vramplan.predict.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE, card, workspaces
+from vramplan.predict.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE, LT_WORKSPACE, card, kept
 from vramplan.predict.quantization import (
     CODE_TABLE_BYTES,
     DYNAMIC_MAP_BYTES,
@@ -49,6 +50,7 @@ _CONSTANTS = {
 _WORKSPACES = {
     CUBLAS_WORKSPACE: "(2 x 4096 + 8 x 16) x 1024",
     CUBLAS_WORKSPACE_LARGE: "8 x 4096 x 1024",
+    LT_WORKSPACE: "1024 x 1024",
 }
 
 
@@ -82,7 +84,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, weights, device)
     if device == "cuda":
-        for piece in workspaces(card(scenario)):
+        for piece in chain(*kept(scenario)):
             text, note = _workspace(piece.bytes, scenario)
             found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
     return found

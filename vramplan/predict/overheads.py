@@ -3,21 +3,57 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from vramplan.architecture import Weight, WeightKind
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Entry, Phase
 from vramplan.predict.quantization import Piece
-from vramplan.scenario import Scenario
+from vramplan.scenario import Checkpointing, QuantType, Scenario
+from vramplan.torch_release import shares_workspaces
 
 #: aten/src/ATen/cuda/CublasHandlePool.cpp (torch 2.13), default workspace `:4096:2:16:8`: 2 x 4096 KiB + 8 x 16 KiB.
 CUBLAS_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
 #: The same function on compute capabilities 9.0 and 10.0: 8 x 4096 KiB.
 CUBLAS_WORKSPACE_LARGE = 8 * 4096 * 1024
 _LARGE = ((9, 0), (10, 0))
+#: What cuBLASLt has of its own up to torch 2.11, `getCUDABlasLtWorkspaceSize` in the same file.
+LT_WORKSPACE = 1024 * 1024
 
 
 def card(scenario: Scenario) -> Gpu | None:
     """The card that the scenario names."""
     return gpu(scenario.gpu) if scenario.gpu else None
+
+
+def kept(scenario: Scenario) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """What the main thread's products keep once they were made, and what autograd's thread does: the workspaces of
+    cuBLAS and, where it has one and a product has a bias, of cuBLASLt."""
+    main: tuple[Piece, ...]
+    backward: tuple[Piece, ...]
+    main, backward = ((piece,) for piece in workspaces(card(scenario)))
+    if shares_workspaces(scenario.torch):
+        return main, backward
+    layers = [weight for block in scenario.architecture.blocks for weight in block.weights]
+    if _biased(scenario, [*scenario.architecture.before, *layers, *scenario.architecture.after]):
+        main += (lt_workspace("main"),)
+    if scenario.checkpointing is not Checkpointing.OFF and _biased(scenario, layers):
+        backward += (lt_workspace("backward"),)
+    return main, backward
+
+
+def _biased(scenario: Scenario, weights: list[Weight]) -> bool:
+    """Whether any product has a bias; 8-bit ones add it themselves (bitsandbytes 0.50)."""
+    biases = {weight.path for weight in weights if weight.kind is WeightKind.BIAS}
+    eight_bit = scenario.quant.type is QuantType.INT8
+    return any(
+        f"{weight.path.removesuffix('.weight')}.bias" in biases
+        for weight in weights
+        if weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.LINEAR and not eight_bit)
+    )
+
+
+def lt_workspace(thread: str) -> Piece:
+    """cuBLASLt's own workspace of a thread."""
+    return Piece(Component.WORKSPACE, f"cuBLASLt workspace of the {thread} thread", LT_WORKSPACE)
 
 
 def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:

@@ -10,7 +10,7 @@ from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.loading import Held, write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
-from vramplan.predict.overheads import card, workspaces
+from vramplan.predict.overheads import card, kept
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import ModelRef, Scenario
@@ -61,8 +61,8 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
     """All that decides the resident bytes: everything but batch, sequence and the like."""
     s = scenario
     target = card(s) if device == "cuda" else None  # a calibration may come between two questions about one card
-    run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from, target)
-    return (id(s.model), device, s.stack.base, s.stack.upcast, *run)
+    run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from)
+    return (id(s.model), device, s.stack.base, s.stack.upcast, *run, target, s.torch, s.checkpointing)
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:
@@ -75,8 +75,9 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
         managed = _write_states(writer, groups, scenario, device)
     loaded = len(writer.parts)
     if device == "cuda":
-        for workspace in workspaces(target)[: 2 if trains else 1]:
-            writer.hold(workspace)
+        for thread in kept(scenario)[: 2 if trains else 1]:
+            for workspace in thread:
+                writer.hold(workspace)
     stateless = len(writer.parts)
     if trains and not at_once:
         managed = _write_states(writer, groups, scenario, device)

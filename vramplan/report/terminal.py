@@ -186,6 +186,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
         yield f"evaluation with batch {scenario.evaluation.batch} ({gathered})"
     if scenario.gpu:
         yield scenario.gpu
+        yield f"torch {scenario.torch}"
 
 
 def _merge(scenario: Scenario) -> Iterator[str]:

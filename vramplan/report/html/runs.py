@@ -31,13 +31,13 @@ def _chosen(report: Report) -> Iterator[Case]:
 def _picture(case: Case, *, first: bool) -> Html:
     scenario, device = case.result.scenario, case.result.device
     try:
-        timeline = forecast(scenario, device).timeline
+        run = forecast(scenario, device)
     except VramplanError:
         return Html()
-    played = replay(timeline.parts) if device == "cuda" else None
+    played = replay(run.program()) if device == "cuda" else None
     drawings = []
     for width in (WIDE, NARROW):
-        picture = render_timeline(timeline, title=f"{scenario.name}, predicted", replay=played, width=width)
+        picture = render_timeline(run.timeline, title=f"{scenario.name}, predicted", replay=played, width=width)
         unique = picture.replace(f"vp{width}-", f"vp{width}-{case.number}-")  # several pictures on one page
         drawings.append(Html(unique))
     heading = el("summary", el("b", scenario.name), el("span", f" {family(case)}, {device}", class_="soft"))

@@ -1,0 +1,32 @@
+"""What depends on the release of PyTorch that runs a scenario, whichever is installed here, if any."""
+
+#: Where a scenario names none. The published measurements that predictions are judged by were made with this release or
+#: an earlier one, as far as their bytes tell (reports/public/README.md).
+DEFAULT = "2.11"
+#: c10/cuda/CUDACachingAllocator.cpp: `BlockComparatorSizeCounterAddress` instead of `BlockComparatorSize`.
+_COUNTS_SEGMENTS = (2, 12)
+#: aten/src/ATen/cuda/CublasHandlePool.cpp: cuBLASLt and cuBLAS have one workspace between them.
+_SHARES_WORKSPACES = (2, 12)
+
+
+def release(version: str) -> str:
+    """Major and minor number: `2.11` of `2.11.0+cu130`."""
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+def youngest_first(torch: str) -> bool:
+    """Whether of free blocks of one size that in the youngest segment is handed out, and not that in the oldest.
+
+    Up to 2.11 it is that at the lowest address, and addresses fall from one segment to the next: the driver maps memory
+    as Linux does, from the top down. Later releases number the segments instead.
+    """
+    return _numbers(torch) < _COUNTS_SEGMENTS
+
+
+def shares_workspaces(torch: str) -> bool:
+    """Whether cuBLASLt, which computes products with a bias, takes cuBLAS's workspace and none of its own."""
+    return _numbers(torch) >= _SHARES_WORKSPACES
+
+
+def _numbers(torch: str) -> tuple[int, ...]:
+    return tuple(map(int, release(torch).split(".")))
