@@ -1,7 +1,7 @@
 """PyTorch's caching allocator written down line by line from `c10/cuda/CUDACachingAllocator.cpp`, names kept.
 
 Slow and plain: linked blocks, sets searched from end to end. It is the second opinion on `vramplan.allocator`, which
-has neither. One stream, default configuration or `expandable_segments:True`. Addresses only grow.
+has neither. One stream, default configuration or `expandable_segments:True`. Addresses only rise, or only fall.
 """
 
 from dataclasses import dataclass, field
@@ -41,8 +41,9 @@ class OutOfMemoryError(Exception):
 
 
 class DeviceCachingAllocator:
-    def __init__(self, capacity: int | None, expandable_segments: bool) -> None:
+    def __init__(self, capacity: int | None, expandable_segments: bool, falling: bool = False) -> None:
         self.capacity = capacity
+        self.falling = falling  # cudaMalloc answers with ever lower addresses, else with ever higher ones
         self.expandable_segments = expandable_segments
         self.small_blocks, self.large_blocks = BlockPool(True), BlockPool(False)
         self.total_allocated_memory = 0  # reserved
@@ -136,8 +137,8 @@ class DeviceCachingAllocator:
         if not self.device_has(alloc_size):
             return None
         self.total_allocated_memory += alloc_size
-        self.next_ptr += alloc_size
-        return Block(self.next_ptr - alloc_size, alloc_size, pool)
+        below, self.next_ptr = self.next_ptr, self.next_ptr + (-alloc_size if self.falling else alloc_size)
+        return Block(min(below, self.next_ptr), alloc_size, pool)
 
     def device_has(self, size: int) -> bool:
         return self.capacity is None or self.total_allocated_memory + size <= self.capacity

@@ -1,6 +1,8 @@
 """The replay against sequences worked out by hand, against the algorithm written down literally, and its invariants."""
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -272,12 +274,34 @@ def test_what_was_prepared_is_replayed_as_often_as_wanted() -> None:
         assert replay(program, budget=budget) == replay(parts, budget=budget)
 
 
+def test_of_blocks_of_one_size_that_in_the_oldest_or_in_the_youngest_segment_is_taken() -> None:
+    # a segment of 64 MiB holds blocks 1 and 2 of 32, another one block 3; 1 and 3 are free when block 4 of 20 comes
+    parts = [take(0, 64 * MIB), Free(0), take(1, 32 * MIB), take(2, 32 * MIB), take(3, 32 * MIB), Free(1), Free(3)]
+    # and once 2 is free as well, block 5 of 64 wants the first segment whole
+    parts += [take(4, 20 * MIB), Free(2), take(5, 64 * MIB)]
+    assert replay(prepare(parts)).reserved == (64 + 32 + 64) * MIB  # 4 lies in the first: a third segment
+    assert replay(prepare(parts, youngest_first=True)).reserved == (64 + 32) * MIB  # 4 lies in the second
+
+
 # -- properties --
 
 
-def literal(timeline: Timeline, budget: int | None, expandable: bool) -> tuple[list[tuple[int, int, int]], bool, int]:
+class Rules(NamedTuple):
+    expandable: bool = False
+    youngest_first: bool = False
+
+    def replay(self, parts: Iterable[Part], budget: int | None = None) -> Replay:
+        program = prepare(parts, youngest_first=self.youngest_first)
+        return replay(program, budget=budget, expandable_segments=self.expandable)
+
+
+ALL_RULES = [Rules(), Rules(youngest_first=True), Rules(expandable=True)]
+RULES = st.sampled_from(ALL_RULES)
+
+
+def literal(timeline: Timeline, budget: int | None, rules: Rules) -> tuple[list[tuple[int, int, int]], bool, int]:
     """(event, allocated, reserved) after every event, whether memory ran out, and how often the cache was emptied."""
-    allocator = DeviceCachingAllocator(budget, expandable)
+    allocator = DeviceCachingAllocator(budget, rules.expandable, falling=rules.youngest_first)
     blocks: dict[int, Block] = {}
     states = []
     for i, event in enumerate(timeline.events()):
@@ -301,12 +325,12 @@ def assert_no_overlap(allocator: DeviceCachingAllocator) -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(timelines(times=3), BUDGETS, st.booleans())
+@given(timelines(times=3), BUDGETS, RULES)
 def test_the_replay_is_the_algorithm_written_down_literally(
-    timeline: Timeline, budget: int | None, expandable: bool
+    timeline: Timeline, budget: int | None, rules: Rules
 ) -> None:
-    states, ran_out, retries = literal(timeline, budget, expandable)
-    result = replay(timeline.events(), budget=budget, expandable_segments=expandable)
+    states, ran_out, retries = literal(timeline, budget, rules)
+    result = rules.replay(timeline.events(), budget)
     assert (result.oom is not None) == ran_out
     assert result.retries == retries
     changes = [
@@ -319,24 +343,21 @@ def test_the_replay_is_the_algorithm_written_down_literally(
 
 
 @settings(deadline=None, max_examples=300)
-@given(timelines(times=8), BUDGETS, st.booleans())
-def test_repeats_are_replayed_as_their_events_would_be(
-    timeline: Timeline, budget: int | None, expandable: bool
-) -> None:
-    whole = replay(timeline.events(), budget=budget, expandable_segments=expandable)
-    assert replay(timeline.parts, budget=budget, expandable_segments=expandable) == whole
+@given(timelines(times=8), BUDGETS, RULES)
+def test_repeats_are_replayed_as_their_events_would_be(timeline: Timeline, budget: int | None, rules: Rules) -> None:
+    assert rules.replay(timeline.parts, budget) == rules.replay(timeline.events(), budget)
 
 
 @settings(deadline=None, max_examples=200)
-@given(timelines(), st.integers(0, 9), st.lists(BUDGETS, max_size=3), st.booleans())
+@given(timelines(), st.integers(0, 9), st.lists(BUDGETS, max_size=3), RULES)
 def test_what_goes_on_after_another_program_is_replayed_as_if_written_in_one(
-    timeline: Timeline, cut: int, budgets: list[int | None], expandable: bool
+    timeline: Timeline, cut: int, budgets: list[int | None], rules: Rules
 ) -> None:
     # the beginning is replayed for the first of them and copied for the others
-    program = prepare(timeline.parts[cut:], prepare(timeline.parts[:cut]))
+    program = prepare(timeline.parts[cut:], prepare(timeline.parts[:cut], youngest_first=rules.youngest_first))
     for budget in (None, *budgets, None):
-        whole = replay(timeline.parts, budget=budget, expandable_segments=expandable)
-        assert replay(program, budget=budget, expandable_segments=expandable) == whole
+        whole = rules.replay(timeline.parts, budget)
+        assert replay(program, budget=budget, expandable_segments=rules.expandable) == whole
 
 
 @settings(deadline=None)
@@ -388,7 +409,7 @@ def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
 # -- runs of real models --
 
 
-@pytest.mark.parametrize("expandable", [False, True])
+@pytest.mark.parametrize("rules", ALL_RULES)
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
@@ -401,27 +422,26 @@ def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
     ],
 )
 def test_layers_of_a_real_run_are_replayed_as_their_events_would_be(
-    model: str, changes: dict[str, object], expandable: bool
+    model: str, changes: dict[str, object], rules: Rules
 ) -> None:
     run = forecast(Scenario.load(model, **changes), "cuda")
     # without labels nothing is handed over from round to round, which events do not tell
     timeline, begin = Timeline(unlabelled(run.timeline.parts)), len(run.loaded)
-    program = prepare(timeline.parts[begin:], prepare(timeline.parts[:begin]))
-    whole = replay(timeline.events(), expandable_segments=expandable)
+    program = prepare(timeline.parts[begin:], prepare(timeline.parts[:begin], youngest_first=rules.youngest_first))
+    whole = rules.replay(timeline.events())
     for _ in range(2):  # the second time from what loading left the first time
-        assert replay(program, expandable_segments=expandable) == whole
+        assert replay(program, expandable_segments=rules.expandable) == whole
     scarce = whole.reserved * 19 // 20
-    assert replay(program, budget=scarce, expandable_segments=expandable) == replay(
-        timeline.events(), budget=scarce, expandable_segments=expandable
-    )
+    capped = replay(program, budget=scarce, expandable_segments=rules.expandable)
+    assert capped == rules.replay(timeline.events(), scarce)
 
 
-@pytest.mark.parametrize("expandable", [False, True])
-def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(expandable: bool) -> None:
+@pytest.mark.parametrize("rules", ALL_RULES)
+def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(rules: Rules) -> None:
     # Sixteen layers, about ten thousand events; overlaps are looked for in the drawn timelines
     run = forecast(Scenario.load("llama-3.2-1b", batch=2, seq=700, checkpointing=False), "cuda")
     timeline = Timeline(unlabelled(run.timeline.parts))
-    allocator = DeviceCachingAllocator(None, expandable)
+    allocator = DeviceCachingAllocator(None, rules.expandable, falling=rules.youngest_first)
     blocks: dict[int, Block] = {}
     allocated = reserved = 0
     for event in timeline.events():
@@ -433,6 +453,6 @@ def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(expandab
             allocator.free(blocks.pop(event.block))
         elif isinstance(event, EmptyCache):
             allocator.release_cached_blocks()
-    played = replay(timeline.parts, expandable_segments=expandable)
+    played = rules.replay(timeline.parts)
     assert (played.peak.allocated, played.reserved) == (allocated, reserved)
     assert played.steady == allocator.allocated_bytes

@@ -1,9 +1,9 @@
 """Runs scenarios on emulated cards, and both engines on the same scenarios: `make emulated`.
 
 Writes reports/emulated.json, and from it emulated.md. Records are kept below build/nocard, and a run that has one is
-skipped: an interrupted run goes on. With files of scenarios/emulated or scenarios/gpu only those are run, and other
-rows stay. `--torch 2.11.0` takes another version than the pinned one. `--again` runs nothing and asks the engines about
-what emulated.json holds, which needs no CUDA build.
+skipped: an interrupted run goes on. With files of scenarios/emulated or scenarios/gpu only those are run. Other rows
+stay, and so do those of other versions: `--torch 2.11.0` takes another than the pinned one. `--again` runs nothing and
+asks the engines about what emulated.json holds, which needs no CUDA build.
 """
 
 import argparse
@@ -39,13 +39,11 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="only render what was kept")
     args = parser.parse_args()
     if args.again:
-        _write(predicted(_kept()["rows"]), _kept()["torch"])
-    elif args.files:
-        fresh = _measured(args.torch, args.files)
-        names = {row["scenario"] for row in fresh}
-        _write([*(row for row in _kept()["rows"] if row["scenario"] not in names), *predicted(fresh)], args.torch)
+        _write(predicted(_kept()["rows"]))
     elif not args.render:
-        _write(predicted(_measured(args.torch, sorted(OTHERS.glob("*.yaml")), suite=True)), args.torch)
+        fresh = _measured(args.torch, args.files or sorted(OTHERS.glob("*.yaml")), suite=not args.files)
+        known = {_run(row) for row in fresh}
+        _write([*(row for row in _kept()["rows"] if _run(row) not in known), *predicted(fresh)])
     text = render(_kept())
     (REPORTS / "emulated.md").write_text(text, encoding="utf-8")
     print(text)
@@ -56,9 +54,13 @@ def _kept() -> Mapping[str, Any]:
     return kept
 
 
-def _write(rows: Iterable[Row], torch: str) -> None:
-    rows = sorted(rows, key=lambda row: (row["card"], row["scenario"]))
-    body = {"date": datetime.now(UTC).date().isoformat(), "torch": torch, "rows": rows}
+def _run(row: Row) -> tuple[str, str, str]:
+    """What was run, on what."""
+    return row["torch"], row["card"], row["scenario"]
+
+
+def _write(rows: Iterable[Row]) -> None:
+    body = {"date": datetime.now(UTC).date().isoformat(), "rows": sorted(rows, key=_run)}
     FIGURES.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
@@ -70,7 +72,7 @@ def _measured(torch: str, files: Iterable[Path], *, suite: bool = False) -> list
         environment.run(SUITE, *chosen, "--out", str(records / SUITE))
     for scenario in (scenario for file in files for scenario in read_scenarios(file)):
         _measure(scenario, environment, records)
-    return measured(records)
+    return measured(records, torch)
 
 
 def _measure(scenario: Scenario, environment: Environment, records: Path) -> None:

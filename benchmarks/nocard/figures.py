@@ -15,6 +15,7 @@ from vramplan.ledger import Component
 from vramplan.record import Outcome, Prediction, Record, load_result
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios
+from vramplan.torch_release import release
 
 ENGINES = ("trace", "analytic")
 #: The suite's scenarios name a card of their own, the others the card that they run on.
@@ -22,9 +23,9 @@ SUITE, OTHERS = ROOT / "scenarios" / "gpu", ROOT / "scenarios" / "emulated"
 Row = Mapping[str, Any]
 
 
-def measured(records: Path) -> list[Row]:
+def measured(records: Path, torch: str) -> list[Row]:
     """One row per record that ended well and had the whole card: the peaks in every phase, by card and scenario."""
-    return [row for file in sorted(records.glob("*/*.json")) for row in _measured(file)]
+    return [row for file in sorted(records.glob("*/*.json")) for row in _measured(file, torch)]
 
 
 def predicted(rows: Iterable[Row]) -> list[Row]:
@@ -33,12 +34,13 @@ def predicted(rows: Iterable[Row]) -> list[Row]:
         return list(pool.map(_predicted, rows))
 
 
-def _measured(file: Path) -> Iterator[Row]:
+def _measured(file: Path, torch: str) -> Iterator[Row]:
     record = load_result(file)
     if not isinstance(record, Record) or record.outcome is not Outcome.OK or "memory_limit" in record.environment:
         return
     unknown = [entry.bytes for entry in record.ledger.entries if entry.component is Component.UNKNOWN]
     yield {
+        "torch": torch,
         "card": file.parent.name,
         "scenario": record.scenario.name,
         "loop": str(record.environment.get("loop", "")),
@@ -50,7 +52,8 @@ def _measured(file: Path) -> Iterator[Row]:
 
 def _predicted(row: Row) -> Row:
     print(f"{row['card']}: {row['scenario']}", file=sys.stderr)
-    scenario = msgspec.structs.replace(scenarios()[row["scenario"]], gpu=row["card"])
+    asked = scenarios()[row["scenario"]]
+    scenario = msgspec.structs.replace(asked, gpu=row["card"], torch=release(row["torch"]))
     said = {}
     for engine in ENGINES:
         prediction = vramplan.predict(scenario, engine=engine)

@@ -9,13 +9,13 @@ from vramplan.units import GIB
 
 Row = Mapping[str, Any]
 _WHAT = ("allocated", "reserved")
-_SUMMARY = ("card", "engine", "of", "runs", "peak, mean", "peak, worst", "phases, mean", "phases, worst")
-_EACH = ("card", "scenario", "GiB allocated", "trace", "analytic", "GiB reserved", "trace", "analytic")
+_SUMMARY = ("torch", "card", "engine", "of", "runs", "peak, mean", "peak, worst", "phases, mean", "phases, worst")
+_EACH = ("torch", "card", "scenario", "GiB allocated", "trace", "analytic", "GiB reserved", "trace", "analytic")
 
 _HEAD = """# Both engines against PyTorch's own code, on emulated cards
 
-{count} training runs, generations and merges by the real libraries and the CUDA build of torch {torch}, with a CUDA
-runtime that runs no kernels ({date}, `make emulated`, [benchmarks/nocard](../benchmarks/nocard/__init__.py)).
+{count} training runs, generations and merges by the real libraries and the CUDA builds of torch {torch}, with a
+CUDA runtime that runs no kernels ({date}, `make emulated`, [benchmarks/nocard](../benchmarks/nocard/__init__.py)).
 Operators, autograd, the choice of attention kernels, workspaces and the caching allocator are PyTorch's own, so
 allocated and reserved are what they would be on the card, but for what cuDNN's and cuBLAS's engines take inside
 themselves. It is no measurement: no time, no context, no value means anything here, and nothing of it is among the
@@ -29,7 +29,8 @@ Errors of the predicted peak, over the whole run and in every phase:
 def render(body: Mapping[str, Any]) -> str:
     """The page of what `emulated.json` holds."""
     rows: Sequence[Row] = body["rows"]
-    head = _HEAD.format(count=len(rows), torch=body["torch"], date=body["date"])
+    versions = " and ".join(dict.fromkeys(row["torch"] for row in rows))
+    head = _HEAD.format(count=len(rows), torch=versions, date=body["date"])
     static = sum(row["static"] == row[f"{engine}_static"] for row in rows for engine in ENGINES)
     named = max(row["unknown"] / max(phase["allocated"] for phase in row["emulated"].values()) for row in rows)
     return (
@@ -42,18 +43,18 @@ def render(body: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["--"] * 2 + ["--:"] * (len(head) - 2), *rows]
+    lines = [head, ["--"] * 3 + ["--:"] * (len(head) - 3), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    for card in dict.fromkeys(row["card"] for row in rows):
+    for torch, card in dict.fromkeys((row["torch"], row["card"]) for row in rows):
+        mine = [row for row in rows if (row["torch"], row["card"]) == (torch, card)]
         for engine in ENGINES:
             for what in _WHAT:
-                mine = [row for row in rows if row["card"] == card]
                 peaks = [peak_error(row, engine, what) for row in mine]
                 phases = [error for row in mine for error in _phase_errors(row, engine, what)]
-                yield card, engine, what, str(len(mine)), *_spread(peaks), *_spread(phases)
+                yield torch, card, engine, what, str(len(mine)), *_spread(peaks), *_spread(phases)
 
 
 def _spread(errors: Sequence[float]) -> tuple[str, str]:
@@ -66,7 +67,7 @@ def _each(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         for what in _WHAT:
             cells.append(f"{_peak(row['emulated'], what) / GIB:.2f}")
             cells += [f"{peak_error(row, engine, what):+.2%}" for engine in ENGINES]
-        yield row["card"], row["scenario"], *cells
+        yield row["torch"], row["card"], row["scenario"], *cells
 
 
 def _peak(phases: Mapping[str, Mapping[str, int]], what: str) -> int:

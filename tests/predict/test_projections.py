@@ -27,7 +27,7 @@ def test_autocast_keeps_the_16_bit_copy_of_a_weight_that_the_inputs_gradient_nee
 
 
 def four_bit(t: Tape, *, double: bool, adapter: Adapter | None = None) -> Projection:
-    quantised = Quantised(4, 64, double, BFLOAT16, BFLOAT16)
+    quantised = Quantised(4, 64, double, BFLOAT16, BFLOAT16, biased=False)
     return Projection("p", 8, 16, None, quantised, None, adapter)
 
 

@@ -39,7 +39,7 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
             "peft.tuners.lora.bnb.dequantize_bnb_weight": _dequantized,
             "transformers.integrations.bitsandbytes.dequantize_bnb_weight": _dequantized,
             "bitsandbytes.nn.Params4bit": partial(_Merged4bit, card=card),
-            "bitsandbytes.nn.Int8Params": _MergedInt8,
+            "bitsandbytes.nn.Int8Params": partial(_MergedInt8, card=card),
             "bitsandbytes.functional.pack_dict_to_tensor": partial(_packed, tracker, card=card),
             # Storages of fake tensors have no address by which tied weights and files could be told.
             "transformers.modeling_utils.remove_tied_weights_from_state_dict": lambda tensors, model: tensors,
@@ -98,13 +98,14 @@ class _Merged4bit:
 class _MergedInt8:
     """A merged matrix, to be quantised on its way to the device: `Int8Params(data, **attributes)`."""
 
-    def __init__(self, data: Tensor, **attributes: Any) -> None:
+    def __init__(self, data: Tensor, *, card: bool, **attributes: Any) -> None:
         self._data = data
+        self._card = card
         self._old = SimpleNamespace(**attributes)
 
     def to(self, device: Any) -> nn.Parameter:
         """The quantised parameter."""
-        return int8(self._old, self._data)
+        return int8(self._old, self._data, card=self._card)
 
 
 def _packed(tracker: Tracker, state: Mapping[str, Any], *, card: bool) -> Tensor:

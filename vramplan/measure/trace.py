@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import msgspec
@@ -213,7 +214,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         stack.enter_context(evaluating(tracker, card=card is not None))
         if merges:
             stack.enter_context(merging(tracker, card=card is not None))
-        work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize_fake, foreach=foreach)
+        quantize = partial(quantize_fake, card=card is not None)
+        work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize, foreach=foreach)
         parameters, packed = count_parameters(work.model), quantized_bytes(work.model)
         work.run()
         if not merges:  # a second one would load again

@@ -87,9 +87,9 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
     loaded = before.parts
     if device == "cuda":
         loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
-        made = zip(first_products(scenario, device), kept(scenario), strict=False)
-        products = tuple(place for place, workspaces in made for _ in workspaces)
-        steps = two_steps(first_step(steps, products, workspaces, before.parts[before.stateless :]), steps)
+        products = first_products(scenario, device)
+        made = [(products.get(product, 0), piece) for product, piece in zip(kept(scenario), workspaces, strict=True)]
+        steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
     warnings = _warnings(scenario, before.managed, device)
     timeline = Timeline((*loaded, *steps))
     return Forecast(timeline, before.managed, warnings, youngest_first(scenario.torch), loaded)

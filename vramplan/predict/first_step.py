@@ -15,14 +15,13 @@ Parts = tuple[Part, ...]
 _SECOND = 1 << 41
 
 
-def first_step(step: Parts, products: Sequence[int], workspaces: Parts, states: Parts) -> Parts:
+def first_step(step: Parts, workspaces: Sequence[tuple[int, Part]], states: Parts) -> Parts:
     """The parts of a later step, with what is made on the way.
 
-    `products` says before which parts a workspace each is taken, where it is known; the states are made when the
-    optimizer's step begins, once the gradients are clipped.
+    Each of the workspaces is taken before the part it comes with; the states are made when the optimizer's step begins,
+    once the gradients are clipped.
     """
-    places = (*[0] * (len(workspaces) - len(products)), *products)
-    made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in zip(places, workspaces, strict=True)]
+    made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in workspaces]
     made.append((_clipped(step), states))
     written: list[Part] = []
     begun = 0

@@ -1,7 +1,6 @@
 """The arithmetic behind every tensor that stays: what its bytes follow from, with the numbers put in."""
 
 from collections.abc import Iterator
-from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -84,7 +83,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, weights, device)
     if device == "cuda":
-        for piece in chain(*kept(scenario)):
+        for piece in kept(scenario).values():
             text, note = _workspace(piece.bytes, scenario)
             found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
     return found

@@ -89,7 +89,7 @@ def _projection(
 ) -> Projection:
     inputs, outputs = weight.in_out
     full = scenario.method is Method.FULL
-    quantised = _quantised(scenario) if is_quantized(weight, scenario.quant) else None
+    quantised = _quantised(scenario, biased=bias is not None) if is_quantized(weight, scenario.quant) else None
     shape = (outputs, inputs)
     return Projection(
         weight.module,
@@ -120,10 +120,11 @@ def _parameter_adapter(t: Tape, scenario: Scenario, weight: Weight, factor: int)
     return Adapter(a, b, dropout=False)
 
 
-def _quantised(scenario: Scenario) -> Quantised:
+def _quantised(scenario: Scenario, *, biased: bool) -> Quantised:
     quant = scenario.quant
     compute, origin = FLOATS[scenario.compute_dtype.value], FLOATS[scenario.dtype.value]
-    return Quantised(8 if quant.type is QuantType.INT8 else 4, quant.block_size, quant.double, compute, origin)
+    bits = 8 if quant.type is QuantType.INT8 else 4
+    return Quantised(bits, quant.block_size, quant.double, compute, origin, biased)
 
 
 class Cache:

@@ -1,11 +1,12 @@
 """What a run holds on a GPU that is no tensor of the model: the context, and the libraries' workspaces."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from vramplan.architecture import Weight, WeightKind
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Entry, Phase
+from vramplan.predict.products import Product
 from vramplan.predict.quantization import Piece
 from vramplan.scenario import Checkpointing, QuantType, Scenario
 from vramplan.torch_release import shares_workspaces
@@ -24,20 +25,19 @@ def card(scenario: Scenario) -> Gpu | None:
     return gpu(scenario.gpu) if scenario.gpu else None
 
 
-def kept(scenario: Scenario) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """What the main thread's products keep once they were made, and what autograd's thread does: the workspaces of
-    cuBLAS and, where it has one and a product has a bias, of cuBLASLt."""
-    main: tuple[Piece, ...]
-    backward: tuple[Piece, ...]
-    main, backward = ((piece,) for piece in workspaces(card(scenario)))
-    if shares_workspaces(scenario.torch):
-        return main, backward
+def kept(scenario: Scenario) -> Mapping[Product, Piece]:
+    """What the first product of each kind that the run makes leaves in use, in this order: the workspaces of cuBLAS
+    and, where it has its own, of cuBLASLt."""
+    made: dict[Product, Piece] = {}
     layers = [weight for block in scenario.architecture.blocks for weight in block.weights]
-    if _biased(scenario, [*scenario.architecture.before, *layers, *scenario.architecture.after]):
-        main += (lt_workspace("main"),)
-    if scenario.checkpointing is not Checkpointing.OFF and _biased(scenario, layers):
-        backward += (lt_workspace("backward"),)
-    return main, backward
+    everything = [*scenario.architecture.before, *layers, *scenario.architecture.after]
+    again = layers if scenario.checkpointing is not Checkpointing.OFF else []  # computed once more in backward
+    threads = zip((False, True), workspaces(card(scenario)), (everything, again), strict=True)
+    for backward, workspace, weights in threads if scenario.method.trains else list(threads)[:1]:
+        made[Product(backward, biased=False)] = workspace
+        if not shares_workspaces(scenario.torch) and _biased(scenario, weights):
+            made[Product(backward, biased=True)] = lt_workspace("backward" if backward else "main")
+    return made
 
 
 def _biased(scenario: Scenario, weights: list[Weight]) -> bool:

@@ -20,6 +20,8 @@ class Quantised:
     """The element type it multiplies in."""
     origin: Kind
     """The element type the matrix had before: what it is dequantised to in backward."""
+    biased: bool
+    """Whether a bias is added to the product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
     nb = t.needs_grad(bias)
     saved = t.save((x if nw else None, weight if nx else None)) if nx or nw else []
     out = t.new((*x.shape[:-1], weight.shape[0]), x.kind, label)
-    t.product()
+    t.product(biased=bias is not None)
     if not (nx or nw or nb):
         return out
     shape, weight_shape, weight_kind, biased = x.shape, weight.shape, weight.kind, bias is not None
@@ -177,7 +179,7 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Projection, quantised: Quantised) -> T
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
     out = t.new(shape, x.kind, "output")
-    t.product()
+    t.product(biased=quantised.biased)
     del matrix, constants
     return out
 

@@ -75,9 +75,8 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
         managed = _write_states(writer, groups, scenario, device)
     loaded = len(writer.parts)
     if device == "cuda":
-        for thread in kept(scenario)[: 2 if trains else 1]:
-            for workspace in thread:
-                writer.hold(workspace)
+        for workspace in kept(scenario).values():
+            writer.hold(workspace)
     stateless = len(writer.parts)
     if trains and not at_once:
         managed = _write_states(writer, groups, scenario, device)

@@ -1,5 +1,6 @@
 """One optimizer step from the second on, as timeline parts: the training loop of both stacks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vramplan.attention import Choice
@@ -14,6 +15,7 @@ from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
+from vramplan.predict.products import Product
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
@@ -43,8 +45,8 @@ def _template(scenario: Scenario, device: Device) -> Template:
     )
 
 
-def first_products(scenario: Scenario, device: Device) -> tuple[int, ...]:
-    """Before which of the step's parts a workspace is taken when there is none yet: the main thread's, autograd's."""
+def first_products(scenario: Scenario, device: Device) -> Mapping[Product, int]:
+    """Before which of the step's parts the first product of each kind takes a workspace when there is none yet."""
     return _template(scenario, device).products
 
 

@@ -174,9 +174,9 @@ class Tape:
 
     # -- the timeline
 
-    def product(self) -> None:
+    def product(self, *, biased: bool = False) -> None:
         """A matrix product has its output, and its library is called."""
-        self.script.product()
+        self.script.product(biased=biased)
 
     def enter(self, phase: Phase) -> None:
         """From here on the high-water mark belongs to `phase`."""

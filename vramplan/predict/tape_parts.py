@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
+from vramplan.predict.products import Product
 from vramplan.predict.template import Template
 
 
@@ -68,7 +69,7 @@ class Script:
         self._items = self.outer
         self._group: Group | None = None
         self._phase = Phase.LOAD
-        self._products: dict[bool, int] = {}
+        self._products: dict[Product, int] = {}
         self._vocab = -1
         self._misplaced = ""
         self._late: list[int] = []
@@ -114,11 +115,19 @@ class Script:
         self._phase = phase
         self._items.append(phase)
 
-    def product(self) -> None:
+    def product(self, *, biased: bool) -> None:
         """A matrix product has its output; note where each thread's first one is, outside of rounds."""
         backward = self._phase is Phase.BACKWARD
-        if backward not in self._products:
-            self._products[backward] = len(self.outer) - (self._group is not None)
+        if Product(backward, biased) in self._products:
+            return
+        place = len(self.outer)
+        if self._group is not None:
+            place -= 1
+            while place and type(before := self.outer[place - 1]) is int and before < 0:
+                place -= 1  # what is handed to the first round is given back right before it
+        self._products.setdefault(Product(backward, biased=False), place)
+        if biased:
+            self._products.setdefault(Product(backward, biased=True), place)
 
     def open(self, group: Group, *, reverse: bool = False) -> None:
         """What follows happens in every round of `group`."""
@@ -183,7 +192,7 @@ class Script:
         template = Template(batch, seq)
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
-        template.write(_plain(self.outer), tuple(self._products[backward] for backward in sorted(self._products)))
+        template.write(_plain(self.outer), self._products)
         return template
 
 

@@ -4,6 +4,7 @@ The step is run once with prime numbers for batch and sequence that divide no si
 tensor's dimension then says how the dimension follows from them.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from vramplan.attention_tiles import Tile
 from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
+from vramplan.predict.products import Product
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
 _BYTES = {
@@ -122,8 +124,8 @@ class Template:
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
         """What the run did not know exactly."""
-        self.products: tuple[int, ...] = ()
-        """Before which parts the first matrix product of the main thread has its output, and of autograd's."""
+        self.products: Mapping[Product, int] = {}
+        """Before which part the first matrix product of each kind has its output."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
@@ -131,10 +133,10 @@ class Template:
         number = self._kinds.setdefault(key, len(self._kinds))
         self._blocks.append((number, component or Component.WORKSPACE))
 
-    def write(self, items: list[object], products: tuple[int, ...] = ()) -> None:
+    def write(self, items: list[object], products: Mapping[Product, int] | None = None) -> None:
         """The sequence of events: block numbers, their complements, phases, rounds."""
-        self.products = products
-        self._items = folded(items, self._blocks, max(products, default=-1) + 1)
+        self.products = products or {}
+        self._items = folded(items, self._blocks, max(self.products.values(), default=-1) + 1)
 
     def lengthen(self, more: int) -> bool:
         """Add so many to the rounds before the last micro-batch; False, and nothing done, where these are no rounds."""

@@ -39,7 +39,9 @@ def load_fake(model: Any, scenario: Scenario, device: torch.device, meter: Meter
         device_map={"": device},
         dtype=dtype,
         dtype_plan=model._get_dtype_plan(dtype),
-        hf_quantizer=_Quantizer(model.hf_quantizer) if getattr(model, "hf_quantizer", None) else None,
+        hf_quantizer=_Quantizer(model.hf_quantizer, card=bool(capacity))
+        if getattr(model, "hf_quantizer", None)
+        else None,
         weight_mapping=get_model_conversion_mapping(model),
     )
     own = _unquantized(model)
@@ -126,17 +128,21 @@ class _Quantizer:
 
     pre_quantized = False
 
-    def __init__(self, real: Any) -> None:
+    def __init__(self, real: Any, *, card: bool) -> None:
         self.param_needs_quantization = real.param_needs_quantization
+        self._operation = _Quantize(card=card)
 
     def get_quantize_ops(self) -> "_Quantize":
         """The operation for one tensor."""
-        return _Quantize()
+        return self._operation
 
 
 class _Quantize(ConversionOps):  # type: ignore[misc]
     """Stands for integrations/bitsandbytes.py `Bnb4bitQuantize` and `Bnb8bitQuantize`."""
 
+    def __init__(self, *, card: bool) -> None:
+        self._card = card
+
     def convert(self, input_dict: Mapping[str, list[Tensor]], *, model: Any, **_: object) -> dict[str, Tensor]:
         """The quantised parameter in place of the one tensor that arrived."""
-        return {path: quantize_fake(model, path, arrived) for path, (arrived,) in input_dict.items()}
+        return {path: quantize_fake(model, path, arrived, card=self._card) for path, (arrived,) in input_dict.items()}

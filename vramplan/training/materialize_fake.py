@@ -10,8 +10,10 @@ from transformers.pytorch_utils import Conv1D
 _FOUR_BIT = ("blocksize", "compress_statistics", "quant_type", "quant_storage", "module")
 
 
-def quantize_fake(model: Any, path: str, value: Tensor) -> nn.Parameter:
+def quantize_fake(model: Any, path: str, value: Tensor, *, card: bool) -> nn.Parameter:
     """The quantised parameter at `path` from its fake 16-bit `value`, in place of `build.quantize_by_bitsandbytes`.
+
+    `card`: the fake tensors stand for a GPU's, which has a host beside it.
 
     `Params4bit` and `Int8Params` cannot be made of fake tensors (`Tensor._make_subclass` refuses a tensor subclass),
     so a plain parameter carries their attributes; the arithmetic is `_quantize` of each, with the same tensors in
@@ -22,7 +24,7 @@ def quantize_fake(model: Any, path: str, value: Tensor) -> nn.Parameter:
     if issubclass(module.source_cls, Conv1D):
         value = value.T
     old = module.weight
-    return int8(old, value) if hasattr(old, "has_fp16_weights") else four_bit(module, old, value)
+    return int8(old, value, card=card) if hasattr(old, "has_fp16_weights") else four_bit(module, old, value)
 
 
 def four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
@@ -45,11 +47,15 @@ def four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
     return parameter  # type: ignore[no-any-return]
 
 
-def int8(old: Any, value: Tensor) -> nn.Parameter:
-    """The 8-bit parameter from its fake value, with the settings of the `old` one."""
+def int8(old: Any, value: Tensor, *, card: bool) -> nn.Parameter:
+    """The 8-bit parameter from its fake value, with the settings of the `old` one.
+
+    To a card the value comes by way of the host, so that its float16 is another tensor even of what is float16
+    (transformers 5.17 integrations/bitsandbytes.py `Bnb8bitQuantize.convert`).
+    """
     from bitsandbytes.functional import int8_vectorwise_quant
 
-    half = value.contiguous().to(dtype=torch.float16)
+    half = value.contiguous().to(dtype=torch.float16, copy=card)
     codes, constants, _ = int8_vectorwise_quant(half)
     parameter: Any = nn.Parameter(codes, requires_grad=False)
     parameter.CB, parameter.SCB, parameter.has_fp16_weights = parameter.data, constants, old.has_fp16_weights

@@ -1,0 +1,16 @@
+"""What depends on the release of PyTorch."""
+
+import pytest
+
+from vramplan.torch_release import release, shares_workspaces, youngest_first
+
+
+@pytest.mark.parametrize(("version", "short"), [("2.11.0+cu130", "2.11"), ("2.13", "2.13"), ("2.10.0a0+git12", "2.10")])
+def test_a_release_is_the_first_two_numbers(version: str, short: str) -> None:
+    assert release(version) == short
+
+
+@pytest.mark.parametrize(("torch", "earlier"), [("2.9", True), ("2.11", True), ("2.12", False), ("3.0", False)])
+def test_release_2_12_numbers_segments_and_shares_workspaces(torch: str, earlier: bool) -> None:
+    assert youngest_first(torch) == earlier
+    assert shares_workspaces(torch) != earlier
