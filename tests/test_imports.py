@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "vramplan"
 
 #: Each floor may import itself and the floors below it (earlier in the list).
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "torch_release"},
     {"units"},
     {"ledger", "architecture", "catalog", "optimizers", "stacks"},
     {"scenario"},

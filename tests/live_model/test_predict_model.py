@@ -24,6 +24,7 @@ from vramplan.record import Prediction
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.stacks import LossKernel, Upcast
+from vramplan.torch_release import release
 from vramplan.training.build import build_model, skeleton
 from vramplan.training.meter import NoMeter
 from vramplan.training.prepare import prepare
@@ -111,7 +112,8 @@ def biases_cast(model: nn.Module, scenario: Scenario) -> int:
 
 
 def test_the_scenario_is_the_one_that_was_built(tmp_path: Path) -> None:
-    scenario, model = made(lora={"rank": 4}, optimizer="paged_adamw_8bit", grad_accum=4, name="tiny")
+    keys: dict[str, Any] = {"lora": {"rank": 4}, "optimizer": "paged_adamw_8bit", "grad_accum": 4, "name": "tiny"}
+    scenario, model = made(**keys, torch=release(torch.__version__))  # that of this process
     args = arguments(tmp_path, optim="paged_adamw_8bit", gradient_accumulation_steps=4, gradient_checkpointing=True)
     found = describe(model, args, batch=2, seq=32).scenario
     # the model's configuration is longer than the one it was made of, and it is read as a checkpoint's

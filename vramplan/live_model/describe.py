@@ -24,6 +24,7 @@ from vramplan.live_model.base import (
     quant_of,
     quantized_layers,
 )
+from vramplan.measure.environment import installed_torch
 from vramplan.predict.adapters import trainables
 from vramplan.record import Prediction
 from vramplan.scenario import ALL_LINEAR, Scenario
@@ -81,6 +82,7 @@ def describe(
         "stack": stack,
         "load": "checkpoint" if quant.get("block_size", 64) == 64 else "random",
         "gpu": gpu or _own_card(),
+        "torch": installed_torch(),
     }
     method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
     if stack["base"] == "trl" and quant["type"] != "none":

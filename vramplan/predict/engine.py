@@ -88,7 +88,8 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
     if device == "cuda":
         loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
         products = first_products(scenario, device)
-        made = [(products.get(product, 0), piece) for product, piece in zip(kept(scenario), workspaces, strict=True)]
+        places = [products.get(kind, products.get(kind._replace(biased=False), 0)) for kind in kept(scenario)]
+        made = list(zip(places, workspaces, strict=True))
         steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
     warnings = _warnings(scenario, before.managed, device)
     timeline = Timeline((*loaded, *steps))

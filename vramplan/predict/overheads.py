@@ -42,12 +42,12 @@ def kept(scenario: Scenario) -> Mapping[Product, Piece]:
 
 def _biased(scenario: Scenario, weights: list[Weight]) -> bool:
     """Whether any product has a bias; 8-bit ones add it themselves (bitsandbytes 0.50)."""
-    biases = {weight.path for weight in weights if weight.kind is WeightKind.BIAS}
-    eight_bit = scenario.quant.type is QuantType.INT8
+    kinds = {weight.path: weight.kind for weight in weights}
+    products = {WeightKind.HEAD} if scenario.quant.type is QuantType.INT8 else {WeightKind.HEAD, WeightKind.LINEAR}
     return any(
-        f"{weight.path.removesuffix('.weight')}.bias" in biases
+        kinds.get(f"{weight.path.removesuffix('.bias')}.weight", WeightKind.HEAD) in products  # a tied head has none
         for weight in weights
-        if weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.LINEAR and not eight_bit)
+        if weight.kind is WeightKind.BIAS
     )
 
 
