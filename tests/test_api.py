@@ -72,6 +72,12 @@ def test_a_scenario_is_compared_on_the_other_sides_device() -> None:
     assert (comparison.a.device, comparison.equal) == ("cuda", True)
 
 
+def test_a_scenario_is_compared_on_the_other_sides_release_of_torch() -> None:
+    scenario = vramplan.Scenario.load("llama-3.2-1b", seq=64)
+    later = vramplan.predict(vramplan.Scenario.load("llama-3.2-1b", seq=64, torch="2.13"))
+    assert vramplan.compare(scenario, later).a == vramplan.compare(later, scenario).b == later
+
+
 def test_help_and_completion_show_the_public_names() -> None:
     assert set(vramplan.__all__) <= set(dir(vramplan))
     shown = pydoc.plain(pydoc.render_doc(vramplan))

@@ -151,8 +151,15 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "unknown model": ({"model": "lama-2-7b"}, "lama-2-7b", "llama-2-7b"),
     "model of a number": ({"model": 7}, "model: 7", ""),
+    "a release that is none": ({"torch": "newest"}, "torch: 'newest'", "'2.11'"),
+    "a release that YAML takes for a number": ({"torch": 2.13}, "torch: 2.13 is a number", "quote it: torch: '2.13'"),
     "unknown card": ({"gpu": "rtx3080090"}, "rtx3080090", "rtx30"),
 }
+
+
+@pytest.mark.parametrize(("given", "read"), [("2.13", "2.13"), ("2.14.0+cu130", "2.14"), ("2.10.1", "2.10")])
+def test_of_a_release_of_torch_the_first_two_numbers_count(given: str, read: str) -> None:
+    assert one(torch=given).torch == one(torch=given).to_mapping()["torch"] == read
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -12,6 +12,7 @@ from vramplan.predict.engine import predict_analytic
 from vramplan.record import Outcome, Record
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.torch_release import release, youngest_first
 from vramplan.units import MIB
 
 pytestmark = pytest.mark.gpu
@@ -48,7 +49,18 @@ def test_the_counters_have_the_names_that_are_read() -> None:
     assert 0 < counters.requested_peak <= counters.allocated_peak
 
 
+def test_of_free_blocks_of_one_size_that_is_taken_which_the_replay_takes() -> None:
+    torch.cuda.empty_cache()
+    segments = [torch.empty(32 * MIB, dtype=torch.uint8, device="cuda") for _ in range(4)]
+    addresses = [segment.data_ptr() for segment in segments]
+    del segments
+    again = [torch.empty(32 * MIB, dtype=torch.uint8, device="cuda") for _ in range(4)]
+    expected = addresses[::-1] if youngest_first(torch.__version__) else addresses
+    assert [segment.data_ptr() for segment in again] == expected
+
+
 def test_a_step_is_measured_and_named(record: Record) -> None:
+    assert record.scenario.torch == release(torch.__version__)
     assert record.outcome is Outcome.OK, record.note
     assert record.ledger.phases == (Phase.LOAD, *TRAINING_PHASES)
     for phase in record.ledger.phases:

@@ -65,6 +65,10 @@ def test_the_card_is_put_where_a_scenario_names_none(suite: Path) -> None:
     assert {run.scenario.gpu for run in read_suite(suite, gpu="h200")} == {"h200"}
 
 
+def test_all_runs_are_of_the_release_of_torch_that_is_installed(suite: Path) -> None:
+    assert {run.scenario.torch for run in read_suite(suite, torch="2.14")} == {"2.14"}
+
+
 @pytest.mark.parametrize(
     "text", ["chunks = 3", "chunk = []", "chunks = [", 'chunks = [["one"]]\n[limits]\nthree = 1.0']
 )
