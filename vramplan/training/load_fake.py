@@ -9,6 +9,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from transformers import core_model_loading
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     ConversionOps,
@@ -45,7 +46,7 @@ def load_fake(model: Any, scenario: Scenario, device: torch.device, meter: Meter
         weight_mapping=get_model_conversion_mapping(model),
     )
     own = _unquantized(model)
-    with _in_this_thread():
+    with _in_this_thread(), _named_as_they_arrive(meter):
         convert_and_load_state_dict_in_model(model, _stored(checkpoint_of(model)), loading)
         unread = {path: own[path] for path, parameter in model.named_parameters() if parameter.is_meta and path in own}
         if unread:  # of a family whose names transformers does not turn back into all that it takes
@@ -53,6 +54,20 @@ def load_fake(model: Any, scenario: Scenario, device: torch.device, meter: Meter
     model.tie_weights()
     _make_unsaved(model, device, meter)
     model.eval()
+
+
+@contextmanager
+def _named_as_they_arrive(meter: Meter) -> Iterator[None]:
+    """Inside, what the loader puts into a module is named at once: what was made for it belongs to its layer."""
+    put = core_model_loading.set_param_for_module
+
+    def put_and_name(model: Any, name: str, *args: Any, **kwargs: Any) -> None:
+        put(model, name, *args, **kwargs)
+        path = name.rpartition(".")[0]
+        name_base(model.get_submodule(path), meter, within=model, prefix=path, recurse=False)
+
+    with mock.patch.object(core_model_loading, "set_param_for_module", put_and_name):
+        yield
 
 
 def _make_unsaved(model: Any, device: torch.device, meter: Meter) -> None:
