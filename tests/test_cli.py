@@ -294,6 +294,12 @@ def test_flags_reach_the_scenario(here: Path, capsys: pytest.CaptureFixture[str]
     assert (scenario["checkpointing"], scenario["gpu"]) == (False, "rtx3090")
 
 
+@pytest.mark.parametrize("words", [["--torch", "2.10"], ["--set", "torch=2.10"]])
+def test_a_release_is_no_number(here: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main(["predict", "tiny.yaml", "--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["scenario"]["torch"] == "2.10"
+
+
 def test_the_printed_scenario_reproduces_the_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, first, _ = run(capsys, "predict", "model", "--json", "--seq", "64", "--set", "load=random", "--gpu", "t4")
     body = json.loads(first)

@@ -104,7 +104,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise UsageError(
             f"--set: '{text}' is not key=value", hint="such as --set lora.rank=8 or --set stack.loss=liger"
         )
-    return key.strip(), yaml_value(raw, key.strip())
+    return key.strip(), raw.strip() if key.strip() in _WORDS else yaml_value(raw, key.strip())
 
 
 def yaml_value(text: str, key: str) -> Any:
