@@ -150,13 +150,12 @@ def _explained(
 
 
 def _draw(foreseen: "Foreseen", path: Path) -> None:
-    from vramplan.allocator import prepare, replay
+    from vramplan.allocator import replay
+    from vramplan.predict.footprint import replayable
     from vramplan.report.timeline_plot import write_timeline
-    from vramplan.torch_release import youngest_first
 
     prediction, timeline = foreseen
-    program = prepare(timeline.parts, youngest_first=youngest_first(prediction.scenario.torch))
-    played = replay(program) if prediction.device == "cuda" else None
+    played = replay(replayable(prediction.scenario, timeline)) if prediction.device == "cuda" else None
     budget = prediction.verdict.budget if prediction.verdict is not None else None
     title = f"{prediction.scenario.name} ({prediction.engine})"
     write_timeline(timeline, path, title=title, replay=played, budget=budget)

@@ -10,7 +10,6 @@ from unittest import mock
 import msgspec
 import torch
 
-from vramplan.allocator import prepare
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError
@@ -25,14 +24,14 @@ from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.engine import scenario_warnings
-from vramplan.predict.footprint import footprint
+from vramplan.predict.footprint import footprint, replayable
 from vramplan.predict.paging import paging
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
-from vramplan.torch_release import shares_workspaces, youngest_first
+from vramplan.torch_release import shares_workspaces
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
@@ -71,7 +70,7 @@ def conclude(
     scenario: Scenario, device: Device, run: Trace, *, budget: int | None = None, reserve: int = 0
 ) -> Prediction:
     """The prediction that a trace amounts to."""
-    program = lambda: prepare(run.timeline.parts, youngest_first=youngest_first(scenario.torch))  # noqa: E731
+    program = lambda: replayable(scenario, run.timeline)  # noqa: E731
     found = footprint(scenario, device, run.timeline, program, BASIS, engine="trace", budget=budget, reserve=reserve)
     return Prediction(
         engine="trace",

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from vramplan.advice import Advice, advise
-from vramplan.allocator import OutOfMemory, prepare, replay
+from vramplan.allocator import OutOfMemory, replay
 from vramplan.allocator.rules import block_size
 from vramplan.api import foresee
 from vramplan.errors import VramplanError
@@ -17,10 +17,10 @@ from vramplan.oom.shortage import Shortage
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.engine import ledger
+from vramplan.predict.footprint import replayable
 from vramplan.predict.overheads import card
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Enter, Part, Repeat
-from vramplan.torch_release import youngest_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,6 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     Raises a UsageError for a scenario that cannot be predicted.
     """
     prediction, timeline = foresee(scenario)
-    program = prepare(timeline.parts, youngest_first=youngest_first(scenario.torch))
     target = card(scenario)
     budget = shortage.room + (target.context if target else 0)
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
@@ -167,7 +166,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         predicted_phase=where,
         predicted=prediction.ledger.allocated(where),
         observed=(shortage.allocated + shortage.requested).bytes,
-        fails_at=replay(program, budget=shortage.room).oom,
+        fails_at=replay(replayable(scenario, timeline), budget=shortage.room).oom,
         candidates=candidates(timeline.parts, shortage.requested, where),
         tokens=tokens,
         ran=ran,
