@@ -74,11 +74,15 @@ class Summary:
     worst: float
 
 
+def published() -> Iterator[dict[str, Any]]:
+    """The rows of reports/public/measurements.jsonl."""
+    return map(json.loads, (PUBLIC / "measurements.jsonl").read_text().splitlines())
+
+
 def errors(engine: str) -> Iterator[Error]:
     """Every comparable published number against the engine's prediction."""
     predictions: dict[str, Prediction] = {}
-    for line in (PUBLIC / "measurements.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in published():
         if row["group"] not in predictions:
             predictions[row["group"]] = vramplan.predict(public_scenario(row["scenario"]), engine)
         for metric, read in METRICS.items():
