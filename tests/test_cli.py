@@ -352,6 +352,12 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
     _, out, _ = run(capsys, "list", "stacks", "--json")
     assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "script"]
+    _, out, _ = run(capsys, "list", "optimizers", "adamw_8bit")
+    # two states of a byte, and of each a 4-byte scale for 256 of them: 2 + 2 x 4 / 256 = 2.03
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        ["adamw_8bit", "2.03", "card"],
+        ["paged_adamw_8bit", "2.03", "paged"],
+    ]
     (here / "scenarios").mkdir()
     (here / "scenarios" / "mine.yaml").write_text("model: llama-2-7b\n")
     _, out, _ = run(capsys, "list", "scenarios", "mine")

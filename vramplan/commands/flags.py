@@ -186,7 +186,7 @@ def page() -> Any:
     if sys.stdout is None or not sys.stdout.isatty():
         return Page()
     width = shutil.get_terminal_size().columns
-    return Page(width, color="NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb")
+    return Page(width, color=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
 def json_text(body: object) -> str:

@@ -1,7 +1,7 @@
 """`vramplan list`: the names that the other commands take."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, one_of
@@ -10,21 +10,21 @@ from vramplan.errors import UsageError
 EXAMPLES = """\
   vramplan list models llama
   vramplan list gpus
+  vramplan list optimizers 8bit
   vramplan list scenarios --json"""
-KINDS = ("models", "stacks", "scenarios", "gpus")
 
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("kind", metavar="models|stacks|scenarios|gpus", type=one_of("kind", KINDS), choices=KINDS)
+    kinds = tuple(KINDS)
+    parser.add_argument("kind", metavar="|".join(kinds), type=one_of("kind", kinds), choices=kinds)
     parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only names that contain this")
     add_json(parser)
 
 
 def run(args: Namespace) -> Answer:
     """The names and the facts that tell them apart."""
-    rows = {"models": _models, "stacks": _stacks, "scenarios": _scenarios, "gpus": _gpus}[args.kind]
-    head, *found = rows()
+    head, *found = KINDS[args.kind]()
     found = [row for row in found if args.word.lower() in row[0].lower()]
     if not found:
         raise UsageError(
@@ -56,6 +56,20 @@ def _stacks() -> Iterator[list[str]]:
         yield [name, *words]
 
 
+def _optimizers() -> Iterator[list[str]]:
+    """What each keeps for a matrix large enough to be kept in 8 bits, and to be paged."""
+    from vramplan.optimizers import OPTIMIZERS
+    from vramplan.predict.adapters import Trainable
+    from vramplan.predict.optimizer import FP32, states
+
+    yield ["name", "state bytes per fp32 parameter", "where"]
+    large = Trainable("weight", (4096, 4096), FP32, times=1)
+    for name in OPTIMIZERS:
+        kept = states(name, large, "cuda", trainer=True)
+        where = "paged" if any(state.managed for state in kept) else "card"
+        yield [name, f"{sum(state.bytes for state in kept) / large.numel:.2f}", where]
+
+
 def _scenarios() -> Iterator[list[str]]:
     from vramplan.targets import scenario_names
     from vramplan.yaml_file import read_yaml
@@ -75,10 +89,18 @@ def _gpus() -> Iterator[list[str]]:
         yield [name, f"{card.capacity / 2**30:.2f}", ".".join(map(str, card.capability))]
 
 
+KINDS: Mapping[str, Callable[[], Iterator[list[str]]]] = {
+    "models": _models,
+    "stacks": _stacks,
+    "optimizers": _optimizers,
+    "scenarios": _scenarios,
+    "gpus": _gpus,
+}
+
 COMMAND = Command(
     name="list",
     order=60,
-    summary="list the models, stacks, scenarios and GPUs that are known by name",
+    summary="list the models, stacks, optimizers, scenarios and GPUs that are known by name",
     examples=EXAMPLES,
     configure=configure,
     run=run,
