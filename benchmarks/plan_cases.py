@@ -22,7 +22,8 @@ from vramplan.catalog.models import catalog_names
 from vramplan.plan.frontier import SHORTEST, longest_sequence
 from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.predict.changes import CHANGES, Change
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 

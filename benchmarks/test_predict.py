@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from vramplan.predict.engine import ledger, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import ledger
 from vramplan.predict.levers import biggest_levers
 from vramplan.scenario import Scenario
 

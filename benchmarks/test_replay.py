@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from vramplan.allocator import replay
 from vramplan.ledger import Component
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Free, Repeat
 

@@ -4,7 +4,8 @@ import random
 from typing import Any
 
 from vramplan.allocator import replay
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 

@@ -12,7 +12,7 @@ from timelines import timelines
 
 from vramplan.allocator import Growth, Moment, Replay, prepare, replay
 from vramplan.ledger import Basis, Component, Phase
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Part, Repeat, Timeline
 

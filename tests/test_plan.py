@@ -21,7 +21,8 @@ from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe, allocated_peak, sure_room
 from vramplan.plan.matrix import Cell, Matrix, matrix, same_run
 from vramplan.plan.search import largest
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast
 from vramplan.record import Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_matrix, render_plan

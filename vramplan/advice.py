@@ -7,7 +7,7 @@ from itertools import combinations
 from vramplan.errors import VramplanError
 from vramplan.plan.limit import Probe
 from vramplan.predict.changes import CHANGES, Change
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
 

@@ -93,11 +93,12 @@ def foresee(
     """What `predict` returns, and the timeline behind it: for explanations and pictures."""
     _check_arguments(scenario, device, budget, reserve)
     if engine == "analytic":
-        from vramplan.predict import engine as closed_form
+        from vramplan.predict.engine import conclude
+        from vramplan.predict.forecast import forecast
 
-        forecast = closed_form.forecast(scenario, device)
-        prediction = closed_form.conclude(scenario, device, forecast, budget=budget, reserve=reserve)
-        return Foreseen(_with_host(prediction, budget, reserve), forecast.timeline)
+        closed = forecast(scenario, device)
+        prediction = conclude(scenario, device, closed, budget=budget, reserve=reserve)
+        return Foreseen(_with_host(prediction, budget, reserve), closed.timeline)
     if engine == "trace":
         from vramplan.measure.environment import require_libraries
 

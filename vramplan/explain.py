@@ -9,7 +9,7 @@ from typing import Any
 from vramplan.api import Foreseen
 from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.predict.base import ELEMENT
-from vramplan.predict.engine import CUDA_GRANULARITY
+from vramplan.predict.forecast import CUDA_GRANULARITY
 from vramplan.predict.formulas import Formula, Key, dimensions, formulas
 from vramplan.predict.paging import paging, paging_sentences
 from vramplan.predict.quantization import NESTED_BLOCK

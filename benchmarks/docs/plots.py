@@ -9,7 +9,7 @@ import vramplan
 from benchmarks.docs.picture import GROUPS, Group, Plot, legend, parts, parts_of_peak, stacked_bars
 from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.quant.formats import Format, Kind
 from vramplan.record import Prediction
 from vramplan.report.html.drawing import FG, ROUND, SOFT, SQUARE

@@ -9,7 +9,8 @@ from vramplan.architecture import WeightKind
 from vramplan.catalog.models import catalog_names
 from vramplan.inventory.weights import Role, inventory
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger, parameters
+from vramplan.predict.engine import parameters
+from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 
 BASE = (Component.WEIGHTS, Component.QUANT_STATE, Component.UNQUANTIZED)

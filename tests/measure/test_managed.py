@@ -4,7 +4,7 @@ import pytest
 
 from vramplan.errors import CannotRun
 from vramplan.measure.managed import MARGIN, check_managed
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.units import GIB, MIB
 

@@ -10,7 +10,7 @@ import vramplan
 from vramplan.ledger import TRAINING_PHASES, Component
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.trace import run_trace, trace
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios, scenario_from_mapping

@@ -15,7 +15,7 @@ from vramplan.errors import UsageError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import library_versions
 from vramplan.measure.suite import Run, chunk, fresh_record, least_memory, read_suite, run_suite
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.record import Outcome, Parameters, Record, load_result, save_result
 from vramplan.report.report_case import question
 from vramplan.report.report_claims import article_claims

@@ -17,7 +17,7 @@ from vramplan.oom.answer import Explanation, explain_file, explain_path
 from vramplan.oom.message import read_message
 from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import of_message
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.timeline import Alloc, Enter, Free, Repeat

@@ -7,7 +7,7 @@ import pytest
 from tests.predict.real_models import LLAMA, PHI3
 from vramplan.ledger import TRAINING_PHASES
 from vramplan.measure.trace import run_trace
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario_file import scenario_from_mapping
 
 PLAIN = {"quant": {"type": "none"}}

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Phase
 from vramplan.predict.alike import folded
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.timeline import Enter, Part, Repeat
 

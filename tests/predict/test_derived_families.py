@@ -13,7 +13,7 @@ from vramplan.api import predict
 from vramplan.architecture.read import FAMILIES
 from vramplan.errors import VramplanError
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.predict.step import step_warnings
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
 from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
-from vramplan.predict.engine import forecast, ledger, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.resident import resident
 from vramplan.record import result_from_json
 from vramplan.scenario import Scenario

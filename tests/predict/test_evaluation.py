@@ -6,7 +6,7 @@ import pytest
 
 import vramplan
 from vramplan.ledger import TRAINING_PHASES, Component, Ledger, Phase
-from vramplan.predict.engine import forecast, ledger
+from vramplan.predict.forecast import forecast, ledger
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping

@@ -13,7 +13,7 @@ import pytest
 from tests.predict.real_models import DEEPSEEK, GPT2, LLAMA, MIXTRAL, PHI3, QWEN3_MOE
 from vramplan.ledger import Phase
 from vramplan.measure.trace import run_trace
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free
 

@@ -5,7 +5,7 @@ from real_models import LLAMA
 
 from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 

@@ -6,7 +6,7 @@ import pytest
 
 import vramplan
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 

@@ -3,7 +3,8 @@
 import pytest
 from real_models import scenario
 
-from vramplan.predict.engine import ledger, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import ledger
 from vramplan.predict.levers import biggest_levers, levers
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping

@@ -4,7 +4,7 @@ import pytest
 
 import vramplan
 from vramplan.ledger import Component, Ledger, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.predict.merge import saved_bytes
 from vramplan.record import Device
 from vramplan.scenario import Scenario

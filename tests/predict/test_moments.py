@@ -10,7 +10,7 @@ from real_models import MIXTURES, MODELS, scenario
 from timelines import timelines
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import BASIS, forecast, ledger
+from vramplan.predict.forecast import BASIS, forecast, ledger
 from vramplan.predict.moments import Moments
 from vramplan.predict.resident import granularity
 from vramplan.predict.template import Template, stretched

@@ -4,7 +4,8 @@ import pytest
 from real_models import scenario
 
 from vramplan.allocator import replay
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast
 from vramplan.predict.verdict import ERROR
 from vramplan.scenario import Scenario
 from vramplan.units import GIB, MIB

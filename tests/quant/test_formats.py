@@ -4,7 +4,7 @@ import pytest
 
 from vramplan.errors import UsageError
 from vramplan.ledger import Component, Phase
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.quant.formats import BLOCKS, Format, Kind, baselines, formats, model_sizes
 from vramplan.scenario import Scenario
 

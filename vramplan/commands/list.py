@@ -64,10 +64,9 @@ def _optimizers() -> Iterator[list[str]]:
 
     yield ["name", "state bytes per fp32 parameter", "where"]
     large = Trainable("weight", (4096, 4096), FP32, times=1)
-    for name in OPTIMIZERS:
+    for name, kind in OPTIMIZERS.items():
         kept = states(name, large, "cuda", trainer=True)
-        where = "paged" if any(state.managed for state in kept) else "card"
-        yield [name, f"{sum(state.bytes for state in kept) / large.numel:.2f}", where]
+        yield [name, f"{sum(state.bytes for state in kept) / large.numel:.2f}", "paged" if kind.paged else "card"]
 
 
 def _scenarios() -> Iterator[list[str]]:

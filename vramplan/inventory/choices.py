@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from vramplan.architecture import Architecture
 from vramplan.errors import UsageError
 from vramplan.predict.adapters import check_targets, module_path, trainables
-from vramplan.predict.engine import ledger, predict_analytic
+from vramplan.predict.engine import predict_analytic
 from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.forecast import ledger
 from vramplan.predict.paging import paging
 from vramplan.record import Verdict
 from vramplan.scenario import ALL_LINEAR, DType, Lora, Scenario

@@ -20,6 +20,7 @@ from vramplan.measure.cpu import MIXED_SUMS, CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
 from vramplan.measure.timings import timings
+from vramplan.optimizers import optimizer
 from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -160,7 +161,7 @@ def _warnings(scenario: Scenario) -> tuple[str, ...]:
     found = []
     if scenario.load_from is Load.CHECKPOINT and not scenario.model.path:
         found.append("the weights are random: no local checkpoint was given")
-    if scenario.method.trains and "paged" in scenario.optimizer:
+    if scenario.method.trains and optimizer(scenario.optimizer).paged:
         found.append(f"{scenario.optimizer}: bitsandbytes does not page on the CPU, its states are ordinary memory")
     if scenario.quant.type is QuantType.INT8:
         found.append("int8: on the CPU bitsandbytes dequantises each matrix instead of multiplying in 8 bits")

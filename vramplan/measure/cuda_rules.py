@@ -22,6 +22,7 @@ from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
 from vramplan.measure.tracker import Tracker
+from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.overheads import lt_workspace, workspaces
 from vramplan.predict.quantization import Piece
 
@@ -149,7 +150,7 @@ def _state_buffer(tracker: Tracker) -> Any:
     """`get_state_buffer` on CUDA: from 100,000 elements on managed memory, which torch's allocator does not hold."""
 
     def make(self: Any, parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        if not self.is_paged or prod(parameter.shape) < 1e5:
+        if not self.is_paged or prod(parameter.shape) < MIN_PAGED_SIZE:
             return torch.zeros_like(parameter, dtype=dtype)
         with tracker.elsewhere():
             return torch.zeros_like(parameter, dtype=dtype)

@@ -2,7 +2,8 @@
 
 from vramplan.allocator import replay
 from vramplan.errors import CannotRun
-from vramplan.predict.engine import forecast
+from vramplan.optimizers import optimizer, unpaged
+from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
 from vramplan.units import GIB, human
 
@@ -16,7 +17,7 @@ def check_managed(scenario: Scenario, *, free: int, memory_limit: int | None = N
 
     Managed memory beyond what is free moves pages to and fro, and can hang the GPU for everybody on it.
     """
-    if not scenario.method.trains or not scenario.optimizer.startswith("paged"):
+    if not scenario.method.trains or not optimizer(scenario.optimizer).paged:
         return
     run = forecast(scenario, "cuda")
     if not run.managed:
@@ -30,5 +31,5 @@ def check_managed(scenario: Scenario, *, free: int, memory_limit: int | None = N
             f"{scenario.optimizer}: {human(run.managed)} of managed memory and {human(reserved)} of tensors, with a "
             f"margin of {human(MARGIN)}, are more than the {human(free)} that are free; oversubscribed managed memory "
             "can hang a GPU",
-            hint=f"use {scenario.optimizer.removeprefix('paged_')}, a smaller batch, or a larger card",
+            hint=f"use {unpaged(scenario.optimizer)[0]}, a smaller batch, or a larger card",
         )

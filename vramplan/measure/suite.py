@@ -11,7 +11,8 @@ import msgspec
 from vramplan.allocator import replay
 from vramplan.errors import UsageError
 from vramplan.measure.environment import library_versions
-from vramplan.predict.engine import forecast, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import forecast
 from vramplan.predict.merge import saved_bytes
 from vramplan.record import Device, Outcome, Prediction, Record, load_result, save_result
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from vramplan.ledger import Component, Phase
 from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.plan.search import largest
-from vramplan.predict.engine import forecast, ledger
+from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.fused import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
 from vramplan.timeline import Part, Repeat

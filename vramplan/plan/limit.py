@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
-from vramplan.predict.engine import CUDA_GRANULARITY, forecast, ledger, predict_analytic
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import CUDA_GRANULARITY, forecast, ledger
 from vramplan.predict.overheads import card
 from vramplan.predict.verdict import ERROR
 from vramplan.record import Verdict

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from vramplan.architecture import WeightKind
+from vramplan.optimizers import OPTIMIZERS, optimizer
 from vramplan.predict.adapters import adapted
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.liger import LIGER_FAMILIES
@@ -48,14 +49,13 @@ def _double(scenario: Scenario) -> Variants:
 
 
 def _optimizer(scenario: Scenario) -> Variants:
-    """The paged 8-bit optimizer of the same family, where there is one."""
-    if not scenario.method.trains or "8bit" in scenario.optimizer or scenario.optimizer in ("sgd", "adafactor"):
+    """The 8-bit optimizer of the same family, where there is one; a paged one before others."""
+    now = optimizer(scenario.optimizer)
+    if not scenario.method.trains or now.eight_bit:
         return ()
-    if scenario.optimizer.startswith("adagrad"):
-        return ()
-    family = next((f for f in ("lion", "rmsprop", "ademamix") if f in scenario.optimizer), "adamw")
-    name = "rmsprop_bnb_8bit" if family == "rmsprop" else f"paged_{family}_8bit"
-    return (replace(scenario, optimizer=name),)
+    small = [name for name, kind in OPTIMIZERS.items() if kind.family is now.family and kind.eight_bit]
+    small.sort(key=lambda name: not OPTIMIZERS[name].paged)
+    return tuple(replace(scenario, optimizer=name) for name in small[:1])
 
 
 def _attention(scenario: Scenario) -> Variants:

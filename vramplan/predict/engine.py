@@ -1,31 +1,18 @@
-"""The closed form, assembled: what a run holds from the load phase on, as a timeline, a ledger, a prediction."""
+"""The closed form's prediction: its ledger, what is reserved, the verdict, and what a reader should know."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import replace
 
-from msgspec import structs
-
-from vramplan.allocator import Program, prepare
-from vramplan.architecture import WeightKind
-from vramplan.attention import BFLOAT16_SINCE, Choice, Kernel
-from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
-from vramplan.predict.adapters import check_targets, trainables
-from vramplan.predict.context import model_warnings
-from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
-from vramplan.predict.first_step import first_step, two_steps
+from vramplan.ledger import Component, Entry, Ledger, Phase
+from vramplan.predict.adapters import trainables
 from vramplan.predict.footprint import footprint
-from vramplan.predict.merge import merge_warnings, merged_quant, save_note
-from vramplan.predict.overheads import card, kept
+from vramplan.predict.forecast import BASIS, Forecast, forecast
+from vramplan.predict.merge import merged_quant, save_note
 from vramplan.predict.quantization import bits, quantized_parameters
-from vramplan.predict.resident import Resident, granularity, resident
-from vramplan.predict.step import attention_choices, first_products, step_marks, step_parts, step_warnings
-from vramplan.predict.stops import stops
+from vramplan.predict.step import attention_choices, step_warnings
+from vramplan.predict.warnings import scenario_warnings
 from vramplan.record import Device, Parameters, Prediction
-from vramplan.scenario import DType, Method, QuantType, Scenario
-from vramplan.stacks import Upcast
-from vramplan.timeline import Part, Timeline
-from vramplan.torch_release import youngest_first
+from vramplan.scenario import QuantType, Scenario
 from vramplan.units import human
 
 #: The versions whose code the closed form follows.
@@ -36,81 +23,6 @@ LIBRARIES: Mapping[str, str] = {
     "peft": "0.21.2",
     "accelerate": "1.15.0",
 }
-
-#: How each component is known; those not named follow from how the libraries work (`modelled`).
-BASIS: Mapping[Component, Basis] = {
-    Component.WEIGHTS: Basis.EXACT,
-    Component.QUANT_STATE: Basis.EXACT,
-    Component.UNQUANTIZED: Basis.EXACT,
-    Component.ADAPTERS: Basis.EXACT,
-    Component.GRADIENTS: Basis.EXACT,
-    Component.OPTIMIZER: Basis.EXACT,
-}
-
-#: What torch's CUDA allocator rounds every block up to.
-CUDA_GRANULARITY = granularity("cuda")
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A run as the closed form sees it."""
-
-    timeline: Timeline
-    managed: int
-    """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
-    warnings: tuple[str, ...]
-    youngest_first: bool
-    """How the allocator of the run's release of PyTorch chooses between free blocks of one size."""
-    loaded: tuple[Part, ...] = ()
-    """With which parts the timeline begins whatever batch and sequence are, so that they are replayed once for all."""
-
-    def program(self) -> Program:
-        """The timeline, ready to be replayed."""
-        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded, self.youngest_first))
-
-
-@lru_cache(maxsize=16)
-def _begun(parts: tuple[Part, ...], youngest: bool) -> Program:
-    return prepare(parts, youngest_first=youngest)
-
-
-def forecast(scenario: Scenario, device: Device) -> Forecast:
-    """The run's allocations and frees: load, the first step on a card, and one from the second on."""
-    if scenario.method is Method.MERGE:
-        from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
-
-        check_targets(scenario.architecture, scenario.lora)
-        merged = Timeline(merge_parts(scenario, device))
-        return Forecast(merged, 0, _warnings(scenario, 0, device), youngest_first(scenario.torch))
-    before = _resident(scenario, device)
-    steps = (*step_parts(scenario, device), *evaluation_parts(scenario, device))
-    loaded = before.parts
-    if device == "cuda":
-        loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
-        products = first_products(scenario, device)
-        places = [products.get(kind, products.get(kind._replace(biased=False), 0)) for kind in kept(scenario)]
-        made = list(zip(places, workspaces, strict=True))
-        steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
-    warnings = _warnings(scenario, before.managed, device)
-    timeline = Timeline((*loaded, *steps))
-    return Forecast(timeline, before.managed, warnings, youngest_first(scenario.torch), loaded)
-
-
-def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:
-    """The run's high-water marks without the allocator's replay: what sweeps and comparisons of alternatives use."""
-    if scenario.method is Method.MERGE:
-        return forecast(scenario, device).timeline.ledger(BASIS, granularity=granularity(device))
-    before = _resident(scenario, device)
-    marks = before.marks.then(step_marks(scenario, device, granularity(device)))
-    evaluation = evaluation_marks(scenario, device, granularity(device))
-    return (marks if evaluation is None else marks.then(evaluation)).ledger(BASIS)
-
-
-def _resident(scenario: Scenario, device: Device) -> Resident:
-    """What is there before the step, of a scenario that the closed form knows."""
-    if scenario.method.adapts:
-        check_targets(scenario.architecture, scenario.lora)
-    return resident(scenario, device)
 
 
 def predict_analytic(
@@ -131,6 +43,7 @@ def conclude(
     found = footprint(
         scenario, device, run.timeline, run.program, BASIS, engine="analytic", budget=budget, reserve=reserve
     )
+    choices = attention_choices(scenario, device)
     entries = tuple(_noted(entry, run, scenario, device) for entry in found.ledger.entries)
     return Prediction(
         engine="analytic",
@@ -140,9 +53,9 @@ def conclude(
         bits_per_parameter=bits_per_parameter(scenario),
         ledger=Ledger(entries, found.ledger.steady),
         reserved=found.reserved,
-        attention=tuple(choice.kernel.value for choice in attention_choices(scenario, device)),
+        attention=tuple(choice.kernel.value for choice in choices),
         libraries=LIBRARIES,
-        warnings=run.warnings,
+        warnings=(*scenario_warnings(scenario, run.managed, device, choices), *step_warnings(scenario)),
         verdict=found.verdict,
     )
 
@@ -170,81 +83,3 @@ def _noted(entry: Entry, run: Forecast, scenario: Scenario, device: Device) -> E
         note = f"{human(run.managed)} more in managed memory (paged states), outside the allocator"
         return replace(entry, note=note)
     return entry
-
-
-def _warnings(scenario: Scenario, managed: int, device: Device) -> tuple[str, ...]:
-    choices = attention_choices(scenario, device) if device == "cuda" else ()
-    return (*scenario_warnings(scenario, managed, device, choices), *step_warnings(scenario))
-
-
-def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
-    """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
-    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
-    if device == "cuda":
-        own += stops(scenario)
-        own += _attention_warnings(scenario, choices)
-    if device == "cuda" and not scenario.gpu:
-        own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
-    if scenario.method is Method.MERGE:
-        own += merge_warnings(scenario)
-    return tuple(filter(None, own))
-
-
-def _attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
-    """What to say where a named kernel is refused, or attention ends in the math kernel: why, and what avoids it."""
-    return [
-        f"{choice.warning}; {_way_out(scenario)}" if choice.kernel is Kernel.MATH else choice.warning
-        for choice in choices
-        if choice.warning
-    ]
-
-
-def _way_out(scenario: Scenario) -> str:
-    """What avoids the math kernel, and what that would save at the peak; each a prediction of the changed scenario."""
-    here = ledger(scenario).peak
-    savings = {words: here - ledger(changed).peak for words, changed in _fused_ways(scenario)}
-    words, saving = max(savings.items(), key=lambda item: item[1])
-    if saving > 0:
-        return f"{words} takes {human(saving)} less at the peak"
-    costs = here - ledger(structs.replace(scenario, attention="sdpa:efficient")).peak
-    return f"the matrix takes {human(costs)} of the peak" if costs > 0 else "here it does not decide the peak"
-
-
-def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
-    """Changes after which torch may take a fused kernel: 16-bit queries, and where cards know no bfloat16, float16."""
-    compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
-    autocast = structs.replace(scenario, stack=structs.replace(scenario.stack, autocast=compute.value))
-    yield f"autocast (stack.autocast: {compute.value})", autocast
-    target = card(scenario)
-    if compute is DType.BFLOAT16 and target is not None and target.capability < BFLOAT16_SINCE:
-        half = DType.FLOAT16
-        stack = structs.replace(autocast.stack, autocast=half.value if scenario.stack.autocast else False)
-        dtype = half if scenario.dtype is DType.BFLOAT16 else scenario.dtype
-        yield (
-            f"float16 (compute_dtype: {half.value})",
-            structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
-        )
-
-
-def _experts_warning(scenario: Scenario) -> str:
-    """transformers quantises modules, and a layer's experts are one 3-D parameter."""
-    architecture = scenario.architecture
-    experts = sum(w.numel * times for w, times in architecture.counted if w.kind is WeightKind.EXPERTS)
-    if not experts or scenario.quant.type is QuantType.NONE:
-        return ""
-    share = quantized_parameters(architecture, scenario.quant) / architecture.numel
-    upcast = scenario.method.trains and scenario.stack.upcast is not Upcast.NONE
-    stay = human(experts * (4 if upcast else scenario.dtype.bytes))
-    dtype = "are even made fp32 by the preparation" if upcast else f"stay {scenario.dtype.value}"
-    return (
-        f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
-        f"which bitsandbytes does not quantise; they {dtype} ({stay})"
-    )
-
-
-def _paged_warning(scenario: Scenario, managed: int) -> str:
-    if not scenario.method.trains or not scenario.optimizer.startswith("paged") or managed:
-        return ""
-    return (
-        "no optimizer state is paged: bitsandbytes pages tensors of at least 100,000 elements, and none is that large"
-    )

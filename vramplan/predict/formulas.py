@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
+from vramplan.optimizers import optimizer
 from vramplan.predict.adapters import Trainable, trained_tensors
 from vramplan.predict.base import (
     component,
@@ -22,7 +23,6 @@ from vramplan.predict.optimizer import (
     MIN_PAGED_SIZE,
     STATE_BLOCK,
     State,
-    bnb_optimizer,
     shared_states,
     states,
 )
@@ -212,14 +212,14 @@ def _state_text(state: State, tensor: Trainable) -> str:
 
 def _state_note(name: str, state: State, tensor: Trainable, device: Device) -> str:
     """Which of bitsandbytes' two size rules the state falls under; nothing for torch's optimizers."""
-    bnb = bnb_optimizer(name)
-    if bnb is None or not state.label.startswith("state"):
+    kind = optimizer(name)
+    if not kind.bitsandbytes or not state.label.startswith("state"):
         return ""
     eight_bit = state.bytes < tensor.numel * FP32
     note = "8-bit" if eight_bit else "fp32"
-    if bnb.eight_bit and not eight_bit:
+    if kind.eight_bit and not eight_bit:
         few = f": {tensor.numel} elements are fewer than {MIN_8BIT_SIZE}"
         note += few if tensor.numel < MIN_8BIT_SIZE else ": the Trainer's rule for embeddings"
-    if bnb.paged and device == "cuda":
+    if kind.paged and device == "cuda":
         note += f", not paged: {tensor.numel} elements are fewer than {MIN_PAGED_SIZE}"
     return note

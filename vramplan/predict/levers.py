@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from vramplan.errors import VramplanError
 from vramplan.ledger import Ledger
 from vramplan.predict.changes import CHANGES
-from vramplan.predict.engine import ledger
+from vramplan.predict.forecast import ledger
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from vramplan.optimizers import check_optimizer
+from vramplan.optimizers import Family, Optimizer, optimizer
 from vramplan.predict.adapters import Trainable
 from vramplan.record import Device
 
@@ -26,32 +26,20 @@ class State(NamedTuple):
     """In CUDA managed (unified) memory: outside torch's allocator, moved to the host under pressure."""
 
 
-class Family(NamedTuple):
-    """A bitsandbytes optimizer: how many buffers of the parameter's size its first and second state have."""
+class Buffers(NamedTuple):
+    """How many buffers of the parameter's size a bitsandbytes optimizer's first and second state have."""
 
     first: int
     second: int
 
 
 #: bitsandbytes optim/{adamw,lion,rmsprop,ademamix}.py: two states or one; AdEMAMix doubles the first.
-_FAMILIES = {"adamw": Family(1, 1), "lion": Family(1, 0), "rmsprop": Family(1, 0), "ademamix": Family(2, 1)}
-
-
-class Bnb(NamedTuple):
-    """What a name says to transformers (trainer_optimizer.py _get_bitsandbytes_optimizer)."""
-
-    family: str
-    eight_bit: bool
-    paged: bool
-
-
-def bnb_optimizer(name: str) -> Bnb | None:
-    """The bitsandbytes optimizer that transformers builds for `name`; None when it is not one of bitsandbytes'."""
-    check_optimizer(name)
-    if name in ("adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop"):
-        return None
-    family = next(family for family in _FAMILIES if family in name)
-    return Bnb(family, "8bit" in name, "paged" in name)
+_BUFFERS = {
+    Family.ADAMW: Buffers(1, 1),
+    Family.LION: Buffers(1, 0),
+    Family.RMSPROP: Buffers(1, 0),
+    Family.ADEMAMIX: Buffers(2, 1),
+}
 
 
 def states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> tuple[State, ...]:
@@ -59,18 +47,17 @@ def states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> tu
 
     `trainer`: whether transformers' Trainer makes the optimizer, which leaves embeddings' states in 32 bits.
     """
-    bnb = bnb_optimizer(name)
-    if bnb is not None:
-        return _bnb_states(bnb, tensor, device, trainer=trainer)
-    size = tensor.bytes
-    if name in ("adamw_torch", "adamw_torch_fused"):
-        step = _step_scalar(device, on_device=name == "adamw_torch_fused")
+    kind, size = optimizer(name), tensor.bytes
+    if kind.bitsandbytes:
+        return _bnb_states(kind, tensor, device, trainer=trainer)
+    if kind.family is Family.ADAMW:
+        step = _step_scalar(device, on_device=kind.fused)
         return (*step, State("exp_avg", size), State("exp_avg_sq", size))
-    if name == "adagrad":
+    if kind.family is Family.ADAGRAD:
         return (*_step_scalar(device), State("sum", size))
-    if name == "rmsprop":
+    if kind.family is Family.RMSPROP:
         return (*_step_scalar(device), State("square_avg", size))
-    if name == "adafactor":
+    if kind.family is Family.ADAFACTOR:
         return _adafactor_states(tensor)
     return ()  # sgd: transformers passes no momentum
 
@@ -80,15 +67,15 @@ def shared_states(name: str, tensors: tuple[Trainable, ...], device: Device, *, 
 
     Both are made on the CPU at once (`fill_qmap`); the first tensor with 8-bit states moves those that its family uses.
     """
-    bnb = bnb_optimizer(name)
-    if bnb is None or not bnb.eight_bit:
+    kind = optimizer(name)
+    if not kind.eight_bit:
         return ()
     both = (State("qmap1", QMAP_BYTES), State("qmap2", QMAP_BYTES))
     if device == "cpu":
         return both
-    if not any(_eight_bit(bnb, tensor, trainer=trainer) for tensor in tensors):
+    if not any(eight_bit(kind, tensor, trainer=trainer) for tensor in tensors):
         return ()
-    return both if _FAMILIES[bnb.family].second else both[:1]
+    return both if _BUFFERS[kind.family].second else both[:1]
 
 
 def _step_scalar(device: Device, *, on_device: bool = False) -> tuple[State, ...]:
@@ -96,24 +83,24 @@ def _step_scalar(device: Device, *, on_device: bool = False) -> tuple[State, ...
     return (State("step", FP32),) if on_device or device == "cpu" else ()
 
 
-def _eight_bit(bnb: Bnb, tensor: Trainable, *, trainer: bool) -> bool:
+def eight_bit(kind: Optimizer, tensor: Trainable, *, trainer: bool) -> bool:
     """Whether the states of `tensor` have 8 bits: those of small tensors don't, nor, under the Trainer, embeddings'
     (transformers trainer.py create_optimizer: `register_module_override(module, "weight", {"optim_bits": 32})`)."""
-    return bnb.eight_bit and tensor.numel >= MIN_8BIT_SIZE and not (trainer and tensor.embedding)
+    return kind.eight_bit and tensor.numel >= MIN_8BIT_SIZE and not (trainer and tensor.embedding)
 
 
-def _bnb_states(bnb: Bnb, tensor: Trainable, device: Device, *, trainer: bool) -> tuple[State, ...]:
-    family = _FAMILIES[bnb.family]
-    managed = bnb.paged and device == "cuda" and tensor.numel >= MIN_PAGED_SIZE
-    if not _eight_bit(bnb, tensor, trainer=trainer):
-        first = State("state1", family.first * tensor.numel * FP32, managed)
-        return (first, *((State("state2", tensor.numel * FP32, managed),) if family.second else ()))
+def _bnb_states(kind: Optimizer, tensor: Trainable, device: Device, *, trainer: bool) -> tuple[State, ...]:
+    buffers = _BUFFERS[kind.family]
+    managed = kind.paged and device == "cuda" and tensor.numel >= MIN_PAGED_SIZE
+    if not eight_bit(kind, tensor, trainer=trainer):
+        first = State("state1", buffers.first * tensor.numel * FP32, managed)
+        return (first, *((State("state2", tensor.numel * FP32, managed),) if buffers.second else ()))
     blocks = -(-tensor.numel // STATE_BLOCK)
-    made = [State("state1", family.first * tensor.numel, managed)]
-    if family.second:
+    made = [State("state1", buffers.first * tensor.numel, managed)]
+    if buffers.second:
         made.append(State("state2", tensor.numel, managed))
-    made.append(State("absmax1", family.first * blocks * FP32))
-    if family.second:
+    made.append(State("absmax1", buffers.first * blocks * FP32))
+    if buffers.second:
         made.append(State("absmax2", blocks * FP32))
     return tuple(made)
 

@@ -6,10 +6,11 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 
 from collections.abc import Callable, Iterable, Iterator
 
+from vramplan.optimizers import Family, Optimizer, optimizer
 from vramplan.predict.adapters import Trainable, trained_tensors
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.layers import runs
-from vramplan.predict.optimizer import MIN_8BIT_SIZE
+from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.predict.tape_parts import Group
 from vramplan.scenario import Scenario
@@ -24,18 +25,20 @@ def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -
     """Allocate and free the temporaries of `clip_grad_norm_` and of the optimizer's step."""
     if scenario.stack.clip or scenario.stack.trainer:
         _clip(t, tensors)
-    name = scenario.optimizer
-    turns = _in_turn(tensors, trainer=scenario.stack.trainer)
-    t.scope = name
-    if name == "adamw_torch":
+    kind, trainer = optimizer(scenario.optimizer), scenario.stack.trainer
+    turns = _in_turn(tensors, trainer=trainer)
+    t.scope = scenario.optimizer
+    if kind.bitsandbytes:
+        if not t.cuda:
+            _bitsandbytes_cpu(t, tensors, kind, trainer=trainer)
+    elif kind.family is Family.ADAMW and not kind.fused:
         _foreach(t, scenario) if t.cuda else _one_by_one(t, turns)
-    elif name in ("adagrad", "rmsprop"):
-        # Adagrad's gradients, times the rate, are a list of their own
-        _foreach(t, scenario, lists=2 if name == "adagrad" else 1) if t.cuda else _one_by_one(t, turns, divided=False)
-    elif name == "adafactor":
+    elif kind.family is Family.ADAGRAD:  # its gradients, times the rate, are a list of their own
+        _foreach(t, scenario, lists=2) if t.cuda else _one_by_one(t, turns, divided=False)
+    elif kind.family is Family.RMSPROP:
+        _foreach(t, scenario) if t.cuda else _one_by_one(t, turns, divided=False)
+    elif kind.family is Family.ADAFACTOR:
         _adafactor(t, turns)
-    elif name not in ("sgd", "adamw_torch_fused") and not t.cuda:
-        _bitsandbytes_cpu(t, tensors, name)
     t.scope = ""
 
 
@@ -145,11 +148,11 @@ def _adafactor(t: Tape, turns: Iterable[tuple[Shape, Kind]]) -> None:
     del update
 
 
-def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], name: str) -> None:
+def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], kind: Optimizer, *, trainer: bool) -> None:
     """bitsandbytes/backends/cpu/ops.py: tensor operations in fp32, one parameter at a time."""
     for tensor in tensors:
-        eight_bit = "8bit" in name and tensor.numel >= MIN_8BIT_SIZE
-        (_update_8bit if eight_bit else _update_32bit)(t, tensor, name)
+        update = _update_8bit if eight_bit(kind, tensor, trainer=trainer) else _update_32bit
+        update(t, tensor, kind.family)
 
 
 def _common(t: Tape, tensor: Trainable) -> list[Tensor]:
@@ -158,29 +161,29 @@ def _common(t: Tape, tensor: Trainable) -> list[Tensor]:
     return [grad] if tensor.element == 4 else [grad, t.new(tensor.shape, FLOAT32, "parameter fp32")]
 
 
-def _update_32bit(t: Tape, tensor: Trainable, name: str) -> None:
+def _update_32bit(t: Tape, tensor: Trainable, family: Family) -> None:
     """`_optimizer_update_32bit_cpu`: Adam's `state1 / (state2.sqrt() + eps)`; Lion's signs; AdEMAMix's mixture."""
     held = _common(t, tensor)
     root = t.new(tensor.shape, FLOAT32, "square root or momentum")
     denominator = t.new(tensor.shape, FLOAT32, "denominator or update")
-    if "lion" not in name:
+    if family is not Family.LION:
         del root
         root = t.new(tensor.shape, FLOAT32, "update")
-    if "ademamix" in name:
+    if family is Family.ADEMAMIX:
         held.append(t.new(tensor.shape, FLOAT32, "mixed momentum"))
     del root, denominator, held
 
 
-def _update_8bit(t: Tape, tensor: Trainable, name: str) -> None:
+def _update_8bit(t: Tape, tensor: Trainable, family: Family) -> None:
     """`_optimizer_update_8bit_blockwise_cpu`: states to fp32 first; they are quantised again at the end."""
     # AdEMAMix has two first states, dequantised apart, stacked, and stacked again when they are updated
-    states = 1 if "lion" in name or "rmsprop" in name else 7 if "ademamix" in name else 2
+    states = {Family.LION: 1, Family.RMSPROP: 1, Family.ADAMW: 2, Family.ADEMAMIX: 7}[family]
     held = [t.new(tensor.shape, FLOAT32, "state fp32") for _ in range(states)]
     held += _common(t, tensor)
-    root = None if "ademamix" in name else t.new(tensor.shape, FLOAT32, "square root")
-    if "lion" in name:
+    root = None if family is Family.ADEMAMIX else t.new(tensor.shape, FLOAT32, "square root")
+    if family is Family.LION:
         held.append(t.new(tensor.shape, FLOAT32, "scaled gradient's share"))
-    if "rmsprop" not in name:
+    if family is not Family.RMSPROP:
         held.append(t.new(tensor.shape, FLOAT32, "denominator"))
     del root
     packed = t.new(tensor.shape, UINT8, "state quantised again")

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vramplan.ledger import Phase
+from vramplan.optimizers import optimizer
 from vramplan.predict.adapters import Trainable, trainables
-from vramplan.predict.optimizer import MIN_PAGED_SIZE, State, bnb_optimizer, shared_states, states
+from vramplan.predict.optimizer import MIN_PAGED_SIZE, State, shared_states, states
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.units import human
@@ -64,7 +65,6 @@ class Paging:
 def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
     """Where the scenario's optimizer states are; empty for a run that trains nothing."""
     trained, trainer = trainables(scenario), scenario.stack.trainer
-    bnb = bnb_optimizer(scenario.optimizer)
     counts: dict[tuple[str, tuple[int, ...]], int] = {}
     first: dict[tuple[str, tuple[int, ...]], Trainable] = {}
     for tensor in trained:
@@ -76,7 +76,7 @@ def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
         for key, tensor in first.items()
     )
     shared = shared_states(scenario.optimizer, trained, device, trainer=trainer) if trained else ()
-    return Paging(scenario.optimizer, bnb is not None and bnb.paged, rows, sum(state.bytes for state in shared))
+    return Paging(scenario.optimizer, optimizer(scenario.optimizer).paged, rows, sum(state.bytes for state in shared))
 
 
 def _row(tensor: Trainable, count: int, made: tuple[State, ...]) -> TensorStates:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from vramplan.compare import Pair
 from vramplan.ledger import Component, Phase
-from vramplan.optimizers import OPTIMIZERS
-from vramplan.predict.optimizer import bnb_optimizer
+from vramplan.optimizers import unpaged
 from vramplan.record import Prediction, Record, Result
 from vramplan.report.report_case import Case, place, question
 
@@ -171,18 +170,6 @@ def optimizer_pairs(cases: Sequence[Case]) -> Iterator[OptimizerPair]:
             plain = next((other for other in unpaged(name) if other in found), None)
             if plain is not None:
                 yield OptimizerPair(found[plain], case)
-
-
-def unpaged(name: str) -> tuple[str, ...]:
-    """The optimizers that keep the same states as the paged optimizer `name` and page none, the nearest first.
-
-    transformers has no name for bitsandbytes' own 32-bit AdamW: PyTorch's keeps two fp32 states per parameter too.
-    """
-    bnb = bnb_optimizer(name)
-    if bnb is None or not bnb.paged:
-        return ()
-    same = tuple(other for other in OPTIMIZERS if bnb_optimizer(other) == bnb._replace(paged=False))
-    return same or (("adamw_torch", "adamw_torch_fused") if bnb.family == "adamw" else ())
 
 
 def _most(case: Case, component: Component) -> int:

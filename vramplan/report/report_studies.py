@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from vramplan.compare import Pair
 from vramplan.errors import VramplanError
 from vramplan.ledger import Component
+from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.paging import paging
 from vramplan.report.comparison import percent
 from vramplan.report.layout import amount, table_unit
@@ -137,9 +138,9 @@ def _paged(report: Report) -> Iterator[Study]:
         yield Study(
             name="paged",
             heading="Paged optimizers",
-            note="Ordinary → paged. States of tensors with 100,000 elements and more are in managed memory, which "
-            "PyTorch's allocator does not count; what the driver counts outside the allocator says whether they are on "
-            "the card.",
+            note=f"Ordinary → paged. States of tensors with {MIN_PAGED_SIZE:,} elements and more are in managed "
+            "memory, which PyTorch's allocator does not count; what the driver counts outside the allocator says "
+            "whether they are on the card.",
             columns=(
                 Column("paged optimizer", "", number=False, important=9),
                 Column("on", "on", number=False, important=0),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vramplan.allocator import replay
 from vramplan.errors import VramplanError
-from vramplan.predict.engine import forecast
+from vramplan.predict.forecast import forecast
 from vramplan.report.html.document import both
 from vramplan.report.html.markup import Html, el, joined
 from vramplan.report.report_case import Case, family

@@ -1,0 +1,94 @@
+"""What to say of a run beside its numbers, whichever engine predicts it."""
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from vramplan.architecture import WeightKind
+from vramplan.attention import BFLOAT16_SINCE, Choice, Kernel
+from vramplan.optimizers import optimizer
+from vramplan.predict.context import model_warnings
+from vramplan.predict.forecast import ledger
+from vramplan.predict.merge import merge_warnings
+from vramplan.predict.optimizer import MIN_PAGED_SIZE
+from vramplan.predict.overheads import card
+from vramplan.predict.quantization import quantized_parameters
+from vramplan.predict.stops import stops
+from vramplan.record import Device
+from vramplan.scenario import DType, Method, QuantType, Scenario
+from vramplan.stacks import Upcast
+from vramplan.units import human
+
+
+def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
+    """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
+    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
+    if device == "cuda":
+        own += stops(scenario)
+        own += _attention_warnings(scenario, choices)
+    if device == "cuda" and not scenario.gpu:
+        own.append("no gpu named: kernels of an A100 are assumed, and the CUDA context is not counted in device")
+    if scenario.method is Method.MERGE:
+        own += merge_warnings(scenario)
+    return tuple(filter(None, own))
+
+
+def _attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
+    """What to say where a named kernel is refused, or attention ends in the math kernel: why, and what avoids it."""
+    return [
+        f"{choice.warning}; {_way_out(scenario)}" if choice.kernel is Kernel.MATH else choice.warning
+        for choice in choices
+        if choice.warning
+    ]
+
+
+def _way_out(scenario: Scenario) -> str:
+    """What avoids the math kernel, and what that would save at the peak; each a prediction of the changed scenario."""
+    here = ledger(scenario).peak
+    savings = {words: here - ledger(changed).peak for words, changed in _fused_ways(scenario)}
+    words, saving = max(savings.items(), key=lambda item: item[1])
+    if saving > 0:
+        return f"{words} takes {human(saving)} less at the peak"
+    costs = here - ledger(structs.replace(scenario, attention="sdpa:efficient")).peak
+    return f"the matrix takes {human(costs)} of the peak" if costs > 0 else "here it does not decide the peak"
+
+
+def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
+    """Changes after which torch may take a fused kernel: 16-bit queries, and where cards know no bfloat16, float16."""
+    compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
+    autocast = structs.replace(scenario, stack=structs.replace(scenario.stack, autocast=compute.value))
+    yield f"autocast (stack.autocast: {compute.value})", autocast
+    target = card(scenario)
+    if compute is DType.BFLOAT16 and target is not None and target.capability < BFLOAT16_SINCE:
+        half = DType.FLOAT16
+        stack = structs.replace(autocast.stack, autocast=half.value if scenario.stack.autocast else False)
+        dtype = half if scenario.dtype is DType.BFLOAT16 else scenario.dtype
+        yield (
+            f"float16 (compute_dtype: {half.value})",
+            structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
+        )
+
+
+def _experts_warning(scenario: Scenario) -> str:
+    """transformers quantises modules, and a layer's experts are one 3-D parameter."""
+    architecture = scenario.architecture
+    experts = sum(w.numel * times for w, times in architecture.counted if w.kind is WeightKind.EXPERTS)
+    if not experts or scenario.quant.type is QuantType.NONE:
+        return ""
+    share = quantized_parameters(architecture, scenario.quant) / architecture.numel
+    upcast = scenario.method.trains and scenario.stack.upcast is not Upcast.NONE
+    stay = human(experts * (4 if upcast else scenario.dtype.bytes))
+    dtype = "are even made fp32 by the preparation" if upcast else f"stay {scenario.dtype.value}"
+    return (
+        f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
+        f"which bitsandbytes does not quantise; they {dtype} ({stay})"
+    )
+
+
+def _paged_warning(scenario: Scenario, managed: int) -> str:
+    if not scenario.method.trains or not optimizer(scenario.optimizer).paged or managed:
+        return ""
+    return (
+        f"no optimizer state is paged: bitsandbytes pages tensors of at least {MIN_PAGED_SIZE:,} elements, and none is "
+        "that large"
+    )
