@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from vramplan.allocator import replay
+from vramplan.allocator import Rules, prepare, replay
 from vramplan.ledger import Component
 from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
@@ -16,12 +16,13 @@ from vramplan.timeline import Alloc, Free, Repeat
 @pytest.mark.parametrize("model", ["llama-2-7b", "llama-3.1-70b", "llama-3.1-405b"])
 def test_a_run(model: str, expandable: bool, benchmark: BenchmarkFixture) -> None:
     timeline = forecast(Scenario.load(model, seq=2048), "cuda").timeline
+    rules = Rules(expandable_segments=expandable)
     benchmark.extra_info["events"] = sum(1 for _ in timeline.events())
     tracemalloc.start()
-    replay(timeline.parts, expandable_segments=expandable)
+    replay(prepare(timeline.parts, rules=rules))
     benchmark.extra_info["peak_bytes"] = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    played = benchmark.pedantic(replay, (timeline.parts,), {"expandable_segments": expandable}, rounds=5)
+    played = benchmark.pedantic(lambda: replay(prepare(timeline.parts, rules=rules)), rounds=5)
     assert played.oom is None
 
 

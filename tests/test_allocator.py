@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
 from timelines import timelines
 
-from vramplan.allocator import Growth, Moment, Replay, prepare, replay
+from vramplan.allocator import Growth, Moment, Replay, Rules, prepare, replay
 from vramplan.ledger import Basis, Component, Phase
 from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
@@ -25,7 +24,7 @@ def take(block: int, size: int) -> Alloc:
 
 
 def run(*parts: Event | Repeat, budget: int | None = None, expandable_segments: bool = False) -> Replay:
-    return replay(parts, budget=budget, expandable_segments=expandable_segments)
+    return replay(prepare(parts, rules=Rules(expandable_segments=expandable_segments)), budget=budget)
 
 
 def unlabelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -280,28 +279,23 @@ def test_of_blocks_of_one_size_that_in_the_oldest_or_in_the_youngest_segment_is_
     # and once 2 is free as well, block 5 of 64 wants the first segment whole
     parts += [take(4, 20 * MIB), Free(2), take(5, 64 * MIB)]
     assert replay(prepare(parts)).reserved == (64 + 32 + 64) * MIB  # 4 lies in the first: a third segment
-    assert replay(prepare(parts, youngest_first=True)).reserved == (64 + 32) * MIB  # 4 lies in the second
+    assert replay(prepare(parts, rules=Rules(youngest_first=True))).reserved == (64 + 32) * MIB  # 4 lies in the second
 
 
 # -- properties --
 
 
-class Rules(NamedTuple):
-    expandable: bool = False
-    youngest_first: bool = False
-
-    def replay(self, parts: Iterable[Part], budget: int | None = None) -> Replay:
-        program = prepare(parts, youngest_first=self.youngest_first)
-        return replay(program, budget=budget, expandable_segments=self.expandable)
+def played(parts: Iterable[Part], rules: Rules, budget: int | None = None) -> Replay:
+    return replay(prepare(parts, rules=rules), budget=budget)
 
 
-ALL_RULES = [Rules(), Rules(youngest_first=True), Rules(expandable=True)]
+ALL_RULES = [Rules(), Rules(youngest_first=True), Rules(expandable_segments=True)]
 RULES = st.sampled_from(ALL_RULES)
 
 
 def literal(timeline: Timeline, budget: int | None, rules: Rules) -> tuple[list[tuple[int, int, int]], bool, int]:
     """(event, allocated, reserved) after every event, whether memory ran out, and how often the cache was emptied."""
-    allocator = DeviceCachingAllocator(budget, rules.expandable, falling=rules.youngest_first)
+    allocator = DeviceCachingAllocator(budget, rules.expandable_segments, falling=rules.youngest_first)
     blocks: dict[int, Block] = {}
     states = []
     for i, event in enumerate(timeline.events()):
@@ -330,7 +324,7 @@ def test_the_replay_is_the_algorithm_written_down_literally(
     timeline: Timeline, budget: int | None, rules: Rules
 ) -> None:
     states, ran_out, retries = literal(timeline, budget, rules)
-    result = rules.replay(timeline.events(), budget)
+    result = played(timeline.events(), rules, budget)
     assert (result.oom is not None) == ran_out
     assert result.retries == retries
     changes = [
@@ -345,7 +339,7 @@ def test_the_replay_is_the_algorithm_written_down_literally(
 @settings(deadline=None, max_examples=300)
 @given(timelines(times=8), BUDGETS, RULES)
 def test_repeats_are_replayed_as_their_events_would_be(timeline: Timeline, budget: int | None, rules: Rules) -> None:
-    assert rules.replay(timeline.parts, budget) == rules.replay(timeline.events(), budget)
+    assert played(timeline.parts, rules, budget) == played(timeline.events(), rules, budget)
 
 
 @settings(deadline=None, max_examples=200)
@@ -354,16 +348,16 @@ def test_what_goes_on_after_another_program_is_replayed_as_if_written_in_one(
     timeline: Timeline, cut: int, budgets: list[int | None], rules: Rules
 ) -> None:
     # the beginning is replayed for the first of them and copied for the others
-    program = prepare(timeline.parts[cut:], prepare(timeline.parts[:cut], youngest_first=rules.youngest_first))
+    program = prepare(timeline.parts[cut:], prepare(timeline.parts[:cut], rules=rules))
     for budget in (None, *budgets, None):
-        whole = rules.replay(timeline.parts, budget)
-        assert replay(program, budget=budget, expandable_segments=rules.expandable) == whole
+        whole = played(timeline.parts, rules, budget)
+        assert replay(program, budget=budget) == whole
 
 
 @settings(deadline=None)
-@given(timelines(), st.booleans())
-def test_what_holds_of_every_replay(timeline: Timeline, expandable: bool) -> None:
-    result = replay(timeline.parts, expandable_segments=expandable)
+@given(timelines(), RULES)
+def test_what_holds_of_every_replay(timeline: Timeline, rules: Rules) -> None:
+    result = played(timeline.parts, rules)
     rounded = timeline.ledger({}, granularity=512)
     assert {mark.phase for mark in result.marks} == set(rounded.phases)
     for mark in result.marks:
@@ -378,32 +372,30 @@ def test_what_holds_of_every_replay(timeline: Timeline, expandable: bool) -> Non
 
 
 @settings(deadline=None)
-@given(timelines(), st.booleans())
-def test_frees_and_an_emptied_cache_restore_an_empty_device(timeline: Timeline, expandable: bool) -> None:
+@given(timelines(), RULES)
+def test_frees_and_an_emptied_cache_restore_an_empty_device(timeline: Timeline, rules: Rules) -> None:
     events = list(timeline.events())
     left = {e.block for e in events if isinstance(e, Alloc)} - {e.block for e in events if isinstance(e, Free)}
-    result = replay([*events, *map(Free, sorted(left)), EmptyCache()], expandable_segments=expandable)
+    result = played([*events, *map(Free, sorted(left)), EmptyCache()], rules)
     assert result.steady == 0
     assert not result.growth or result.growth[-1].reserved == 0
 
 
 @settings(deadline=None)
-@given(timelines(), st.booleans())
-def test_reserved_never_falls_unless_segments_are_given_back(timeline: Timeline, expandable: bool) -> None:
+@given(timelines(), RULES)
+def test_reserved_never_falls_unless_segments_are_given_back(timeline: Timeline, rules: Rules) -> None:
     events = [event for event in timeline.events() if not isinstance(event, EmptyCache)]
-    reserved = [growth.reserved for growth in replay(events, expandable_segments=expandable).growth]
+    reserved = [growth.reserved for growth in played(events, rules).growth]
     assert reserved == sorted(set(reserved))
 
 
 @settings(deadline=None)
-@given(timelines(), st.booleans())
-def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(
-    timeline: Timeline, expandable: bool
-) -> None:
-    free = replay(timeline.parts, expandable_segments=expandable)
-    assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved) == free
+@given(timelines(), RULES)
+def test_a_budget_as_large_as_reserved_changes_nothing_and_less_costs_a_retry(timeline: Timeline, rules: Rules) -> None:
+    free = played(timeline.parts, rules)
+    assert played(timeline.parts, rules, free.reserved) == free
     if free.reserved:
-        assert replay(timeline.parts, expandable_segments=expandable, budget=free.reserved - 1).retries > 0
+        assert played(timeline.parts, rules, free.reserved - 1).retries > 0
 
 
 # -- runs of real models --
@@ -427,13 +419,13 @@ def test_layers_of_a_real_run_are_replayed_as_their_events_would_be(
     run = forecast(Scenario.load(model, **changes), "cuda")
     # without labels nothing is handed over from round to round, which events do not tell
     timeline, begin = Timeline(unlabelled(run.timeline.parts)), len(run.loaded)
-    program = prepare(timeline.parts[begin:], prepare(timeline.parts[:begin], youngest_first=rules.youngest_first))
-    whole = rules.replay(timeline.events())
+    program = prepare(timeline.parts[begin:], prepare(timeline.parts[:begin], rules=rules))
+    whole = played(timeline.events(), rules)
     for _ in range(2):  # the second time from what loading left the first time
-        assert replay(program, expandable_segments=rules.expandable) == whole
+        assert replay(program) == whole
     scarce = whole.reserved * 19 // 20
-    capped = replay(program, budget=scarce, expandable_segments=rules.expandable)
-    assert capped == rules.replay(timeline.events(), scarce)
+    capped = replay(program, budget=scarce)
+    assert capped == played(timeline.events(), rules, scarce)
 
 
 @pytest.mark.parametrize("rules", ALL_RULES)
@@ -441,7 +433,7 @@ def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(rules: R
     # Sixteen layers, about ten thousand events; overlaps are looked for in the drawn timelines
     run = forecast(Scenario.load("llama-3.2-1b", batch=2, seq=700, checkpointing=False), "cuda")
     timeline = Timeline(unlabelled(run.timeline.parts))
-    allocator = DeviceCachingAllocator(None, rules.expandable, falling=rules.youngest_first)
+    allocator = DeviceCachingAllocator(None, rules.expandable_segments, falling=rules.youngest_first)
     blocks: dict[int, Block] = {}
     allocated = reserved = 0
     for event in timeline.events():
@@ -453,6 +445,6 @@ def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(rules: R
             allocator.free(blocks.pop(event.block))
         elif isinstance(event, EmptyCache):
             allocator.release_cached_blocks()
-    played = rules.replay(timeline.parts)
-    assert (played.peak.allocated, played.reserved) == (allocated, reserved)
-    assert played.steady == allocator.allocated_bytes
+    result = played(timeline.parts, rules)
+    assert (result.peak.allocated, result.reserved) == (allocated, reserved)
+    assert result.steady == allocator.allocated_bytes

@@ -173,6 +173,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Catalogue name of the card; empty when none is meant."""
     torch: str = USUAL_TORCH
     """Release of PyTorch that runs it on a card, as major and minor number (`vramplan.torch_release`)."""
+    expandable_segments: bool = False
+    """Whether it runs with `PYTORCH_ALLOC_CONF=expandable_segments:True`."""
     new_tokens: int = 128
     """Tokens that inference generates after the prompt of `seq` tokens."""
     merge: Merge = Merge()
@@ -239,6 +241,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             mapping["lora"]["targets"] = list(self.lora.targets)
         mapping["stack"]["autocast"] = self.stack.autocast
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
-        for key in (key for key, absent in (unused | {"padding": not self.padding}).items() if absent):
+        unused |= {"padding": not self.padding, "expandable_segments": not self.expandable_segments}
+        for key in (key for key, absent in unused.items() if absent):
             del mapping[key]
         return mapping

@@ -143,6 +143,7 @@ def _resolve(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
         stack=stack,
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
         torch=_torch(keys.torch, where),
+        expandable_segments=keys.expandable_segments,
         new_tokens=keys.new_tokens,
         padding=_padding(keys, where),
         merge=_merge(keys, where),

@@ -78,6 +78,7 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stack: str | StackKeys = "hf-trainer"
     gpu: str = ""
     torch: str = USUAL_TORCH
+    expandable_segments: bool = False
     new_tokens: Count = 128
     merge: MergeKeys = MergeKeys()
     eval: EvalKeys | UnsetType = UNSET

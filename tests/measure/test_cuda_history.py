@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vramplan.allocator import Rules
 from vramplan.ledger import Component, Phase
 from vramplan.measure.cuda import Mark
 from vramplan.measure.cuda_history import check_replay, history_timeline
@@ -46,7 +47,7 @@ def test_a_phase_entered_at_the_end_is_not_lost() -> None:
 
 
 def test_the_replay_reserves_what_the_history_reserved() -> None:
-    check = check_replay(TRACE, MARKS, allocated=0, reserved=50 * MIB, youngest_first=True)
+    check = check_replay(TRACE, MARKS, allocated=0, reserved=50 * MIB, rules=Rules(youngest_first=True))
     assert check["replayed_reserved"] == check["reserved"]  # 20 MiB for both small requests, 30 MiB for the large one
     assert check["replayed_allocated"] == 35 * MIB
     assert check["replayed_driver_calls"] == 2

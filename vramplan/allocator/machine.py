@@ -5,7 +5,7 @@ from vramplan.allocator.expandable import ExpandablePool
 from vramplan.allocator.gauge import Gauge
 from vramplan.allocator.pool import ADDRESS, Block, Pool
 from vramplan.allocator.result import Growth, OutOfMemory, Replay
-from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, segment_size
+from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, Rules, segment_size
 from vramplan.timeline import Alloc
 
 
@@ -38,12 +38,12 @@ class Machine:
 
     __slots__ = ("carried", "driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
 
-    def __init__(self, budget: int | None, *, expandable_segments: bool, youngest_first: bool) -> None:
-        self.driver = Driver(budget, falling=youngest_first)
+    def __init__(self, budget: int | None, rules: Rules) -> None:
+        self.driver = Driver(budget, falling=rules.youngest_first)
         self.small: Pool
         self.large: Pool
         self.expandable: tuple[ExpandablePool, ExpandablePool] | None = None
-        if expandable_segments:
+        if rules.expandable_segments:
             self.expandable = ExpandablePool(self.driver, SMALL_SEGMENT), ExpandablePool(self.driver, LARGE_SEGMENT)
             self.small, self.large = self.expandable
         else:
@@ -58,7 +58,7 @@ class Machine:
 
     def copy(self, budget: int | None) -> "Machine":
         """The same state under another budget; without expandable segments."""
-        twin = Machine(budget, expandable_segments=False, youngest_first=self.driver.falling)
+        twin = Machine(budget, Rules(youngest_first=self.driver.falling))
         twin.driver.follow(self.driver)
         blocks = {**twin.small.follow(self.small), **twin.large.follow(self.large)}
         twin.gauge.follow(self.gauge)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vramplan.allocator.handed import Handed
-from vramplan.allocator.rules import SMALL_SIZE, block_size
+from vramplan.allocator.rules import SMALL_SIZE, Rules, block_size
 from vramplan.ledger import Component, Phase
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
 
@@ -85,23 +85,29 @@ class Program:
     start: int
     """how many events come before"""
     end: int
-    youngest_first: bool
-    """which of two free blocks of one size is handed out (`vramplan.torch_release`)"""
+    rules: Rules
     left: "Machine | None" = None
     """what it leaves, once it has been replayed for a program that goes on from there"""
 
 
-def prepare(parts: Iterable[Part], before: Program | None = None, *, youngest_first: bool = False) -> Program:
+def prepare(parts: Iterable[Part], before: Program | None = None, *, rules: Rules | None = None) -> Program:
     """The program for a timeline's parts, or for its events; for those that follow a program's, with `before`.
 
-    What many timelines begin with is then replayed once for all of them. `youngest_first` is how the allocator of the
-    run's release of PyTorch chooses between free blocks of one size; a program goes on as the one before.
+    What many timelines begin with is then replayed once for all of them. A program goes on by the rules of the one
+    before; without one, `rules` are those of torch 2.12 and later where none are given.
     """
     compiler = _Compiler(before)
     body, events = compiler.body(parts)
     start = before.end if before else 0
-    rule = before.youngest_first if before else youngest_first
-    return Program(body, compiler.requests, compiler.taken, before, start, start + events, rule)
+    return Program(
+        body=body,
+        requests=compiler.requests,
+        taken=compiler.taken,
+        before=before,
+        start=start,
+        end=start + events,
+        rules=before.rules if before else rules or Rules(),
+    )
 
 
 class _Compiler:

@@ -29,17 +29,16 @@ from vramplan.allocator.result import Replay
 from vramplan.timeline import Part
 
 
-def replay(parts: Iterable[Part] | Program, *, budget: int | None = None, expandable_segments: bool = False) -> Replay:
+def replay(parts: Iterable[Part] | Program, *, budget: int | None = None) -> Replay:
     """What PyTorch's CUDA caching allocator makes of a timeline's parts, or of its events, on one stream.
 
     `budget` caps the bytes reserved: a request above it first gives cached segments back, then ends the replay with
     `oom`. Repeats are left early once every round does the same to the allocator; the result is that of all events.
-    What is replayed more than once is better prepared before, and so is what did not run on torch 2.12 or later.
+    What is replayed more than once is better prepared before, and what goes by other rules than the usual has to be.
     """
     program = parts if isinstance(parts, Program) else prepare(parts)
     try:
-        fresh = Machine(budget, expandable_segments=expandable_segments, youngest_first=program.youngest_first)
-        machine = _started(program, fresh)
+        machine = _started(program, Machine(budget, program.rules))
         _Run(machine).program(program)
     except Refused as refused:
         return refused.machine.result(refused.report(program.requests))
@@ -52,8 +51,7 @@ def _started(program: Program, machine: Machine) -> Machine:
     if before is None:
         return machine
     if machine.expandable is None and before.left is None:
-        fresh = Machine(None, expandable_segments=False, youngest_first=program.youngest_first)
-        before.left = _started(before, fresh)
+        before.left = _started(before, Machine(None, program.rules))
         _Run(before.left).program(before)
     if before.left and machine.expandable is None and (budget is None or before.left.driver.highest <= budget):
         return before.left.copy(budget)

@@ -1,7 +1,9 @@
-"""The numbers of PyTorch's caching allocator, and the two roundings that follow from them.
+"""The numbers of PyTorch's caching allocator, the two roundings that follow from them, and what a run can choose.
 
 Constants: `c10/core/AllocatorConfig.h`, torch 2.13 (in `c10/cuda/CUDACachingAllocator.cpp` before 2.9, same values).
 """
+
+from typing import NamedTuple
 
 MIN_BLOCK = 512  # kMinBlockSize: every size is rounded up to a multiple of it
 SMALL_SIZE = 2**20  # kSmallSize: a request up to here is served from the small pool
@@ -23,3 +25,12 @@ def segment_size(size: int) -> int:
     if size < MIN_LARGE:
         return LARGE_SEGMENT
     return -(-size // ROUND_LARGE) * ROUND_LARGE
+
+
+class Rules(NamedTuple):
+    """How the allocator of a run behaves."""
+
+    youngest_first: bool = False
+    """Of free blocks of one size that in the youngest segment is handed out: torch up to 2.11 (`torch_release`)."""
+    expandable_segments: bool = False
+    """PYTORCH_ALLOC_CONF=expandable_segments:True."""

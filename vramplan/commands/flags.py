@@ -52,6 +52,7 @@ FLAGS = (
     Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
     Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
     Flag("--torch", "torch", "RELEASE", "release of PyTorch that runs it, such as 2.13"),
+    Flag("--expandable-segments", "expandable_segments", "", "PYTORCH_ALLOC_CONF=expandable_segments:True, or not"),
     Flag("--new-tokens", "new_tokens", "N", "tokens that inference generates"),
     Flag("--eval-batch", "eval.batch", "N", "evaluate inside training, with this batch per device"),
     Flag("--eval-accumulate", "eval.accumulate", "N", "evaluation steps whose logits are gathered; 0: the loss alone"),

@@ -151,7 +151,7 @@ def _explained(
 
 def _draw(foreseen: "Foreseen", path: Path) -> None:
     from vramplan.allocator import replay
-    from vramplan.predict.footprint import replayable
+    from vramplan.predict.replayable import replayable
     from vramplan.report.timeline_plot import write_timeline
 
     prediction, timeline = foreseen

@@ -1,9 +1,11 @@
 """A model object and training arguments as a scenario, with a warning for everything that a scenario cannot say."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vramplan.allocator_settings import expandable_segments
 from vramplan.errors import UsageError, VramplanError
 from vramplan.ledger import Component, Phase
 from vramplan.live_model.adapters import active_numel, check_method, is_peft, lora_of, planned_warnings, target_choices
@@ -83,6 +85,7 @@ def describe(
         "load": "checkpoint" if quant.get("block_size", 64) == 64 else "random",
         "gpu": gpu or _own_card(),
         "torch": installed_torch(),
+        "expandable_segments": expandable_segments(os.environ),
     }
     method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
     if stack["base"] == "trl" and quant["type"] != "none":

@@ -7,7 +7,7 @@ torch records every request and release (`torch.cuda.memory._record_memory_histo
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vramplan.allocator import prepare, replay
+from vramplan.allocator import Rules, prepare, replay
 from vramplan.ledger import Component
 from vramplan.measure.cuda import Mark
 from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free, Timeline
@@ -47,15 +47,15 @@ def _events(trace: Sequence[Mapping[str, Any]], marks: Sequence[Mark]) -> Iterat
 
 
 def check_replay(
-    trace: Sequence[Mapping[str, Any]], marks: Sequence[Mark], *, allocated: int, reserved: int, youngest_first: bool
+    trace: Sequence[Mapping[str, Any]], marks: Sequence[Mark], *, allocated: int, reserved: int, rules: Rules
 ) -> dict[str, Any]:
     """The replayed allocator's peaks beside the true ones (`allocated`, `reserved`), for the record.
 
-    `youngest_first` is the rule of the torch that ran (`vramplan.torch_release`).
+    `rules` are those of the allocator that ran.
     """
     if len(trace) >= MAX_ENTRIES:
         return {"events": len(trace), "note": "the history is longer than what is kept: not replayed"}
-    played = replay(prepare(history_timeline(trace, marks).parts, youngest_first=youngest_first))
+    played = replay(prepare(history_timeline(trace, marks).parts, rules=rules))
     return {
         "events": len(trace),
         "allocated": allocated,

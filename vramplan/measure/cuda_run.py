@@ -24,9 +24,9 @@ from vramplan.measure.environment import library_versions
 from vramplan.measure.nvml import Held
 from vramplan.measure.run import Progress
 from vramplan.measure.timings import timings
+from vramplan.predict.replayable import allocator_rules
 from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, Scenario
-from vramplan.torch_release import youngest_first
 from vramplan.training.build import transformers_config
 from vramplan.training.counting import bits_per_parameter, count_parameters
 from vramplan.training.loop import TrainingLoop, loop_facts
@@ -116,13 +116,13 @@ class CudaRun:
             self._meter.marks,
             allocated=max(peak.allocated for peak in peaks),
             reserved=max(peak.reserved for peak in peaks),
-            youngest_first=youngest_first(torch.__version__),
+            rules=allocator_rules(self._scenario),
         )
 
     def _look(self) -> None:
         """What the allocator and the driver say now."""
         self._found.facts["cuda"] = torch.version.cuda
-        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "") or os.environ.get("PYTORCH_ALLOC_CONF", "")
         self._found.facts["allocator"] = allocator_facts(self._machine.stats())
         self._found.context = self._machine.held()
         self._found.reserved_at_context = self._machine.allocator.counters().reserved

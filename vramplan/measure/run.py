@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import msgspec
 
+from vramplan.allocator_settings import expandable_segments, with_expandable_segments
 from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import environment, installed_torch, library_versions, require_libraries
@@ -51,7 +52,8 @@ def measure(
         raise UsageError("a memory limit is of the GPU's allocator", hint="measure with --device cuda")
     require_libraries()
     if device == "cuda":
-        scenario = msgspec.structs.replace(scenario, torch=installed_torch())
+        expandable = scenario.expandable_segments or expandable_segments(os.environ)
+        scenario = msgspec.structs.replace(scenario, torch=installed_torch(), expandable_segments=expandable)
     facts = _facts(scenario, device, memory_limit)
     with tempfile.TemporaryDirectory(prefix="vramplan-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
@@ -63,7 +65,7 @@ def measure(
             "memory_limit": memory_limit,
         }
         request.write_text(json.dumps(body), encoding="utf-8")
-        end = _run_child([str(request), str(answer)], _child_environment(device), timeout, progress)
+        end = _run_child([str(request), str(answer)], _child_environment(scenario, device), timeout, progress)
         if end.outcome is None and answer.exists():
             return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
     return failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
@@ -92,13 +94,16 @@ class _End:
         self.note = note
 
 
-def _child_environment(device: Device) -> dict[str, str]:
-    """This process's environment for the child; of several cards it sees the one that a run takes.
+def _child_environment(scenario: Scenario, device: Device) -> dict[str, str]:
+    """This process's environment for the child, the allocator set as the scenario says.
+
+    Of several cards it sees the one that a run takes.
 
     transformers' Trainer would use every card that is visible.
     """
     card = {"CUDA_VISIBLE_DEVICES": str(first_visible(os.environ))} if device == "cuda" else {}
-    return {**_ENVIRONMENT, **os.environ, **card}
+    allocator = with_expandable_segments(os.environ) if scenario.expandable_segments else {}
+    return {**_ENVIRONMENT, **os.environ, **card, **allocator}
 
 
 def _run_child(arguments: list[str], variables: dict[str, str], timeout: float | None, progress: Progress) -> _End:

@@ -23,9 +23,10 @@ from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
 from vramplan.measure.tracker import Tracker
-from vramplan.predict.footprint import footprint, replayable
+from vramplan.predict.footprint import footprint
 from vramplan.predict.paging import paging
 from vramplan.predict.quantization import quantized_parameters
+from vramplan.predict.replayable import replayable
 from vramplan.predict.warnings import scenario_warnings
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario

@@ -16,9 +16,9 @@ from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import Shortage
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
-from vramplan.predict.footprint import replayable
 from vramplan.predict.forecast import ledger
 from vramplan.predict.overheads import card
+from vramplan.predict.replayable import replayable
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Enter, Part, Repeat
 

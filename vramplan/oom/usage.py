@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vramplan.allocator import replay
+from vramplan.allocator import Rules, prepare, replay
 from vramplan.ledger import Component
 from vramplan.oom.frames import UNKNOWN, Frame, Stack, moment, owner, purpose
 from vramplan.oom.printed import Printed
@@ -272,7 +272,7 @@ def _fits_expandable(start: Mapping[int, Held], trace: Sequence[Event], oom: Eve
     budget = reserved + oom.device_free
     if replay(events, budget=budget).oom is None:
         return None
-    return replay(events, budget=budget, expandable_segments=True).oom is None
+    return replay(prepare(events, rules=Rules(expandable_segments=True)), budget=budget).oom is None
 
 
 def history(start: Mapping[int, Held], trace: Iterable[Event]) -> list[TimelineEvent]:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from vramplan.allocator import Program, prepare, replay
+from vramplan.allocator import Program, replay
 from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.predict.overheads import card, context_entries, workspace_entries
 from vramplan.predict.verdict import judge
 from vramplan.record import Device, Verdict
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
-from vramplan.torch_release import youngest_first
 
 
 class Footprint(NamedTuple):
@@ -20,11 +19,6 @@ class Footprint(NamedTuple):
     reserved: Mapping[Phase, int]
     """Running high-water mark of the allocator's segments at the end of each phase; empty on cpu."""
     verdict: Verdict | None
-
-
-def replayable(scenario: Scenario, timeline: Timeline) -> Program:
-    """The timeline made ready to be replayed, by the rules of the run's release of PyTorch."""
-    return prepare(timeline.parts, youngest_first=youngest_first(scenario.torch))
 
 
 def footprint(

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vramplan.allocator import Program, prepare
+from vramplan.allocator import Program, Rules, prepare
 from vramplan.ledger import Basis, Component, Ledger
 from vramplan.predict.adapters import check_targets
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.first_step import first_step, two_steps
 from vramplan.predict.overheads import kept
+from vramplan.predict.replayable import allocator_rules
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.step import first_products, step_marks, step_parts
 from vramplan.record import Device
 from vramplan.scenario import Method, Scenario
 from vramplan.timeline import Part, Timeline
-from vramplan.torch_release import youngest_first
 
 #: How each component is known; those not named follow from how the libraries work (`modelled`).
 BASIS: Mapping[Component, Basis] = {
@@ -38,19 +38,19 @@ class Forecast:
     timeline: Timeline
     managed: int
     """Bytes of optimizer states in CUDA managed memory, outside torch's allocator."""
-    youngest_first: bool
-    """How the allocator of the run's release of PyTorch chooses between free blocks of one size."""
+    rules: Rules
+    """How the run's allocator behaves."""
     loaded: tuple[Part, ...] = ()
     """With which parts the timeline begins whatever batch and sequence are, so that they are replayed once for all."""
 
     def program(self) -> Program:
         """The timeline, ready to be replayed."""
-        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded, self.youngest_first))
+        return prepare(self.timeline.parts[len(self.loaded) :], _begun(self.loaded, self.rules))
 
 
 @lru_cache(maxsize=16)
-def _begun(parts: tuple[Part, ...], youngest: bool) -> Program:
-    return prepare(parts, youngest_first=youngest)
+def _begun(parts: tuple[Part, ...], rules: Rules) -> Program:
+    return prepare(parts, rules=rules)
 
 
 def forecast(scenario: Scenario, device: Device) -> Forecast:
@@ -60,7 +60,7 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
 
         check_targets(scenario.architecture, scenario.lora)
         merged = Timeline(merge_parts(scenario, device))
-        return Forecast(merged, 0, youngest_first(scenario.torch))
+        return Forecast(merged, 0, allocator_rules(scenario))
     before = _resident(scenario, device)
     steps = (*step_parts(scenario, device), *evaluation_parts(scenario, device))
     loaded = before.parts
@@ -71,7 +71,7 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         made = list(zip(places, workspaces, strict=True))
         steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
     timeline = Timeline((*loaded, *steps))
-    return Forecast(timeline, before.managed, youngest_first(scenario.torch), loaded)
+    return Forecast(timeline, before.managed, allocator_rules(scenario), loaded)
 
 
 def ledger(scenario: Scenario, device: Device = "cuda") -> Ledger:

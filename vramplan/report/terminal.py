@@ -187,6 +187,8 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.gpu:
         yield scenario.gpu
         yield f"torch {scenario.torch}"
+    if scenario.expandable_segments:
+        yield "expandable segments"
 
 
 def _merge(scenario: Scenario) -> Iterator[str]:

@@ -16,7 +16,7 @@
 #define SMALL_COPY MIB    /* larger ones would touch memory that nothing reads */
 #define MOST_BLOCKS (1 << 20)
 
-enum kind { DEVICE, HOST, MANAGED };
+enum kind { DEVICE, HOST, MANAGED, RANGE }; /* the last: addresses without memory, until some is mapped */
 
 static struct { char *address; size_t size; enum kind kind; } blocks[MOST_BLOCKS];
 static int block_count;
@@ -98,7 +98,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyK
 }
 
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *out, const void *pointer) {
-  static const enum cudaMemoryType types[] = {cudaMemoryTypeDevice, cudaMemoryTypeHost, cudaMemoryTypeManaged};
+  static const enum cudaMemoryType types[] = {cudaMemoryTypeDevice, cudaMemoryTypeHost, cudaMemoryTypeManaged,
+                                              cudaMemoryTypeDevice};
   memset(out, 0, sizeof *out);
   out->type = cudaMemoryTypeUnregistered;
   pthread_mutex_lock(&lock);
@@ -228,10 +229,38 @@ cudaError_t cudaGetSymbolAddress(void **out, const void *symbol) {
   return *out = room, cudaSuccess;
 }
 static int nothing(void) { return 0; }
+
+/* Expandable segments: ranges of addresses, and pages of memory mapped into them. A page's handle is its size. */
+enum { OUT_OF_MEMORY = 2 };
+static int reserve_addresses(void **out, size_t size) { return take(out, size, RANGE) ? OUT_OF_MEMORY : 0; }
+static int free_addresses(void *address) { return give_back(address); }
+static int create_page(size_t *handle, size_t size) {
+  pthread_mutex_lock(&lock);
+  started = 1;
+  int fits = used + context + size <= total;
+  if (fits) used += size, *handle = size;
+  pthread_mutex_unlock(&lock);
+  return fits ? 0 : OUT_OF_MEMORY;
+}
+static int release_page(size_t handle) {
+  pthread_mutex_lock(&lock);
+  used -= handle;
+  pthread_mutex_unlock(&lock);
+  return 0;
+}
+static int page_granularity(size_t *out) { return *out = GRANULE, 0; }
+
+static const struct { const char *name; void *function; } driver[] = {
+    {"cuMemAddressReserve", reserve_addresses}, {"cuMemAddressFree", free_addresses}, {"cuMemCreate", create_page},
+    {"cuMemRelease", release_page}, {"cuMemGetAllocationGranularity", page_granularity},
+};
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **out, unsigned version, unsigned long long flags,
                                              enum cudaDriverEntryPointQueryResult *found) {
   if (found) *found = cudaDriverEntryPointSuccess;
-  return *out = (void *)nothing, cudaSuccess;
+  *out = (void *)nothing;
+  for (size_t i = 0; i < sizeof driver / sizeof *driver; i++)
+    if (!strcmp(symbol, driver[i].name)) *out = driver[i].function;
+  return cudaSuccess;
 }
 
 /* -- what nvcc's code calls */

@@ -45,4 +45,4 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, void 
 int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *count, void *out) { return *count = 0, 0; }
 int nvmlDeviceGetNvLinkRemoteDeviceType(void) { return 3; }
 int nvmlDeviceGetNvLinkRemotePciInfo_v2(void) { return 3; }
-int nvmlDeviceGetGpuFabricInfoV(void) { return 3; }
+int nvmlDeviceGetGpuFabricInfoV(void *device, void *out) { return 0; } /* belongs to none */

@@ -1,0 +1,23 @@
+"""The variable that sets PyTorch's CUDA allocator, as far as predictions follow it."""
+
+from collections.abc import Mapping
+
+#: c10/cuda/CUDAAllocatorConfig.h: torch 2.9 and later know the shorter name too.
+VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_EXPANDABLE = "expandable_segments"
+
+
+def expandable_segments(environment: Mapping[str, str]) -> bool:
+    """Whether a process with these variables runs with `expandable_segments:True`."""
+    settings = ",".join(environment.get(name, "") for name in VARIABLES)
+    return any(setting.replace(" ", "") == f"{_EXPANDABLE}:True" for setting in settings.split(","))
+
+
+def with_expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:
+    """Both variables, their other settings kept, for a process that shall run with `expandable_segments:True`."""
+    return {name: _with_expandable(environment.get(name, "")) for name in VARIABLES}
+
+
+def _with_expandable(settings: str) -> str:
+    others = [setting for setting in settings.split(",") if setting and _EXPANDABLE not in setting]
+    return ",".join((*others, f"{_EXPANDABLE}:True"))
