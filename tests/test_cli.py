@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -78,6 +79,8 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--bacth", "2"], ["'--bacth'", "did you mean '--batch'?"]),
     (["predict", "tiny.yaml", "other.yaml"], ["'other.yaml'"]),
     (["predict", "tiny.yaml", "--batch"], ["--batch", "expected one argument"]),
+    (["predict", "llama-2-7b", "--gpu", ""], ["--gpu", "empty"]),
+    (["plan", "tiny.yaml", "--goal", "cheapest-gpu", "--gpu", "t4"], ["--gpu t4", "leave --gpu out"]),
     (["predict", "llma-2-7b"], ["'llma-2-7b'", "did you mean 'llama-2-7b'?"]),
     (["predict", "no/such-model"], ["'no/such-model'", "directory"]),
     (["predict", "missing.yaml"], ["missing.yaml", "no such file"]),
@@ -99,7 +102,7 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--dropout", "1"], ["lora.dropout", "1"]),
     (["predict", "tiny.yaml", "--dropout", ".nan"], ["lora.dropout", "nan"]),
     (["predict", "tiny.yaml", "--targets", "q_porj"], ["'q_porj'", "did you mean 'q_proj'?"]),
-    (["predict", "tiny.yaml", "--targets", ""], ["lora.targets"]),
+    (["predict", "tiny.yaml", "--targets", ""], ["--targets", "empty"]),
     (["predict", "tiny.yaml", "--quant", "nf5"], ["'nf5'", "did you mean 'nf4'?"]),
     (["predict", "tiny.yaml", "--method", "lora", "--double-quant"], ["double", "type"]),
     (["predict", "tiny.yaml", "--set", "quant.type=none"], ["qlora", "none"]),
@@ -360,6 +363,7 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     (here / "scenarios").mkdir()
     (here / "scenarios" / "mine.yaml").write_text("model: llama-2-7b\n")
+    (here / "scenarios" / "broken.yaml").write_text("model: [")
     _, out, _ = run(capsys, "list", "scenarios", "mine")
     assert out.split() == ["name", "model", "file", "mine", "llama-2-7b", "scenarios/mine.yaml"]
     _, out, _ = run(capsys, "list", "gpus", "rtx3090")
@@ -561,3 +565,23 @@ def test_where_records_go(here: Path) -> None:
     assert record_files(Path("new"), ["a/b", "c"], many=True) == [Path("new/a-b.json"), Path("new/c.json")]
     with pytest.raises(UsageError, match="same name"):
         record_files(Path("new"), ["a", "a"], many=True)
+
+
+def test_what_may_not_be_read_is_said_and_a_name_needs_none_of_it(tmp_path: Path) -> None:
+    """Root reads everything, so it gives up its capabilities."""
+    command = [sys.executable, "-m", "vramplan"]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root, and nothing to give up its rights with")
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    if os.geteuid() == 0:
+        os.chown(closed, 65534, 65534)
+    closed.chmod(0o700 if os.geteuid() == 0 else 0)
+    for words in (["predict", "closed"], ["plan", "closed", "--gpu", "t4"], ["compare", "closed", "tiny.yaml"]):
+        done = subprocess.run([*command, *words], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: cannot read closed/")
+        assert "Permission denied" in done.stderr
+    closed.chmod(0o700)

@@ -29,6 +29,16 @@ def test_the_printed_output_is_the_output(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.rstrip() == shown[2].rstrip()
 
 
+def test_what_the_three_stacks_need_is_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"\$ vramplan (predict [^\n]+)\n", README)
+    said = re.search(r"For the model above they need ([\d.]+), ([\d.]+) and ([\d.]+) GiB", README)
+    assert shown is not None
+    assert said is not None
+    for stack, number in zip(("hf-trainer", "trl", "script"), said.groups(), strict=True):
+        assert cli.main([*shlex.split(shown[1]), "--stack", stack]) == 0
+        assert f"fits: {number} GiB of" in capsys.readouterr().out
+
+
 def test_the_accuracy_table_is_the_reports() -> None:
     report = (ROOT / "reports" / "accuracy.md").read_text(encoding="utf-8")
     rows = [line for line in README.splitlines() if line.startswith(("| analytic |", "| trace |"))]

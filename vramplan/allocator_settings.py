@@ -7,10 +7,15 @@ VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 _EXPANDABLE = "expandable_segments"
 
 
+def settings(environment: Mapping[str, str]) -> str:
+    """All that these variables set; empty where they set nothing."""
+    return ",".join(filter(None, (environment.get(name, "") for name in VARIABLES)))
+
+
 def expandable_segments(environment: Mapping[str, str]) -> bool:
     """Whether a process with these variables runs with `expandable_segments:True`."""
-    settings = ",".join(environment.get(name, "") for name in VARIABLES)
-    return any(setting.replace(" ", "") == f"{_EXPANDABLE}:True" for setting in settings.split(","))
+    given = settings(environment).split(",")
+    return any(setting.replace(" ", "") == f"{_EXPANDABLE}:True" for setting in given)
 
 
 def with_expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:
@@ -18,6 +23,6 @@ def with_expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: _with_expandable(environment.get(name, "")) for name in VARIABLES}
 
 
-def _with_expandable(settings: str) -> str:
-    others = [setting for setting in settings.split(",") if setting and _EXPANDABLE not in setting]
+def _with_expandable(given: str) -> str:
+    others = [setting for setting in given.split(",") if setting and _EXPANDABLE not in setting]
     return ",".join((*others, f"{_EXPANDABLE}:True"))

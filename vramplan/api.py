@@ -100,9 +100,10 @@ def foresee(
         prediction = conclude(scenario, device, closed, budget=budget, reserve=reserve)
         return Foreseen(_with_host(prediction, budget, reserve), closed.timeline)
     if engine == "trace":
-        from vramplan.measure.environment import require_libraries
+        from vramplan.measure.environment import require_libraries, require_stack
 
         require_libraries("tracing")
+        require_stack(scenario)
         from vramplan.measure import trace
 
         run = trace.run_trace(scenario, device)

@@ -68,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VramplanError as error:
         _complain(error)
         return error.exit_code
+    except PermissionError as error:  # pathlib asks whether something exists, and may not know
+        refused = UsageError(f"cannot read {error.filename}: {error.strerror}", hint="ask for the right to, or copy it")
+        _complain(refused)
+        return refused.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED

@@ -15,6 +15,8 @@ def user_path(text: str) -> Path:
     try:
         path = Path(text).expanduser()
         path.exists()
+    except PermissionError as error:
+        raise UsageError(f"cannot read {text}: {error.strerror}", hint="ask for the right to, or copy it") from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user's home, a zero byte
         shown = text if len(text) <= 100 else f"{text[:100]}..."
         reason = getattr(error, "strerror", None) or error

@@ -52,6 +52,8 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         raise UsageError("the target is empty", hint="give a scenario file, a model's name, or a directory")
     try:
         on_disk = Path(target).expanduser().exists()
+    except PermissionError:  # a directory on the way may not be searched: a name needs none of it
+        on_disk = False
     except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that no file can have
         raise _unknown(target) from error
     file = _scenario_file(target)
@@ -131,10 +133,18 @@ def scenario_names() -> dict[str, Path]:
     """The scenarios that can be given by name (`quickstart`, `tiny/llama-nf4`), ./scenarios over the shipped ones."""
     found: dict[str, Path] = {}
     for directory in (SHIPPED, Path("scenarios")):
-        for path in directory.rglob("*.y*ml"):
+        for path in _files_below(directory):
             if path.suffix.lower() in _SUFFIXES:
                 found[path.relative_to(directory).with_suffix("").as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """Its YAML files; none where it may not be looked through."""
+    try:
+        return list(directory.rglob("*.y*ml"))
+    except PermissionError:
+        return []
 
 
 def _unknown(target: str) -> UsageError:

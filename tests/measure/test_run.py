@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,19 @@ def test_a_killed_child_is_an_outcome() -> None:
     assert "\n" not in record.note
 
 
-def test_running_out_of_memory_is_an_outcome() -> None:
-    # the tokens of one batch are 2^20 x 2^20 x 8 bytes: 8 TiB
-    record = measure(tiny(seq=2**20, batch=2**20))
+# the tokens of one batch are 2^20 x 2^20 x 8 bytes: 8 TiB
+ENORMOUS = {"seq": 2**20, "batch": 2**20}
+
+
+def test_what_no_machine_holds_is_not_begun() -> None:
+    with pytest.raises(CannotRun, match="TiB of main memory"):
+        measure(tiny(**ENORMOUS))
+
+
+def test_running_out_of_memory_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("vramplan.measure.run")
+    monkeypatch.setattr(module, "available", lambda: None)  # as where no file says what is available
+    record = measure(tiny(**ENORMOUS))
     assert record.outcome is Outcome.OOM
     assert "allocate" in record.note
     assert "\n" not in record.note

@@ -86,8 +86,11 @@ def add_scenario_flags(parser: ArgumentParser) -> None:
 
 def overrides(args: Namespace) -> dict[str, Any]:
     """The dotted keys that the flags set; `--set` last, so it wins."""
-    given = ((flag.key, getattr(args, flag.dest)) for flag in FLAGS)
-    found = {key: _value(key, raw) for key, raw in given if raw is not None}
+    given = [(flag, getattr(args, flag.dest)) for flag in FLAGS]
+    for flag, raw in given:
+        if raw == "":  # a script's variable that is not set
+            raise UsageError(f"{flag.option} is empty", hint="give a value, or leave the flag out")
+    found = {flag.key: _value(flag.key, raw) for flag, raw in given if raw is not None}
     return found | dict(map(_assignment, args.assignments))
 
 

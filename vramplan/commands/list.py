@@ -75,7 +75,10 @@ def _scenarios() -> Iterator[list[str]]:
 
     yield ["name", "model", "file"]
     for name, path in scenario_names().items():
-        model = read_yaml(path).get("model", "")
+        try:
+            model = read_yaml(path).get("model", "")
+        except UsageError:  # somebody else's file: the others are listed all the same
+            model = "(no scenario)"
         yield [name, model if isinstance(model, str) else "(inline)", str(path)]
 
 

@@ -58,6 +58,10 @@ def run(args: Namespace) -> Answer:
     from vramplan.plan.limit import Limit
 
     cards = _cards(args)
+    if cards and args.goal == "cheapest-gpu":
+        raise UsageError(
+            f"--gpu {','.join(cards)} with --goal cheapest-gpu", hint="it looks at every card: leave --gpu out"
+        )
     setattr(args, _GPU, cards[0] if len(cards) == 1 else None)
     keys = overrides(args)
     scenarios = [scenario for target in args.targets for scenario in resolve_aloud(target, keys).scenarios]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vramplan.allocator_settings import settings
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase, merge_entries
 from vramplan.measure.cuda import CudaMeter, PhasePeak, Several, allocator_facts
 from vramplan.measure.cuda_history import check_replay
@@ -122,7 +123,7 @@ class CudaRun:
     def _look(self) -> None:
         """What the allocator and the driver say now."""
         self._found.facts["cuda"] = torch.version.cuda
-        self._found.facts["allocator_settings"] = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "") or os.environ.get("PYTORCH_ALLOC_CONF", "")
+        self._found.facts["allocator_settings"] = settings(os.environ)
         self._found.facts["allocator"] = allocator_facts(self._machine.stats())
         self._found.context = self._machine.held()
         self._found.reserved_at_context = self._machine.allocator.counters().reserved

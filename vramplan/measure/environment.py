@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.errors import require_installed
+from vramplan.scenario import Scenario
+from vramplan.stacks import LossKernel
 from vramplan.torch_release import release
 
 #: The libraries whose behaviour decides what a run takes; their versions stand in every record.
@@ -34,6 +36,13 @@ def installed_torch() -> str:
 def require_libraries(what: str = "measuring") -> None:
     """CannotRun, naming the extra to install, unless every library that a measurement or a trace runs is installed."""
     require_installed(what, LIBRARIES, hint="pip install 'vramplan[measure]'")
+
+
+def require_stack(scenario: Scenario) -> None:
+    """CannotRun, naming what to install, unless what the scenario's training loop is built on is installed."""
+    stack = scenario.stack
+    if stack.base == "trl" or stack.loss is LossKernel.TILED:
+        require_installed("stack trl and stack.loss: tiled", ("trl",), hint="pip install 'vramplan[measure,trl]'")
 
 
 def environment(device: str) -> Mapping[str, Any]:

@@ -19,7 +19,14 @@ import msgspec
 from vramplan.allocator_settings import expandable_segments, with_expandable_segments
 from vramplan.errors import CannotRun, UsageError, VramplanError
 from vramplan.ledger import Ledger
-from vramplan.measure.environment import environment, installed_torch, library_versions, require_libraries
+from vramplan.measure.environment import (
+    environment,
+    installed_torch,
+    library_versions,
+    require_libraries,
+    require_stack,
+)
+from vramplan.measure.host import available, check_host
 from vramplan.measure.managed import check_managed
 from vramplan.measure.nvml import first_visible, idle_card
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
@@ -51,6 +58,7 @@ def measure(
     if memory_limit is not None and device != "cuda":
         raise UsageError("a memory limit is of the GPU's allocator", hint="measure with --device cuda")
     require_libraries()
+    require_stack(scenario)
     if device == "cuda":
         expandable = scenario.expandable_segments or expandable_segments(os.environ)
         scenario = msgspec.structs.replace(scenario, torch=installed_torch(), expandable_segments=expandable)
@@ -72,9 +80,10 @@ def measure(
 
 
 def _facts(scenario: Scenario, device: Device, memory_limit: int | None) -> Mapping[str, Any]:
-    """What the record says about the machine; CannotRun when it has no GPU, none that is idle, or too little."""
+    """What the record says about the machine; CannotRun when it has no GPU, none that is idle, or too little memory."""
     facts = environment(device)
     if device == "cpu":
+        check_host(scenario, free=available())
         return facts
     found = idle_card()
     check_managed(scenario, free=found.free, memory_limit=memory_limit)
