@@ -194,5 +194,5 @@ def test_advice_as_text(width: int) -> None:
     )
     one = Advice((Step(BY_NAME["sequence"], "sequence 128 instead of 512", 8 * GIB, 7 * GIB, scenario),), fits_)
     given = Verdict(8 * GIB, False, "does not fit", -7 * GIB)
-    plan = Plan(scenario, Limit(8 * GIB), Goal.MAX_TOKENS, (), None, given, (two, one))
+    plan = Plan(scenario, Limit(8 * GIB), Goal.MAX_TOKENS, (), None, given, None, (two, one))
     check_golden(f"advice-{width or 'pipe'}.txt", render_plan(plan, Page(width)))

@@ -242,7 +242,8 @@ def test_a_matrix_says_what_predict_says() -> None:
 def _sample(**keys: object) -> Plan:
     scenario = small_scenario(batch=1, seq=512, gpu="rtx3090")
     rows = (_row(1, 9000), _row(2, 4400), _row(4, 2000))
-    values = {"rows": rows, "best": rows[2], "verdict": Verdict(20 * GIB, True, "fits", 16 * GIB)} | keys
+    fits, edge = Verdict(20 * GIB, True, "fits", 16 * GIB), Verdict(20 * GIB, True, "tight", 0)
+    values = {"rows": rows, "best": rows[2], "verdict": fits, "best_verdict": edge} | keys
     return Plan(scenario, Limit(20 * GIB), values.pop("goal", Goal.MAX_TOKENS), **values)  # type: ignore[arg-type]
 
 
@@ -263,7 +264,7 @@ def test_a_goal_beyond_the_context_is_said() -> None:
 def test_a_goal_as_text() -> None:
     goal = _sample(goal=Goal.MAX_BATCH, rows=(), verdict=None)
     assert render_plan(goal, Page()).splitlines()[-1] == (
-        "fits: largest batch: small, batch 4 x 2,000 tokens, rank 16, 10.00 GiB of 20.00 GiB"
+        "tight: largest batch: small, batch 4 x 2,000 tokens, rank 16, 10.00 GiB of 20.00 GiB"
     )
     none = _sample(goal=Goal.MAX_BATCH, rows=(), verdict=None, best=None)
     assert render_plan(none, Page()).splitlines()[-1] == "does not fit: largest batch: none, at batch 1 x 512 tokens"

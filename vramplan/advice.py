@@ -47,13 +47,21 @@ class Advice:
         """Whether what is learned stays what it was."""
         return all(step.change.keeps_training for step in self.steps)
 
+    @property
+    def kept(self) -> str:
+        """What stays what it was, in words."""
+        if self.keeps_training:
+            return "with the same data, tokens per step and trained parameters"
+        return "with another training"
+
 
 def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     """The lists of changes that make `scenario` fit, the recommended one first; empty when no list does, or none must.
 
     First the shortest list of changes that keep the training what it is, if there is one. Then, when it is shorter or
     the first does not exist, the shortest of all changes. Of equally short lists the one whose costliest change is
-    cheapest wins. A run that fits but is tight shall fit without that word.
+    cheapest wins, and before it one after which the run fits without being tight. A run that fits but is tight shall fit
+    without that word.
     """
     now = probe.verdict(scenario)
     if now.word == "fits":
@@ -64,7 +72,7 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
         longest = len(found[0]) - 1 if found else len(changes)
         shortest = shortest_list(scenario, changes, fits, longest)
         if shortest:
-            found.append(shortest)
+            found.append(shortest_list(scenario, changes, probe.fits_surely, len(shortest)) or shortest)
     return tuple(_advice(scenario, changes, probe, fits) for changes in found)
 
 

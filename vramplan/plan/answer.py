@@ -29,6 +29,8 @@ class Plan:
     """The setting that reaches the goal; None when none fits."""
     verdict: Verdict | None
     """Of the scenario as given; None for a goal other than most tokens."""
+    best_verdict: Verdict | None
+    """Of the best setting, which is often the last that fits: `tight`."""
     advice: tuple[Advice, ...] = ()
     """Lists of changes after which the scenario as given fits, the recommended one first."""
 
@@ -55,6 +57,7 @@ class Plan:
             "verdict": _verdict_json(self.verdict) if self.verdict else None,
             "frontier": [_row_json(row) for row in self.rows],
             "best": {**_row_json(self.best), "scenario": self.best.scenario.to_mapping()} if self.best else None,
+            "best_verdict": _verdict_json(self.best_verdict) if self.best_verdict else None,
             "advice": [_advice_json(advice) for advice in self.advice],
             "proposed": self.proposed.to_mapping() if self.proposed else None,
         }
@@ -65,12 +68,18 @@ def plan(scenario: Scenario, limit: Limit, goal: Goal = Goal.MAX_TOKENS, batches
 
     When the scenario as given does not fit, or is tight, there is advice as well.
     """
-    if goal is not Goal.MAX_TOKENS:
-        return Plan(scenario, limit, goal, (), reach(goal, scenario, Probe(limit)), None)
     probe = Probe(limit)
+    if goal is not Goal.MAX_TOKENS:
+        best = reach(goal, scenario, probe)
+        return Plan(scenario, limit, goal, (), best, None, _verdict(best, probe))
     verdict = probe.verdict(scenario)  # refuses early when nothing says what may be held
     rows = frontier(scenario, limit, batches)
-    return Plan(scenario, limit, goal, rows, most_tokens(rows, limit), verdict, advise(scenario, probe))
+    best = most_tokens(rows, limit)
+    return Plan(scenario, limit, goal, rows, best, verdict, _verdict(best, probe), advise(scenario, probe))
+
+
+def _verdict(best: Row | None, probe: Probe) -> Verdict | None:
+    return probe.verdict(best.scenario) if best else None
 
 
 def most_tokens(rows: Sequence[Row], limit: Limit) -> Row | None:

@@ -227,13 +227,12 @@ def _changes(against: Against, page: Page) -> list[list[str]]:
         title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
         blocks.append([*page.wrap(title, indent="  "), *lines])
     for i, advice in enumerate(against.advice):
-        what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
         unit, factor = table_unit(max(abs(step.saves) for step in advice.steps))
         rows = [[f"{n}.", f"{step.saves / factor:.2f}", step.label] for n, step in enumerate(advice.steps, 1)]
         lines = table([["", f"saves {unit}", "change"], *rows], left=(2,))
         begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
         total = human(advice.steps[-1].total)
-        blocks.append([*page.wrap(f"{begin}, {what}; {total} on the card then:", indent="  "), *lines])
+        blocks.append([*page.wrap(f"{begin}, {advice.kept}; {total} on the card then:", indent="  "), *lines])
     return blocks
 
 

@@ -35,7 +35,8 @@ def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -
     elif beyond:
         lines += ["", *beyond]
     if plan.best and plan.verdict:
-        lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}", indent="  ")]
+        edge = ", tight" if plan.best_verdict and plan.best_verdict.word == "tight" else ""
+        lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}{edge}", indent="  ")]
     for i, advice in enumerate(plan.advice):
         lines += ["", *_advice(advice, plan, page, first=i == 0)]
     if before_verdict:
@@ -123,9 +124,8 @@ def _best(row: Row, plan: Plan) -> str:
 
 def _advice(advice: Advice, plan: Plan, page: Page, *, first: bool) -> Iterator[str]:
     """The changes with saving, new total and cost."""
-    what = "the training stays what it is" if advice.keeps_training else "what is learned changes"
     given = "to be safe" if plan.verdict and plan.verdict.fits else "to make it fit"
-    yield f"{given}, {what}:" if first else f"or in fewer changes; {what}:"
+    yield f"{given}, {advice.kept}:" if first else f"or in fewer changes, {advice.kept}:"
     head = ["", "saves GiB", "GiB then", "change", "cost"]
     rows = [
         [f"{i}.", gib(step.saves), gib(step.total), step.label, step.change.cost]
@@ -146,7 +146,9 @@ def _verdict(plan: Plan, page: Page) -> str:
     """The last line: whether the target as given fits, else what does."""
     if plan.verdict is None:
         goal = _GOALS[plan.goal]
-        return f"{page.green('fits')}: {goal}: {_best(plan.best, plan)}" if plan.best else _none(plan, page)
+        if plan.best is None or plan.best_verdict is None:
+            return _none(plan, page)
+        return f"{_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
     scenario = plan.scenario
     given = f"batch {scenario.batch} x {scenario.seq:,} as given"
     text = f"{_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
