@@ -117,7 +117,7 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
 def _adapters(source: Source, model: ModelRef) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
-    read_names(source, "lora_target", "all", "all-linear", _TUNING)
+    read_names(source, "lora_target", model, everything="all", origin=_TUNING)  # find_all_linear_modules
     source.assume("lora.dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
     warn_saved_modules(source, "additional_target", model)
     if source.given("adapter_name_or_path") is not None and not source.flag("create_new_adapter"):
