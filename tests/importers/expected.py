@@ -24,6 +24,26 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "stack": _TRL,
     },
+    "trl/handbook.yaml": {
+        "model": "mistralai/Mistral-7B-v0.1",
+        **_BF16,
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": False, "storage": "uint8"},
+        "lora": {
+            "rank": 16,
+            "dropout": 0.05,
+            "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            "dtype": "bfloat16",
+        },
+        "batch": 4,
+        "grad_accum": 2,
+        "seq": 2048,
+        "optimizer": "adamw_torch_fused",
+        "attention": "flash_attention_2",
+        "checkpointing": True,
+        "eval": {"batch": 8},
+        "stack": _TRL,
+    },
     "trl/defaults.yaml": {
         "model": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
         "dtype": "float32",  # ModelConfig.dtype
@@ -375,6 +395,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 #: Words of which every one must be in one of the file's warnings, and how many warnings there are.
 WARNED: dict[str, tuple[str, ...]] = {
     "trl/qlora.yaml": (),
+    "trl/handbook.yaml": (),
     "trl/defaults.yaml": (),
     "trl/full.yaml": (),
     "trl/int8-fp16.yaml": ("unknown key 'per_device: 2'",),
