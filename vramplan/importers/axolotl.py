@@ -179,16 +179,15 @@ def _attention(source: Source) -> str:
     flags = [key for key in _ATTENTION_FLAGS if source.given(key) is not None]
     on = [key for key in flags if source.flag(key)]
     if source.given("attn_implementation") is not None or not on:
-        hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
+        attention = hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
         for key in flags:
             source.ignore(key, "attn_implementation says it" if on else "switched off")
-        return source.word("attn_implementation") or "sdpa"
-    word = _ATTENTION_FLAGS[on[0]]
-    hf.conclude_attention(source, on[0], word)
+        return attention
+    attention = hf.conclude_attention(source, on[0], _ATTENTION_FLAGS[on[0]])
     for key in flags:
         if key != on[0]:
             source.ignore(key, "switched off")
-    return word
+    return attention
 
 
 def _checkpointing(source: Source) -> None:

@@ -44,7 +44,9 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(GRAD_ACCUM)
     _length(source)
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
-    hf.read_attention(source, "attn_implementation", _MODEL)
+    attention = hf.read_attention(source, "attn_implementation", _MODEL)
+    if source.flag("packing"):
+        hf.packed(source, "packing", attention)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source)
     _evaluation(source)
@@ -140,9 +142,6 @@ def _length(source: Source) -> None:
         source.warn("max_length: null: samples may be of any length; predicted with 2,048 tokens (--seq)", ours="seq")
     else:
         source.plain(SEQ)
-    attention = source.word("attn_implementation")
-    if source.flag("packing"):
-        hf.packed(source, "packing", attention)
 
 
 def _stack(source: Source) -> None:
