@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from vramplan import predict
+from vramplan.catalog.models import catalog_config
 from vramplan.errors import UsageError
 from vramplan.model_source import resolve_model
+from vramplan.scenario import Scenario
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+httpx = pytest.importorskip("httpx")  # what the hub's client speaks with
 REPO = "someone/a-model"
 
 
@@ -36,6 +40,35 @@ def test_a_hub_that_does_not_answer_is_asked_once(asked: list[str]) -> None:
     assert error.value.message.startswith("model: 'unknown/llama-3.1-8b-tuned' is no directory, and the hub gives")
     assert error.value.message.endswith(" no config.json: ConnectionError: no route")
     assert "did you mean 'llama-3.1-8b'?" in error.value.hint
+
+
+def test_a_twin_of_a_catalogue_model_is_read_as_it(asked: list[str]) -> None:
+    model = resolve_model("meta-llama/Meta-Llama-3-8B-Instruct", base=Path())
+    assert len(asked) == 1
+    assert (model.name, model.config) == ("meta-llama/Meta-Llama-3-8B-Instruct", catalog_config("llama-3-8b"))
+    assert "is read as the catalogue's llama-3-8b" in model.note
+    assert model.note.endswith("could not be had (ConnectionError)")
+    (warning,) = predict(Scenario.load(model.name), device="cpu").warnings
+    assert warning == model.note
+
+
+def test_another_size_is_no_twin_and_gets_the_nearest_hint(asked: list[str]) -> None:
+    with pytest.raises(UsageError, match="the hub gives no config") as error:
+        resolve_model("Qwen/Qwen2-7B-Instruct", base=Path())
+    assert error.value.hint == "did you mean 'qwen2.5-7b'? give a directory with its config.json"
+
+
+def test_a_gated_repository_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(url: str) -> None:
+        raise huggingface_hub.errors.GatedRepoError(
+            "401", response=httpx.Response(401, request=httpx.Request("GET", url))
+        )
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", gated)
+    with pytest.raises(UsageError) as error:
+        resolve_model("meta-llama/Llama-9-9B", base=Path())
+    assert "set HF_TOKEN to a token that may read it, or give a directory" in error.value.hint
+    assert "set HF_TOKEN" in resolve_model("meta-llama/Llama-3.1-8B-Instruct", base=Path()).note
 
 
 def test_a_models_page_is_its_id(asked: list[str]) -> None:

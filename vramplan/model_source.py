@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
+from vramplan.catalog.twins import plain_name, twin
 from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
@@ -65,26 +66,52 @@ def _local(path: Path) -> ModelRef:
 
 
 def _hub(repo: str) -> ModelRef:
-    """A Hugging Face id: from the catalogue when it is there, else config.json from the hub or its local cache."""
+    """A Hugging Face id: from the catalogue when it is there, else config.json from the hub or its local cache.
+
+    Where neither has it, the catalogue's model of the same dimensions stands in, with a note.
+    """
     known = by_hub_id(repo)
     if known is not None:
         return ModelRef(name=known, config=catalog_config(known), origin="catalog")
-    meant = nearest(repo.split("/")[1], catalog_names())
     try:
         file = _fetched(repo)
-    except ImportError as error:
-        raise UsageError(
-            f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
-            hint=f"{meant}pip install huggingface_hub, or give a directory with its config.json",
-        ) from error
-    except Exception as error:  # the hub client raises many kinds: offline, gated, not found
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
-            hint=f"{meant}give a directory with its config.json",
-        ) from error
+    except Exception as error:  # the hub client raises many kinds: offline, gated, not found, and it may not be there
+        return _stand_in(repo, error)
     ref = _local(file)
     return ModelRef(name=repo, config=ref.config, origin="hub", path="")
+
+
+def _stand_in(repo: str, error: Exception) -> ModelRef:
+    """The catalogue's model that a name means, whose own config.json `error` kept away; a UsageError without one."""
+    known = twin(repo)
+    if known is None:
+        raise _refused(repo, error) from error
+    why = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
+    note = (
+        f"{repo} is read as the catalogue's {known}, whose dimensions the name says: its own config.json, and what that"
+        f" says of a quantisation, could not be had ({why}{'; set HF_TOKEN' if _needs_token(error) else ''})"
+    )
+    return ModelRef(name=repo, config=catalog_config(known), origin="hub", note=note)
+
+
+def _refused(repo: str, error: Exception) -> UsageError:
+    meant = nearest(plain_name(repo), catalog_names())
+    if isinstance(error, ImportError):
+        return UsageError(
+            f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
+            hint=f"{meant}pip install huggingface_hub, or give a directory with its config.json",
+        )
+    reason = (str(error).splitlines() or [""])[0]
+    token = "set HF_TOKEN to a token that may read it, or " if _needs_token(error) else ""
+    return UsageError(
+        f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
+        hint=f"{meant}{token}give a directory with its config.json",
+    )
+
+
+def _needs_token(error: Exception) -> bool:
+    """Whether the hub may have it for those it knows: of gated and private models it says `not found` to others."""
+    return any(kind.__name__ == "RepositoryNotFoundError" for kind in type(error).__mro__)
 
 
 def _fetched(repo: str) -> Path:

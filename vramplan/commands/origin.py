@@ -18,7 +18,7 @@ TARGET = (
 
 
 def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
-    """The target of `text`, as `targets.resolve` finds it; what an import read and assumed is told on stderr."""
+    """The target of `text`, as `targets.resolve` finds it; what was read and assumed for it is told on stderr."""
     from vramplan.targets import resolve
 
     target = resolve(text, keys)
@@ -26,6 +26,8 @@ def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
         from vramplan.report.import_text import render_import
 
         print(f"{render_import(target.origin, page(), warnings=True)}\n", file=sys.stderr)
+    for note in dict.fromkeys(scenario.model.note for scenario in target.scenarios if scenario.model.note):
+        print(f"warning: {note}\n", file=sys.stderr)
     return target
 
 
