@@ -265,6 +265,33 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "checkpointing": "reentrant",
         "stack": _TORCH,
     },
+    "llamafactory/gemma2.yaml": {
+        "model": "google/gemma-2-9b",
+        **_BF16,
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": True, "storage": "bfloat16"},
+        "lora": {"rank": 8, "dropout": 0.0, "targets": "all-linear", "dtype": "float32"},
+        "batch": 2,
+        "grad_accum": 4,
+        "seq": 2048,
+        "optimizer": "adamw_torch_fused",
+        "attention": "eager",  # flash-attn is not among LLaMA-Factory's requirements
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
+    },
+    "llamafactory/gpt-oss.yaml": {
+        "model": "openai/gpt-oss-20b",
+        **_BF16,
+        "method": "lora",
+        "lora": {"rank": 8, "dropout": 0.0, "targets": "all-linear", "dtype": "float32"},
+        "batch": 1,
+        "grad_accum": 1,
+        "seq": 1024,
+        "optimizer": "adamw_torch_fused",
+        "attention": "flash_attention_2",
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
+    },
     "llamafactory/warned.yaml": {
         "model": "mistralai/Mistral-7B-v0.1",
         **_BF16,
@@ -427,6 +454,8 @@ WARNED: dict[str, tuple[str, ...]] = {
     "llamafactory/full.yaml": ("enable_liger_kernel",),
     "llamafactory/int8-fp16.yaml": (),
     "llamafactory/qwen3-moe.yaml": (),
+    "llamafactory/gemma2.yaml": ("auto means flash_attention_2 to gemma2 where flash-attn is installed",),
+    "llamafactory/gpt-oss.yaml": ("gpt_oss gets FlashAttention-3 kernels",),
     "llamafactory/warned.yaml": (
         # Mistral 7B v0.1: embedding and head of 32,000 x 4,096
         "additional_target: [embed_tokens, lm_head] trains 262,144,000 more parameters",

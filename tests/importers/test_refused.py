@@ -73,6 +73,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_FACTORY + "quantization_bit: 4\nquantization_method: hqq", "quantization_method: hqq is not modelled"),
         (_FACTORY + "ray_num_workers: 4", "ray_num_workers: 4 asks for several GPUs"),
         (_FACTORY + "flash_attn: magic", "flash_attn: magic is not an attention"),
+        (_FACTORY + "flash_attn: fa3", "flash_attn: fa3 is not an attention"),  # NotImplementedError but for gpt_oss
         (_TUNE + "dtype: fp16", "dtype: fp16 is refused by torchtune"),
         (_TUNE + "loss: {_component_: torchtune.rlhf.loss.DPOLoss}", "is a loss of preference training"),
         (_TUNE + "tensor_parallel_dim: 2", "tensor_parallel_dim: 2 asks for several GPUs"),
