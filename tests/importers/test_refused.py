@@ -91,6 +91,18 @@ def test_a_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text).message
 
 
+def test_what_asks_for_several_gpus_is_read_for_one_on_request(tmp_path: Path) -> None:
+    text = _AXOLOTL + "fsdp: [full_shard]\nfsdp_config: {fsdp_offload_params: true}\ndeepspeed:\n"
+    error = refused(tmp_path, text)
+    assert error.hint.startswith("--set fsdp=null --set fsdp_config=null reads it for one GPU: the whole run")
+    target = resolve(str(tmp_path / "run.yaml"), {"fsdp": None, "fsdp_config": None})
+    assert target.origin is not None
+    assert [row.key for row in target.origin.ignored if row.note == "left out, as typed"] == ["fsdp", "fsdp_config"]
+    sharded = refused(tmp_path, _TUNE + "fsdp: {cpu_offload: true}\n")
+    assert sharded.hint.startswith("--set fsdp=null reads it for one GPU")
+    assert resolve(str(tmp_path / "run.yaml"), {"fsdp": None}).scenarios[0].batch == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
