@@ -36,6 +36,8 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_TRL + "fsdp: true", "fsdp: true asks for several GPUs"),
         (_TRL + "num_generations: 8", "num_generations: 8 is reinforcement learning"),
         (_TRL + "beta: 0.1", "beta: 0.1 is preference training"),
+        (_TRL + "sync_ref_model: true", "sync_ref_model: true is preference training"),
+        (_TRL + "use_vllm: true", "use_vllm: true is reinforcement learning"),
         (_TRL + "load_in_4bit: true", "load_in_4bit: true without use_peft"),
         (_TRL + "use_peft: true\nload_in_4bit: true\nload_in_8bit: true", "load_in_8bit: true with load_in_4bit"),
         (_TRL + "use_peft: maybe", "use_peft: maybe is neither true nor false"),

@@ -37,6 +37,10 @@ class Source:
         value = self._content.get(key)
         return None if is_null(value) else value
 
+    def has(self, key: str) -> bool:
+        """Whether the file has the key, whoever takes it."""
+        return key in self._content
+
     def written_null(self, key: str) -> bool:
         """Whether the file has the key, and says null."""
         return key in self._content and is_null(self._content[key])

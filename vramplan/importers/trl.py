@@ -11,7 +11,7 @@ from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_modules, warn_saved_modules
 from vramplan.importers.values import as_flag, is_null
-from vramplan.importers.vocabulary.trl import TRL
+from vramplan.importers.vocabulary.trl import SFT_ONLY, TRL
 from vramplan.scenario import DType, ModelRef
 
 _MODEL = "trl 1.16.0 trainer/model_config.py"
@@ -146,7 +146,10 @@ def _length(source: Source) -> None:
 
 def _stack(source: Source) -> None:
     """TRL's SFTTrainer: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
-    source.assume("stack.base", "trl", _SFT)
+    told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
+    source.assume(
+        "stack.base", "trl", _SFT if told else "SFTTrainer (trl sft): no key says which trainer; DPO needs more"
+    )
     fp16 = source.flag("fp16")
     bf16 = source.flag("bf16")
     if bf16 is None and not fp16:

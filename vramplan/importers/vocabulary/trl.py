@@ -11,6 +11,24 @@ _HANDBOOK = """
     truncation_side auto_insert_empty_system_msg
     """
 
+#: Keys that SFTConfig alone has among TRL's configurations, max_seq_length in older releases.
+SFT_ONLY = words(
+    """
+    assistant_only_loss completion_only_loss dataset_kwargs dataset_text_field eval_packing packing packing_strategy
+    max_seq_length
+    """
+)
+#: Keys of dpo_config.py and kto_config.py, and of those of GRPO and RLOO, that sft_config.py has not.
+_PREFERENCE = """
+    beta precompute_ref_log_probs precompute_ref_batch_size max_prompt_length ref_model_init_kwargs sync_ref_model
+    ref_model_mixup_alpha ref_model_sync_steps f_divergence_type f_alpha_divergence_coef discopop_tau ld_alpha
+    loss_weights use_weighting
+    """
+_REINFORCEMENT = """
+    num_generations max_completion_length reward_funcs reward_weights scale_rewards num_iterations steps_per_generation
+    generation_batch_size epsilon_high use_vllm vllm_mode
+    """
+
 TRL = vocabulary(
     Format.TRL,
     "TRL",
@@ -47,15 +65,10 @@ TRL = vocabulary(
         "padding_free": "puts a batch's samples into one row without padding",
     },
     refused={
-        "precompute_ref_log_probs": "preference training (DPO, KTO), not SFT",
-        "max_prompt_length": "preference training (DPO, KTO), not SFT",
-        "ref_model_init_kwargs": "preference training (DPO, KTO), not SFT",
-        "beta": "preference training (DPO, KTO), not SFT",
+        **dict.fromkeys(words(_PREFERENCE), "preference training (DPO, KTO), not SFT"),
         "desirable_weight": "KTO, not SFT",
         "undesirable_weight": "KTO, not SFT",
-        "num_generations": "reinforcement learning (GRPO, RLOO), not SFT",
-        "max_completion_length": "reinforcement learning (GRPO, RLOO), not SFT",
-        "reward_funcs": "reinforcement learning (GRPO, RLOO), not SFT",
+        **dict.fromkeys(words(_REINFORCEMENT), "reinforcement learning (GRPO, RLOO), not SFT"),
         "reward_model_path": "reinforcement learning (PPO, RLOO), not SFT",
         "center_rewards_coefficient": "reward modelling, not SFT",
     },
