@@ -464,9 +464,21 @@ WARNED: dict[str, tuple[str, ...]] = {
         "upcast_lmhead_output: true",
         "unknown key 'mystery_switch: 7' of LLaMA-Factory",
     ),
-    "torchtune/qlora.yaml": ("torchao", "CEWithChunkedOutputLoss", "unknown key 'max_len: 2048'"),
+    "torchtune/qlora.yaml": (
+        "torchao",
+        # 128,256 logits x 6 B: 12 are torch's in backward, 2 + 4 those that the chunks keep
+        "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps each chunk's"
+        " log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which takes up to 751.50 KiB more"
+        " for each token",
+        "unknown key 'max_len: 2048'",
+    ),
     "torchtune/lora.yaml": (),
-    "torchtune/full.yaml": ("tokenizer.max_seq_len: null", "CEWithChunkedOutputLoss", "optimizer_in_bwd", "compile"),
+    "torchtune/full.yaml": (
+        "tokenizer.max_seq_len: null",
+        "CEWithChunkedOutputLoss",
+        "too much by up to their 2.30 GiB",  # 1,235,814,400 parameters of 2 B
+        "compile",
+    ),
     "torchtune/fp32-sgd.yaml": ("optimizer.momentum: 0.9", "unknown key 'rank: 32'"),
     "torchtune/phi3.yaml": ("torchao", "projections apart", "dataset.packed", "AdamW4bit", "CEWithChunkedOutputLoss"),
     "peft/names": (),

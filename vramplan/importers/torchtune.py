@@ -11,14 +11,18 @@ from vramplan.importers.interpolation import interpolated
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK
 from vramplan.importers.optimizers import read_component
 from vramplan.importers.source import Source
+from vramplan.importers.targets import architecture
 from vramplan.importers.torchtune_models import builder, hub_model
 from vramplan.importers.values import as_flag
 from vramplan.importers.vocabulary.torchtune import TORCHTUNE
 from vramplan.scenario import DType, ModelRef
+from vramplan.units import human
 
-_RECIPE = "torchtune 0.6.1 recipes/lora_finetune_single_device.py"
+_RECIPES = "torchtune 0.6.1 recipes/*_finetune_single_device.py"  # lora and full do the same in what is said of them
 #: modules/attention.py and feed_forward.py of torchtune -> transformers' names of the same layers.
 _ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+#: Bytes per logit of torch's cross entropy in backward: the log-softmax and two gradients of its size, in fp32.
+_LARGEST_LOSS = 3 * DType.FLOAT32.bytes
 _MLP = ("gate_proj", "up_proj", "down_proj")
 #: Families whose projections are fused in transformers and apart in torchtune (models/phi3/_convert_weights.py).
 _FUSED = {
@@ -57,8 +61,11 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     read_component(source)
     source.assume("attention", "sdpa", "torchtune 0.6.1 modules/attention_utils.py: scaled_dot_product_attention")
     on = source.flag("enable_activation_checkpointing")
-    source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPE}")
+    source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPES}")
     _stack(source)
+    _loss(source, ref, dtype)
+    if not built.adapts:
+        _backward_steps(source, ref, dtype)
     return source.finish()
 
 
@@ -143,7 +150,7 @@ def _adapters(source: Source, model: ModelRef, dtype: DType) -> None:
         targets.append("lm_head")
     keys = ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output")
     source.read(keys, "lora.targets", targets)
-    source.assume("lora.dtype", dtype.value, f"adapters have the model's dtype, {_RECIPE}")
+    source.assume("lora.dtype", dtype.value, f"adapters have the model's dtype, {_RECIPES}")
 
 
 def _length(source: Source) -> None:
@@ -162,18 +169,17 @@ def _length(source: Source) -> None:
 
 def _stack(source: Source) -> None:
     """A loop of its own: logits freed before backward, no autocast, no upcast, clipping where it is asked for."""
-    source.assume("stack.base", "script", f"a loop of its own, {_RECIPE}")
+    source.assume("stack.base", "script", f"a loop of its own, {_RECIPES}")
     source.assume("stack.upcast", "none", "nothing is upcast: everything is in dtype")
     source.assume("stack.autocast", False, "no autocast: everything is in dtype")
-    source.assume("stack.outputs", "freed", f"_loss_step deletes the logits before backward, {_RECIPE}")
+    source.assume("stack.outputs", "freed", f"_loss_step deletes the logits before backward, {_RECIPES}")
     clip = source.given("clip_grad_norm")
     source.take(
-        "clip_grad_norm", "stack.clip", clip is not None and as_flag(clip) is not False, f"off unless set, {_RECIPE}"
+        "clip_grad_norm", "stack.clip", clip is not None and as_flag(clip) is not False, f"off unless set, {_RECIPES}"
     )
-    _loss(source)
 
 
-def _loss(source: Source) -> None:
+def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
     """Torch's cross entropy, which CEWithChunkedOutputLoss is closer to than to one that never has all logits."""
     key = "loss._component_"
     name = (source.word(key) or "").rpartition(".")[2]
@@ -186,10 +192,23 @@ def _loss(source: Source) -> None:
         return
     source.take(key, "stack.loss", "torch", "cross entropy")
     if name == "CEWithChunkedOutputLoss":
+        more = _LARGEST_LOSS - (dtype.bytes + DType.FLOAT32.bytes)
+        size = human(architecture(source, model).vocab * more)
         source.warn(
-            "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps every"
-            " chunk's log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which needs more",
+            "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps each chunk's"
+            " log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which takes up to"
+            f" {size} more for each token",
             ours="stack.loss",
         )
     elif name not in ("", "CrossEntropyLoss"):
         source.warn(f"{key}: {name} is not known; predicted as torch's cross entropy", ours="stack.loss")
+
+
+def _backward_steps(source: Source, model: ModelRef, dtype: DType) -> None:
+    """recipes/full_finetune_single_device.py: each parameter has an optimizer of its own, which steps in backward."""
+    if source.flag("optimizer_in_bwd"):
+        size = human(architecture(source, model).numel * dtype.bytes)
+        source.warn(
+            "optimizer_in_bwd: true steps each parameter as its gradient arrives; predicted with all gradients at once,"
+            f" which is too much by up to their {size}, and by what a step of all parameters makes beside them"
+        )
