@@ -1,5 +1,6 @@
 """A hub id whose hub does not answer: asked once, and the cache is looked into."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.
     with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:
         resolve_model("unknown/llama-3.1-8b-tuned", base=Path())
     assert error.value.hint.startswith("did you mean 'llama-3.1-8b'? pip install")
+
+
+def test_of_a_model_that_sees_the_language_model_is_read(tmp_path: Path) -> None:
+    text = {"model_type": "mistral", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral3", "text_config": text}))
+    model = resolve_model(str(tmp_path), base=Path())
+    assert (model.config["model_type"], model.architecture.hidden, model.path) == ("mistral", 64, "")
+    assert model.note.startswith("of mistral3 only the language model is predicted, read as mistral")
+    mllama = resolve_model({"model_type": "mllama", "text_config": {"model_type": "mllama_text_model"}}, base=Path())
+    assert mllama.note.startswith("of mllama only the language model is predicted: its towers")
 
 
 @pytest.mark.parametrize("path", ["./model", "models/config.json", "model/", "a/b/c", "/no/such", "~/model-x"])

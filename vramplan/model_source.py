@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from vramplan.architecture.language_part import language_part
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
 from vramplan.catalog.twins import plain_name, twin
 from vramplan.errors import UsageError, nearest
@@ -19,7 +22,7 @@ NAME_KEY = "_name_or_path"
 def resolve_model(spec: object, *, base: Path) -> ModelRef:
     """The model that `spec` names; relative paths start at `base`. Local names and files never touch the network."""
     if isinstance(spec, Mapping):
-        return ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline")
+        return _spoken(ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline"))
     if not isinstance(spec, str) or not spec:
         raise UsageError(
             f"model: {spec!r} is not a model",
@@ -62,7 +65,23 @@ def _local(path: Path) -> ModelRef:
         raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
     config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
-    return ModelRef(name=directory.name or "model", config=_facts(config), origin="local", path=str(directory))
+    name = directory.name or "model"
+    return _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+
+
+def _spoken(ref: ModelRef) -> ModelRef:
+    """The model, or the language model in it where that is one part of several; its note says what is left out."""
+    part = language_part(ref.config, ref.name)
+    if part is None:
+        return ref
+    like = "" if part.config is None else f", read as {part.kind}"
+    note = (
+        f"of {ref.config.get('model_type')} only the language model is predicted{like}: its towers for images or sound,"
+        " and adapters on them, are left out"
+    )
+    if part.config is None:
+        return msgspec.structs.replace(ref, note=note)
+    return msgspec.structs.replace(ref, config=part.config, note=note, path="")  # its weights have other names there
 
 
 def _hub(repo: str) -> ModelRef:
@@ -78,7 +97,7 @@ def _hub(repo: str) -> ModelRef:
     except Exception as error:  # the hub client raises many kinds: offline, gated, not found, and it may not be there
         return _stand_in(repo, error)
     ref = _local(file)
-    return ModelRef(name=repo, config=ref.config, origin="hub", path="")
+    return msgspec.structs.replace(ref, name=repo, origin="hub", path="")
 
 
 def _stand_in(repo: str, error: Exception) -> ModelRef:

@@ -91,7 +91,7 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     path: str = ""
     """Directory that holds the weights, for a local model; empty otherwise."""
     note: str = ""
-    """Why the configuration is taken from another model; empty where it is the model's own."""
+    """What the configuration leaves out, or whose it is; empty where it is the model's own and whole."""
 
     @cached_property
     def architecture(self) -> Architecture:
