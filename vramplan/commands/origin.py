@@ -46,10 +46,16 @@ def origin_json(target: "Target") -> dict[str, Any]:
 
 
 def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
-    """The prediction with the import's warnings among its own, before them."""
+    """The prediction with the import's warnings among its own, before them.
+
+    What does not fit by less than the import says that the prediction may be too high is `tight`: it may turn out so.
+    """
     if target.origin is None or not target.origin.warnings:
         return foreseen
     from dataclasses import replace
 
-    prediction = foreseen.prediction
-    return foreseen._replace(prediction=replace(prediction, warnings=(*target.origin.warnings, *prediction.warnings)))
+    prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
+    if verdict is not None and verdict.margin < 0 <= verdict.margin + target.origin.above:
+        verdict = replace(verdict, word="tight")
+    warnings = (*target.origin.warnings, *prediction.warnings)
+    return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

@@ -207,8 +207,10 @@ def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
 def _backward_steps(source: Source, model: ModelRef, dtype: DType) -> None:
     """recipes/full_finetune_single_device.py: each parameter has an optimizer of its own, which steps in backward."""
     if source.flag("optimizer_in_bwd"):
-        size = human(architecture(source, model).numel * dtype.bytes)
+        gradients = architecture(source, model).numel * dtype.bytes
         source.warn(
             "optimizer_in_bwd: true steps each parameter as its gradient arrives; predicted with all gradients at once,"
-            f" which is too much by up to their {size}, and by what a step of all parameters makes beside them"
+            f" which is too much by up to their {human(gradients)}, and by what a step of all parameters makes beside"
+            " them",
+            above=gradients,
         )
