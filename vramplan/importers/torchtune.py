@@ -187,9 +187,6 @@ def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
         source.refuse(key, "is a loss of preference training, not SFT", hint="give the configuration of an SFT run")
     if "KL" in name:
         source.refuse(key, "is a loss of distillation, not SFT", hint="give the configuration of an SFT run")
-    if name == "LinearCrossEntropyLoss":
-        source.read(key, "stack.loss", "chunked")
-        return
     source.take(key, "stack.loss", "torch", "cross entropy")
     if name == "CEWithChunkedOutputLoss":
         more = _LARGEST_LOSS - (dtype.bytes + DType.FLOAT32.bytes)
