@@ -49,7 +49,8 @@ def language_part(config: Mapping[str, Any], name: str) -> Part | None:
     like = _SAME_PARAMETERS.get(text.model_type, text.model_type)
     if like not in CONFIG_MAPPING or CONFIG_MAPPING[like] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None
-    own = {key: value for key, value in text.to_dict().items() if key not in PreTrainedConfig().to_dict()}
+    neutral = PreTrainedConfig().to_dict()
+    own = {key: value for key, value in text.to_dict().items() if key not in neutral}
     return Part({**own, **_of_the_whole(config, whole, text), "model_type": like}, like)
 
 

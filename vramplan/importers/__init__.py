@@ -24,8 +24,8 @@ def import_mapping(
 ) -> Imported:
     """What a configuration of `format` says, assumes and leaves out, as the keys of a scenario.
 
-    `where` names the file in errors, relative paths start at `base`, `model` stands in for the file's model, and the
-    keys `without` are read as if they were not there.
+    `where` names the file in errors, relative paths start at `base`, `model` stands in for the file's; keys `without`
+    are read as if they were not there.
     """
     from vramplan.importers.axolotl import read_axolotl
     from vramplan.importers.llamafactory import read_llamafactory
@@ -40,7 +40,10 @@ def import_mapping(
         Format.TORCHTUNE: read_torchtune,
         Format.PEFT: read_peft,
     }
-    rest = {key: value for key, value in check_content(content, where).items() if key not in without}
-    found = readers[format](rest, where=where, base=base, model=model)
+    found = readers[format](_less(check_content(content, where), without), where=where, base=base, model=model)
     left_out = (Row(key, spelled(content[key]), note="left out, as typed") for key in without)
     return replace(found, ignored=(*left_out, *found.ignored))
+
+
+def _less(content: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}

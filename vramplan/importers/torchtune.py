@@ -12,7 +12,7 @@ from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK
 from vramplan.importers.optimizers import read_component
 from vramplan.importers.source import Source
 from vramplan.importers.targets import architecture
-from vramplan.importers.torchtune_models import builder, hub_model
+from vramplan.importers.torchtune_models import Builder, builder, hub_model
 from vramplan.importers.values import as_flag
 from vramplan.importers.vocabulary.torchtune import TORCHTUNE
 from vramplan.scenario import DType, ModelRef
@@ -38,14 +38,7 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     """The scenario of a torchtune configuration."""
     source = Source(_flat(interpolated(content, where)), TORCHTUNE, where)
     source.guard()
-    component = source.word("model._component_")
-    if component is None:
-        source.refuse("model._component_", "names no model", hint="such as torchtune.models.llama3_1.lora_llama3_1_8b")
-    built = builder(component)
-    if built is None:
-        source.refuse(
-            "model._component_", "is no language model that is read", hint="a builder such as lora_llama3_1_8b"
-        )
+    built = _builder(source)
     ref = _model(source, built.name, base, model)
     dtype = _precision(source)
     quantized = built.quantized or bool(source.flag("model.quantize_base"))
@@ -64,9 +57,20 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPES}")
     _stack(source)
     _loss(source, ref, dtype)
-    if not built.adapts:
-        _backward_steps(source, ref, dtype)
+    _backward_steps(source, ref, dtype, method)
     return source.finish()
+
+
+def _builder(source: Source) -> Builder:
+    component = source.word("model._component_")
+    if component is None:
+        source.refuse("model._component_", "names no model", hint="such as torchtune.models.llama3_1.lora_llama3_1_8b")
+    built = builder(component)
+    if built is None:
+        source.refuse(
+            "model._component_", "is no language model that is read", hint="a builder such as lora_llama3_1_8b"
+        )
+    return built
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -201,9 +205,9 @@ def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
         source.warn(f"{key}: {name} is not known; predicted as torch's cross entropy", ours="stack.loss")
 
 
-def _backward_steps(source: Source, model: ModelRef, dtype: DType) -> None:
+def _backward_steps(source: Source, model: ModelRef, dtype: DType, method: str) -> None:
     """recipes/full_finetune_single_device.py: each parameter has an optimizer of its own, which steps in backward."""
-    if source.flag("optimizer_in_bwd"):
+    if method == "full" and source.flag("optimizer_in_bwd"):
         gradients = architecture(source, model).numel * dtype.bytes
         source.warn(
             "optimizer_in_bwd: true steps each parameter as its gradient arrives; predicted with all gradients at once,"

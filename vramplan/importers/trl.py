@@ -44,9 +44,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(GRAD_ACCUM)
     _length(source)
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
-    attention = hf.read_attention(source, "attn_implementation", _MODEL)
-    if source.flag("packing"):
-        hf.packed(source, "packing", attention)
+    _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source)
     _evaluation(source)
@@ -142,6 +140,12 @@ def _length(source: Source) -> None:
         source.warn("max_length: null: samples may be of any length; predicted with 2,048 tokens (--seq)", ours="seq")
     else:
         source.plain(SEQ)
+
+
+def _attention(source: Source) -> None:
+    attention = hf.read_attention(source, "attn_implementation", _MODEL)
+    if source.flag("packing"):
+        hf.packed(source, "packing", attention)
 
 
 def _stack(source: Source) -> None:
