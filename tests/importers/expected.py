@@ -118,6 +118,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",  # normalize_config, without kwargs
         "stack": _TORCH,
+        "expandable_segments": True,
     },
     "axolotl/lora-8bit.yaml": {
         "model": "meta-llama/Llama-2-7b-hf",
@@ -133,6 +134,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "eval": {"batch": 3},
         "stack": {**_TORCH, "autocast": "float16"},
+        "expandable_segments": True,
     },
     "axolotl/lora.yaml": {
         "model": "Qwen/Qwen2.5-3B",
@@ -146,6 +148,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "sdpa",
         "checkpointing": False,
         "stack": _TORCH,
+        "expandable_segments": True,
     },
     "axolotl/full.yaml": {
         "model": "google/gemma-2-2b",
@@ -158,6 +161,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "eager",
         "checkpointing": "reentrant",
         "stack": {**_KBIT, "loss": "liger"},
+        "expandable_segments": True,
     },
     "axolotl/cut-cross-entropy.yaml": {
         "model": "mistralai/Mistral-7B-v0.3",
@@ -172,6 +176,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",
         "stack": {**_KBIT, "loss": "chunked"},
+        "expandable_segments": True,
     },
     "axolotl/mixtral.yaml": {
         "model": "mistralai/Mixtral-8x7B-v0.1",
@@ -191,6 +196,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",
         "stack": _TORCH,
+        "expandable_segments": True,
     },
     "llamafactory/qlora.yaml": {
         "model": "meta-llama/Meta-Llama-3-8B",

@@ -54,6 +54,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     _checkpointing(source)
     _stack(source, adapter, ref)
     _evaluation(source)
+    source.assume("expandable_segments", True, "utils/__init__.py set_pytorch_cuda_alloc_conf")
     return source.finish()
 
 
