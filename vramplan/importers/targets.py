@@ -141,16 +141,22 @@ def architecture(source: Source, model: ModelRef) -> Architecture:
 
 
 def warn_saved_modules(source: Source, key: str, model: ModelRef) -> None:
-    """A warning for modules that are trained whole (`modules_to_save`), with how many parameters that adds."""
+    """A warning for modules that are trained whole (`modules_to_save`), with how many parameters that adds.
+
+    A tied head gets a copy of its own (peft 0.21 utils/other.py `ModulesToSaveWrapper`): the table counts twice.
+    """
     names = source.names(key)
     if not names:
         return
-    saved = [w for w in architecture(source, model).parameters() if _within(w, names)]
-    more = sum(weight.numel for weight in saved)
+    known = architecture(source, model)
+    more = sum(weight.numel for weight in known.parameters() if _within(weight, names))
+    if known.tied and "lm_head" in names:
+        more += sum(weight.numel for weight in known.parameters() if weight.kind is WeightKind.EMBEDDING)
     size = f"{more:,} more parameters" if more else "modules that this model does not have under those names"
     source.warn(
         f"{key}: [{', '.join(names)}] trains {size}: peft copies them, and they have gradients and optimizer states;"
-        " not in the prediction"
+        " not in the prediction",
+        trained=more,
     )
 
 
