@@ -7,6 +7,7 @@ from plans import fits, held, random_scenario, small_scenario
 from samples import check_golden
 
 from vramplan.advice import Advice, Step, advise
+from vramplan.catalog.gpus import gpu
 from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
@@ -59,6 +60,15 @@ def test_no_list_is_shorter(seed: int) -> None:
     for advice in found:
         assert fits(advice.scenario, budget)
         assert advice.verdict == Probe(Limit(budget)).verdict(advice.scenario)
+
+
+def test_a_change_that_makes_another_needless_hides_no_list() -> None:
+    """On a T4 an fp32 base in 16 bits is float16, and then `float16` has nothing left to change."""
+    scenario = small_scenario(method="lora", dtype="float32", gpu="t4", stack="hf-trainer", seq=512)
+    limit = Limit(int(held(BY_NAME["dtype"].variants(scenario)[0]) * 1.2) + gpu("t4").context)
+    assert not Probe(limit).fits(scenario)
+    (best, *_) = advise(scenario, Probe(limit))
+    assert [step.change.name for step in best.steps] == ["dtype"]
 
 
 def test_every_saving_is_a_prediction() -> None:
@@ -119,9 +129,9 @@ def test_changes_that_keep_the_training_come_first() -> None:
     kept = [change.keeps_training for change in CHANGES]
     assert kept == sorted(kept, reverse=True)
     assert [change.name for change in CHANGES] == [
-        *("double-quant", "optimizer", "attention", "outputs", "upcast", "loss", "loss in chunks"),
+        *("double-quant", "dtype", "optimizer", "attention", "outputs", "upcast", "float16", "loss", "loss in chunks"),
         *("checkpointing", "micro-batch"),
-        *("four-bit", "quantize", "sequence", "targets", "rank", "adapters"),
+        *("four-bit", "quantize", "trained dtype", "sequence", "targets", "rank", "adapters"),
     ]
     assert all(change.cost for change in CHANGES)
 
@@ -169,6 +179,9 @@ def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
         small_scenario(quant={"type": "int8"}, lora={"rank": 64}),
         small_scenario(method="lora"),
         small_scenario(method="full"),
+        small_scenario(method="full", dtype="float32", gpu="t4"),
+        small_scenario(method="lora", dtype="float32", compute_dtype="float32", stack="trl"),
+        small_scenario(gpu="t4"),
     ]
     changed = [variant for scenario in given for change in CHANGES for variant in change.variants(scenario)]
     assert len(changed) > 30

@@ -10,11 +10,13 @@ from msgspec.structs import replace
 
 from vramplan.architecture import WeightKind
 from vramplan.optimizers import OPTIMIZERS, optimizer
+from vramplan.predict import changes_precision as precision
 from vramplan.predict.adapters import adapted
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.liger import LIGER_FAMILIES
-from vramplan.scenario import Checkpointing, DType, Method, QuantType, Scenario
-from vramplan.stacks import LossKernel, Outputs, Upcast
+from vramplan.predict.stops import stops
+from vramplan.scenario import Checkpointing, Scenario
+from vramplan.stacks import LossKernel, Outputs
 
 #: Sequences are shortened to multiples of this many tokens: tensor cores and fused kernels prefer them.
 SEQ_STEP = 64
@@ -36,16 +38,16 @@ class Change:
     """Whether what is learned stays what it was: the same data, tokens per step and trained parameters."""
     cost: str
     """What it costs, in training terms."""
-    variants: Callable[[Scenario], Variants]
-    """The changed scenarios, the mildest first; empty where the change does not apply."""
+    make: Callable[[Scenario], Variants]
+    """The changed scenarios, whether or not they run."""
     label: Callable[[Scenario, Scenario], str]
     """The change from one scenario to another, as people say it."""
 
-
-def _double(scenario: Scenario) -> Variants:
-    if not scenario.quant.type.four_bit or scenario.quant.double:
-        return ()
-    return (replace(scenario, quant=replace(scenario.quant, double=True)),)
+    def variants(self, scenario: Scenario) -> Variants:
+        """The changed scenarios, the mildest first; empty where the change does not apply, or would stop the run."""
+        made = self.make(scenario)
+        stopped = made and any(stops(made[-1])) and not any(stops(scenario))  # degrees do not decide it
+        return () if stopped else made
 
 
 def _optimizer(scenario: Scenario) -> Variants:
@@ -68,12 +70,6 @@ def _outputs(scenario: Scenario) -> Variants:
     if not scenario.method.trains or scenario.stack.outputs is Outputs.FREED:
         return ()
     return (replace(scenario, stack=replace(scenario.stack, outputs=Outputs.FREED)),)
-
-
-def _upcast(scenario: Scenario) -> Variants:
-    if not scenario.method.trains or scenario.stack.upcast is Upcast.NONE:
-        return ()
-    return (replace(scenario, stack=replace(scenario.stack, upcast=Upcast.NONE)),)
 
 
 def _loss(scenario: Scenario) -> Variants:
@@ -104,19 +100,6 @@ def _micro_batch(scenario: Scenario) -> Variants:
     samples = scenario.batch * scenario.grad_accum
     smaller = (n for n in range(scenario.batch - 1, 0, -1) if samples % n == 0)
     return tuple(replace(scenario, batch=n, grad_accum=samples // n) for n in smaller)
-
-
-def _four_bit(scenario: Scenario) -> Variants:
-    if scenario.quant.type is not QuantType.INT8:
-        return ()
-    return (replace(scenario, quant=replace(scenario.quant, type=QuantType.NF4, double=True)),)
-
-
-def _quantize(scenario: Scenario) -> Variants:
-    if scenario.method is not Method.LORA or scenario.dtype is DType.FLOAT32:
-        return ()
-    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
-    return (replace(scenario, method=Method.QLORA, quant=quant),)
 
 
 def _sequence(scenario: Scenario) -> Variants:
@@ -159,12 +142,10 @@ def _rank(scenario: Scenario) -> Variants:
     return tuple(replace(scenario, lora=replace(scenario.lora, rank=rank)) for rank in lower)
 
 
-def _adapters(scenario: Scenario) -> Variants:
-    """QLoRA on every linear layer; the stack stays as it is."""
-    if scenario.method is not Method.FULL or scenario.dtype is DType.FLOAT32:
-        return ()
-    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
-    return (replace(scenario, method=Method.QLORA, quant=quant),)
+def _loaded(before: Scenario, after: Scenario) -> str:
+    """Which type the base is loaded in, or where that stays, which one bitsandbytes computes in."""
+    key = "dtype" if before.dtype is not after.dtype else "compute_dtype"
+    return f"{key} {getattr(after, key).value} instead of {getattr(before, key).value}"
 
 
 def _said(text: str) -> Callable[[Scenario, Scenario], str]:
@@ -177,8 +158,15 @@ CHANGES: tuple[Change, ...] = (
         "double-quant",
         True,
         "nothing measurable: the constants' error is far below the weights' (QLoRA paper, section 3)",
-        _double,
+        precision.double,
         _said("double quantisation"),
+    ),
+    Change(
+        "dtype",
+        True,
+        "nothing of a checkpoint that is 16-bit already, as most are; what was left in fp32 is computed in 16 bits",
+        precision.frozen_base,
+        _loaded,
     ),
     Change(
         "optimizer",
@@ -196,8 +184,16 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
            _said("outputs freed before backward (stack.outputs: freed)")),
-    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable", _upcast,
-           _said("no fp32 upcast (stack.upcast: none)")),
+    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
+           precision.upcast, _said("no fp32 upcast (stack.upcast: none)")),
+    Change(
+        "float16",
+        True,
+        "no speed, which it gains: the card emulates bfloat16; but what passes 65,504 overflows, and without autocast "
+        "gradients are not scaled, so that small ones vanish",
+        precision.float16,
+        _said("float16 instead of bfloat16, which the card does not know"),
+    ),
     Change("loss", True, "another package (liger-kernel); the logits are never there as a whole", _loss,
            _said("fused loss (stack.loss: liger)")),
     Change("loss in chunks", True, "a few lines of code; the logits are made twice, never as a whole", _loss_in_chunks,
@@ -211,10 +207,18 @@ CHANGES: tuple[Change, ...] = (
         _micro_batch,
         lambda before, after: f"batch {after.batch} with grad_accum {after.grad_accum}",
     ),
-    Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", _four_bit,
+    Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", precision.four_bit,
            _said("nf4 instead of int8")),
-    Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16", _quantize,
-           _said("QLoRA (nf4) instead of a 16-bit base")),
+    Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16 or 32", precision.quantize,
+           lambda before, after: f"QLoRA (nf4) instead of a {before.dtype.bytes * 8}-bit base"),
+    Change(
+        "trained dtype",
+        False,
+        "weights, gradients and states in bfloat16: updates of less than 1/256 of a weight can be rounded away "
+        "(mixed precision keeps an fp32 copy for that, arXiv:1710.03740, section 3.1)",
+        precision.trained_weights,
+        _loaded,
+    ),
     Change(
         "sequence",
         False,
@@ -236,6 +240,6 @@ CHANGES: tuple[Change, ...] = (
         _rank,
         lambda before, after: f"rank {after.lora.rank} instead of {before.lora.rank}",
     ),
-    Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", _adapters,
+    Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", precision.adapters,
            _said("QLoRA instead of full fine-tuning")),
 )  # fmt: skip

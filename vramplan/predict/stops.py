@@ -11,19 +11,24 @@ _ENDS = "the run stops at its first step"
 def stops(scenario: Scenario) -> Iterator[str]:
     """Why the run will not come to a second step; each was seen in PyTorch's CUDA build (torch 2.13)."""
     if scenario.method.trains:
-        if _scales_bfloat16(scenario):
+        if refused := _scaled_in_16_bits(scenario):
             cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
-            yield f"{_ENDS}: float16 autocast scales gradients, and torch none in bfloat16{cause}"
+            yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
         if _head_gets_fp32(scenario):
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
 
 
-def _scales_bfloat16(scenario: Scenario) -> bool:
-    """native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16."""
+def _scaled_in_16_bits(scenario: Scenario) -> str:
+    """The 16-bit type of the gradients that are to be scaled; empty where they are fp32, or none are scaled.
+
+    native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16, and
+    torch/amp/grad_scaler.py `unscale_` refuses float16.
+    """
     stack = scenario.stack
     cast_up = scenario.method is Method.FULL and stack.upcast is Upcast.ALL
     trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
-    return stack.autocast == DType.FLOAT16.value and trained is DType.BFLOAT16 and not cast_up
+    scaled = stack.autocast == DType.FLOAT16.value and trained is not DType.FLOAT32 and not cast_up
+    return trained.value if scaled else ""
 
 
 def _head_gets_fp32(scenario: Scenario) -> bool:

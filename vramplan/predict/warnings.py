@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from vramplan.architecture import WeightKind
-from vramplan.attention import BFLOAT16_SINCE, Choice, Kernel
+from vramplan.attention import Choice, Kernel
 from vramplan.optimizers import optimizer
+from vramplan.predict.changes_precision import float16
 from vramplan.predict.context import model_warnings
 from vramplan.predict.forecast import ledger
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
-from vramplan.predict.overheads import card
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.predict.stops import stops
 from vramplan.record import Device
@@ -58,15 +58,8 @@ def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
     compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
     autocast = structs.replace(scenario, stack=structs.replace(scenario.stack, autocast=compute.value))
     yield f"autocast (stack.autocast: {compute.value})", autocast
-    target = card(scenario)
-    if compute is DType.BFLOAT16 and target is not None and target.capability < BFLOAT16_SINCE:
-        half = DType.FLOAT16
-        stack = structs.replace(autocast.stack, autocast=half.value if scenario.stack.autocast else False)
-        dtype = half if scenario.dtype is DType.BFLOAT16 else scenario.dtype
-        yield (
-            f"float16 (compute_dtype: {half.value})",
-            structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
-        )
+    for half in float16(scenario):
+        yield f"float16 (compute_dtype: {half.compute_dtype.value})", half
 
 
 def _experts_warning(scenario: Scenario) -> str:
