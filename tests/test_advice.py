@@ -12,10 +12,11 @@ from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.forecast import ledger
 from vramplan.record import Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_plan
-from vramplan.scenario import Scenario
+from vramplan.scenario import Checkpointing, Scenario
 from vramplan.units import GIB
 
 BY_NAME = {change.name: change for change in CHANGES}
@@ -129,8 +130,8 @@ def test_changes_that_keep_the_training_come_first() -> None:
     kept = [change.keeps_training for change in CHANGES]
     assert kept == sorted(kept, reverse=True)
     assert [change.name for change in CHANGES] == [
-        *("double-quant", "dtype", "optimizer", "attention", "outputs", "upcast", "float16", "loss", "loss in chunks"),
-        *("checkpointing", "micro-batch"),
+        *("double-quant", "dtype", "optimizer", "attention", "reentrant", "outputs", "upcast", "float16"),
+        *("loss", "loss in chunks", "checkpointing", "micro-batch"),
         *("four-bit", "quantize", "trained dtype", "sequence", "targets", "rank", "adapters"),
     ]
     assert all(change.cost for change in CHANGES)
@@ -169,6 +170,27 @@ def test_sequences_and_ranks_go_down_in_steps() -> None:
 def test_the_8bit_optimizer_is_of_the_same_family(optimizer: str, becomes: str | None) -> None:
     variants = BY_NAME["optimizer"].variants(small_scenario(optimizer=optimizer))
     assert [v.optimizer for v in variants] == ([becomes] if becomes else [])
+
+
+@pytest.mark.parametrize(
+    ("quant", "checkpointing", "name", "becomes"),
+    [
+        ("nf4", False, "checkpointing", "NON_REENTRANT"),
+        ("int8", False, "checkpointing", "REENTRANT"),
+        ("int8", True, "reentrant", "REENTRANT"),
+        ("int8", "reentrant", "reentrant", None),
+        ("nf4", True, "reentrant", None),
+    ],
+)
+def test_checkpointing_becomes_the_kind_that_keeps_less(
+    quant: str, checkpointing: bool | str, name: str, becomes: str | None
+) -> None:
+    scenario = small_scenario(quant={"type": quant}, checkpointing=checkpointing, batch=4, seq=512)
+    variants = BY_NAME[name].variants(scenario)
+    assert [v.checkpointing for v in variants] == ([Checkpointing[becomes]] if becomes else [])
+    if name == "checkpointing":
+        kinds = (replace(scenario, checkpointing=kind) for kind in Checkpointing)
+        assert ledger(variants[0]).peak == min(ledger(kind).peak for kind in kinds)
 
 
 def test_every_change_leads_to_a_scenario_file_that_loads() -> None:

@@ -15,7 +15,7 @@ from vramplan.predict.adapters import adapted
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.liger import LIGER_FAMILIES
 from vramplan.predict.stops import stops
-from vramplan.scenario import Checkpointing, Scenario
+from vramplan.scenario import Checkpointing, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs
 
 #: Sequences are shortened to multiples of this many tokens: tensor cores and fused kernels prefer them.
@@ -88,9 +88,23 @@ def _with_loss(scenario: Scenario, kernel: LossKernel) -> Variants:
 
 
 def _checkpointing(scenario: Scenario) -> Variants:
+    """Of the two kinds the one that keeps less."""
     if not scenario.method.trains or scenario.checkpointing is not Checkpointing.OFF:
         return ()
-    return (replace(scenario, checkpointing=Checkpointing.NON_REENTRANT),)
+    kind = Checkpointing.REENTRANT if scenario.quant.type is QuantType.INT8 else Checkpointing.NON_REENTRANT
+    return (replace(scenario, checkpointing=kind),)
+
+
+def reentrant(scenario: Scenario) -> Variants:
+    """Layers run without a graph in forward, so that int8 ones keep nothing.
+
+    A non-reentrant checkpoint forgets what an operation gives to `save_for_backward`, and bitsandbytes puts a layer's
+    input elsewhere (0.50.2 autograd/_functions.py `MatMul8bitLt`: `ctx.tensors`; a 4-bit layer's holds weights only).
+    """
+    keeps = scenario.quant.type is QuantType.INT8 and scenario.checkpointing is Checkpointing.NON_REENTRANT
+    if not scenario.method.trains or not keeps:
+        return ()
+    return (replace(scenario, checkpointing=Checkpointing.REENTRANT),)
 
 
 def _micro_batch(scenario: Scenario) -> Variants:
@@ -148,6 +162,10 @@ def _loaded(before: Scenario, after: Scenario) -> str:
     return f"{key} {getattr(after, key).value} instead of {getattr(before, key).value}"
 
 
+def _kind(scenario: Scenario) -> str:
+    return " (checkpointing: reentrant)" if scenario.checkpointing is Checkpointing.REENTRANT else ""
+
+
 def _said(text: str) -> Callable[[Scenario, Scenario], str]:
     return lambda before, after: text
 
@@ -182,6 +200,8 @@ CHANGES: tuple[Change, ...] = (
         _attention,
         lambda before, after: f"attention {after.attention} instead of {before.attention}",
     ),
+    Change("reentrant", True, "nothing: layers run twice under either kind; the base must enable_input_require_grads, "
+           "as peft's preparation has it do", reentrant, _said("reentrant checkpointing instead of non-reentrant")),
     Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
            _said("outputs freed before backward (stack.outputs: freed)")),
     Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
@@ -199,7 +219,7 @@ CHANGES: tuple[Change, ...] = (
     Change("loss in chunks", True, "a few lines of code; the logits are made twice, never as a whole", _loss_in_chunks,
            _said("loss in chunks (stack.loss: chunked)")),
     Change("checkpointing", True, "about a third more compute: every layer's forward runs twice", _checkpointing,
-           _said("gradient checkpointing")),
+           lambda before, after: f"gradient checkpointing{_kind(after)}"),
     Change(
         "micro-batch",
         True,

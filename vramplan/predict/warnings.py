@@ -7,6 +7,7 @@ from msgspec import structs
 from vramplan.architecture import WeightKind
 from vramplan.attention import Choice, Kernel
 from vramplan.optimizers import optimizer
+from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
 from vramplan.predict.context import model_warnings
 from vramplan.predict.forecast import ledger
@@ -23,6 +24,7 @@ from vramplan.units import human
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
+    own.append(_int8_warning(scenario, device))
     if device == "cuda":
         own += stops(scenario)
         own += _attention_warnings(scenario, choices)
@@ -75,6 +77,17 @@ def _experts_warning(scenario: Scenario) -> str:
     return (
         f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
         f"which bitsandbytes does not quantise; they {dtype} ({stay})"
+    )
+
+
+def _int8_warning(scenario: Scenario, device: Device) -> str:
+    """Checkpointing that saves less than it is meant to, for a reason that no number tells."""
+    saving = max((ledger(scenario, device).peak - ledger(one, device).peak for one in reentrant(scenario)), default=0)
+    if saving <= 0:
+        return ""
+    return (
+        "int8 layers keep their inputs under non-reentrant checkpointing (bitsandbytes' MatMul8bitLt has them outside "
+        f"save_for_backward); checkpointing: reentrant takes {human(saving)} less at the peak"
     )
 
 
