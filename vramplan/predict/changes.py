@@ -8,22 +8,13 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from vramplan.architecture import WeightKind
 from vramplan.optimizers import OPTIMIZERS, optimizer
 from vramplan.predict import changes_precision as precision
-from vramplan.predict.adapters import adapted
-from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict import changes_sizes as sizes
 from vramplan.predict.liger import LIGER_FAMILIES
 from vramplan.predict.stops import stops
-from vramplan.scenario import Checkpointing, QuantType, Scenario
+from vramplan.scenario import Checkpointing, Evaluation, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs
-
-#: Sequences are shortened to multiples of this many tokens: tensor cores and fused kernels prefer them.
-SEQ_STEP = 64
-#: No shorter sequence is proposed: a few sentences, below which a fine-tuning sample says little.
-SHORTEST_SEQ = 128
-#: No lower rank is proposed: LoRA's paper (arXiv:2106.09685, table 6) finds 4 to 8 enough on its tasks.
-LOWEST_RANK = 4
 
 Variants = tuple[Scenario, ...]
 
@@ -107,59 +98,15 @@ def reentrant(scenario: Scenario) -> Variants:
     return (replace(scenario, checkpointing=Checkpointing.REENTRANT),)
 
 
-def _micro_batch(scenario: Scenario) -> Variants:
-    """Every smaller micro-batch that keeps the samples per step."""
-    if not scenario.method.trains:
-        return ()
-    samples = scenario.batch * scenario.grad_accum
-    smaller = (n for n in range(scenario.batch - 1, 0, -1) if samples % n == 0)
-    return tuple(replace(scenario, batch=n, grad_accum=samples // n) for n in smaller)
-
-
-def _sequence(scenario: Scenario) -> Variants:
-    """Every multiple of 64 tokens below the present length."""
-    longest = (scenario.seq - 1) // SEQ_STEP * SEQ_STEP
-    return tuple(replace(scenario, seq=seq) for seq in range(longest, SHORTEST_SEQ - 1, -SEQ_STEP))
-
-
-def _targets(scenario: Scenario) -> Variants:
-    """Adapters on attention alone: of the targets, those that stand beside no gate, that is, outside the feed-forward.
-
-    Attention's modules are recognised by structure: their path shares its parent with the first adapted module.
-    """
-    if not (scenario.method.trains and scenario.method.adapts):
-        return ()
-    weights = [w for block in scenario.architecture.blocks for w in block.weights]
-    linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
-    targets = resolve_targets(scenario.architecture, scenario.lora)
-    chosen = [w for w in linears if adapted(w, targets.modules)]
-    if not chosen:
-        return ()
-    parent = _parent(linears[0].path)
-    names = dict.fromkeys(w.module for w in chosen if _parent(w.path) == parent)
-    others = targets.parameters or len(names) < len(dict.fromkeys(w.module for w in chosen))
-    if not names or not others:
-        return ()
-    return (replace(scenario, lora=replace(scenario.lora, targets=tuple(names))),)
-
-
-def _parent(path: str) -> str:
-    """`self_attn` of `self_attn.q_proj.weight`."""
-    return path.partition(".")[0]
-
-
-def _rank(scenario: Scenario) -> Variants:
-    """The powers of two below the present rank."""
-    if not (scenario.method.trains and scenario.method.adapts):
-        return ()
-    lower = (2**n for n in range(16, 1, -1) if LOWEST_RANK <= 2**n < scenario.lora.rank)
-    return tuple(replace(scenario, lora=replace(scenario.lora, rank=rank)) for rank in lower)
-
-
 def _loaded(before: Scenario, after: Scenario) -> str:
     """Which type the base is loaded in, or where that stays, which one bitsandbytes computes in."""
     key = "dtype" if before.dtype is not after.dtype else "compute_dtype"
     return f"{key} {getattr(after, key).value} instead of {getattr(before, key).value}"
+
+
+def _evaluated(scenario: Scenario) -> Evaluation:
+    assert scenario.evaluation is not None
+    return scenario.evaluation
 
 
 def _kind(scenario: Scenario) -> str:
@@ -202,6 +149,21 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change("reentrant", True, "nothing: layers run twice under either kind; the base must enable_input_require_grads, "
            "as peft's preparation has it do", reentrant, _said("reentrant checkpointing instead of non-reentrant")),
+    Change(
+        "eval accumulate",
+        True,
+        "evaluation waits for copies to the host, whose RAM the logits take then; preprocess_logits_for_metrics in the "
+        "Trainer keeps them from being gathered at all",
+        sizes.eval_accumulate,
+        lambda before, after: f"eval_accumulation_steps 1 instead of {_evaluated(before).accumulate}",
+    ),
+    Change(
+        "eval batch",
+        True,
+        "a slower evaluation, of the same samples",
+        sizes.eval_batch,
+        lambda before, after: f"eval batch {_evaluated(after).batch} instead of {_evaluated(before).batch}",
+    ),
     Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
            _said("outputs freed before backward (stack.outputs: freed)")),
     Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
@@ -224,7 +186,7 @@ CHANGES: tuple[Change, ...] = (
         "micro-batch",
         True,
         "slower steps: the same samples per step in more, smaller pieces",
-        _micro_batch,
+        sizes.micro_batch,
         lambda before, after: f"batch {after.batch} with grad_accum {after.grad_accum}",
     ),
     Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", precision.four_bit,
@@ -243,21 +205,21 @@ CHANGES: tuple[Change, ...] = (
         "sequence",
         False,
         "longer samples are cut, and with them what they teach",
-        _sequence,
+        sizes.sequence,
         lambda before, after: f"sequence {after.seq:,} instead of {before.seq:,}",
     ),
     Change(
         "targets",
         False,
         "fewer adapters: the QLoRA paper (figure 2) needs them on every linear layer to match full fine-tuning",
-        _targets,
+        sizes.targets,
         lambda before, after: f"adapters on {'+'.join(after.lora.targets)} only",
     ),
     Change(
         "rank",
         False,
         "less room for what is learned",
-        _rank,
+        sizes.rank,
         lambda before, after: f"rank {after.lora.rank} instead of {before.lora.rank}",
     ),
     Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", precision.adapters,
