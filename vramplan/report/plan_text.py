@@ -9,6 +9,7 @@ from vramplan.plan.frontier import Row
 from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
 from vramplan.predict.context import context_length
+from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
@@ -39,6 +40,8 @@ def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}{edge}", indent="  ")]
     for i, advice in enumerate(plan.advice):
         lines += ["", *_advice(advice, plan, page, first=i == 0)]
+    for text in plan.warnings:
+        lines += ["", *page.wrap(f"warning: {text}", indent="  ")]
     if before_verdict:
         lines += ["", *before_verdict]
     return "\n".join([*lines, "", *page.wrap(_verdict(plan, page), indent="  ")])
@@ -179,9 +182,20 @@ def render_matrix(matrix: Matrix, page: Page) -> str:
     at = f"at batch {', '.join(map(str, batches))}"
     lines = page.wrap(f"longest sequence that fits, of {lengths}, {at}", indent="  ")
     lines += _matrix_table(matrix, page)
+    lines += _stopped(matrix, page)
     count = sum(cell.fits for cells in matrix.cells for cell in cells)
     total = len(matrix.cards) * len(matrix.scenarios)
     return "\n".join([*lines, "", f"{count} of {total} pairs of model and card fit"])
+
+
+def _stopped(matrix: Matrix, page: Page) -> list[str]:
+    """Why the answer of some cards is no whatever fits them, told of the first."""
+    stopped = [cell.scenario for cells in matrix.cells for cell in cells if any(stops_of_card(cell.scenario))]
+    if not stopped:
+        return []
+    others = len({scenario.gpu for scenario in stopped}) - 1
+    more = f" (and so on {others} more card{'s' * (others > 1)})" if others else ""
+    return ["", *page.wrap(f"warning: {next(stops_of_card(stopped[0]))}{more}", indent="  ")]
 
 
 def _matrix_table(matrix: Matrix, page: Page) -> Iterator[str]:
