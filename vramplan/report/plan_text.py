@@ -12,6 +12,7 @@ from vramplan.predict.context import context_length
 from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
+from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
@@ -151,16 +152,16 @@ def _verdict(plan: Plan, page: Page) -> str:
         goal = _GOALS[plan.goal]
         if plan.best is None or plan.best_verdict is None:
             return _none(plan, page)
-        return f"{_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
+        return f"{verdict_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
     scenario = plan.scenario
     given = f"batch {scenario.batch} x {scenario.seq:,} as given"
-    text = f"{_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
+    text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
     if plan.verdict.word == "fits":
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)
         after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
-        return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
+        return f"{text}; {verdict_word(plan.advice[0].verdict, page)}: {after}"
     if plan.verdict.fits:
         return f"{text}; no list of changes makes it safe"
     other = "" if plan.limit.budget is not None else "; --goal cheapest-gpu looks for a card that does"
@@ -169,10 +170,6 @@ def _verdict(plan: Plan, page: Page) -> str:
 
 def _of(verdict: Verdict) -> str:
     return f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}"
-
-
-def _word(verdict: Verdict, page: Page) -> str:
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
 
 
 def render_matrix(matrix: Matrix, page: Page) -> str:
