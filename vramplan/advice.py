@@ -60,8 +60,8 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
 
     First the shortest list of changes that keep the training what it is, if there is one. Then, when it is shorter or
     the first does not exist, the shortest of all changes. Of equally short lists the one whose costliest change is
-    cheapest wins, and before it one after which the run fits without being tight. A run that fits but is tight shall fit
-    without that word.
+    cheapest wins, and before it one after which the run fits without being tight. A run that fits but is tight shall
+    fit without that word.
     """
     now = probe.verdict(scenario)
     if now.word == "fits":
