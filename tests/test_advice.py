@@ -72,6 +72,16 @@ def test_a_change_that_makes_another_needless_hides_no_list() -> None:
     assert [step.change.name for step in best.steps] == ["dtype"]
 
 
+def test_a_change_that_bars_another_hides_no_list() -> None:
+    """In 16 bits on a T4 means float16, and then TRL's bfloat16 adapters of a quantised base cannot be trained."""
+    keys = {"method": "lora", "dtype": "float32", "compute_dtype": "float32", "gpu": "t4"}
+    scenario = small_scenario(**keys, stack={"base": "trl", "autocast": "bfloat16"}, seq=128, optimizer="sgd")
+    quantised = BY_NAME["quantize"].variants(scenario)[0]
+    assert BY_NAME["quantize"].variants(BY_NAME["dtype"].variants(scenario)[0]) == ()
+    (best, *_) = advise(scenario, Probe(Limit(held(quantised) + gpu("t4").context)))
+    assert [step.change.name for step in best.steps] == ["quantize"]
+
+
 def test_every_saving_is_a_prediction() -> None:
     scenario = small_scenario(batch=8, seq=512, checkpointing=False, stack="script", attention="eager")
     limit = Limit(held(scenario) // 4)

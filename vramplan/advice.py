@@ -79,8 +79,7 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
 def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, longest: int) -> tuple[Change, ...]:
     """The shortest list of `changes`, each at its strongest, that fits; empty when none up to `longest` does."""
     useful = [change for change in changes if _predictable(scenario, change)]
-    everything = _changed(scenario, useful)
-    if everything is not None and not fits(everything):  # then no part of the list works either
+    if not any(fits(everything) for everything in _furthest(scenario, useful)):  # then no part of the list works either
         return ()
     for length in range(1, min(longest, len(useful)) + 1):
         for chosen in sorted(combinations(range(len(useful)), length), key=lambda indices: indices[::-1]):
@@ -110,6 +109,15 @@ def _changed(scenario: Scenario, changes: Iterable[Change]) -> Scenario | None:
             return None
         scenario = variants[-1]
     return scenario
+
+
+def _furthest(scenario: Scenario, changes: Sequence[Change]) -> Iterator[Scenario]:
+    """The scenario with all changes, from the first on and from the last: one can make another needless, or bar it."""
+    for order in (changes, changes[::-1]):
+        changed = scenario
+        for change in order:
+            changed = (change.variants(changed) or (changed,))[-1]
+        yield changed
 
 
 def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Fits) -> Advice:
