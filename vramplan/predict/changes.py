@@ -171,8 +171,8 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "float16",
         True,
-        "no speed, which it gains: the card emulates bfloat16; but what passes 65,504 overflows, and without autocast "
-        "gradients are not scaled, so that small ones vanish",
+        "a smaller range: what passes 65,504 overflows, and without autocast gradients are not scaled, so that small "
+        "ones vanish",
         precision.float16,
         _said("float16 instead of bfloat16, which the card does not know"),
     ),

@@ -51,7 +51,8 @@ def trained_weights(scenario: Scenario) -> Variants:
 
 
 def without_bfloat16(scenario: Scenario) -> bool:
-    """Whether the card computes no bfloat16 itself: torch emulates it, and no fused attention kernel takes it."""
+    """Whether the card computes no bfloat16 itself: torch emulates it (torch/cuda/__init__.py `is_bf16_supported`),
+    and no fused attention kernel takes it."""
     target = card(scenario)
     return target is not None and target.capability < BFLOAT16_SINCE
 
