@@ -1,14 +1,19 @@
 """A hub id whose hub does not answer: asked once, and the cache is looked into."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from vramplan import predict
+from vramplan.catalog.models import catalog_config
 from vramplan.errors import UsageError
 from vramplan.model_source import resolve_model
+from vramplan.scenario import Scenario
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+httpx = pytest.importorskip("httpx")  # what the hub's client speaks with
 REPO = "someone/a-model"
 
 
@@ -38,6 +43,35 @@ def test_a_hub_that_does_not_answer_is_asked_once(asked: list[str]) -> None:
     assert "did you mean 'llama-3.1-8b'?" in error.value.hint
 
 
+def test_a_twin_of_a_catalogue_model_is_read_as_it(asked: list[str]) -> None:
+    model = resolve_model("meta-llama/Meta-Llama-3-8B-Instruct", base=Path())
+    assert len(asked) == 1
+    assert (model.name, model.config) == ("meta-llama/Meta-Llama-3-8B-Instruct", catalog_config("llama-3-8b"))
+    assert "is read as the catalogue's llama-3-8b" in model.note
+    assert model.note.endswith("could not be had (ConnectionError)")
+    (warning,) = predict(Scenario.load(model.name), device="cpu").warnings
+    assert warning == model.note
+
+
+def test_another_size_is_no_twin_and_gets_the_nearest_hint(asked: list[str]) -> None:
+    with pytest.raises(UsageError, match="the hub gives no config") as error:
+        resolve_model("Qwen/Qwen2-7B-Instruct", base=Path())
+    assert error.value.hint == "did you mean 'qwen2.5-7b'? give a directory with its config.json"
+
+
+def test_a_gated_repository_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(url: str) -> None:
+        raise huggingface_hub.errors.GatedRepoError(
+            "401", response=httpx.Response(401, request=httpx.Request("GET", url))
+        )
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", gated)
+    with pytest.raises(UsageError) as error:
+        resolve_model("meta-llama/Llama-9-9B", base=Path())
+    assert "set HF_TOKEN to a token that may read it, or give a directory" in error.value.hint
+    assert "set HF_TOKEN" in resolve_model("meta-llama/Llama-3.1-8B-Instruct", base=Path()).note
+
+
 def test_a_models_page_is_its_id(asked: list[str]) -> None:
     assert resolve_model("https://huggingface.co/meta-llama/Llama-2-7b-hf", base=Path()).name == "llama-2-7b"
     assert asked == []
@@ -48,6 +82,16 @@ def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.
     with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:
         resolve_model("unknown/llama-3.1-8b-tuned", base=Path())
     assert error.value.hint.startswith("did you mean 'llama-3.1-8b'? pip install")
+
+
+def test_of_a_model_that_sees_the_language_model_is_read(tmp_path: Path) -> None:
+    text = {"model_type": "mistral", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral3", "text_config": text}))
+    model = resolve_model(str(tmp_path), base=Path())
+    assert (model.config["model_type"], model.architecture.hidden, model.path) == ("mistral", 64, "")
+    assert model.note.startswith("of mistral3 only the language model is predicted, read as mistral")
+    mllama = resolve_model({"model_type": "mllama", "text_config": {"model_type": "mllama_text_model"}}, base=Path())
+    assert mllama.note.startswith("of mllama only the language model is predicted: its towers")
 
 
 @pytest.mark.parametrize("path", ["./model", "models/config.json", "model/", "a/b/c", "/no/such", "~/model-x"])

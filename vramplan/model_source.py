@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from vramplan.architecture.language_part import language_part
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
+from vramplan.catalog.twins import plain_name, twin
 from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
@@ -18,7 +22,7 @@ NAME_KEY = "_name_or_path"
 def resolve_model(spec: object, *, base: Path) -> ModelRef:
     """The model that `spec` names; relative paths start at `base`. Local names and files never touch the network."""
     if isinstance(spec, Mapping):
-        return ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline")
+        return _spoken(ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline"))
     if not isinstance(spec, str) or not spec:
         raise UsageError(
             f"model: {spec!r} is not a model",
@@ -61,30 +65,72 @@ def _local(path: Path) -> ModelRef:
         raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
     config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
-    return ModelRef(name=directory.name or "model", config=_facts(config), origin="local", path=str(directory))
+    name = directory.name or "model"
+    return _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+
+
+def _spoken(ref: ModelRef) -> ModelRef:
+    """The model, or the language model in it where that is one part of several; its note says what is left out."""
+    part = language_part(ref.config, ref.name)
+    if part is None:
+        return ref
+    like = "" if part.config is None else f", read as {part.kind}"
+    note = (
+        f"of {ref.config.get('model_type')} only the language model is predicted{like}: its towers for images or sound,"
+        " and adapters on them, are left out"
+    )
+    if part.config is None:
+        return msgspec.structs.replace(ref, note=note)
+    return msgspec.structs.replace(ref, config=part.config, note=note, path="")  # its weights have other names there
 
 
 def _hub(repo: str) -> ModelRef:
-    """A Hugging Face id: from the catalogue when it is there, else config.json from the hub or its local cache."""
+    """A Hugging Face id: from the catalogue when it is there, else config.json from the hub or its local cache.
+
+    Where neither has it, the catalogue's model of the same dimensions stands in, with a note.
+    """
     known = by_hub_id(repo)
     if known is not None:
         return ModelRef(name=known, config=catalog_config(known), origin="catalog")
-    meant = nearest(repo.split("/")[1], catalog_names())
     try:
         file = _fetched(repo)
-    except ImportError as error:
-        raise UsageError(
+    except Exception as error:  # the hub client raises many kinds: offline, gated, not found, and it may not be there
+        return _stand_in(repo, error)
+    ref = _local(file)
+    return msgspec.structs.replace(ref, name=repo, origin="hub", path="")
+
+
+def _stand_in(repo: str, error: Exception) -> ModelRef:
+    """The catalogue's model that a name means, whose own config.json `error` kept away; a UsageError without one."""
+    known = twin(repo)
+    if known is None:
+        raise _refused(repo, error) from error
+    why = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
+    note = (
+        f"{repo} is read as the catalogue's {known}, whose dimensions the name says: its own config.json, and what that"
+        f" says of a quantisation, could not be had ({why}{'; set HF_TOKEN' if _needs_token(error) else ''})"
+    )
+    return ModelRef(name=repo, config=catalog_config(known), origin="hub", note=note)
+
+
+def _refused(repo: str, error: Exception) -> UsageError:
+    meant = nearest(plain_name(repo), catalog_names())
+    if isinstance(error, ImportError):
+        return UsageError(
             f"model: '{repo}' is not in the catalogue, and huggingface_hub is not installed",
             hint=f"{meant}pip install huggingface_hub, or give a directory with its config.json",
-        ) from error
-    except Exception as error:  # the hub client raises many kinds: offline, gated, not found
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
-            hint=f"{meant}give a directory with its config.json",
-        ) from error
-    ref = _local(file)
-    return ModelRef(name=repo, config=ref.config, origin="hub", path="")
+        )
+    reason = (str(error).splitlines() or [""])[0]
+    token = "set HF_TOKEN to a token that may read it, or " if _needs_token(error) else ""
+    return UsageError(
+        f"model: '{repo}' is no directory, and the hub gives no config.json: {type(error).__name__}: {reason}",
+        hint=f"{meant}{token}give a directory with its config.json",
+    )
+
+
+def _needs_token(error: Exception) -> bool:
+    """Whether the hub may have it for those it knows: of gated and private models it says `not found` to others."""
+    return any(kind.__name__ == "RepositoryNotFoundError" for kind in type(error).__mro__)
 
 
 def _fetched(repo: str) -> Path:

@@ -90,6 +90,8 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     origin: Literal["catalog", "hub", "local", "inline"]
     path: str = ""
     """Directory that holds the weights, for a local model; empty otherwise."""
+    note: str = ""
+    """What the configuration leaves out, or whose it is; empty where it is the model's own and whole."""
 
     @cached_property
     def architecture(self) -> Architecture:

@@ -30,8 +30,9 @@ class LossKernel(StrEnum):
     TILED = "tiled"  # TRL's head, which makes log-probabilities of tiles of logits and never all of them
 
 
-#: Tokens whose logits exist at once with the chunked loss. TRL's chunked loss and torchtune's CEWithChunkedOutputLoss
-#: split a sequence into a handful of chunks; 1,024 tokens of a 128k vocabulary are 0.5 GiB in fp32.
+#: Tokens whose logits exist at once with the chunked loss, which makes them again in backward (torchtune's
+#: CEWithChunkedOutputLoss does not). TRL's chunked loss splits a sequence into a handful of chunks; 1,024 tokens of a
+#: 128k vocabulary are 0.5 GiB in fp32.
 CHUNK_TOKENS = 1024
 
 

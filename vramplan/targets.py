@@ -82,7 +82,10 @@ def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]
         mapping = {"name": file.stem, **content}
         return _expand(mapping, overrides, base=file.parent, where=str(file))
     given = overrides.get("model")
-    found = import_mapping(content, format, where=str(file), base=file.parent, model=given).overridden(overrides)
+    without = [key for key in content if overrides.get(key, content) is None]  # `--set deepspeed=null`
+    overrides = {key: value for key, value in overrides.items() if key not in without}
+    found = import_mapping(content, format, where=str(file), base=file.parent, model=given, without=without)
+    found = found.overridden(overrides)
     name = file.absolute().parent.name if file.name == ADAPTER else file.stem
     # What was typed is resolved from the working directory, as it is for a model.
     base = file.parent if given is None else Path()

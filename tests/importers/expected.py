@@ -24,6 +24,26 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "stack": _TRL,
     },
+    "trl/handbook.yaml": {
+        "model": "mistralai/Mistral-7B-v0.1",
+        **_BF16,
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": False, "storage": "uint8"},
+        "lora": {
+            "rank": 16,
+            "dropout": 0.05,
+            "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            "dtype": "bfloat16",
+        },
+        "batch": 4,
+        "grad_accum": 2,
+        "seq": 2048,
+        "optimizer": "adamw_torch_fused",
+        "attention": "flash_attention_2",
+        "checkpointing": True,
+        "eval": {"batch": 8},
+        "stack": _TRL,
+    },
     "trl/defaults.yaml": {
         "model": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
         "dtype": "float32",  # ModelConfig.dtype
@@ -98,6 +118,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",  # normalize_config, without kwargs
         "stack": _TORCH,
+        "expandable_segments": True,
     },
     "axolotl/lora-8bit.yaml": {
         "model": "meta-llama/Llama-2-7b-hf",
@@ -113,6 +134,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "eval": {"batch": 3},
         "stack": {**_TORCH, "autocast": "float16"},
+        "expandable_segments": True,
     },
     "axolotl/lora.yaml": {
         "model": "Qwen/Qwen2.5-3B",
@@ -126,6 +148,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "sdpa",
         "checkpointing": False,
         "stack": _TORCH,
+        "expandable_segments": True,
     },
     "axolotl/full.yaml": {
         "model": "google/gemma-2-2b",
@@ -138,6 +161,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "eager",
         "checkpointing": "reentrant",
         "stack": {**_KBIT, "loss": "liger"},
+        "expandable_segments": True,
     },
     "axolotl/cut-cross-entropy.yaml": {
         "model": "mistralai/Mistral-7B-v0.3",
@@ -152,6 +176,27 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",
         "stack": {**_KBIT, "loss": "chunked"},
+        "expandable_segments": True,
+    },
+    "axolotl/mixtral.yaml": {
+        "model": "mistralai/Mixtral-8x7B-v0.1",
+        "compute_dtype": "bfloat16",
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": True, "storage": "bfloat16"},
+        "lora": {
+            "rank": 32,
+            "dropout": 0.05,
+            "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "lm_head"],
+            "dtype": "float32",
+        },
+        "batch": 2,
+        "grad_accum": 4,
+        "seq": 4096,
+        "optimizer": "adamw_bnb_8bit",
+        "attention": "flash_attention_2",
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
+        "expandable_segments": True,
     },
     "llamafactory/qlora.yaml": {
         "model": "meta-llama/Meta-Llama-3-8B",
@@ -207,6 +252,51 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "eager",
         "checkpointing": True,
         "stack": {"autocast": "float16", "upcast": "norms", "clip": True, "loss": "torch"},
+    },
+    "llamafactory/qwen3-moe.yaml": {
+        "model": "Qwen/Qwen3-30B-A3B",
+        **_BF16,
+        "method": "lora",
+        "lora": {
+            "rank": 8,
+            "dropout": 0.05,
+            "targets": ["q_proj", "k_proj", "v_proj", "o_proj"],
+            "dtype": "float32",
+        },
+        "batch": 1,
+        "grad_accum": 1,
+        "seq": 2048,
+        "optimizer": "adamw_torch_fused",
+        "attention": "sdpa",
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
+    },
+    "llamafactory/gemma2.yaml": {
+        "model": "google/gemma-2-9b",
+        **_BF16,
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": True, "storage": "bfloat16"},
+        "lora": {"rank": 8, "dropout": 0.0, "targets": "all-linear", "dtype": "float32"},
+        "batch": 2,
+        "grad_accum": 4,
+        "seq": 2048,
+        "optimizer": "adamw_torch_fused",
+        "attention": "eager",  # flash-attn is not among LLaMA-Factory's requirements
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
+    },
+    "llamafactory/gpt-oss.yaml": {
+        "model": "openai/gpt-oss-20b",
+        **_BF16,
+        "method": "lora",
+        "lora": {"rank": 8, "dropout": 0.0, "targets": "all-linear", "dtype": "float32"},
+        "batch": 1,
+        "grad_accum": 1,
+        "seq": 1024,
+        "optimizer": "adamw_torch_fused",
+        "attention": "flash_attention_2",
+        "checkpointing": "reentrant",
+        "stack": _TORCH,
     },
     "llamafactory/warned.yaml": {
         "model": "mistralai/Mistral-7B-v0.1",
@@ -286,7 +376,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "attention": "sdpa",
         "checkpointing": False,
-        "stack": {**_TUNE, "clip": False, "loss": "chunked"},
+        "stack": {**_TUNE, "clip": False, "loss": "torch"},
     },
     "torchtune/phi3.yaml": {
         "model": "microsoft/Phi-3-mini-4k-instruct",
@@ -338,6 +428,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 #: Words of which every one must be in one of the file's warnings, and how many warnings there are.
 WARNED: dict[str, tuple[str, ...]] = {
     "trl/qlora.yaml": (),
+    "trl/handbook.yaml": (),
     "trl/defaults.yaml": (),
     "trl/full.yaml": (),
     "trl/int8-fp16.yaml": ("unknown key 'per_device: 2'",),
@@ -363,10 +454,14 @@ WARNED: dict[str, tuple[str, ...]] = {
         "while it loads",
         "cut_cross_entropy makes the logits in tiles",
     ),
+    "axolotl/mixtral.yaml": ("while it loads",),
     "llamafactory/qlora.yaml": (),
     "llamafactory/lora-defaults.yaml": (),
     "llamafactory/full.yaml": ("enable_liger_kernel",),
     "llamafactory/int8-fp16.yaml": (),
+    "llamafactory/qwen3-moe.yaml": (),
+    "llamafactory/gemma2.yaml": ("auto means flash_attention_2 to gemma2 where flash-attn is installed",),
+    "llamafactory/gpt-oss.yaml": ("gpt_oss gets FlashAttention-3 kernels",),
     "llamafactory/warned.yaml": (
         # Mistral 7B v0.1: embedding and head of 32,000 x 4,096
         "additional_target: [embed_tokens, lm_head] trains 262,144,000 more parameters",
@@ -375,10 +470,26 @@ WARNED: dict[str, tuple[str, ...]] = {
         "upcast_lmhead_output: true",
         "unknown key 'mystery_switch: 7' of LLaMA-Factory",
     ),
-    "torchtune/qlora.yaml": ("torchao", "CEWithChunkedOutputLoss", "unknown key 'max_len: 2048'"),
+    "torchtune/qlora.yaml": (
+        "torchao",
+        # 128,256 logits x 6 B: 12 are torch's in backward, 2 + 4 those that the chunks keep
+        "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps each chunk's"
+        " log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which takes up to 751.50 KiB more"
+        " for each token",
+        "unknown key 'max_len: 2048'",
+    ),
     "torchtune/lora.yaml": (),
-    "torchtune/full.yaml": ("tokenizer.max_seq_len: null", "CEWithChunkedOutputLoss", "optimizer_in_bwd", "compile"),
-    "torchtune/fp32-sgd.yaml": ("optimizer.momentum: 0.9", "unknown key 'rank: 32'"),
+    "torchtune/full.yaml": (
+        "tokenizer.max_seq_len: null",
+        "CEWithChunkedOutputLoss",
+        "too much by up to their 2.30 GiB",  # 1,235,814,400 parameters of 2 B
+        "compile",
+    ),
+    "torchtune/fp32-sgd.yaml": (
+        "optimizer.momentum: 0.9",
+        "unknown key 'rank: 32'",
+        "LinearCrossEntropyLoss is not known",  # torchtune 0.6.1 has none of that name
+    ),
     "torchtune/phi3.yaml": ("torchao", "projections apart", "dataset.packed", "AdamW4bit", "CEWithChunkedOutputLoss"),
     "peft/names": (),
     "peft/all-linear": (),

@@ -41,6 +41,19 @@ def test_predict_shows_the_table_above_and_the_warnings(here: Path, capsys: pyte
     assert not err
 
 
+def test_what_fits_without_what_the_prediction_has_too_much_is_tight(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchtune's optimizer_in_bwd: 1,235,814,400 gradients of 2 B, 2.30 GiB of the predicted 9.19, do not pile up."""
+    file = str(EXAMPLES / "torchtune" / "full.yaml")
+    words = []
+    for budget in ("6GiB", "7GiB", "10GiB"):
+        code = main(["predict", file, "--budget", budget, "--seq", "512"])
+        last = capsys.readouterr().out.rstrip().splitlines()[-1]
+        words.append((code, last.partition(":")[0]))
+    assert words == [(1, "does not fit"), (1, "tight"), (0, "fits")]
+
+
 def test_json_carries_the_import(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "run.yaml", "--seq", "256", "--optimizer", "sgd", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)

@@ -1,6 +1,7 @@
 """Adapters that the real peft writes: the same number of trained parameters in its model and in the prediction."""
 
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import tiny_models
 
 import vramplan
+from tests.predict.real_models import DEEPSEEK, LLAMA, MIXTRAL, QWEN3_MOE
 from vramplan.targets import resolve
 
 peft = pytest.importorskip("peft")
@@ -43,6 +45,20 @@ def test_trained_parameters_are_pefts(name: str, tmp_path: Path) -> None:
     assert target.origin.format == "peft adapter"
     assert vramplan.predict(target.scenarios[0], device="cpu").parameters.trainable == trained
     assert resolve(str(tmp_path / "adapter" / "adapter_config.json")).scenarios[0].name == "adapter"
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
+@pytest.mark.parametrize("config", [LLAMA, MIXTRAL, QWEN3_MOE, DEEPSEEK], ids=itemgetter("model_type"))
+def test_a_list_of_every_linear_layer_is_what_peft_trains(config: dict[str, Any], tmp_path: Path) -> None:
+    """axolotl 0.19.0 loaders/adapter.py find_all_linear_names, and the list that it hands to peft."""
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if "Linear" in type(module).__name__}
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=sorted(linear - {"lm_head"}))
+    trained, _ = peft.get_peft_model(model, lora).get_nb_trainable_parameters()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "run.yaml"
+    file.write_text("base_model: .\nadapter: lora\nlora_r: 4\nlora_target_linear: true\n")
+    assert vramplan.predict(resolve(str(file)).scenarios[0], device="cpu").parameters.trainable == trained
 
 
 def test_the_model_beside_the_adapter_stands_in_for_a_path_of_another_machine(tmp_path: Path) -> None:

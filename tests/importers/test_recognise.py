@@ -17,7 +17,11 @@ from vramplan.targets import resolve
         ({"model_name_or_path": "x", "load_in_4bit": True}, Format.TRL),
         ({"model_name_or_path": "x", "dataset_name": "d"}, Format.TRL),
         ({"model_name_or_path": "x", "template": "llama3"}, Format.LLAMAFACTORY),
+        ({"model_name_or_path": "x", "max_length": 512}, Format.TRL),
+        ({"model_name_or_path": "x", "use_peft": True, "preprocessing_num_workers": 12}, Format.TRL),  # the handbook's
+        ({"model_name_or_path": "x", "dataset_mixer": {"d": 1.0}, "overwrite_cache": True}, Format.TRL),
         ({"finetuning_type": "lora"}, Format.LLAMAFACTORY),
+        ({"model_name_or_path": "x", "template": "llama3", "max_length": 512}, Format.LLAMAFACTORY),  # generation's
         ({"base_model": "x"}, Format.AXOLOTL),
         ({"base_model": "x", "attn_implementation": "sdpa", "load_in_4bit": True}, Format.AXOLOTL),
         ({"model": {"_component_": "torchtune.models.llama2.llama2_7b"}}, Format.TORCHTUNE),
@@ -37,6 +41,7 @@ def test_the_keys_tell(content: dict[str, Any], format: Format | None) -> None:
     [
         ({"learning_rate": 1}, "file.yaml: not a configuration that can be recognised: no key names a model"),
         ({"model_name_or_path": "x", "bf16": True}, "TRL and LLaMA-Factory both have model_name_or_path"),
+        ({"model_name_or_path": "x", "overwrite_cache": True}, "TRL and LLaMA-Factory both have model_name_or_path"),
         (
             {"model_name_or_path": "x", "use_peft": True, "cutoff_len": 512},
             "file.yaml: keys of several formats (TRL: use_peft; LLaMA-Factory: cutoff_len)",

@@ -36,6 +36,8 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_TRL + "fsdp: true", "fsdp: true asks for several GPUs"),
         (_TRL + "num_generations: 8", "num_generations: 8 is reinforcement learning"),
         (_TRL + "beta: 0.1", "beta: 0.1 is preference training"),
+        (_TRL + "sync_ref_model: true", "sync_ref_model: true is preference training"),
+        (_TRL + "use_vllm: true", "use_vllm: true is reinforcement learning"),
         (_TRL + "load_in_4bit: true", "load_in_4bit: true without use_peft"),
         (_TRL + "use_peft: true\nload_in_4bit: true\nload_in_8bit: true", "load_in_8bit: true with load_in_4bit"),
         (_TRL + "use_peft: maybe", "use_peft: maybe is neither true nor false"),
@@ -73,6 +75,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_FACTORY + "quantization_bit: 4\nquantization_method: hqq", "quantization_method: hqq is not modelled"),
         (_FACTORY + "ray_num_workers: 4", "ray_num_workers: 4 asks for several GPUs"),
         (_FACTORY + "flash_attn: magic", "flash_attn: magic is not an attention"),
+        (_FACTORY + "flash_attn: fa3", "flash_attn: fa3 is not an attention"),  # NotImplementedError but for gpt_oss
         (_TUNE + "dtype: fp16", "dtype: fp16 is refused by torchtune"),
         (_TUNE + "loss: {_component_: torchtune.rlhf.loss.DPOLoss}", "is a loss of preference training"),
         (_TUNE + "tensor_parallel_dim: 2", "tensor_parallel_dim: 2 asks for several GPUs"),
@@ -88,6 +91,18 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
 )
 def test_a_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text).message
+
+
+def test_what_asks_for_several_gpus_is_read_for_one_on_request(tmp_path: Path) -> None:
+    text = _AXOLOTL + "fsdp: [full_shard]\nfsdp_config: {fsdp_offload_params: true}\ndeepspeed:\n"
+    error = refused(tmp_path, text)
+    assert error.hint.startswith("--set fsdp=null --set fsdp_config=null reads it for one GPU: the whole run")
+    target = resolve(str(tmp_path / "run.yaml"), {"fsdp": None, "fsdp_config": None})
+    assert target.origin is not None
+    assert [row.key for row in target.origin.ignored if row.note == "left out, as typed"] == ["fsdp", "fsdp_config"]
+    sharded = refused(tmp_path, _TUNE + "fsdp: {cpu_offload: true}\n")
+    assert sharded.hint.startswith("--set fsdp=null reads it for one GPU")
+    assert resolve(str(tmp_path / "run.yaml"), {"fsdp": None}).scenarios[0].batch == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from vramplan.ledger import TRAINING_PHASES, Component
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.trace import run_trace, trace
 from vramplan.predict.forecast import forecast
+from vramplan.predict.step import step_warnings
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios, scenario_from_mapping
@@ -28,6 +29,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "model_type": "gpt2", "n_embd": 256, "n_layer": 2, "n_head": 8, "vocab_size": 500, "n_positions": 1024,
         "bos_token_id": 1, "eos_token_id": 2,
     },
+    "stablelm": {"model_type": "stablelm", **GROUPED},
+    "olmo3": {"model_type": "olmo3", **GROUPED, "sliding_window": 64},
     "phi3": {"model_type": "phi3", **GROUPED, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
 }  # fmt: skip
 
@@ -76,6 +79,11 @@ def tensors(prediction: Prediction) -> list[int]:
         ("gpt2", {"checkpointing": False}, ("efficient",)),
         ("gpt2", {"attention": "eager"}, ()),
         ("phi3", {"attention": "flash_attention_2", "checkpointing": False}, ()),  # heads first: laid out anew
+        # families outside the table, whose own code makes the masks
+        ("stablelm", {}, ("efficient",)),
+        ("stablelm", {"attention": "eager", "stack": "script"}, ()),
+        ("olmo3", {"checkpointing": False}, ("efficient",)),
+        ("olmo3", {"stack": "trl"}, ("efficient",)),
         ("llama", {"eval": {"batch": 4}}, ("efficient",)),  # so are the evaluation's batches
     ],
     ids=str,
@@ -85,6 +93,11 @@ def test_the_closed_form_is_the_trace(model: str, keys: dict[str, Any], kernels:
     closed, traced = vramplan.predict(scenario), vramplan.predict(scenario, "trace")
     assert closed.attention == kernels
     assert tensors(closed) == pytest.approx(tensors(traced), rel=0.005)
+
+
+def test_what_flash_attention_gathers_outside_the_table_is_said_to_be_open() -> None:
+    (warning,) = step_warnings(padded("stablelm", attention="flash_attention_2"))
+    assert "gathers from padded samples" in warning
 
 
 @pytest.mark.parametrize(("seq", "width"), [(320, 320), (323, 328)])

@@ -6,8 +6,11 @@ x is [2, 3, 8]: 48 elements, 192 bytes in float32, 96 in bfloat16.
 import pytest
 from operation_marks import marks
 
+from vramplan.errors import UsageError
+from vramplan.predict.forecast import forecast
 from vramplan.predict.projections import Adapter, Projection, Quantised, linear
 from vramplan.predict.tape import BFLOAT16, FLOAT32, Tape, Tensor
+from vramplan.scenario import Scenario
 
 
 def test_a_linear_layer_with_frozen_weight_keeps_nothing() -> None:
@@ -57,3 +60,10 @@ def test_an_adapter_keeps_its_input_and_its_low_rank_output() -> None:
 
     # x itself (fp32, no copy) and lora_A's output: 6 x 2 x 4 bytes
     assert marks(run, FLOAT32, "cpu")[1] == 48
+
+
+def test_bitsandbytes_multiplies_no_latents_of_four_dimensions_in_8_bits() -> None:
+    scenario = Scenario.load("deepseek-v2-lite", quant={"type": "int8"}, seq=64)
+    with pytest.raises(UsageError, match="two or three dimensions"):
+        forecast(scenario, "cuda")
+    forecast(scenario, "cpu")  # where it dequantises the matrix

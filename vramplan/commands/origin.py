@@ -18,7 +18,7 @@ TARGET = (
 
 
 def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
-    """The target of `text`, as `targets.resolve` finds it; what an import read and assumed is told on stderr."""
+    """The target of `text`, as `targets.resolve` finds it; what was read and assumed for it is told on stderr."""
     from vramplan.targets import resolve
 
     target = resolve(text, keys)
@@ -26,6 +26,8 @@ def resolve_aloud(text: str, keys: Mapping[str, Any]) -> "Target":
         from vramplan.report.import_text import render_import
 
         print(f"{render_import(target.origin, page(), warnings=True)}\n", file=sys.stderr)
+    for note in dict.fromkeys(scenario.model.note for scenario in target.scenarios if scenario.model.note):
+        print(f"warning: {note}\n", file=sys.stderr)
     return target
 
 
@@ -44,10 +46,16 @@ def origin_json(target: "Target") -> dict[str, Any]:
 
 
 def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
-    """The prediction with the import's warnings among its own, before them."""
+    """The prediction with the import's warnings among its own, before them.
+
+    What does not fit by less than the import says that the prediction may be too high is `tight`: it may turn out so.
+    """
     if target.origin is None or not target.origin.warnings:
         return foreseen
     from dataclasses import replace
 
-    prediction = foreseen.prediction
-    return foreseen._replace(prediction=replace(prediction, warnings=(*target.origin.warnings, *prediction.warnings)))
+    prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
+    if verdict is not None and verdict.margin < 0 <= verdict.margin + target.origin.above:
+        verdict = replace(verdict, word="tight")
+    warnings = (*target.origin.warnings, *prediction.warnings)
+    return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

@@ -9,10 +9,10 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_modules, warn_saved_modules
+from vramplan.importers.targets import every_linear, read_modules, warn_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
-from vramplan.scenario import ALL_LINEAR, DType, ModelRef
+from vramplan.scenario import DType, ModelRef
 
 _SCHEMA = "axolotl 0.19.0 utils/schemas/"
 _LOADER = "axolotl 0.19.0 loaders/model.py"
@@ -54,6 +54,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     _checkpointing(source)
     _stack(source, adapter, ref)
     _evaluation(source)
+    source.assume("expandable_segments", True, "utils/__init__.py set_pytorch_cuda_alloc_conf")
     return source.finish()
 
 
@@ -140,14 +141,9 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
     if source.flag("lora_target_linear"):
-        # find_all_linear_names: every linear layer but the output head, as peft's all-linear.
-        source.read("lora_target_linear", "lora.targets", ALL_LINEAR)
-        more = source.names("lora_target_modules")
-        if more and "lm_head" in more:
-            source.warn(
-                "lora_target_modules: lm_head beside lora_target_linear: the head's adapter is not in the prediction"
-            )
-        source.ignore("lora_target_modules", "lora_target_linear takes every linear layer")
+        # loaders/adapter.py load_lora: find_all_linear_names, and what lora_target_modules names beside them.
+        targets = every_linear(source, model, source.names("lora_target_modules") or ())
+        source.read(("lora_target_linear", "lora_target_modules"), "lora.targets", targets)
     else:
         read_modules(source, "lora_target_modules", model)
     cast = source.flag("peft_autocast_adapter_dtype")
@@ -184,16 +180,15 @@ def _attention(source: Source) -> str:
     flags = [key for key in _ATTENTION_FLAGS if source.given(key) is not None]
     on = [key for key in flags if source.flag(key)]
     if source.given("attn_implementation") is not None or not on:
-        hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
+        attention = hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
         for key in flags:
             source.ignore(key, "attn_implementation says it" if on else "switched off")
-        return source.word("attn_implementation") or "sdpa"
-    word = _ATTENTION_FLAGS[on[0]]
-    hf.conclude_attention(source, on[0], word)
+        return attention
+    attention = hf.conclude_attention(source, on[0], _ATTENTION_FLAGS[on[0]])
     for key in flags:
         if key != on[0]:
             source.ignore(key, "switched off")
-    return word
+    return attention
 
 
 def _checkpointing(source: Source) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vramplan.errors import UsageError
 from vramplan.importers.source import Source
@@ -20,11 +19,6 @@ _ATTENTION: Mapping[str, tuple[str, bool]] = {
     "flash_attention_2": ("flash_attention_2", True),
     "kernels-community/flash-attn2": ("flash_attention_2", True),
     "kernels-community/flash-attn": ("flash_attention_2", True),
-    "flash_attention_3": ("flash_attention_2", False),
-    "flash_attention_4": ("flash_attention_2", False),
-    "flash_attention_torch": ("flash_attention_2", False),
-    "kernels-community/flash-attn3": ("flash_attention_2", False),
-    "kernels-community/vllm-flash-attn3": ("flash_attention_2", False),
     "xformers": ("sdpa:efficient", False),
     "sage": ("flash_attention_2", False),
     "flex_attention": ("sdpa:flash", False),
@@ -64,21 +58,27 @@ def place(name: str, base: Path) -> str:
     return name
 
 
-def read_attention(source: Source, key: str, origin: str) -> None:
+def read_attention(source: Source, key: str, origin: str) -> str:
     """`attention` from transformers' attn_implementation."""
     name = source.word(key)
     if name is None or name == "auto":
         source.take(key, "attention", "sdpa", f"{origin}: transformers' own choice")
-        return
-    conclude_attention(source, key, name)
+        return "sdpa"
+    return conclude_attention(source, key, name)
 
 
-def conclude_attention(source: Source, key: str, name: str) -> None:
-    """`attention` from the word for it that `key` means; what is not modelled is warned about and stood in for."""
-    known, same = _ATTENTION.get(name.split("@")[0].split(":")[0], ("sdpa", False))
+def conclude_attention(source: Source, key: str, name: str) -> str:
+    """`attention` from the word for it that `key` means; what is not modelled is warned about and stood in for.
+
+    A name with "flash" in it is one of flash attention to transformers too (5.17 utils/generic.py
+    is_flash_attention_requested), be it another version or a kernel of the hub's.
+    """
+    stand_in = ("flash_attention_2" if "flash" in name else "sdpa", False)
+    known, same = _ATTENTION.get(name.split("@")[0].split(":")[0], stand_in)
     source.read(key, "attention", known)
     if not same:
         source.warn(f"{key}: {name} is not modelled; predicted as {known}", ours="attention")
+    return known
 
 
 def read_checkpointing(source: Source, on: bool | None, default: bool, origin: str, *, reentrant: bool) -> None:
@@ -126,10 +126,10 @@ def mixed_precision(source: Source, bf16: str = "bf16", fp16: str = "fp16") -> D
     return DType.FLOAT16 if source.flag(fp16) else None
 
 
-def packed(source: Source, key: str, attention: Any) -> None:
-    """A note that packing fills every batch, and a warning where attention then needs a mask."""
+def packed(source: Source, key: str, attention: str) -> None:
+    """A note that packing fills every batch, and a warning where the scenario's `attention` then needs a mask."""
     source.ignore(key, "every batch is then full, which is what is predicted")
-    if attention not in ("flash_attention_2", "flash_attention_3"):
+    if attention != "flash_attention_2":
         source.warn(
             f"{key}: packed samples are kept apart by a mask under this attention; the mask, and the kernel that it"
             " forces, are not in the prediction (flash_attention_2 needs none)",

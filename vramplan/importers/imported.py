@@ -33,6 +33,8 @@ class Warned:
     text: str
     ours: str = ""
     """The scenario's key that settles it when somebody sets that key; empty when none does."""
+    above: int = 0
+    """Bytes by which the prediction may be too high for it, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class Imported:
     def warnings(self) -> tuple[str, ...]:
         """The sentences that belong into the prediction's warnings."""
         return tuple(warned.text for warned in self.warned)
+
+    @property
+    def above(self) -> int:
+        """Bytes by which a prediction of the scenario may be too high for what the file asks beside it."""
+        return sum(warned.above for warned in self.warned)
 
     def overridden(self, keys: Mapping[str, Any]) -> "Imported":
         """The same where `keys` (dotted, as typed on the command line) replace what the file says."""

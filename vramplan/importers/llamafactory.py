@@ -15,7 +15,8 @@ from vramplan.scenario import DType, ModelRef
 
 _MODEL = "llamafactory 0.9.5 hparams/model_args.py"
 _TUNING = "llamafactory 0.9.5 hparams/finetuning_args.py"
-_ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}  # model_utils/attention.py
+#: flash_attn -> attention, where no family says otherwise (model_utils/attention.py configure_attn_implementation).
+_ATTENTION = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
 
 def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
@@ -47,7 +48,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     source.plain(GRAD_ACCUM)
     source.plain(SEQ)
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
-    _attention(source, stage)
+    _attention(source, stage, ref)
     _checkpointing(source)
     _stack(source)
     _evaluation(source)
@@ -117,7 +118,7 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
 def _adapters(source: Source, model: ModelRef) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
-    read_names(source, "lora_target", "all", "all-linear", _TUNING)
+    read_names(source, "lora_target", model, everything="all", origin=_TUNING)  # find_all_linear_modules
     source.assume("lora.dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
     warn_saved_modules(source, "additional_target", model)
     if source.given("adapter_name_or_path") is not None and not source.flag("create_new_adapter"):
@@ -127,15 +128,15 @@ def _adapters(source: Source, model: ModelRef) -> None:
         )
 
 
-def _attention(source: Source, stage: str) -> None:
+def _attention(source: Source, stage: str, model: ModelRef) -> None:
     word = source.given("flash_attn")
     name = {True: "fa2", False: "disabled"}.get(word, str(word or "auto")) if not isinstance(word, str) else word
-    known = "sdpa" if name == "auto" else _ATTENTION.get(name, "flash_attention_2" if name == "fa3" else None)
-    if known is None:
-        source.refuse("flash_attn", "is not an attention of LLaMA-Factory", hint="auto, disabled, sdpa, fa2")
-    source.take("flash_attn", "attention", known, f"default of flash_attn (auto: transformers' choice), {_MODEL}")
-    if name == "fa3":
-        source.warn("flash_attn: fa3 is not modelled; predicted as flash_attention_2", ours="attention")
+    if name not in _ATTENTION and model.config.get("model_type") != "gpt_oss":
+        source.refuse("flash_attn", "is not an attention of LLaMA-Factory", hint=", ".join(_ATTENTION))
+    known, warning = _chosen_attention(name, str(model.config.get("model_type")))
+    source.take("flash_attn", "attention", known, f"default of flash_attn (auto), {_MODEL}, model_utils/attention.py")
+    if warning:
+        source.warn(warning, ours="attention")
     if source.flag("neat_packing"):
         hf.packed(source, "neat_packing", known)
     given = source.flag("packing")
@@ -143,6 +144,22 @@ def _attention(source: Source, stage: str) -> None:
         source.ignore("packing", "every batch is then full, which is what is predicted")
     else:
         source.ignore("packing", "predicted with samples of full length")
+
+
+def _chosen_attention(name: str, family: str) -> tuple[str, str]:
+    """The attention of flash_attn's `name` for a family (model_utils/attention.py), and a warning about it or none."""
+    if family == "gpt_oss":
+        return "flash_attention_2", (
+            "flash_attn: gpt_oss gets FlashAttention-3 kernels, whatever it says; predicted as flash_attention_2"
+        )
+    if family == "gemma2" and name == "auto":
+        return "eager", (
+            "flash_attn: auto means flash_attention_2 to gemma2 where flash-attn is installed, eager where it is not;"
+            " predicted as eager"
+        )
+    if family in ("youtu", "youtu_vl") and name in ("auto", "sdpa"):
+        return "eager", ""
+    return _ATTENTION[name], ""
 
 
 def _checkpointing(source: Source) -> None:

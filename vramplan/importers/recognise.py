@@ -6,21 +6,17 @@ from typing import Any
 from vramplan.errors import UsageError
 from vramplan.importers.keys import Format
 from vramplan.importers.vocabulary import VOCABULARIES
+from vramplan.importers.vocabulary.base import words
 
 #: Keys that a scenario has and the formats do not use, or use for sections only (scenario_schema.py: ScenarioKeys).
 _SCENARIO = frozenset({"model", "quant", "lora", "matrix", "stack", "gpu", "batch", "seq", "grad_accum", "method"})
-#: Beside model_name_or_path, keys that TRL shares with axolotl, whose models are called base_model.
-_TRL_BESIDE = frozenset(
-    {
-        "lora_r",
-        "lora_target_modules",
-        "load_in_4bit",
-        "load_in_8bit",
-        "attn_implementation",
-        "bnb_4bit_quant_type",
-        "dtype",
-    }
-    | {"torch_dtype", "bnb_4bit_compute_dtype"}
+#: Beside model_name_or_path, keys that TRL shares: with axolotl, whose models are called base_model, max_length with
+#: LLaMA-Factory, where it is for generation.
+_TRL_BESIDE = words(
+    """
+    lora_r lora_target_modules load_in_4bit load_in_8bit attn_implementation bnb_4bit_quant_type bnb_4bit_compute_dtype
+    dtype torch_dtype max_length
+    """
 )
 KNOWN = (
     "a vramplan scenario (model), TRL (model_name_or_path with use_peft, max_length or dataset_name), axolotl"

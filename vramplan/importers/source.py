@@ -37,6 +37,10 @@ class Source:
         value = self._content.get(key)
         return None if is_null(value) else value
 
+    def has(self, key: str) -> bool:
+        """Whether the file has the key, whoever takes it."""
+        return key in self._content
+
     def written_null(self, key: str) -> bool:
         """Whether the file has the key, and says null."""
         return key in self._content and is_null(self._content[key])
@@ -141,9 +145,9 @@ class Source:
         if value is not None:
             self._ignored.append(Row(key, spelled(value), note=why))
 
-    def warn(self, text: str, *, ours: str = "") -> None:
-        """Say what the scenario does not hold; `ours` is the key whose flag would settle it."""
-        self._warned.append(Warned(text, ours))
+    def warn(self, text: str, *, ours: str = "", above: int = 0) -> None:
+        """Say what the scenario does not hold; `ours` is the key whose flag would settle it, `above` what it saves."""
+        self._warned.append(Warned(text, ours, above))
 
     def refuse(self, key: str, why: str, *, hint: str) -> NoReturn:
         """End with a UsageError that names the file, the key and its value."""
@@ -169,17 +173,24 @@ class Source:
 
     def guard(self) -> None:
         """Refuse what asks for several GPUs or for another kind of training, before anything else is read."""
-        for key, value in self._content.items():
-            if is_null(value) or as_flag(value) is False:
-                continue
-            if key in self.vocabulary.several_gpus and as_number(value) != 1:  # true is no number
-                self.refuse(
-                    str(key),
-                    "asks for several GPUs; vramplan plans for one",
-                    hint=f"remove '{key}' for one device's share",
-                )
+        asked = {
+            key: value for key, value in self._content.items() if not is_null(value) and as_flag(value) is not False
+        }
+        several = [
+            key
+            for key in asked
+            if key in self.vocabulary.several_gpus and as_number(asked[key]) != 1  # true is no number
+        ]
+        if several:
+            flags = " ".join(f"--set {key}=null" for key in dict.fromkeys(key.partition(".")[0] for key in several))
+            self.refuse(
+                several[0],
+                "asks for several GPUs; vramplan plans for one",
+                hint=f"{flags} reads it for one GPU: the whole run, of which ZeRO and FSDP leave each device a share",
+            )
+        for key in asked:
             if key in self.vocabulary.refused:
-                self.refuse(str(key), f"is {self.vocabulary.refused[key]}", hint="give the configuration of an SFT run")
+                self.refuse(key, f"is {self.vocabulary.refused[key]}", hint="give the configuration of an SFT run")
 
     def _rest(self, key: str, value: Any) -> None:
         vocabulary = self.vocabulary

@@ -1,13 +1,14 @@
 """Which modules get adapters: peft's lists, patterns and defaults, as names that a scenario can hold."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.errors import UnknownArchitecture, UsageError
 from vramplan.importers.source import Source
-from vramplan.scenario import ALL_LINEAR, ModelRef
+from vramplan.predict.expert_targets import resolve_targets
+from vramplan.scenario import ALL_LINEAR, DType, Lora, ModelRef
 
 #: peft 0.21.2 utils/constants.py TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, the decoders among them.
 _DEFAULTS: Mapping[str, tuple[str, ...]] = {
@@ -49,13 +50,31 @@ def read_modules(source: Source, key: str, model: ModelRef) -> None:
         source.read(key, "lora.targets", ALL_LINEAR if names == [ALL_LINEAR] else names)
 
 
-def read_names(source: Source, key: str, everything: str, default: str | None, origin: str) -> None:
-    """`lora.targets` from names that a library hands to peft as a list, `everything` being its word for all-linear."""
+def read_names(source: Source, key: str, model: ModelRef, *, everything: str, origin: str) -> None:
+    """`lora.targets` from names that a library hands to peft as a list; `everything` is its default, each nn.Linear."""
     names = source.names(key)
-    if names is None and default is not None:
-        source.assume("lora.targets", default, f"default of {key}, {origin}")
-    elif names is not None:
-        source.read(key, "lora.targets", ALL_LINEAR if names in ([everything], [ALL_LINEAR]) else names)
+    value = every_linear(source, model) if names in (None, [everything]) else names
+    source.take(key, "lora.targets", ALL_LINEAR if value == [ALL_LINEAR] else value, f"default of {key}, {origin}")
+
+
+def every_linear(source: Source, model: ModelRef, more: Iterable[str] = ()) -> str | list[str]:
+    """`lora.targets` of a library that lists every nn.Linear but the head by name, and `more` of the model's beside.
+
+    That is peft's `all-linear` but for mixtures of experts: to the string, not to a list, peft adds the experts and the
+    router (peft 0.21.2 utils/transformers_weight_conversion.py _resolve_string_target_modules).
+    """
+    found = architecture(source, model)
+    linear = list(dict.fromkeys(w.module for w, _ in found.counted if w.adaptable))
+    heads = [w.module for w in found.after if w.kind is WeightKind.HEAD]
+    everything = resolve_targets(found, Lora(rank=1, targets=(ALL_LINEAR,), dropout=0.0, dtype=DType.FLOAT32))
+    beside = [name for name in more if name not in linear and name in (*heads, *everything.known)]
+    lost = [name for name in more if name not in (*linear, *beside)]
+    if lost:
+        what = "has no weights of its own" if len(lost) == 1 else "have no weights of their own"
+        source.warn(
+            f"lora.targets: {', '.join(lost)} {what} in {model.name}; not in the prediction", ours="lora.targets"
+        )
+    return [*linear, *beside] if beside or everything.parameters else ALL_LINEAR
 
 
 def _default(source: Source, key: str, model: ModelRef) -> None:

@@ -11,14 +11,18 @@ from vramplan.importers.interpolation import interpolated
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK
 from vramplan.importers.optimizers import read_component
 from vramplan.importers.source import Source
-from vramplan.importers.torchtune_models import builder, hub_model
+from vramplan.importers.targets import architecture
+from vramplan.importers.torchtune_models import Builder, builder, hub_model
 from vramplan.importers.values import as_flag
 from vramplan.importers.vocabulary.torchtune import TORCHTUNE
 from vramplan.scenario import DType, ModelRef
+from vramplan.units import human
 
-_RECIPE = "torchtune 0.6.1 recipes/lora_finetune_single_device.py"
+_RECIPES = "torchtune 0.6.1 recipes/*_finetune_single_device.py"  # lora and full do the same in what is said of them
 #: modules/attention.py and feed_forward.py of torchtune -> transformers' names of the same layers.
 _ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+#: Bytes per logit of torch's cross entropy in backward: the log-softmax and two gradients of its size, in fp32.
+_LARGEST_LOSS = 3 * DType.FLOAT32.bytes
 _MLP = ("gate_proj", "up_proj", "down_proj")
 #: Families whose projections are fused in transformers and apart in torchtune (models/phi3/_convert_weights.py).
 _FUSED = {
@@ -34,14 +38,7 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     """The scenario of a torchtune configuration."""
     source = Source(_flat(interpolated(content, where)), TORCHTUNE, where)
     source.guard()
-    component = source.word("model._component_")
-    if component is None:
-        source.refuse("model._component_", "names no model", hint="such as torchtune.models.llama3_1.lora_llama3_1_8b")
-    built = builder(component)
-    if built is None:
-        source.refuse(
-            "model._component_", "is no language model that is read", hint="a builder such as lora_llama3_1_8b"
-        )
+    built = _builder(source)
     ref = _model(source, built.name, base, model)
     dtype = _precision(source)
     quantized = built.quantized or bool(source.flag("model.quantize_base"))
@@ -57,9 +54,23 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     read_component(source)
     source.assume("attention", "sdpa", "torchtune 0.6.1 modules/attention_utils.py: scaled_dot_product_attention")
     on = source.flag("enable_activation_checkpointing")
-    source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPE}")
+    source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPES}")
     _stack(source)
+    _loss(source, ref, dtype)
+    _backward_steps(source, ref, dtype, method)
     return source.finish()
+
+
+def _builder(source: Source) -> Builder:
+    component = source.word("model._component_")
+    if component is None:
+        source.refuse("model._component_", "names no model", hint="such as torchtune.models.llama3_1.lora_llama3_1_8b")
+    built = builder(component)
+    if built is None:
+        source.refuse(
+            "model._component_", "is no language model that is read", hint="a builder such as lora_llama3_1_8b"
+        )
+    return built
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -143,7 +154,7 @@ def _adapters(source: Source, model: ModelRef, dtype: DType) -> None:
         targets.append("lm_head")
     keys = ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output")
     source.read(keys, "lora.targets", targets)
-    source.assume("lora.dtype", dtype.value, f"adapters have the model's dtype, {_RECIPE}")
+    source.assume("lora.dtype", dtype.value, f"adapters have the model's dtype, {_RECIPES}")
 
 
 def _length(source: Source) -> None:
@@ -162,18 +173,17 @@ def _length(source: Source) -> None:
 
 def _stack(source: Source) -> None:
     """A loop of its own: logits freed before backward, no autocast, no upcast, clipping where it is asked for."""
-    source.assume("stack.base", "script", f"a loop of its own, {_RECIPE}")
+    source.assume("stack.base", "script", f"a loop of its own, {_RECIPES}")
     source.assume("stack.upcast", "none", "nothing is upcast: everything is in dtype")
     source.assume("stack.autocast", False, "no autocast: everything is in dtype")
-    source.assume("stack.outputs", "freed", f"_loss_step deletes the logits before backward, {_RECIPE}")
+    source.assume("stack.outputs", "freed", f"_loss_step deletes the logits before backward, {_RECIPES}")
     clip = source.given("clip_grad_norm")
     source.take(
-        "clip_grad_norm", "stack.clip", clip is not None and as_flag(clip) is not False, f"off unless set, {_RECIPE}"
+        "clip_grad_norm", "stack.clip", clip is not None and as_flag(clip) is not False, f"off unless set, {_RECIPES}"
     )
-    _loss(source)
 
 
-def _loss(source: Source) -> None:
+def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
     """Torch's cross entropy, which CEWithChunkedOutputLoss is closer to than to one that never has all logits."""
     key = "loss._component_"
     name = (source.word(key) or "").rpartition(".")[2]
@@ -181,15 +191,27 @@ def _loss(source: Source) -> None:
         source.refuse(key, "is a loss of preference training, not SFT", hint="give the configuration of an SFT run")
     if "KL" in name:
         source.refuse(key, "is a loss of distillation, not SFT", hint="give the configuration of an SFT run")
-    if name == "LinearCrossEntropyLoss":
-        source.read(key, "stack.loss", "chunked")
-        return
     source.take(key, "stack.loss", "torch", "cross entropy")
     if name == "CEWithChunkedOutputLoss":
+        more = _LARGEST_LOSS - (dtype.bytes + DType.FLOAT32.bytes)
+        size = human(architecture(source, model).vocab * more)
         source.warn(
-            "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps every"
-            " chunk's log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which needs more",
+            "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps each chunk's"
+            " log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which takes up to"
+            f" {size} more for each token",
             ours="stack.loss",
         )
     elif name not in ("", "CrossEntropyLoss"):
         source.warn(f"{key}: {name} is not known; predicted as torch's cross entropy", ours="stack.loss")
+
+
+def _backward_steps(source: Source, model: ModelRef, dtype: DType, method: str) -> None:
+    """recipes/full_finetune_single_device.py: each parameter has an optimizer of its own, which steps in backward."""
+    if method == "full" and source.flag("optimizer_in_bwd"):
+        gradients = architecture(source, model).numel * dtype.bytes
+        source.warn(
+            "optimizer_in_bwd: true steps each parameter as its gradient arrives; predicted with all gradients at once,"
+            f" which is too much by up to their {human(gradients)}, and by what a step of all parameters makes beside"
+            " them",
+            above=gradients,
+        )

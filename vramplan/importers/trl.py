@@ -11,7 +11,7 @@ from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_modules, warn_saved_modules
 from vramplan.importers.values import as_flag, is_null
-from vramplan.importers.vocabulary.trl import TRL
+from vramplan.importers.vocabulary.trl import SFT_ONLY, TRL
 from vramplan.scenario import DType, ModelRef
 
 _MODEL = "trl 1.16.0 trainer/model_config.py"
@@ -44,7 +44,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(GRAD_ACCUM)
     _length(source)
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
-    hf.read_attention(source, "attn_implementation", _MODEL)
+    _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source)
     _evaluation(source)
@@ -140,14 +140,20 @@ def _length(source: Source) -> None:
         source.warn("max_length: null: samples may be of any length; predicted with 2,048 tokens (--seq)", ours="seq")
     else:
         source.plain(SEQ)
-    attention = source.word("attn_implementation")
+
+
+def _attention(source: Source) -> None:
+    attention = hf.read_attention(source, "attn_implementation", _MODEL)
     if source.flag("packing"):
         hf.packed(source, "packing", attention)
 
 
 def _stack(source: Source) -> None:
     """TRL's SFTTrainer: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
-    source.assume("stack.base", "trl", _SFT)
+    told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
+    source.assume(
+        "stack.base", "trl", _SFT if told else "SFTTrainer (trl sft): no key says which trainer; DPO needs more"
+    )
     fp16 = source.flag("fp16")
     bf16 = source.flag("bf16")
     if bf16 is None and not fp16:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from traceback import walk_tb
 from unittest import mock
 
 import msgspec
@@ -91,7 +92,7 @@ def conclude(
 def run_trace(scenario: Scenario, device: Device) -> Trace:
     """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often.
 
-    CannotRun for a family outside the table whose code, or peft's around it, stops on the way.
+    CannotRun where the libraries' own code stops on the way.
     """
     try:
         with _quiet():
@@ -99,13 +100,19 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     except VramplanError:
         raise
     except Exception as error:
-        if not scenario.architecture.facts.get("derived"):
+        if not scenario.architecture.facts.get("derived") and _is_ours(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CannotRun(
             f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: {reason}",
             hint="the real step may stop there too: try it small with `vramplan measure`, or change method or targets",
         ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised by this package's code, and not by a library that it runs."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("vramplan.")
 
 
 @contextmanager

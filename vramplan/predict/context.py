@@ -12,8 +12,8 @@ def context_length(scenario: Scenario) -> int | None:
 
 
 def model_warnings(scenario: Scenario) -> list[str]:
-    """What to say of the model beside any prediction: its checkpoint, its context."""
-    return [*filter(None, (prequantized_warning(scenario), context_warning(scenario)))]
+    """What to say of the model beside any prediction: whose configuration it has, its checkpoint, its context."""
+    return [*filter(None, (scenario.model.note, prequantized_warning(scenario), context_warning(scenario)))]
 
 
 def context_warning(scenario: Scenario) -> str:

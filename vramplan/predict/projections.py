@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vramplan.errors import UsageError
 from vramplan.predict.fused import fused_gemm_4bit
 from vramplan.predict.operations import add, cast, clone, dropout, scale
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
@@ -203,8 +204,14 @@ def _dequantised(t: Tape, layer: Projection, quantised: Quantised, kind: Kind) -
 def linear_8bit(t: Tape, x: Tensor, layer: Projection) -> Tensor:
     """bitsandbytes 0.50 `MatMul8bitLt` (CUDA) and `MatMul8bitFp` (CPU).
 
-    Both keep the input on the context itself: a checkpoint does not see it, it lives as long as the graph.
+    Both keep the input on the context itself: a checkpoint does not see it, it lives as long as the graph. A UsageError
+    for an input that bitsandbytes refuses (backends/cuda/ops.py `_int8_linear_matmul_impl`), as DeepSeek's latents are.
     """
+    if t.cuda and len(x.shape) > 3:
+        raise UsageError(
+            f"int8: bitsandbytes multiplies inputs of two or three dimensions, and a layer here gets {len(x.shape)}",
+            hint="quantise to nf4 instead",
+        )
     held = t.detach(x)
     dequantises = not t.cuda and t.training  # `matmul` of autograd/_functions.py
     out = _dequantised_product(t, held, layer) if dequantises else _scaled_int8(t, held, layer)

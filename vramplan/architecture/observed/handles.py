@@ -27,8 +27,14 @@ def spec(x: torch.Tensor) -> Spec:
 class Handles:
     """Which handle stands for which meta tensor."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, *, padded: bool = False) -> None:
         self.observer = observer
+        self.padded = padded
+        """Whether samples of the batch are padded."""
+
+    def lets_all_through(self, x: torch.Tensor) -> bool:
+        """Whether everything that is asked of all of `x` holds: not of a padded batch's mask, a row for each sample."""
+        return not (self.padded and x.ndim == 2)
 
     @staticmethod
     def known(x: torch.Tensor) -> bool:

@@ -54,14 +54,14 @@ class LiveModel:
 
     def __init__(
         self, config: Mapping[str, Any], attention: str, prefix: str, around: Surroundings, *, training: bool,
-        checkpointed: bool,
+        checkpointed: bool, padded: bool = False,
     ) -> None:  # fmt: skip
         self._model = _built(json.dumps(config, sort_keys=True), attention)
         self._files = _files(self._model)
         _set_checkpointing(self._model, checkpointed)
         self._layers = self._model.get_submodule(prefix)
         self._around = around
-        self._handles = Handles(around.observer)
+        self._handles = Handles(around.observer, padded=padded)
         self._mode = Observed(self._handles)
         self._training = training
         self._active, self._next = False, 0
@@ -75,18 +75,21 @@ class LiveModel:
         """Whether transformers can checkpoint its layers."""
         return bool(self._model.supports_gradient_checkpointing)
 
-    def forward(self, ids: Handle, labels: Handle) -> tuple[Handle, Handle]:
+    def forward(self, ids: Handle, labels: Handle, mask: Handle | None) -> tuple[Handle, Handle]:
         """Loss and logits."""
         handles = self._handles
         with self._observing():
-            out = self._model(input_ids=handles.made(ids), labels=handles.made(labels))
+            out = self._model(input_ids=handles.made(ids), labels=handles.made(labels), **self._masked(mask))
             return handles.of(out["loss"]), handles.of(out["logits"])
 
-    def hidden_states(self, ids: Handle) -> Handle:
+    def hidden_states(self, ids: Handle, mask: Handle | None) -> Handle:
         """The last hidden states."""
         with self._observing():
-            out = self._model.base_model(input_ids=self._handles.made(ids))
+            out = self._model.base_model(input_ids=self._handles.made(ids), **self._masked(mask))
             return self._handles.of(out[0])
+
+    def _masked(self, mask: Handle | None) -> dict[str, torch.Tensor]:
+        return {} if mask is None else {"attention_mask": self._handles.made(mask)}
 
     @contextmanager
     def _observing(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def _reduced(handles: Handles, call: Call) -> Any:
 def _sum(handles: Handles, call: Call) -> Any:
     x, out = call.first, call.run()
     if x.dtype is torch.bool and not out.dim():
-        mark_count(out)
+        mark_count(out, whole=handles.lets_all_through(x))
     shape, kind = spec(out)
     given = call.named("input", "dim").get("dim")
     wanted = range(x.dim()) if given is None else [given] if isinstance(given, int) else given

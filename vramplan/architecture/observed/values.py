@@ -1,6 +1,7 @@
 """Tensors whose values decide something: what makes constants, and what the code asks of them.
 
-Whole sequences without padding or packing are run: what is asked of all positions holds, nothing is odd in any.
+Whole sequences are run, not packed: what is asked of all positions holds, nothing is odd in any. Only of the mask of a
+padded batch, one row a sample, it is the other way round.
 """
 
 from typing import Any
@@ -16,9 +17,9 @@ FUNCTIONS = Functions()
 _ANSWER, _RANDOM, _COUNT = "_answer", "_random", "_count"
 
 
-def mark_count(x: torch.Tensor) -> None:
-    """Remember that `x` counts how many positions a mask lets through."""
-    setattr(x, _COUNT, True)
+def mark_count(x: torch.Tensor, *, whole: bool) -> None:
+    """Remember that `x` counts how many positions a mask lets through, and whether these are all."""
+    setattr(x, _COUNT, whole)
 
 
 @FUNCTIONS.add(
@@ -35,8 +36,9 @@ def _constant(handles: Handles, call: Call) -> Any:
         return out
     if call.args and getattr(call.args[0], _RANDOM, False):  # `torch.rand([]) < layerdrop`: no layer is dropped
         setattr(out, _ANSWER, False)
-    if call.args and getattr(call.args[0], _COUNT, False):  # `mask.sum() == mask.numel()`: nothing is masked out
-        setattr(out, _ANSWER, True)
+    whole = getattr(call.args[0], _COUNT, None) if call.args else None
+    if whole is not None:  # `mask.sum() == mask.numel()`
+        setattr(out, _ANSWER, whole)
     return handles.constant(out)
 
 
@@ -57,7 +59,7 @@ def _histogram(handles: Handles, call: Call) -> Any:
 @FUNCTIONS.add("all", "any", "_is_all_true", "_is_any_true")
 def _asked(handles: Handles, call: Call) -> Any:
     out = call.run()
-    setattr(out, _ANSWER, "all" in call.name)
+    setattr(out, _ANSWER, ("all" in call.name) is handles.lets_all_through(call.first))
     return handles.constant(out)
 
 

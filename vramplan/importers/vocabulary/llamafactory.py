@@ -11,8 +11,7 @@ LLAMAFACTORY = vocabulary(
     decisive="""
     stage finetuning_type cutoff_len template dataset_dir quantization_bit quantization_method double_quantization
     quantization_type lora_rank lora_target additional_target flash_attn enable_liger_kernel neat_packing pure_bf16
-    upcast_layernorm disable_gradient_checkpointing use_reentrant_gc use_unsloth plot_loss preprocessing_num_workers
-    overwrite_cache adapter_name_or_path
+    upcast_layernorm disable_gradient_checkpointing use_reentrant_gc use_unsloth plot_loss adapter_name_or_path
     """,
     read=TRAINER_READ + "model_name_or_path lora_dropout packing use_unsloth_gc",
     harmless=TRAINER_HARMLESS

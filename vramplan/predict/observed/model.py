@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from vramplan.architecture import Architecture
-from vramplan.architecture.observed.observer import NotObservable
 from vramplan.errors import UsageError
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
@@ -82,7 +81,9 @@ class ObservedModel(CausalModel):
         s, prefix = self.scenario, self.scenario.architecture.layer_prefix
         wanted = s.method.trains and s.checkpointing is not Checkpointing.OFF
         training = self.t.training
-        live = LiveModel(s.model.config, s.attention, prefix, self, training=training, checkpointed=wanted)
+        live = LiveModel(
+            s.model.config, s.attention, prefix, self, training=training, checkpointed=wanted, padded=s.padding
+        )
         if wanted and not live.checkpoints:
             raise UsageError(
                 f"'{s.architecture.family}' has no gradient checkpointing in transformers",
@@ -92,21 +93,29 @@ class ObservedModel(CausalModel):
 
     def forward(self, loss: Phase = Phase.LOSS) -> Outcome:
         """The whole forward with labels."""
-        if self.scenario.padding:
-            raise NotObservable("padded batches")
         self._phase = loss
         if self.scenario.stack.loss is not LossKernel.TORCH:
             return super().forward(loss)
         s, t = self.scenario, self.t
         ids, labels = (Tensor((s.batch, s.seq), INT64, None) for _ in range(2))
-        result = self._live().forward(ids, labels)
+        result = self._live().forward(ids, labels, self._mask(s.seq))
         t.scope = ""
         return Outcome(*result)
 
     def hidden_states(self, tokens: int, cache: object = None) -> Tensor:
         """The forward up to the head."""
-        hidden: Tensor = self._live().hidden_states(Tensor((self.scenario.batch, tokens), INT64, None))
+        ids = Tensor((self.scenario.batch, tokens), INT64, None)
+        hidden: Tensor = self._live().hidden_states(ids, self._mask(tokens))
         return hidden
+
+    def _mask(self, tokens: int) -> Tensor | None:
+        """The batch's attention mask, if it comes with one that decides something."""
+        s = self.scenario
+        if s.attention == "flash_attention_2":
+            if s.padding:
+                self.t.doubts.add("tokens that flash_attention_2 gathers from padded samples")
+            return None
+        return Tensor((s.batch, tokens), INT64, None) if s.masked else None
 
     def zero_grad(self) -> None:
         """Gradients die; a parameter without one gets no optimizer state either, which is not known beforehand."""
