@@ -148,6 +148,13 @@ def test_the_scenarios_replay_decides_whether_it_was_fragmentation() -> None:
         assert (found.remedy is not None) is (cause is Cause.FRAGMENTATION)
 
 
+def test_a_run_that_had_expandable_segments_gains_nothing_by_them() -> None:
+    run = small_scenario(seq=256, eval={"batch": 4, "accumulate": 12}, expandable_segments=True)
+    found = explain_file(io.BytesIO(evaluation_failed(800 * MIB).encode()), "train.log", run)
+    assert found.cause is Cause.DEMAND
+    assert [remedy.enough for remedy in found.remedies] == [False]
+
+
 def evaluation_failed(room: int) -> str:
     """A request of 250 MiB that fails where that much can be reserved, with 100 MiB in no tensor."""
     reserved = room - 200 * MIB

@@ -184,8 +184,10 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
 
 
 def _fits_expandable(scenario: Scenario, timeline: Timeline, room: int) -> bool | None:
-    """Whether expandable segments alone let the run go through; None where it does without, or had them already."""
-    if scenario.expandable_segments or replay(replayable(scenario, timeline), budget=room).oom is None:
+    """Whether expandable segments alone let the run go through; None where it does without. Not where it had them."""
+    if scenario.expandable_segments:
+        return False
+    if replay(replayable(scenario, timeline), budget=room).oom is None:
         return None
     return replay(replayable(replace(scenario, expandable_segments=True), timeline), budget=room).oom is None
 
