@@ -1,8 +1,10 @@
-"""Plans and advice checked on random cases: `python benchmarks/plan_cases.py frontier|advice|room [CASES]`.
+"""Plans and advice checked on random cases: `python benchmarks/plan_cases.py WHAT [CASES]`, WHAT being one of these.
 
 `frontier`: at the answer `predict` must say that it fits, one token above that it does not, and 20 random lengths below
 must fit. `advice`: every list of changes is tried with `predict` on a small model; none that fits may be shorter.
 `room`: how much more room than its tensors take a run needs, which is what `vramplan.plan.limit.sure_room` relies on.
+`fragmentation`: where a request fails that the bytes in no tensor would have met, how large a share of the reserved
+they are, and whether expandable segments let the run go on; what `vramplan.oom.shortage.GOOD_SHARE` relies on.
 """
 
 import random
@@ -24,6 +26,7 @@ from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast
+from vramplan.predict.replayable import replayable
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -141,10 +144,30 @@ def check_room(pick: random.Random) -> Iterator[str]:
     yield f"fits in {enough} %" if enough else "MORE than 133 %"
 
 
+def check_fragmentation(pick: random.Random) -> Iterator[str]:
+    """The share of what is in no tensor at such a failure, and what expandable segments do to the run."""
+    scenario = case(pick)
+    run = forecast(scenario, "cuda")
+    room = pick.randint(allocated_peak(run.timeline) * 6 // 10, replay(run.program()).reserved)
+    failed = replay(run.program(), budget=room).oom
+    unused = failed.reserved - failed.allocated if failed else 0
+    if failed is None or unused < failed.segment - (room - failed.reserved):
+        return
+    expandable = replayable(replace(scenario, expandable_segments=True), run.timeline)
+    word = "goes on" if replay(expandable, budget=room).oom is None else "fails all the same"
+    share = next(edge for edge in (2, 5, 10, 15, 20, 100) if unused * 100 <= failed.reserved * edge)
+    yield f"up to {share:3} % in no tensor: {word}"
+
+
 def main() -> int:
     """Run the cases and print what was found; 1 when anything in capitals was."""
     what, cases = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 50
-    check = {"frontier": check_frontier, "advice": check_advice, "room": check_room}[what]
+    check = {
+        "frontier": check_frontier,
+        "advice": check_advice,
+        "room": check_room,
+        "fragmentation": check_fragmentation,
+    }[what]
     counted: Counter[str] = Counter()
     began = time.perf_counter()
     for seed in range(cases):

@@ -7,14 +7,16 @@ from plans import fits, held, random_scenario, small_scenario
 from samples import check_golden
 
 from vramplan.advice import Advice, Step, advise
+from vramplan.catalog.gpus import gpu
 from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.forecast import ledger
 from vramplan.record import Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_plan
-from vramplan.scenario import Scenario
+from vramplan.scenario import Checkpointing, Scenario
 from vramplan.units import GIB
 
 BY_NAME = {change.name: change for change in CHANGES}
@@ -59,6 +61,25 @@ def test_no_list_is_shorter(seed: int) -> None:
     for advice in found:
         assert fits(advice.scenario, budget)
         assert advice.verdict == Probe(Limit(budget)).verdict(advice.scenario)
+
+
+def test_a_change_that_makes_another_needless_hides_no_list() -> None:
+    """On a T4 an fp32 base in 16 bits is float16, and then `float16` has nothing left to change."""
+    scenario = small_scenario(method="lora", dtype="float32", gpu="t4", stack="hf-trainer", seq=512)
+    limit = Limit(int(held(BY_NAME["dtype"].variants(scenario)[0]) * 1.2) + gpu("t4").context)
+    assert not Probe(limit).fits(scenario)
+    (best, *_) = advise(scenario, Probe(limit))
+    assert [step.change.name for step in best.steps] == ["dtype"]
+
+
+def test_a_change_that_bars_another_hides_no_list() -> None:
+    """In 16 bits on a T4 means float16, and then TRL's bfloat16 adapters of a quantised base cannot be trained."""
+    keys = {"method": "lora", "dtype": "float32", "compute_dtype": "float32", "gpu": "t4"}
+    scenario = small_scenario(**keys, stack={"base": "trl", "autocast": "bfloat16"}, seq=128, optimizer="sgd")
+    quantised = BY_NAME["quantize"].variants(scenario)[0]
+    assert BY_NAME["quantize"].variants(BY_NAME["dtype"].variants(scenario)[0]) == ()
+    (best, *_) = advise(scenario, Probe(Limit(held(quantised) + gpu("t4").context)))
+    assert [step.change.name for step in best.steps] == ["quantize"]
 
 
 def test_every_saving_is_a_prediction() -> None:
@@ -119,29 +140,11 @@ def test_changes_that_keep_the_training_come_first() -> None:
     kept = [change.keeps_training for change in CHANGES]
     assert kept == sorted(kept, reverse=True)
     assert [change.name for change in CHANGES] == [
-        *("double-quant", "optimizer", "attention", "outputs", "upcast", "loss", "loss in chunks"),
-        *("checkpointing", "micro-batch"),
-        *("four-bit", "quantize", "sequence", "targets", "rank", "adapters"),
+        *("double-quant", "dtype", "optimizer", "attention", "reentrant", "eval accumulate", "eval batch"),
+        *("outputs", "upcast", "float16", "loss", "loss in chunks", "checkpointing", "micro-batch"),
+        *("four-bit", "quantize", "trained dtype", "sequence", "targets", "rank", "adapters"),
     ]
     assert all(change.cost for change in CHANGES)
-
-
-def test_a_smaller_batch_keeps_the_samples_per_step() -> None:
-    variants = BY_NAME["micro-batch"].variants(small_scenario(batch=12, grad_accum=2))
-    assert [(v.batch, v.grad_accum) for v in variants] == [(8, 3), (6, 4), (4, 6), (3, 8), (2, 12), (1, 24)]
-
-
-def test_fewer_targets_are_those_of_attention() -> None:
-    (fewer,) = BY_NAME["targets"].variants(small_scenario())
-    assert fewer.lora.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
-    assert BY_NAME["targets"].variants(small_scenario(lora={"targets": ["q_proj", "v_proj"]})) == ()
-
-
-def test_sequences_and_ranks_go_down_in_steps() -> None:
-    scenario = small_scenario(seq=300, lora={"rank": 24})
-    assert [v.seq for v in BY_NAME["sequence"].variants(scenario)] == [256, 192, 128]
-    assert [v.lora.rank for v in BY_NAME["rank"].variants(scenario)] == [16, 8, 4]
-    assert BY_NAME["sequence"].variants(small_scenario(seq=128)) == ()
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,27 @@ def test_the_8bit_optimizer_is_of_the_same_family(optimizer: str, becomes: str |
     assert [v.optimizer for v in variants] == ([becomes] if becomes else [])
 
 
+@pytest.mark.parametrize(
+    ("quant", "checkpointing", "name", "becomes"),
+    [
+        ("nf4", False, "checkpointing", "NON_REENTRANT"),
+        ("int8", False, "checkpointing", "REENTRANT"),
+        ("int8", True, "reentrant", "REENTRANT"),
+        ("int8", "reentrant", "reentrant", None),
+        ("nf4", True, "reentrant", None),
+    ],
+)
+def test_checkpointing_becomes_the_kind_that_keeps_less(
+    quant: str, checkpointing: bool | str, name: str, becomes: str | None
+) -> None:
+    scenario = small_scenario(quant={"type": quant}, checkpointing=checkpointing, batch=4, seq=512)
+    variants = BY_NAME[name].variants(scenario)
+    assert [v.checkpointing for v in variants] == ([Checkpointing[becomes]] if becomes else [])
+    if name == "checkpointing":
+        kinds = (replace(scenario, checkpointing=kind) for kind in Checkpointing)
+        assert ledger(variants[0]).peak == min(ledger(kind).peak for kind in kinds)
+
+
 def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
     from vramplan.scenario_file import scenario_from_mapping
 
@@ -169,6 +193,10 @@ def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
         small_scenario(quant={"type": "int8"}, lora={"rank": 64}),
         small_scenario(method="lora"),
         small_scenario(method="full"),
+        small_scenario(method="full", dtype="float32", gpu="t4"),
+        small_scenario(method="lora", dtype="float32", compute_dtype="float32", stack="trl"),
+        small_scenario(gpu="t4"),
+        small_scenario(eval={"batch": 8, "accumulate": 4}),
     ]
     changed = [variant for scenario in given for change in CHANGES for variant in change.variants(scenario)]
     assert len(changed) > 30

@@ -191,6 +191,18 @@ def test_the_cheapest_card_is_the_smallest_that_fits() -> None:
             assert not verdict.fits, name
 
 
+def test_a_card_on_which_the_run_would_stop_is_not_the_cheapest() -> None:
+    """FlashAttention needs compute capability 8.0, and the smallest cards that have room are older."""
+    scenario = scenario_from_mapping({"model": "llama-3.2-1b", "seq": 1024})
+    old, new = (
+        reach(Goal.CHEAPEST_GPU, replace(scenario, attention=attention), Probe(Limit()))
+        for attention in ("sdpa", "flash_attention_2")
+    )
+    assert old is not None
+    assert new is not None
+    assert gpu(old.scenario.gpu).capability < (8, 0) <= gpu(new.scenario.gpu).capability
+
+
 def test_the_largest_model_is_the_first_from_above() -> None:
     limit = Limit(3 * GIB)
     row = reach(Goal.MAX_MODEL, scenario_from_mapping({"model": "gpt2", "seq": 256}), Probe(limit))
@@ -236,6 +248,15 @@ def test_a_matrix_says_what_predict_says() -> None:
             assert cell.scenario.gpu == card
 
 
+def test_no_length_fits_where_the_run_would_stop() -> None:
+    scenario = small_scenario(attention="flash_attention_2")
+    found = matrix([scenario], ("t4", "rtx2060", "rtx4090"), (512, 1024), Limit())
+    assert [cell.fits for cell in found.cells[0]] == [False, False, True]
+    text = render_matrix(found, Page())
+    assert "and t4 has 7.5; set attention: sdpa (and so on 1 more card)" in text
+    assert text.splitlines()[-1] == "1 of 3 pairs of model and card fit"
+
+
 # -- text
 
 
@@ -259,6 +280,12 @@ def test_a_goal_beyond_the_context_is_said() -> None:
     assert found.best.scenario.seq > 4096
     text = render_plan(found, Page())
     assert "longer than the model's context of 4,096 tokens: batch 1" in text
+
+
+def test_a_plan_for_a_run_that_would_stop_says_so() -> None:
+    found = plan(small_scenario(gpu="t4", seq=128, attention="flash_attention_2"), Limit(), Goal.MAX_BATCH)
+    assert "warning: the run stops at its first step: FlashAttention" in render_plan(found, Page())
+    assert found.to_json()["warnings"] == list(found.warnings) != []
 
 
 def test_a_goal_as_text() -> None:

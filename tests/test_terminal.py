@@ -9,7 +9,7 @@ from vramplan.record import Prediction
 from vramplan.report.layout import Page, visible
 from vramplan.report.terminal import render_prediction, render_record, render_summary
 from vramplan.scenario_file import scenario_from_mapping
-from vramplan.units import MIB
+from vramplan.units import GIB, MIB
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,21 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
 def test_the_verdict_is_the_last_line() -> None:
     assert render_prediction(PREDICTION, Page()).splitlines()[-1].startswith("fits: ")
     assert render_prediction(NO_FIT, Page()).splitlines()[-1].startswith("does not fit: ")
+
+
+def test_states_in_managed_memory_are_told_of() -> None:
+    text = render_prediction(replace(PREDICTION, managed=2 * GIB), Page())
+    assert "\n+ 2.00 GiB of paged states in managed memory (main memory when the card is full)\n" in text
+    assert "managed memory" not in render_prediction(PREDICTION, Page())
+
+
+def test_managed_memory_that_the_card_has_no_room_for_moves() -> None:
+    assert PREDICTION.verdict is not None
+    room = PREDICTION.verdict.margin
+    full = render_prediction(replace(PREDICTION, managed=room + GIB), Page())
+    assert "when the card is full); 1.00 GiB of it has no room on the card: every step moves pages\n" in full
+    assert "no room" not in render_prediction(replace(PREDICTION, managed=room), Page())
+    assert "no room" not in render_prediction(replace(NO_FIT, managed=GIB), Page())
 
 
 def test_a_run_that_fits_only_by_freeing_what_is_cached_says_so() -> None:

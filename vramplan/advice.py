@@ -79,11 +79,12 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
 def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, longest: int) -> tuple[Change, ...]:
     """The shortest list of `changes`, each at its strongest, that fits; empty when none up to `longest` does."""
     useful = [change for change in changes if _predictable(scenario, change)]
-    if not _works(scenario, useful, fits):  # then no part of the list works either
+    if not any(fits(everything) for everything in _furthest(scenario, useful)):  # then no part of the list works either
         return ()
     for length in range(1, min(longest, len(useful)) + 1):
         for chosen in sorted(combinations(range(len(useful)), length), key=lambda indices: indices[::-1]):
-            if _works(scenario, [useful[i] for i in chosen], fits):
+            changed = _changed(scenario, [useful[i] for i in chosen])
+            if changed is not None and fits(changed):
                 return tuple(useful[i] for i in chosen)
     return ()
 
@@ -100,14 +101,23 @@ def _predictable(scenario: Scenario, change: Change) -> bool:
     return True
 
 
-def _works(scenario: Scenario, changes: Iterable[Change], fits: Fits) -> bool:
-    """Whether the scenario fits with every change at its strongest; False when one does not apply after the others."""
+def _changed(scenario: Scenario, changes: Iterable[Change]) -> Scenario | None:
+    """The scenario with every change at its strongest; None when one does not apply after the others."""
     for change in changes:
         variants = change.variants(scenario)
         if not variants:
-            return False
+            return None
         scenario = variants[-1]
-    return fits(scenario)
+    return scenario
+
+
+def _furthest(scenario: Scenario, changes: Sequence[Change]) -> Iterator[Scenario]:
+    """The scenario with all changes, from the first on and from the last: one can make another needless, or bar it."""
+    for order in (changes, changes[::-1]):
+        changed = scenario
+        for change in order:
+            changed = (change.variants(changed) or (changed,))[-1]
+        yield changed
 
 
 def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Fits) -> Advice:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V22, dumped, fragmented, log
+from plans import small_scenario
 
 import vramplan
 from vramplan.catalog.gpus import gpu
@@ -16,7 +17,7 @@ from vramplan.oom.against_scenario import Against, candidates
 from vramplan.oom.answer import Explanation, explain_file, explain_path
 from vramplan.oom.message import read_message
 from vramplan.oom.printed import Printed
-from vramplan.oom.shortage import of_message
+from vramplan.oom.shortage import Cause, of_message
 from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -110,10 +111,10 @@ def test_nothing_saves_enough_on_a_card_far_too_small() -> None:
 
 
 def test_a_remedy_for_one_request_is_none_for_a_run_that_needs_more() -> None:
-    # 50 MiB are lacking and 1.46 GiB lie in no tensor; the scenario needs 6 GiB more than the card has
+    # 50 MiB are lacking and 2.46 GiB of 9.46 lie in no tensor; the scenario needs 6 GiB more than the card has
     text = V22.replace("2.00 GiB. GPU", "0.05 GiB. GPU").replace("23.64 GiB of", "10.00 GiB of")
     text = text.replace("1.02 GiB is free", "1.00 MiB is free").replace("22.61 GiB memory", "9.90 GiB memory")
-    text = log(text.replace("20.57 GiB", "8.00 GiB"), IN_LOSS)
+    text = log(text.replace("20.57 GiB", "7.00 GiB").replace("1.46 GiB", "2.46 GiB"), IN_LOSS)
     alone, held = explained(text), explained(text, scenario=True)
     assert alone.remedy is not None
     assert alone.remedy.name == "expandable-segments"
@@ -126,11 +127,45 @@ def test_remedies_outside_the_run() -> None:
     found = explained(log(FULL, IN_BACKWARD))
     assert [(remedy.name, remedy.enough) for remedy in found.remedies] == [
         ("limit", True),
-        ("expandable-segments", True),
+        ("expandable-segments", False),  # half a GiB of 11.50, as in any run
     ]
+    assert "PYTORCH_ALLOC_CONF=expandable_segments:True" in found.remedies[1].label  # as the message spells it
     assert found.moment.phase is Phase.BACKWARD
     shortage = of_message(read_message([FULL]))
     assert found.shortage == shortage
+
+
+def test_the_scenarios_replay_decides_whether_it_was_fragmentation() -> None:
+    """Evaluation leaves segments too small for what it gathers next: a run of 807 MiB of tensors needs 1,066 MiB, and
+    875 MiB with expandable segments, however little was in no tensor when a request failed."""
+    run = small_scenario(seq=256, eval={"batch": 4, "accumulate": 12})
+    for room, cause in ((960 * MIB, Cause.FRAGMENTATION), (780 * MIB, Cause.DEMAND)):
+        found = explain_file(io.BytesIO(evaluation_failed(room).encode()), "train.log", run)
+        assert found.shortage is not None
+        assert found.shortage.cause is Cause.DEMAND  # by its figures alone
+        assert found.cause is cause
+        assert found.to_json()["shortage"]["cause"] == cause.value
+        assert (found.remedy is not None) is (cause is Cause.FRAGMENTATION)
+
+
+def test_a_run_that_had_expandable_segments_gains_nothing_by_them() -> None:
+    run = small_scenario(seq=256, eval={"batch": 4, "accumulate": 12}, expandable_segments=True)
+    found = explain_file(io.BytesIO(evaluation_failed(800 * MIB).encode()), "train.log", run)
+    assert found.cause is Cause.DEMAND
+    assert [remedy.enough for remedy in found.remedies] == [False]
+
+
+def evaluation_failed(room: int) -> str:
+    """A request of 250 MiB that fails where that much can be reserved, with 100 MiB in no tensor."""
+    reserved = room - 200 * MIB
+    text = (
+        f"CUDA out of memory. Tried to allocate 250.00 MiB. GPU 0 has a total capacity of {room / GIB + 0.4:.2f} GiB of"
+        f" which 200.00 MiB is free. Including non-PyTorch memory, this process has {reserved / GIB + 0.4:.2f} GiB"
+        " memory in use. Of the"
+        f" allocated memory {reserved / GIB - 0.1:.2f} GiB is allocated by PyTorch, and 100.00 MiB is reserved by"
+        " PyTorch but unallocated."
+    )
+    return log(text, IN_BACKWARD)
 
 
 def test_the_card_is_named_by_its_capacity() -> None:

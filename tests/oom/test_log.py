@@ -128,7 +128,13 @@ STACKS = [
     (["accelerate/optimizer.py step", "bitsandbytes/optim/optimizer.py init_state"], "step", "optimizer"),
     (["torch/nn/utils/clip_grad.py clip_grad_norm_"], "step", "workspace"),
     (["peft/tuners/lora/model.py merge_and_unload"], "merge", "workspace"),
-    (["transformers/trainer.py evaluation_loop", "torch/nn/functional.py cross_entropy"], "", "logits"),
+    (["transformers/trainer.py evaluation_loop", "torch/nn/functional.py cross_entropy"], "evaluation", "logits"),
+    (
+        ["transformers/trainer.py evaluation_loop", "transformers/trainer_pt_utils.py torch_pad_and_concatenate"],
+        "evaluation",
+        "logits",
+    ),
+    (["unsloth/kernels/cross_entropy_loss.py forward"], "loss", "logits"),
     (["torch/nn/modules/module.py to", "torch/nn/modules/module.py convert"], "load", "weights"),
     ([], "", ""),
 ]

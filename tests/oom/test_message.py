@@ -54,6 +54,21 @@ def test_a_listed_process_with_room_on_the_card_is_another() -> None:
     assert shortage.unexplained.bytes == pytest.approx(0.34 * GIB, abs=0.03 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("text", "variable"),
+    [
+        (V20, "PYTORCH_CUDA_ALLOC_CONF"),
+        (V21, "PYTORCH_CUDA_ALLOC_CONF"),  # it names none
+        (V22, "PYTORCH_CUDA_ALLOC_CONF"),
+        (V29, "PYTORCH_ALLOC_CONF"),
+        (V22.replace("CUDA", "HIP"), "PYTORCH_HIP_ALLOC_CONF"),
+    ],
+)
+def test_the_variable_is_the_one_that_the_message_names(text: str, variable: str) -> None:
+    assert read_message([text]).variable == variable
+    assert read_message([text[i : i + 79] for i in range(0, len(text), 79)]).variable == variable
+
+
 @pytest.mark.parametrize("width", [40, 79, 120])
 @pytest.mark.parametrize("text", [V20, V22])
 def test_a_message_broken_by_a_terminal_is_put_together(text: str, width: int) -> None:
@@ -76,7 +91,7 @@ def test_a_shortage_says_what_was_lacking() -> None:
     found = of_message(read_message([V22]))
     # a segment of 2.00 GiB, of which 1.02 GiB were free
     assert found.lacking == 2 * GIB - Printed.read("1.02 GiB").bytes
-    assert found.cause is Cause.FRAGMENTATION  # 1.46 GiB in no tensor
+    assert found.cause is Cause.DEMAND  # 1.46 GiB in no tensor are enough, but 7 % of what was reserved
     assert found.context is not None
     assert found.context.covers(Printed.read("0.58 GiB").bytes)  # 22.61 - 20.57 - 1.46
     # 23.64 - 1.02 - 22.61 = 0.01: what is printed leaves room for nothing else
@@ -98,7 +113,38 @@ def test_without_its_own_figure_context_and_others_are_one() -> None:
     assert found.unexplained.bytes == pytest.approx(14.76 * GIB - 13.71 * GIB - 13.75 * MIB, abs=0.02 * GIB)
     # a request of 20 MiB takes a segment of its own size; 6.25 MiB are lacking, half a GiB lies in no tensor
     assert found.lacking == pytest.approx(6.25 * MIB, abs=0.01 * MIB)
-    assert found.cause is Cause.FRAGMENTATION
+    assert found.cause is Cause.DEMAND  # any run has half a GiB of 13.71 in no tensor
+
+
+@pytest.mark.parametrize(
+    ("allocated", "unallocated", "cause"),
+    [
+        ("20.57 GiB", "1.46 GiB", Cause.DEMAND),
+        ("17.62 GiB", "4.41 GiB", Cause.FRAGMENTATION),  # 4.41 of 22.03: a fifth
+        ("21.53 GiB", "0.50 GiB", Cause.DEMAND),  # less than the 0.98 GiB that lacked
+    ],
+)
+def test_fragmentation_is_the_cause_where_much_is_in_no_tensor(allocated: str, unallocated: str, cause: Cause) -> None:
+    text = V22.replace("20.57 GiB", allocated).replace("1.46 GiB", unallocated)
+    assert of_message(read_message([text])).cause is cause
+
+
+def test_others_are_the_cause_where_little_is_in_no_tensor() -> None:
+    """A first process of 10.20 GiB on the card, and 112 MiB of 13 GiB in no tensor, for 5 MiB that lacked."""
+    text = (
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 1 has a total capacity of 23.69 GiB of which 14.81 MiB is"
+        " free. Process 3921 has 10.20 GiB memory in use. Process 812 has 13.46 GiB memory in use. Of the allocated"
+        " memory 12.90 GiB is allocated by PyTorch, and 112.00 MiB is reserved by PyTorch but unallocated."
+    )
+    assert of_message(read_message([text])).cause is Cause.OTHERS
+
+
+def test_what_rounding_leaves_over_is_nobody() -> None:
+    # 23.64 - 1.02 - 22.60 leaves 0.02 GiB, 5 MiB at the least: no process holds so little; 0.25 GiB are somebody
+    found = of_message(read_message([V22.replace("22.61 GiB", "22.60 GiB")]))
+    held = of_message(read_message([V22.replace("22.61 GiB", "22.37 GiB")]))
+    assert found.others == Printed.exact(0)
+    assert held.others.covers(GIB // 4)
 
 
 def test_other_processes_can_be_the_cause() -> None:

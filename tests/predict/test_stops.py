@@ -8,6 +8,7 @@ from real_models import scenario
 from vramplan.predict.engine import predict_analytic
 
 SCRIPT = {"base": "script", "autocast": False}
+FLASH = {"attention": "flash_attention_2"}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,9 @@ SCRIPT = {"base": "script", "autocast": False}
         ({"lora": {"dtype": "bfloat16"}, "compute_dtype": "float16"}, "torch none in bfloat16"),
         # expected mat1 and mat2 to have the same dtype, but got: float != c10::BFloat16
         ({"stack": {**SCRIPT, "upcast": "norms"}}, "meets a head of bfloat16"),
+        # RuntimeError: FlashAttention only supports Ampere GPUs or newer.
+        (FLASH | {"gpu": "t4"}, "Ampere GPUs or newer (compute capability 8.0), and t4 has 7.5; set attention: sdpa"),
+        (FLASH | {"gpu": "v100-16gb", "method": "inference"}, "v100-16gb has 7.0"),
     ],
 )
 def test_it_is_told(keys: dict[str, Any], reason: str) -> None:
@@ -34,6 +38,10 @@ def test_it_is_told(keys: dict[str, Any], reason: str) -> None:
         {"stack": {"base": "hf-trainer", "upcast": "norms"}},
         {"stack": {**SCRIPT, "upcast": "norms", "loss": "tiled"}},
         {"method": "inference", "stack": {**SCRIPT, "upcast": "norms"}},
+        FLASH,
+        FLASH | {"gpu": "a100-40gb"},
+        FLASH | {"gpu": "t4", "method": "merge"},
+        {"gpu": "t4"},
     ],
 )
 def test_other_runs_go_on(keys: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The verdict: by the replay capped at the budget, and how sure it is."""
 
 import pytest
+from plans import small_scenario
 from real_models import scenario
 
 from vramplan.allocator import replay
@@ -63,7 +64,9 @@ def test_the_answer_is_that_of_the_capped_replays(need: int, share: float) -> No
     fits = capped.oom is None
     surely = replay(run.parts, budget=int(room * (1 + (error.low if fits else error.high)))).oom is None
     word = {(True, True): "fits", (False, False): "does not fit"}.get((fits, surely), "tight")
-    assert verdict(room) == (fits, word, room - (capped.reserved if fits else need))
+    wider = replay(run.parts, budget=int(room * (1 + error.high)))
+    needs = capped if fits else wider if wider.oom is None else None
+    assert verdict(room) == (fits, word, room - (needs.reserved if needs else need))
 
 
 def test_freeing_cached_segments_counts_as_fitting() -> None:
@@ -74,6 +77,23 @@ def test_freeing_cached_segments_counts_as_fitting() -> None:
     found = predict_analytic(Scenario.load("qwen2.5-1.5b", **SEVEN_B), budget=free.reserved - 2 * MIB).verdict
     assert found is not None
     assert found.fits == (capped.oom is None)
+
+
+def test_what_is_tight_and_does_not_fit_needs_no_more_than_the_error_allows() -> None:
+    """Each step of an evaluation gathers more than the last and leaves segments too small for the next: without a cap
+    they are kept, and three times as much is reserved as a run needs that gives them back."""
+    run = small_scenario(batch=1, seq=256, eval={"batch": 4, "accumulate": 20})
+    free = predict_analytic(run)
+    uncapped = max(free.reserved.values())
+    fails, fits = free.ledger.peak - 1, uncapped
+    while fits - fails > 8 * MIB:
+        middle = (fails + fits) // 2
+        found = predict_analytic(run, budget=middle).verdict
+        fails, fits = (fails, middle) if found and found.fits else (middle, fits)
+    found = predict_analytic(run, budget=fails).verdict
+    assert found is not None
+    assert (found.word, found.fits) == ("tight", False)
+    assert 0 < -found.margin <= found.budget * ERROR["analytic"].high < (uncapped - found.budget) // 10
 
 
 def test_the_cards_capacity_less_the_reserve_is_the_budget() -> None:

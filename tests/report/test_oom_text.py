@@ -30,6 +30,20 @@ def test_a_message_against_a_scenario(name: str, width: int) -> None:
     check_golden(name, render_oom(explained(text, against=True), Page(width)))
 
 
+def test_what_expandable_segments_do_to_the_scenario_is_said() -> None:
+    """Against half a GiB that the allocator could have, of which 12 MiB lie in no tensor: nothing is scattered."""
+    text = V22.replace("23.64 GiB", "1.64 GiB").replace("22.61 GiB", "0.61 GiB").replace("1.02 GiB", "1.00 GiB")
+    text = text.replace("20.57 GiB", "512.00 MiB").replace("1.46 GiB", "12.00 MiB")
+    shown = render_oom(explained(log(text, IN_BACKWARD), against=True), Page())
+    assert "; with expandable segments too, it does not go through" in shown
+    assert "fragmentation alone does not explain it: 12.00 MiB (2% of what was reserved)" in shown
+
+
+def test_much_in_no_tensor_is_needed_for_fragmentation() -> None:
+    shown = render_oom(explained(log(V22, IN_LOSS)), Page())
+    assert "fragmentation is unlikely to explain it: 1.46 GiB (7% of what was reserved)" in shown
+
+
 def test_a_snapshot() -> None:
     found = explain_file(io.BytesIO(dumped(fragmented())), "snapshot.pickle", None)
     check_golden("oom-snapshot.txt", render_oom(found, Page()))

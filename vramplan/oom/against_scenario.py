@@ -20,7 +20,7 @@ from vramplan.predict.forecast import ledger
 from vramplan.predict.overheads import card
 from vramplan.predict.replayable import replayable
 from vramplan.scenario import Scenario
-from vramplan.timeline import Alloc, Enter, Part, Repeat
+from vramplan.timeline import Alloc, Enter, Part, Repeat, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,9 @@ class Against:
     """Bytes that were allocated, with the failed request."""
     fails_at: OutOfMemory | None
     """The request that the prediction expects to fail in the same room; None when it expects the run to fit."""
+    fits_expandable: bool | None
+    """Whether the run as it ran goes through in that room with expandable segments, by replay; None where it is
+    expected to without them."""
     candidates: tuple[Candidate, ...]
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None
@@ -103,6 +106,7 @@ class Against:
             "predicted_device": self.held,
             "budget": self.budget,
             "predicted_failure": _failure_json(self.fails_at),
+            "fits_expandable": self.fits_expandable,
             "candidates": [
                 {
                     "phase": found.phase.value,
@@ -158,7 +162,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
     tokens = _tokens(scenario, shortage.requested, where, component)
     ran = _as_it_ran(scenario, tokens)
-    seen = prediction if ran is scenario else foresee(ran).prediction
+    seen, whole = (prediction, timeline) if ran is scenario else foresee(ran)
     held = max(seen.reserved.values()) + seen.context
     needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
     return Against(
@@ -167,6 +171,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         predicted=prediction.ledger.allocated(where),
         observed=(shortage.allocated + shortage.requested).bytes,
         fails_at=replay(replayable(scenario, timeline), budget=shortage.room).oom,
+        fits_expandable=_fits_expandable(ran, whole, shortage.room),
         candidates=candidates(timeline.parts, shortage.requested, where),
         tokens=tokens,
         ran=ran,
@@ -176,6 +181,15 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         savings=tuple(savings(ran, needed)),
         advice=advise(ran, Probe(Limit(max(min(budget, held - shortage.lacking), 1)))),
     )
+
+
+def _fits_expandable(scenario: Scenario, timeline: Timeline, room: int) -> bool | None:
+    """Whether expandable segments alone let the run go through; None where it does without. Not where it had them."""
+    if scenario.expandable_segments:
+        return False
+    if replay(replayable(scenario, timeline), budget=room).oom is None:
+        return None
+    return replay(replayable(replace(scenario, expandable_segments=True), timeline), budget=room).oom is None
 
 
 def _as_it_ran(scenario: Scenario, tokens: Tokens | None) -> Scenario:

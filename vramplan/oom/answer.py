@@ -9,6 +9,7 @@ from vramplan.errors import UsageError
 from vramplan.oom.against_scenario import Against, against
 from vramplan.oom.frames import moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
+from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
 from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
@@ -51,6 +52,26 @@ class Explanation:
     against: Against | None
 
     @property
+    def expandable(self) -> bool | None:
+        """Whether expandable segments would have been enough, by replay of the snapshot's history, else of the
+        scenario; None where neither can tell."""
+        return _expandable(self.usage, self.against)
+
+    @property
+    def needed(self) -> int:
+        """Bytes that were lacking, for the failed request or for what the scenario would still ask for."""
+        lacking = self.shortage.lacking if self.shortage else 0
+        return max(lacking, self.against.needed if self.against else 0)
+
+    @property
+    def cause(self) -> Cause | None:
+        """What alone would have been enough; None without a failed request."""
+        if self.shortage is None:
+            return None
+        fragmented = self.shortage.scattered if self.expandable is None else self.expandable
+        return self.shortage.cause_if(fragmented=fragmented, needed=self.needed)
+
+    @property
     def remedy(self) -> Remedy | None:
         """The first remedy that is enough: for the failed request, and for what the scenario would still ask for."""
         needed = self.against.needed if self.against else 0
@@ -73,7 +94,7 @@ class Explanation:
             "line": reported.line if reported else recognised.line if recognised else None,
             "further_failures": self._further,
             "meaning": recognised.known.meaning if recognised else None,
-            "shortage": self.shortage.to_json() if self.shortage else None,
+            "shortage": self.shortage.to_json() | {"cause": self.cause} if self.shortage else None,
             "phase": self.moment.phase.value if self.moment.phase else None,
             "moment": self.moment.words,
             "purpose": self.purpose.words,
@@ -153,6 +174,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         return Explanation(name, None, Moment("unknown", None), unknown, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
     frame = owner(found.stack)
+    held = against(scenario, shortage, when.phase, what.component) if scenario else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -163,13 +185,15 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         reported=found,
         recognised=None,
         usage=None,
-        remedies=tuple(_remedies(shortage, None)),
-        against=against(scenario, shortage, when.phase, what.component) if scenario else None,
+        remedies=tuple(_remedies(shortage, _expandable(None, held), found.message.variable)),
+        against=held,
     )
 
 
 def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation:
     shortage = found.shortage
+    component = found.purpose.component
+    held = against(scenario, shortage, found.moment.phase, component) if scenario and shortage else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -180,15 +204,20 @@ def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation
         reported=None,
         recognised=None,
         usage=found,
-        remedies=tuple(_remedies(shortage, found.fits_expandable)) if shortage else (),
-        against=against(scenario, shortage, found.moment.phase, found.purpose.component)
-        if scenario and shortage
-        else None,
+        remedies=tuple(_remedies(shortage, _expandable(found, held), USUAL_VARIABLE)) if shortage else (),
+        against=held,
     )
 
 
-def _remedies(shortage: Shortage, fits_expandable: bool | None) -> list[Remedy]:
-    """What can be done outside the run; `fits_expandable` is the replay's answer where there is one."""
+def _expandable(found: Usage | None, held: Against | None) -> bool | None:
+    """What a replay with expandable segments says: of what happened, else of what the scenario says happens."""
+    if found is not None and found.fits_expandable is not None:
+        return found.fits_expandable
+    return held.fits_expandable if held is not None else None
+
+
+def _remedies(shortage: Shortage, expandable: bool | None, variable: str) -> list[Remedy]:
+    """What can be done outside the run; `expandable` is the replay's answer where there is one."""
     lacking = shortage.lacking
     found = []
     if shortage.allowed is not None and shortage.free.bytes > shortage.available:
@@ -197,8 +226,8 @@ def _remedies(shortage: Shortage, fits_expandable: bool | None) -> list[Remedy]:
         found.append(Remedy("limit", label, more, more >= lacking))
     if shortage.unallocated.bytes:
         saves = shortage.unallocated.bytes
-        enough = saves >= lacking if fits_expandable is None else fits_expandable
-        label = "expandable segments (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the start)"
+        enough = shortage.scattered if expandable is None else expandable
+        label = f"expandable segments ({variable}=expandable_segments:True before the start)"
         found.append(Remedy("expandable-segments", label, saves, enough))
     if shortage.others.bytes and shortage.cause is not Cause.LIMIT:
         others = shortage.others.bytes

@@ -9,7 +9,7 @@ c10/cuda/CUDACachingAllocator.cpp, `DeviceCachingAllocator::malloc`:
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramplan.errors import UsageError
 from vramplan.oom.printed import SIZE, Printed
@@ -33,6 +33,10 @@ _OLD = re.compile(
 )
 _THIS = re.compile(rf"this process has ({SIZE}) memory in use")
 _OTHER = re.compile(rf"Process (\d{{1,12}}) has ({SIZE}) memory in use")
+#: HIP's in ROCm builds; the short one since 2.9.
+_VARIABLE = re.compile(r"PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF")
+#: What every release on CUDA reads (c10/core/AllocatorConfig.h, c10/cuda/CUDAAllocatorConfig.h, torch 2.13).
+USUAL_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 _ALLOWED = re.compile(rf"({SIZE}) allowed;")
 
 
@@ -65,6 +69,8 @@ class OomMessage:
     others: tuple[OtherProcess, ...]
     allowed: Printed | None
     """The process's own limit (`set_per_process_memory_fraction`); None without one."""
+    variable: str = USUAL_VARIABLE
+    """The environment variable of the allocator's settings, as the message names it."""
 
     @property
     def reserved(self) -> Printed:
@@ -83,15 +89,21 @@ def read_message(lines: Sequence[str]) -> OomMessage:
             text = f"{text}{glue}{line.rstrip(chr(10) + chr(13))}" if text else line.rstrip()
             text = re.sub(r"\s+", " ", text)
             if (match := _MODERN.search(text)) is not None:
-                return _modern(match)
+                return replace(_modern(match), variable=_variable(lines))
             if (match := _OLD.search(text)) is not None:
-                return _old(match)
+                return replace(_old(match), variable=_variable(lines))
     head = HEAD.search(lines[0])
     shown = lines[0][head.start() if head else 0 :].strip()[:100]
     raise UsageError(
         f"the out-of-memory message is cut off or in an unknown wording: '{shown}'",
         hint="give the whole message: from 'CUDA out of memory' to 'reserved by PyTorch but unallocated'",
     )
+
+
+def _variable(lines: Sequence[str]) -> str:
+    """The variable that the message's advice names, which follows the sizes; the usual one where it has none."""
+    named = _VARIABLE.search("".join(line.strip() for line in lines[:MOST_LINES]))
+    return named[0] if named else USUAL_VARIABLE
 
 
 def _modern(match: re.Match[str]) -> OomMessage:

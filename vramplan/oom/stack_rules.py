@@ -1,7 +1,7 @@
 """What functions of the libraries ask memory for, and in which phase of a run they are called.
 
-Names of transformers 5.17, bitsandbytes 0.50, peft 0.21, accelerate 1.15 and torch 2.13, and those that their versions
-since 2023 had.
+Names of transformers 5.17, bitsandbytes 0.50, peft 0.21, accelerate 1.15, torch 2.13 and unsloth 2026.10, and those
+that their versions since 2023 had.
 """
 
 import re
@@ -53,6 +53,7 @@ _LOSS = (
     " entropy_from_logits fused_linear_cross_entropy_forward fused_linear_cross_entropy_backward LigerForCausalLMLoss"
     " chunked_cross_entropy _chunk_loss"
 )
+_LOSS_FILES = r"loss_utils\.py$|unsloth/kernels/cross_entropy_loss\.py$"
 _HEAD = r"lm_head\(|embed_out\(|logits\.float|logits = |shift_logits"
 _LOAD = (
     "from_pretrained _load_pretrained_model _load_state_dict_into_meta_model load_state_dict"
@@ -92,8 +93,12 @@ PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
         Purpose("logits cast to fp32 by accelerate", Component.LOGITS),
     ),
     (
-        Rule(_LOSS, files=r"loss_utils\.py$", code=_HEAD),
+        Rule(_LOSS, files=_LOSS_FILES, code=_HEAD),
         Purpose("logits, their fp32 copy, or the loss on them", Component.LOGITS),
+    ),
+    (
+        Rule("nested_concat torch_pad_and_concatenate", inside=r"trainer_pt_utils\.py$"),
+        Purpose("evaluation's gathered logits and labels", Component.LOGITS),
     ),
     (
         Rule("prepare_model_for_kbit_training"),
@@ -142,7 +147,7 @@ MOMENTS: tuple[tuple[Rule, Moment], ...] = (
         Rule("from_pretrained prepare_model_for_kbit_training get_peft_model inject_adapter"),
         Moment("loading", Phase.LOAD),
     ),
-    (Rule("evaluate evaluation_loop prediction_step prediction_loop"), Moment("evaluation", None)),
+    (Rule("evaluate evaluation_loop prediction_step prediction_loop"), Moment("evaluation", Phase.EVALUATION)),
     (Rule("generate", files=r"generation/utils\.py$"), Moment("generation", None)),
     (
         Rule("backward _engine_run_backward", inside=r"torch/|accelerate/", code=r"\.backward\("),
@@ -157,7 +162,7 @@ MOMENTS: tuple[tuple[Rule, Moment], ...] = (
         Moment("the optimizer's step", Phase.STEP),
     ),
     (
-        Rule(f"{_LOSS} convert_to_fp32 _convert_to_fp32", files=r"loss_utils\.py$", code=_HEAD),
+        Rule(f"{_LOSS} convert_to_fp32 _convert_to_fp32", files=_LOSS_FILES, code=_HEAD),
         Moment("the loss", Phase.LOSS),
     ),
     (Rule("save_model _save_checkpoint save_pretrained"), Moment("saving", Phase.SAVE)),

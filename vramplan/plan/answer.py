@@ -11,6 +11,7 @@ from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
 from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.context import context_length
+from vramplan.predict.stops import stops
 from vramplan.record import SCHEMA, Verdict
 from vramplan.scenario import Scenario
 
@@ -42,6 +43,11 @@ class Plan:
         return self.best.scenario if self.best else None
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why what is proposed, or the target where nothing is, would end at its first step all the same."""
+        return tuple(stops(self.proposed or self.scenario))
+
+    @property
     def feasible(self) -> bool:
         """Whether anything fits."""
         return self.proposed is not None
@@ -60,6 +66,7 @@ class Plan:
             "best_verdict": _verdict_json(self.best_verdict) if self.best_verdict else None,
             "advice": [_advice_json(advice) for advice in self.advice],
             "proposed": self.proposed.to_mapping() if self.proposed else None,
+            "warnings": list(self.warnings),
         }
 
 

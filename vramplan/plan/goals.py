@@ -13,6 +13,7 @@ from vramplan.model_source import resolve_model
 from vramplan.plan.frontier import SHORTEST, Row, largest_fitting, longest_sequence, row
 from vramplan.plan.limit import Probe
 from vramplan.predict.fused import NEVER_FUSED_ROWS
+from vramplan.predict.stops import stops_of_card
 from vramplan.scenario import Scenario
 
 LARGEST_BATCH = 2**14
@@ -69,7 +70,7 @@ def _card(scenario: Scenario, probe: Probe) -> Scenario | None:
         raise UsageError("goal cheapest-gpu with a budget", hint="it compares the cards' own capacities: drop --budget")
     for name in sorted(gpu_names(), key=lambda name: gpu(name).capacity):
         candidate = replace(scenario, gpu=name)
-        if probe.fits(candidate):
+        if not any(stops_of_card(candidate)) and probe.fits(candidate):
             return candidate
     return None
 

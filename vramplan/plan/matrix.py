@@ -13,6 +13,7 @@ from vramplan.predict.forecast import Forecast, forecast
 from vramplan.predict.fused import NEVER_FUSED_ROWS, fused_gemm_4bit
 from vramplan.predict.overheads import workspaces
 from vramplan.predict.quantization import is_quantized, quantized_parameters
+from vramplan.predict.stops import stops_of_card
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
 from vramplan.units import GIB
@@ -27,6 +28,7 @@ class Cell:
     scenario: Scenario
     """With the card, and the longest sequence that fits; the shortest asked for when none does."""
     fits: bool
+    """Whether any does; no where the card ends the run at its first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def matrix(scenarios: Sequence[Scenario], cards: Sequence[str], seqs: Sequence[i
 
 def _longest(scenario: Scenario, seqs: tuple[int, ...], runs: "_Runs") -> Cell:
     """Bisection over the lengths by what the tensors take, then down from there until one fits."""
+    if any(stops_of_card(scenario)):
+        return Cell(replace(scenario, seq=seqs[0]), fits=False)
     low, high = 0, len(seqs)  # tensors of seqs[:low] have room, those of seqs[high:] do not
     while low < high:
         middle = (low + high) // 2

@@ -8,20 +8,13 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from vramplan.architecture import WeightKind
 from vramplan.optimizers import OPTIMIZERS, optimizer
-from vramplan.predict.adapters import adapted
-from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict import changes_precision as precision
+from vramplan.predict import changes_sizes as sizes
 from vramplan.predict.liger import LIGER_FAMILIES
-from vramplan.scenario import Checkpointing, DType, Method, QuantType, Scenario
-from vramplan.stacks import LossKernel, Outputs, Upcast
-
-#: Sequences are shortened to multiples of this many tokens: tensor cores and fused kernels prefer them.
-SEQ_STEP = 64
-#: No shorter sequence is proposed: a few sentences, below which a fine-tuning sample says little.
-SHORTEST_SEQ = 128
-#: No lower rank is proposed: LoRA's paper (arXiv:2106.09685, table 6) finds 4 to 8 enough on its tasks.
-LOWEST_RANK = 4
+from vramplan.predict.stops import stops
+from vramplan.scenario import Checkpointing, Evaluation, QuantType, Scenario
+from vramplan.stacks import LossKernel, Outputs
 
 Variants = tuple[Scenario, ...]
 
@@ -36,16 +29,16 @@ class Change:
     """Whether what is learned stays what it was: the same data, tokens per step and trained parameters."""
     cost: str
     """What it costs, in training terms."""
-    variants: Callable[[Scenario], Variants]
-    """The changed scenarios, the mildest first; empty where the change does not apply."""
+    make: Callable[[Scenario], Variants]
+    """The changed scenarios, whether or not they run."""
     label: Callable[[Scenario, Scenario], str]
     """The change from one scenario to another, as people say it."""
 
-
-def _double(scenario: Scenario) -> Variants:
-    if not scenario.quant.type.four_bit or scenario.quant.double:
-        return ()
-    return (replace(scenario, quant=replace(scenario.quant, double=True)),)
+    def variants(self, scenario: Scenario) -> Variants:
+        """The changed scenarios, the mildest first; empty where the change does not apply, or would stop the run."""
+        made = self.make(scenario)
+        stopped = made and any(stops(made[-1])) and not any(stops(scenario))  # degrees do not decide it
+        return () if stopped else made
 
 
 def _optimizer(scenario: Scenario) -> Variants:
@@ -70,12 +63,6 @@ def _outputs(scenario: Scenario) -> Variants:
     return (replace(scenario, stack=replace(scenario.stack, outputs=Outputs.FREED)),)
 
 
-def _upcast(scenario: Scenario) -> Variants:
-    if not scenario.method.trains or scenario.stack.upcast is Upcast.NONE:
-        return ()
-    return (replace(scenario, stack=replace(scenario.stack, upcast=Upcast.NONE)),)
-
-
 def _loss(scenario: Scenario) -> Variants:
     return _with_loss(scenario, LossKernel.LIGER) if scenario.architecture.family in LIGER_FAMILIES else ()
 
@@ -92,79 +79,38 @@ def _with_loss(scenario: Scenario, kernel: LossKernel) -> Variants:
 
 
 def _checkpointing(scenario: Scenario) -> Variants:
+    """Of the two kinds the one that keeps less."""
     if not scenario.method.trains or scenario.checkpointing is not Checkpointing.OFF:
         return ()
-    return (replace(scenario, checkpointing=Checkpointing.NON_REENTRANT),)
+    kind = Checkpointing.REENTRANT if scenario.quant.type is QuantType.INT8 else Checkpointing.NON_REENTRANT
+    return (replace(scenario, checkpointing=kind),)
 
 
-def _micro_batch(scenario: Scenario) -> Variants:
-    """Every smaller micro-batch that keeps the samples per step."""
-    if not scenario.method.trains:
-        return ()
-    samples = scenario.batch * scenario.grad_accum
-    smaller = (n for n in range(scenario.batch - 1, 0, -1) if samples % n == 0)
-    return tuple(replace(scenario, batch=n, grad_accum=samples // n) for n in smaller)
+def reentrant(scenario: Scenario) -> Variants:
+    """Layers run without a graph in forward, so that int8 ones keep nothing.
 
-
-def _four_bit(scenario: Scenario) -> Variants:
-    if scenario.quant.type is not QuantType.INT8:
-        return ()
-    return (replace(scenario, quant=replace(scenario.quant, type=QuantType.NF4, double=True)),)
-
-
-def _quantize(scenario: Scenario) -> Variants:
-    if scenario.method is not Method.LORA or scenario.dtype is DType.FLOAT32:
-        return ()
-    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
-    return (replace(scenario, method=Method.QLORA, quant=quant),)
-
-
-def _sequence(scenario: Scenario) -> Variants:
-    """Every multiple of 64 tokens below the present length."""
-    longest = (scenario.seq - 1) // SEQ_STEP * SEQ_STEP
-    return tuple(replace(scenario, seq=seq) for seq in range(longest, SHORTEST_SEQ - 1, -SEQ_STEP))
-
-
-def _targets(scenario: Scenario) -> Variants:
-    """Adapters on attention alone: of the targets, those that stand beside no gate, that is, outside the feed-forward.
-
-    Attention's modules are recognised by structure: their path shares its parent with the first adapted module.
+    A non-reentrant checkpoint forgets what an operation gives to `save_for_backward`, and bitsandbytes puts a layer's
+    input elsewhere (0.50.2 autograd/_functions.py `MatMul8bitLt`: `ctx.tensors`; a 4-bit layer's holds weights only).
     """
-    if not (scenario.method.trains and scenario.method.adapts):
+    keeps = scenario.quant.type is QuantType.INT8 and scenario.checkpointing is Checkpointing.NON_REENTRANT
+    if not scenario.method.trains or not keeps:
         return ()
-    weights = [w for block in scenario.architecture.blocks for w in block.weights]
-    linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
-    targets = resolve_targets(scenario.architecture, scenario.lora)
-    chosen = [w for w in linears if adapted(w, targets.modules)]
-    if not chosen:
-        return ()
-    parent = _parent(linears[0].path)
-    names = dict.fromkeys(w.module for w in chosen if _parent(w.path) == parent)
-    others = targets.parameters or len(names) < len(dict.fromkeys(w.module for w in chosen))
-    if not names or not others:
-        return ()
-    return (replace(scenario, lora=replace(scenario.lora, targets=tuple(names))),)
+    return (replace(scenario, checkpointing=Checkpointing.REENTRANT),)
 
 
-def _parent(path: str) -> str:
-    """`self_attn` of `self_attn.q_proj.weight`."""
-    return path.partition(".")[0]
+def _loaded(before: Scenario, after: Scenario) -> str:
+    """Which type the base is loaded in, or where that stays, which one bitsandbytes computes in."""
+    key = "dtype" if before.dtype is not after.dtype else "compute_dtype"
+    return f"{key} {getattr(after, key).value} instead of {getattr(before, key).value}"
 
 
-def _rank(scenario: Scenario) -> Variants:
-    """The powers of two below the present rank."""
-    if not (scenario.method.trains and scenario.method.adapts):
-        return ()
-    lower = (2**n for n in range(16, 1, -1) if LOWEST_RANK <= 2**n < scenario.lora.rank)
-    return tuple(replace(scenario, lora=replace(scenario.lora, rank=rank)) for rank in lower)
+def _evaluated(scenario: Scenario) -> Evaluation:
+    assert scenario.evaluation is not None
+    return scenario.evaluation
 
 
-def _adapters(scenario: Scenario) -> Variants:
-    """QLoRA on every linear layer; the stack stays as it is."""
-    if scenario.method is not Method.FULL or scenario.dtype is DType.FLOAT32:
-        return ()
-    quant = replace(scenario.quant, type=QuantType.NF4, double=True)
-    return (replace(scenario, method=Method.QLORA, quant=quant),)
+def _kind(scenario: Scenario) -> str:
+    return " (checkpointing: reentrant)" if scenario.checkpointing is Checkpointing.REENTRANT else ""
 
 
 def _said(text: str) -> Callable[[Scenario, Scenario], str]:
@@ -177,8 +123,15 @@ CHANGES: tuple[Change, ...] = (
         "double-quant",
         True,
         "nothing measurable: the constants' error is far below the weights' (QLoRA paper, section 3)",
-        _double,
+        precision.double,
         _said("double quantisation"),
+    ),
+    Change(
+        "dtype",
+        True,
+        "nothing of a checkpoint that is 16-bit already, as most are; what was left in fp32 is computed in 16 bits",
+        precision.frozen_base,
+        _loaded,
     ),
     Change(
         "optimizer",
@@ -194,48 +147,81 @@ CHANGES: tuple[Change, ...] = (
         _attention,
         lambda before, after: f"attention {after.attention} instead of {before.attention}",
     ),
+    Change("reentrant", True, "nothing: layers run twice under either kind; the base must enable_input_require_grads, "
+           "as peft's preparation has it do", reentrant, _said("reentrant checkpointing instead of non-reentrant")),
+    Change(
+        "eval accumulate",
+        True,
+        "evaluation waits for copies to the host, whose RAM the logits take then; preprocess_logits_for_metrics in the "
+        "Trainer keeps them from being gathered at all",
+        sizes.eval_accumulate,
+        lambda before, after: f"eval_accumulation_steps 1 instead of {_evaluated(before).accumulate}",
+    ),
+    Change(
+        "eval batch",
+        True,
+        "a slower evaluation, of the same samples",
+        sizes.eval_batch,
+        lambda before, after: f"eval batch {_evaluated(after).batch} instead of {_evaluated(before).batch}",
+    ),
     Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
            _said("outputs freed before backward (stack.outputs: freed)")),
-    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable", _upcast,
-           _said("no fp32 upcast (stack.upcast: none)")),
+    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
+           precision.upcast, _said("no fp32 upcast (stack.upcast: none)")),
+    Change(
+        "float16",
+        True,
+        "a smaller range: what passes 65,504 overflows, and without autocast gradients are not scaled, so that small "
+        "ones vanish",
+        precision.float16,
+        _said("float16 instead of bfloat16, which the card does not know"),
+    ),
     Change("loss", True, "another package (liger-kernel); the logits are never there as a whole", _loss,
            _said("fused loss (stack.loss: liger)")),
     Change("loss in chunks", True, "a few lines of code; the logits are made twice, never as a whole", _loss_in_chunks,
            _said("loss in chunks (stack.loss: chunked)")),
     Change("checkpointing", True, "about a third more compute: every layer's forward runs twice", _checkpointing,
-           _said("gradient checkpointing")),
+           lambda before, after: f"gradient checkpointing{_kind(after)}"),
     Change(
         "micro-batch",
         True,
         "slower steps: the same samples per step in more, smaller pieces",
-        _micro_batch,
+        sizes.micro_batch,
         lambda before, after: f"batch {after.batch} with grad_accum {after.grad_accum}",
     ),
-    Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", _four_bit,
+    Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", precision.four_bit,
            _said("nf4 instead of int8")),
-    Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16", _quantize,
-           _said("QLoRA (nf4) instead of a 16-bit base")),
+    Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16 or 32", precision.quantize,
+           lambda before, after: f"QLoRA (nf4) instead of a {before.dtype.bytes * 8}-bit base"),
+    Change(
+        "trained dtype",
+        False,
+        "weights, gradients and states in bfloat16: updates of less than 1/256 of a weight can be rounded away "
+        "(mixed precision keeps an fp32 copy for that, arXiv:1710.03740, section 3.1)",
+        precision.trained_weights,
+        _loaded,
+    ),
     Change(
         "sequence",
         False,
         "longer samples are cut, and with them what they teach",
-        _sequence,
+        sizes.sequence,
         lambda before, after: f"sequence {after.seq:,} instead of {before.seq:,}",
     ),
     Change(
         "targets",
         False,
         "fewer adapters: the QLoRA paper (figure 2) needs them on every linear layer to match full fine-tuning",
-        _targets,
+        sizes.targets,
         lambda before, after: f"adapters on {'+'.join(after.lora.targets)} only",
     ),
     Change(
         "rank",
         False,
         "less room for what is learned",
-        _rank,
+        sizes.rank,
         lambda before, after: f"rank {after.lora.rank} instead of {before.lora.rank}",
     ),
-    Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", _adapters,
+    Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", precision.adapters,
            _said("QLoRA instead of full fine-tuning")),
 )  # fmt: skip

@@ -1,29 +1,53 @@
-"""Element types that torch cannot bring together on a card: the run ends at its first step, whatever fits."""
+"""What ends a run at its first step, whatever fits: element types that torch cannot bring together, kernels that the
+card has not."""
 
 from collections.abc import Iterator
 
+from vramplan.predict.overheads import card
 from vramplan.scenario import DType, Method, Scenario
 from vramplan.stacks import LossKernel, Upcast
 
 _ENDS = "the run stops at its first step"
+#: Least compute capability of FlashAttention 2, whose own words are cited below (flash_api.cpp, also in torch's copy of
+#: it, aten/src/ATen/native/transformers/cuda/flash_attn); transformers 5.17 loads the model without asking for it.
+FLASH_ATTENTION_SINCE = (8, 0)
 
 
 def stops(scenario: Scenario) -> Iterator[str]:
     """Why the run will not come to a second step; each was seen in PyTorch's CUDA build (torch 2.13)."""
     if scenario.method.trains:
-        if _scales_bfloat16(scenario):
+        if refused := _scaled_in_16_bits(scenario):
             cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
-            yield f"{_ENDS}: float16 autocast scales gradients, and torch none in bfloat16{cause}"
+            yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
         if _head_gets_fp32(scenario):
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
+    yield from stops_of_card(scenario)
 
 
-def _scales_bfloat16(scenario: Scenario) -> bool:
-    """native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16."""
+def stops_of_card(scenario: Scenario) -> Iterator[str]:
+    """Those that another card would not have."""
+    target = card(scenario)
+    if target is None or scenario.attention != "flash_attention_2" or scenario.method is Method.MERGE:
+        return
+    if target.capability < FLASH_ATTENTION_SINCE:
+        major, minor = target.capability
+        yield (
+            f"{_ENDS}: FlashAttention only supports Ampere GPUs or newer (compute capability 8.0), and {target.name} "
+            f"has {major}.{minor}; set attention: sdpa"
+        )
+
+
+def _scaled_in_16_bits(scenario: Scenario) -> str:
+    """The 16-bit type of the gradients that are to be scaled; empty where they are fp32, or none are scaled.
+
+    native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16, and
+    torch/amp/grad_scaler.py `unscale_` refuses float16.
+    """
     stack = scenario.stack
     cast_up = scenario.method is Method.FULL and stack.upcast is Upcast.ALL
     trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
-    return stack.autocast == DType.FLOAT16.value and trained is DType.BFLOAT16 and not cast_up
+    scaled = stack.autocast == DType.FLOAT16.value and trained is not DType.FLOAT32 and not cast_up
+    return trained.value if scaled else ""
 
 
 def _head_gets_fp32(scenario: Scenario) -> bool:

@@ -53,19 +53,21 @@ def judge(
     room = budget - context
     run = _Run(program, played)
     fits = run.fits(room)
-    needs = run.held(room) + context
-    return Verdict(budget, fits, _word(run, room, ERROR[engine], fits=fits), budget - needs)
+    word, asked = _word(run, room, ERROR[engine], fits=fits)
+    return Verdict(budget, fits, word, room - run.held(asked))
 
 
-def _word(run: "_Run", room: int, error: ErrorInterval, *, fits: bool) -> str:
-    """`tight` when an error that the engine has made before would turn the answer.
+def _word(run: "_Run", room: int, error: ErrorInterval, *, fits: bool) -> tuple[str, int]:
+    """`tight` when an error that the engine has made before would turn the answer; and the room to tell the need in.
 
     The true need is predicted / (1 + error): what fits in room x (1 + low) fits for sure, and what does not fit in
-    room x (1 + high) cannot.
+    room x (1 + high) cannot. A run that fits in the latter alone needs what it takes there: without a cap it would
+    keep segments that it gives back when it has to, and take much more.
     """
     if fits:
-        return "fits" if run.fits(int(room * (1 + error.low))) else "tight"
-    return "tight" if run.fits(int(room * (1 + error.high))) else "does not fit"
+        return ("fits" if run.fits(int(room * (1 + error.low))) else "tight"), room
+    more = int(room * (1 + error.high))
+    return ("tight", more) if run.fits(more) else ("does not fit", room)
 
 
 class _Run:

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from vramplan.architecture import WeightKind
-from vramplan.attention import BFLOAT16_SINCE, Choice, Kernel
+from vramplan.attention import Choice, Kernel
 from vramplan.optimizers import optimizer
+from vramplan.predict.changes import reentrant
+from vramplan.predict.changes_precision import float16
 from vramplan.predict.context import model_warnings
 from vramplan.predict.forecast import ledger
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
-from vramplan.predict.overheads import card
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.predict.stops import stops
 from vramplan.record import Device
@@ -23,6 +24,7 @@ from vramplan.units import human
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
+    own.append(_int8_warning(scenario, device))
     if device == "cuda":
         own += stops(scenario)
         own += _attention_warnings(scenario, choices)
@@ -58,15 +60,8 @@ def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
     compute = DType.BFLOAT16 if scenario.compute_dtype is DType.FLOAT32 else scenario.compute_dtype
     autocast = structs.replace(scenario, stack=structs.replace(scenario.stack, autocast=compute.value))
     yield f"autocast (stack.autocast: {compute.value})", autocast
-    target = card(scenario)
-    if compute is DType.BFLOAT16 and target is not None and target.capability < BFLOAT16_SINCE:
-        half = DType.FLOAT16
-        stack = structs.replace(autocast.stack, autocast=half.value if scenario.stack.autocast else False)
-        dtype = half if scenario.dtype is DType.BFLOAT16 else scenario.dtype
-        yield (
-            f"float16 (compute_dtype: {half.value})",
-            structs.replace(scenario, compute_dtype=half, dtype=dtype, stack=stack),
-        )
+    for half in float16(scenario):
+        yield f"float16 (compute_dtype: {half.compute_dtype.value})", half
 
 
 def _experts_warning(scenario: Scenario) -> str:
@@ -82,6 +77,17 @@ def _experts_warning(scenario: Scenario) -> str:
     return (
         f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
         f"which bitsandbytes does not quantise; they {dtype} ({stay})"
+    )
+
+
+def _int8_warning(scenario: Scenario, device: Device) -> str:
+    """Checkpointing that saves less than it is meant to, for a reason that no number tells."""
+    saving = max((ledger(scenario, device).peak - ledger(one, device).peak for one in reentrant(scenario)), default=0)
+    if saving <= 0:
+        return ""
+    return (
+        "int8 layers keep their inputs under non-reentrant checkpointing (bitsandbytes' MatMul8bitLt has them outside "
+        f"save_for_backward); checkpointing: reentrant takes {human(saving)} less at the peak"
     )
 
 

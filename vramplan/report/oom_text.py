@@ -22,7 +22,7 @@ def render_oom(found: Explanation, page: Page) -> str:
     blocks = [list(_head(found, page))]
     if found.shortage is not None:
         blocks.append(_shares(found.shortage, found.gpus, page))
-        blocks.append(list(_fragmentation(found.shortage, found.usage, page)))
+        blocks.append(list(_fragmentation(found, found.shortage, page)))
     if found.usage is not None:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
@@ -92,20 +92,24 @@ def _shares(shortage: Shortage, gpus: Sequence[str], page: Page) -> list[str]:
     return lines
 
 
-def _fragmentation(shortage: Shortage, usage: Usage | None, page: Page) -> Iterator[str]:
+def _fragmentation(found: Explanation, shortage: Shortage, page: Page) -> Iterator[str]:
     """Whether the request would have fitted without fragmentation, without others, with another limit."""
-    lacking, unused = human(shortage.lacking), human(shortage.unallocated.bytes)
-    if shortage.cause is Cause.LIMIT:
+    lacking, cause, usage = human(shortage.lacking), found.cause, found.usage
+    share = shortage.unallocated.bytes / max(shortage.reserved.bytes, 1)
+    unused = f"{human(shortage.unallocated.bytes)} ({share:.0%} of what was reserved)"
+    if cause is Cause.LIMIT:
         text = f"the process's own limit stopped it: the card had {human(shortage.free.bytes)} free"
-    elif shortage.unallocated.bytes >= shortage.lacking:
+    elif cause is Cause.FRAGMENTATION:
         text = f"{lacking} were lacking, and {unused} were reserved but in no tensor: fragmentation alone explains it"
     else:
-        text = f"{lacking} were lacking; fragmentation alone does not explain it: {unused} were reserved in no tensor"
+        unlikely = found.expandable is None and shortage.unallocated.bytes >= shortage.lacking
+        word = "is unlikely to" if unlikely else "alone does not"
+        text = f"{lacking} were lacking; fragmentation {word} explain it: {unused} were reserved in no tensor"
     yield from page.wrap(text, indent="  ")
     if usage is not None and usage.fits_expandable is not None:
         word = "meets" if usage.fits_expandable else "does not meet"
         yield from page.wrap(f"the same history replayed with expandable segments {word} the request", indent="  ")
-    if shortage.others.bytes >= shortage.lacking and shortage.cause is not Cause.LIMIT:
+    if cause is not Cause.LIMIT and shortage.others.bytes >= found.needed:
         yield from page.wrap("without the other processes it would have fitted", indent="  ")
 
 
@@ -185,7 +189,15 @@ def _expected(against: Against, shortage: Shortage) -> str:
     return (
         f"in the {room} that the allocator could have, it is expected to fail in {failure.phase.value}, asking"
         f" {human(failure.requested)} for {failure.label} ({failure.component.value})"
+        f"{_EXPANDABLE[against.fits_expandable]}"
     )
+
+
+_EXPANDABLE = {
+    None: "",
+    True: "; with expandable segments it goes through",
+    False: "; with expandable segments too, it does not go through",
+}
 
 
 def _candidates(candidates: Sequence[Candidate]) -> str:
@@ -254,7 +266,8 @@ def _verdict(found: Explanation, page: Page) -> str:
         assert found.usage is not None
         return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
     lacking = human(found.shortage.lacking)
-    text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.shortage.cause]}"
+    assert found.cause is not None
+    text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.cause]}"
     if found.remedy is not None:
         return f"{text}; {found.remedy.label.partition(' (')[0]} may be enough"
     if found.against is None:

@@ -9,8 +9,10 @@ from vramplan.plan.frontier import Row
 from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
 from vramplan.predict.context import context_length
+from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
+from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
@@ -39,6 +41,8 @@ def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}{edge}", indent="  ")]
     for i, advice in enumerate(plan.advice):
         lines += ["", *_advice(advice, plan, page, first=i == 0)]
+    for text in plan.warnings:
+        lines += ["", *page.wrap(f"warning: {text}", indent="  ")]
     if before_verdict:
         lines += ["", *before_verdict]
     return "\n".join([*lines, "", *page.wrap(_verdict(plan, page), indent="  ")])
@@ -148,16 +152,16 @@ def _verdict(plan: Plan, page: Page) -> str:
         goal = _GOALS[plan.goal]
         if plan.best is None or plan.best_verdict is None:
             return _none(plan, page)
-        return f"{_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
+        return f"{verdict_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
     scenario = plan.scenario
     given = f"batch {scenario.batch} x {scenario.seq:,} as given"
-    text = f"{_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
+    text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
     if plan.verdict.word == "fits":
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)
         after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
-        return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
+        return f"{text}; {verdict_word(plan.advice[0].verdict, page)}: {after}"
     if plan.verdict.fits:
         return f"{text}; no list of changes makes it safe"
     other = "" if plan.limit.budget is not None else "; --goal cheapest-gpu looks for a card that does"
@@ -168,10 +172,6 @@ def _of(verdict: Verdict) -> str:
     return f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}"
 
 
-def _word(verdict: Verdict, page: Page) -> str:
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
-
-
 def render_matrix(matrix: Matrix, page: Page) -> str:
     """Models down, cards across, or the other way round where cards are many: the longest sequence length that fits."""
     batches = sorted({scenario.batch for scenario in matrix.scenarios})
@@ -179,9 +179,20 @@ def render_matrix(matrix: Matrix, page: Page) -> str:
     at = f"at batch {', '.join(map(str, batches))}"
     lines = page.wrap(f"longest sequence that fits, of {lengths}, {at}", indent="  ")
     lines += _matrix_table(matrix, page)
+    lines += _stopped(matrix, page)
     count = sum(cell.fits for cells in matrix.cells for cell in cells)
     total = len(matrix.cards) * len(matrix.scenarios)
     return "\n".join([*lines, "", f"{count} of {total} pairs of model and card fit"])
+
+
+def _stopped(matrix: Matrix, page: Page) -> list[str]:
+    """Why the answer of some cards is no whatever fits them, told of the first."""
+    stopped = [cell.scenario for cells in matrix.cells for cell in cells if any(stops_of_card(cell.scenario))]
+    if not stopped:
+        return []
+    others = len({scenario.gpu for scenario in stopped}) - 1
+    more = f" (and so on {others} more card{'s' * (others > 1)})" if others else ""
+    return ["", *page.wrap(f"warning: {next(stops_of_card(stopped[0]))}{more}", indent="  ")]
 
 
 def _matrix_table(matrix: Matrix, page: Page) -> Iterator[str]:

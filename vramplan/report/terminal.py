@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from vramplan.ledger import Basis, Component
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
-from vramplan.record import Outcome, Prediction, Record, Result, Verdict
+from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
+from vramplan.report.verdict_text import verdict_lines, verdict_word
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -34,7 +35,8 @@ def render_prediction(
 ) -> str:
     """One prediction in full; lines of others' may stand before the verdict."""
     lines = [*_header(prediction, page), *_double_line(prediction.scenario, page), ""]
-    lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_basis_lines(prediction, page)]
+    lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_managed_lines(prediction, page)]
+    lines += [*_basis_lines(prediction, page)]
     lines += _warnings(prediction, page)
     if levers:
         unit, factor = table_unit(prediction.ledger.peak)
@@ -42,7 +44,7 @@ def render_prediction(
         lines += ["", "what would save most:", *table(rows, left=(1,))]
     if before_verdict:
         lines += ["", *before_verdict]
-    return "\n".join([*lines, "", *_verdict(prediction, page)])
+    return "\n".join([*lines, "", *verdict_lines(prediction, page)])
 
 
 def render_record(record: Record, page: Page) -> str:
@@ -73,7 +75,7 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
         if on_card:
             reserved = max(p.reserved.values(), default=0)
             row += [f"{reserved / factor:.2f}", f"{(reserved + p.context) / factor:.2f}"]
-        rows.append(row + ([_word(p.verdict, page)] if judged else []))
+        rows.append(row + ([verdict_word(p.verdict, page)] if judged else []))
     lines = fitting_table(
         rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
     )
@@ -236,6 +238,17 @@ def _peak_lines(result: Result, page: Page) -> list[str]:
     return page.wrap(", ".join(parts), indent="  ")
 
 
+def _managed_lines(prediction: Prediction, page: Page) -> list[str]:
+    """Optimizer states in no line of the table, and how much of them the card has no room for beside the rest."""
+    if not prediction.managed:
+        return []
+    text = f"+ {human(prediction.managed)} of paged states in managed memory (main memory when the card is full)"
+    verdict = prediction.verdict
+    if verdict is not None and verdict.fits and prediction.managed > verdict.margin:
+        text += f"; {human(prediction.managed - verdict.margin)} of it has no room on the card: every step moves pages"
+    return page.wrap(text, indent="  ")
+
+
 def _basis_lines(result: Result, page: Page) -> list[str]:
     """How each component at the peak is known: `exact: weights, adapters; modelled: activations`."""
     entries = result.ledger.of(result.ledger.peak_phase)
@@ -245,28 +258,6 @@ def _basis_lines(result: Result, page: Page) -> list[str]:
 
 def _warnings(result: Result, page: Page) -> list[str]:
     return [line for text in result.warnings for line in page.wrap(f"warning: {text}", indent="  ")]
-
-
-def _verdict(prediction: Prediction, page: Page) -> list[str]:
-    verdict, gpu = prediction.verdict, prediction.scenario.gpu
-    if verdict is None and prediction.device == "cpu":
-        ledger = prediction.ledger
-        text = f"needs {human(ledger.peak)} of the machine's memory, reached in {ledger.peak_phase.value}"
-        return page.wrap(text, indent="  ")
-    if verdict is None:
-        return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
-    where = f" on {gpu}" if gpu else ""
-    room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
-    text = f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}, {room}"
-    if verdict.fits and max(prediction.reserved.values()) + prediction.context > verdict.budget:
-        text += ", because PyTorch gives cached memory back before it runs out"
-    return page.wrap(f"{_word(verdict, page)}: {text}", indent="  ")
-
-
-def _word(verdict: Verdict | None, page: Page) -> str:
-    if verdict is None:
-        return ""
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
 
 
 def _times(record: Record) -> Iterator[str]:

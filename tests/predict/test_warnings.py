@@ -1,0 +1,29 @@
+"""What is said beside the numbers of a run, where no other test is of it."""
+
+import pytest
+from msgspec.structs import replace
+from real_models import scenario
+
+from vramplan.predict.engine import predict_analytic
+from vramplan.predict.forecast import ledger
+from vramplan.record import Device
+from vramplan.scenario import Checkpointing
+from vramplan.units import human
+
+INT8 = {"quant": {"type": "int8"}, "batch": 4, "seq": 256}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_int8_under_non_reentrant_checkpointing_is_explained(device: Device) -> None:
+    given = scenario("llama", **INT8)
+    changed = replace(given, checkpointing=Checkpointing.REENTRANT)
+    saving = ledger(given, device).peak - ledger(changed, device).peak
+    (found,) = [text for text in predict_analytic(given, device=device).warnings if "MatMul8bitLt" in text]
+    assert found.endswith(f"checkpointing: reentrant takes {human(saving)} less at the peak")
+    assert not any("MatMul8bitLt" in text for text in predict_analytic(changed, device=device).warnings)
+
+
+@pytest.mark.parametrize("keys", [{"quant": {"type": "nf4"}}, {"checkpointing": False}, {"method": "inference"}])
+def test_it_is_said_of_no_other_run(keys: dict[str, object]) -> None:
+    found = predict_analytic(scenario("llama", **INT8 | keys)).warnings
+    assert not any("MatMul8bitLt" in text for text in found)
