@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import vramplan
+from vramplan.record import SCHEMA
 
 #: Extra -> what needs it.
 EXTRAS = {
@@ -74,7 +75,7 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: diagnosis`."""
         extras = {extra: self.ready(extra) for extra in EXTRAS}
-        return {"schema": 1, "kind": "diagnosis", **asdict(self), "ready": extras}
+        return {"schema": SCHEMA, "kind": "diagnosis", **asdict(self), "ready": extras}
 
 
 def diagnose() -> Diagnosis:
