@@ -2,8 +2,7 @@
 
 Nobody marks phases or names tensors here, so both are told from what runs: what autograd's engine runs is `backward`,
 what an optimizer runs, and what runs after a backward without gradients (clipping), is `step`, everything else
-`forward`; parameters are found in the modules that are
-alive, optimizer states in the optimizers.
+`forward`; parameters are found in the modules that are alive, optimizer states in the optimizers.
 """
 
 import gc

@@ -1,6 +1,6 @@
-"""Decoders with layer norms: GPT-2, GPT-NeoX (Pythia), OPT, Falcon, StarCoder 2.
+"""Decoders with layer norms: GPT-2, GPT-NeoX (Pythia), StarCoder 2.
 
-transformers 5.17.0, models/{gpt2,gpt_neox,opt,falcon,starcoder2}/modeling_*.py.
+transformers 5.17.0, models/{gpt2,gpt_neox,starcoder2}/modeling_*.py.
 """
 
 from dataclasses import replace
