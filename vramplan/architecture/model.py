@@ -99,7 +99,6 @@ class Mlp:
     gated: bool
     fused_gate: bool = False
     """Whether gate and up come out of one projection (Phi-3)."""
-    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +154,12 @@ class Architecture:
     buffers: tuple[Weight, ...] = ()
     """Buffers that live on the device (rotary frequencies)."""
     facts: Facts = field(default_factory=dict)
-    """Further facts that decide what a step allocates; a fact that is not there is false or 0, `pre_norms` true.
+    """Further facts that decide what a step allocates, where models of one family differ; a fact that is not there is
+    false or 0.
 
-    `embedding_scale` (the embedding's output is multiplied), `residual_multiplier` and `logit_scale` (Granite),
-    `logit_softcap`, `norm_offset` (norms multiply by 1 + weight in fp32), `pre_norms` (False: none before attention and
-    MLP), `post_norms` (norms behind attention and MLP, before the sum), `norm_after_residual` (OPT-350m),
-    `parallel_residual` (attention and MLP side by side), `shared_norm` (behind one norm), `learned_positions` (rows),
-    `attention_dropout`, `residual_dropout`, `embedding_dropout`, `fp32_norms_in_fp16` (gpt-oss),
+    `embedding_scale` (the embedding's output is multiplied), `logit_scale` (Granite), `logit_softcap`,
+    `norm_after_residual` (OPT-350m), `parallel_residual` (attention and MLP side by side), `learned_positions` (rows),
+    `attention_dropout`, `residual_dropout`, `embedding_dropout`,
     `derived` (read off the modules, not from the table) and `assumed` (which layer facts had to be guessed).
     """
 
