@@ -1,7 +1,7 @@
 """What a model is made of: its weights, and the facts about a layer that decide what a training step allocates."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
@@ -45,6 +45,11 @@ class Weight:
     def numel(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def owner(self) -> str:
+        """Path of the module that owns it, relative to its layer where it is in one: `self_attn.q_proj`."""
+        return self.path.rpartition(".")[0]
 
     @property
     def adaptable(self) -> bool:
@@ -169,7 +174,7 @@ class Architecture:
         for i, block in enumerate(self.layers):
             for weight in self.blocks[block].weights:
                 path = f"{self.layer_prefix}.{i}.{weight.path}"
-                yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed, weight.dtype)
+                yield replace(weight, path=path)
         yield from self.after
 
     @property
@@ -184,7 +189,7 @@ class Architecture:
     def final_norm(self) -> tuple[Weight, ...]:
         """The norm behind the last layer, wherever the model keeps it; empty without one."""
         last = [w for w in (*self.before, *self.after) if w.kind is WeightKind.NORM]
-        return tuple(w for w in last if w.path.rpartition(".")[0] == last[-1].path.rpartition(".")[0])
+        return tuple(w for w in last if w.owner == last[-1].owner)
 
     @cached_property
     def counted(self) -> tuple[tuple[Weight, int], ...]:

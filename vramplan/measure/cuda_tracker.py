@@ -8,8 +8,8 @@ import torch
 from vramplan.ledger import Phase
 from vramplan.measure.bnb_kernels import Kernel, _execute, _opener
 from vramplan.measure.tracker import Opener, Tracker
-from vramplan.training.loop import TrainingLoop, causal_model
-from vramplan.training.names import name_adapters, name_base, name_optimizer
+from vramplan.training.loop import TrainingLoop
+from vramplan.training.names import causal_model, name_adapters, name_base, name_optimizer
 from vramplan.training.run import Workload
 
 

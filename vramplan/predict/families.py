@@ -99,5 +99,5 @@ def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Te
     style = STYLES.get(architecture.family, STYLES["llama"])
     if not architecture.final_norm:
         return hidden
-    path = architecture.final_norm[0].path.rpartition(".")[0]
+    path = architecture.final_norm[0].owner
     return outside.norm(t, path, hidden, upcast_weight=style.upcast_weight, shifted=style.shifted)

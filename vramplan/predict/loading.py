@@ -76,8 +76,7 @@ def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]],
         modules = quantized_modules(group.weights, scenario.quant)
         changed = []
         for weight, block in held:
-            of_quantized = weight.path.rpartition(".")[0] in modules
-            now = steady_element(weight, scenario, of_quantized=of_quantized)
+            now = steady_element(weight, scenario, of_quantized=weight.owner in modules)
             if now != prepared_element(weight, scenario):
                 changed.append((weight, block, now))
         if changed:
