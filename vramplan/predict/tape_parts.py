@@ -12,8 +12,8 @@ from vramplan.predict.products import Product
 from vramplan.predict.template import Template
 
 
-class Group:
-    """Layers that are alike: run once, happening `times` times."""
+class Repeated:
+    """What is alike, such as layers: written once, happening `times` times."""
 
     __slots__ = ("times",)
 
@@ -24,7 +24,7 @@ class Group:
 class Body(NamedTuple):
     """What happens in every round of a group."""
 
-    group: Group
+    group: Repeated
     reverse: bool
     items: "list[Item]"
 
@@ -44,7 +44,7 @@ class Block:
         label: str,
         shape: tuple[int, ...],
         kind: str,
-        group: Group | None,
+        group: Repeated | None,
         component: Component | None,
     ) -> None:
         self.scope = scope
@@ -67,7 +67,7 @@ class Script:
         self.blocks: list[Block] = []
         self.outer: list[Item] = []
         self._items = self.outer
-        self._group: Group | None = None
+        self._group: Repeated | None = None
         self._phase = Phase.LOAD
         self._products: dict[Product, int] = {}
         self._vocab = -1
@@ -129,7 +129,7 @@ class Script:
         if biased:
             self._products.setdefault(Product(backward, biased=True), place)
 
-    def open(self, group: Group, *, reverse: bool = False) -> None:
+    def open(self, group: Repeated, *, reverse: bool = False) -> None:
         """What follows happens in every round of `group`."""
         body: list[Item] = []
         self.outer.append(Body(group, reverse, body))
@@ -144,7 +144,7 @@ class Script:
         self._late.clear()
 
     @contextmanager
-    def rounds(self, group: Group) -> Iterator[None]:
+    def rounds(self, group: Repeated) -> Iterator[None]:
         """What is made inside is made in every round of `group`."""
         if group.times == 1:
             yield
