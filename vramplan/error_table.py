@@ -100,13 +100,12 @@ def error_table(directory: Path, predict: Callable[[Scenario, Device], Predictio
 
 
 def _error_row(comparison: Comparison, name: str) -> ErrorRow:
-    peaks = [max(side.reserved.values(), default=0) for side in (comparison.b, comparison.a)]
     return ErrorRow(
         name=name.removesuffix(".json"),
         device=comparison.b.device,
         predicted=comparison.peak.other,
         measured=comparison.peak.reference,
-        reserved=Pair(*peaks) if all(peaks) else None,
+        reserved=comparison.reserved,
         static_equal=comparison.static_equal,
         worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
     )

@@ -8,8 +8,8 @@ from vramplan.inventory.weights import Role
 from vramplan.predict.paging import FullCard, Paging, TensorStates, paging_sentences
 from vramplan.predict.placement import away, because, consequence
 from vramplan.predict.quantization import quantized_parameters
-from vramplan.record import Verdict
 from vramplan.report.layout import Page, amount, fitting_table, table_unit
+from vramplan.report.report_words import verdict_word
 from vramplan.scenario import Scenario
 from vramplan.units import human
 
@@ -83,7 +83,7 @@ def _choices(choices: Sequence[Choice], page: Page) -> list[str]:
     for choice in choices:
         sizes = [choice.adapters, choice.gradients, choice.optimizer, *([choice.managed] if paged else [])]
         row = [choice.name, str(choice.rank), f"{choice.parameters:,}", *(amount(size, 2**20) for size in sizes)]
-        word = [_word(choice.verdict, page)] if choice.verdict is not None else []
+        word = [verdict_word(choice.verdict, page)] if choice.verdict is not None else []
         rows.append([*row, f"{choice.peak / factor:.2f}", *word])
     # `optimizer` is what stays on the card: beside a part in managed memory it says nothing alone
     dispensable = ("gradients", "optimizer", "managed", "adapters MiB")
@@ -91,10 +91,6 @@ def _choices(choices: Sequence[Choice], page: Page) -> list[str]:
     named = dict.fromkeys((choice.name, choice.targets) for choice in choices if choice.name not in choice.targets)
     meanings = (text for name, targets in named for text in _indented(f"{name}: {', '.join(targets)}", page))
     return [*lines, *meanings]
-
-
-def _word(verdict: Verdict, page: Page) -> str:
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
 
 
 def _paging(found: Paging, full: FullCard | None, page: Page) -> list[str]:

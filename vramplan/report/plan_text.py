@@ -11,6 +11,7 @@ from vramplan.plan.matrix import Matrix
 from vramplan.predict.context import context_length
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
+from vramplan.report.report_words import verdict_word
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
@@ -149,13 +150,13 @@ def _verdict(plan: Plan, page: Page) -> str:
         return f"{page.green('fits')}: {goal}: {_best(plan.best, plan)}" if plan.best else _none(plan, page)
     scenario = plan.scenario
     given = f"batch {scenario.batch} x {scenario.seq:,} as given"
-    text = f"{_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
+    text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
     if plan.verdict.word == "fits":
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)
         after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
-        return f"{text}; {_word(plan.advice[0].verdict, page)}: {after}"
+        return f"{text}; {verdict_word(plan.advice[0].verdict, page)}: {after}"
     if plan.verdict.fits:
         return f"{text}; no list of changes makes it safe"
     other = "" if plan.limit.budget is not None else "; --goal cheapest-gpu looks for a card that does"
@@ -163,11 +164,7 @@ def _verdict(plan: Plan, page: Page) -> str:
 
 
 def _of(verdict: Verdict) -> str:
-    return f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}"
-
-
-def _word(verdict: Verdict, page: Page) -> str:
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
+    return f"{human(verdict.needed)} of {human(verdict.budget)}"
 
 
 def render_matrix(matrix: Matrix, page: Page) -> str:

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from vramplan.ledger import Basis, Component
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
-from vramplan.record import Outcome, Prediction, Record, Result, Verdict
+from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
+from vramplan.report.report_words import verdict_word
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -71,9 +72,8 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     for p in predictions:
         row = [p.scenario.name, p.ledger.peak_phase.value, f"{p.ledger.peak / factor:.2f}"]
         if on_card:
-            reserved = max(p.reserved.values(), default=0)
-            row += [f"{reserved / factor:.2f}", f"{(reserved + p.context) / factor:.2f}"]
-        rows.append(row + ([_word(p.verdict, page)] if judged else []))
+            row += [f"{p.peak_reserved / factor:.2f}", f"{p.peak_on_device / factor:.2f}"]
+        rows.append(row + ([verdict_word(p.verdict, page)] if judged else []))
     lines = fitting_table(
         rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
     )
@@ -225,10 +225,9 @@ def _peak_lines(result: Result, page: Page) -> list[str]:
     ledger = result.ledger
     parts = [f"peak {page.bold(human(ledger.peak))} allocated in {ledger.peak_phase.value}"]
     if result.reserved:
-        reserved = max(result.reserved.values())
-        parts.append(f"{human(reserved)} reserved")
+        parts.append(f"{human(result.peak_reserved)} reserved")
         if result.context:
-            parts.append(f"{human(reserved + result.context)} on the card")
+            parts.append(f"{human(result.peak_on_device)} on the card")
     if result.scenario.method.trains:
         parts.append(f"{human(ledger.steady)} between steps")
     return page.wrap(", ".join(parts), indent="  ")
@@ -255,16 +254,10 @@ def _verdict(prediction: Prediction, page: Page) -> list[str]:
         return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
     where = f" on {gpu}" if gpu else ""
     room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
-    text = f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}, {room}"
-    if verdict.fits and max(prediction.reserved.values()) + prediction.context > verdict.budget:
+    text = f"{human(verdict.needed)} of {human(verdict.budget)}{where}, {room}"
+    if verdict.fits and prediction.peak_on_device > verdict.budget:
         text += ", because PyTorch gives cached memory back before it runs out"
-    return page.wrap(f"{_word(verdict, page)}: {text}", indent="  ")
-
-
-def _word(verdict: Verdict | None, page: Page) -> str:
-    if verdict is None:
-        return ""
-    return page.green(verdict.word) if verdict.fits else page.red(verdict.word)
+    return page.wrap(f"{verdict_word(verdict, page)}: {text}", indent="  ")
 
 
 def _times(record: Record) -> Iterator[str]:
