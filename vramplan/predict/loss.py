@@ -5,6 +5,7 @@ from functools import partial
 
 from vramplan.predict.checkpoints import run_checkpointed
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
 from vramplan.predict.template import stretched
@@ -67,14 +68,7 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _log_softmax(t: Tape, logits: Tensor) -> Tensor:
     out = t.new(logits.shape, logits.kind, "log-probabilities")
-    if not t.needs_grad(logits):
-        return out
-    saved = t.save((out,))
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, "log-softmax gradient"),)
-
-    return t.record(out, (logits,), saved, backward)
+    return own_gradient(t, logits, out, "log-softmax gradient", saved_for(t, logits, out))
 
 
 def _nll(t: Tape, logs: Tensor, labels: Tensor) -> Tensor:
