@@ -11,7 +11,7 @@ from vramplan.plan.matrix import Matrix
 from vramplan.predict.context import context_length
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
-from vramplan.report.report_words import verdict_word
+from vramplan.report.report_words import counted, verdict_word
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
 
@@ -155,7 +155,7 @@ def _verdict(plan: Plan, page: Page) -> str:
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)
-        after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
+        after = f"{_of(plan.advice[0].verdict)} after {counted(count, 'change')}"
         return f"{text}; {verdict_word(plan.advice[0].verdict, page)}: {after}"
     if plan.verdict.fits:
         return f"{text}; no list of changes makes it safe"
