@@ -9,10 +9,11 @@ import torch
 
 from vramplan.errors import CannotRun, first_line
 from vramplan.measure import nvml
+from vramplan.measure.bnb_kernels import cuda_opener
 from vramplan.measure.cuda import Allocator, CudaAllocator
 from vramplan.measure.cuda_history import MAX_ENTRIES
 from vramplan.measure.cuda_kernels import temporaries
-from vramplan.measure.cuda_tracker import CudaTracker, cuda_opener
+from vramplan.measure.cuda_tracker import CudaTracker
 
 
 class Machine(Protocol):
