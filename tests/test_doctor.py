@@ -2,6 +2,7 @@ import json
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
 def old_library(opened: list[int]) -> SimpleNamespace:
     """NVML of a driver before 510 with one card, whose processes it may not tell."""
 
-    def refuse(*asked: object) -> None:
+    def refuse(*asked: object) -> NoReturn:
         raise RuntimeError(asked)
 
     def memory(handle: object, version: int = 1) -> SimpleNamespace:

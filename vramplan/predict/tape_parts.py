@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.products import Product
+from vramplan.predict.script_items import Item, Rounds
 from vramplan.predict.template import Template
 
 
@@ -22,15 +23,15 @@ class Repeated:
 
 
 class Body(NamedTuple):
-    """What happens in every round of a group."""
+    """What happens in every round of a group, whose number of rounds is not known until the run is over."""
 
     group: Repeated
     reverse: bool
-    items: "list[Item]"
+    items: "list[Written]"
 
 
 #: An allocation (block number), a free (its complement), the beginning of a phase, or rounds.
-Item = int | Phase | Body
+Written = int | Phase | Body
 
 
 class Block:
@@ -65,7 +66,7 @@ class Script:
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self.outer: list[Item] = []
+        self.outer: list[Written] = []
         self._items = self.outer
         self._group: Repeated | None = None
         self._phase = Phase.LOAD
@@ -131,7 +132,7 @@ class Script:
 
     def open(self, group: Repeated, *, reverse: bool = False) -> None:
         """What follows happens in every round of `group`."""
-        body: list[Item] = []
+        body: list[Written] = []
         self.outer.append(Body(group, reverse, body))
         self._items = body
         self._group = group
@@ -192,9 +193,9 @@ class Script:
         template = Template(batch, seq)
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
-        template.write(_plain(self.outer), self._products)
+        template.write(_counted(self.outer), self._products)
         return template
 
 
-def _plain(items: list[Item]) -> list[object]:
-    return [(item.group.times, item.reverse, _plain(item.items)) if type(item) is Body else item for item in items]
+def _counted(items: list[Written]) -> list[Item]:
+    return [Rounds(i.group.times, i.reverse, _counted(i.items)) if isinstance(i, Body) else i for i in items]
