@@ -14,9 +14,10 @@ from vramplan.scenario import Scenario
 from vramplan.training.batch import Rows, make_batches, make_evaluation_batch
 from vramplan.training.build import build_model
 from vramplan.training.inference import keep_packing
-from vramplan.training.loop import TrainingLoop, causal_model
+from vramplan.training.loop import TrainingLoop
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter, NoMeter
+from vramplan.training.names import causal_model
 from vramplan.training.optimizers import LEARNING_RATE
 from vramplan.training.prepare import prepare
 from vramplan.training.run import set_up

@@ -1,6 +1,6 @@
 import pytest
 
-from vramplan.errors import CannotRun, UsageError, nearest, require_installed, unknown
+from vramplan.errors import CannotRun, UsageError, first_line, nearest, require_installed, unknown
 
 
 def test_nearest_finds_the_typo_and_stays_silent_otherwise() -> None:
@@ -27,6 +27,11 @@ def test_an_unknown_word_names_itself_its_place_and_what_is_allowed() -> None:
     error = unknown("attention", "spda", ["sdpa", "eager"], where="run.yaml")
     assert error.message == "unknown attention 'spda' in run.yaml"
     assert error.hint == "did you mean 'sdpa'? allowed: sdpa, eager"
+
+
+def test_the_first_line_of_an_exception_is_its_kind_when_it_says_nothing() -> None:
+    assert first_line(ValueError("\n a value \nwith more\n")) == "a value "
+    assert first_line(ValueError("")) == first_line(ValueError("\n")) == "ValueError"
 
 
 def test_exit_codes() -> None:

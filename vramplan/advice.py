@@ -163,5 +163,4 @@ def _steps(scenario: Scenario, changes: Sequence[Change], after: Sequence[Scenar
 
 def _held(scenario: Scenario, probe: Probe) -> int:
     """Bytes that the process holds on the card, as `predict` says it."""
-    found = probe.verdict(scenario)
-    return found.budget - found.margin
+    return probe.verdict(scenario).needed

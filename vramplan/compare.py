@@ -68,6 +68,13 @@ class Comparison:
     """What else differs: the scenario, the device, library versions, phases that one side lacks."""
 
     @property
+    def reserved(self) -> Pair | None:
+        """The most that each side's allocator reserves; None where either side reserves nothing (cpu)."""
+        first, second = (self.a, self.b) if self.reference == "a" else (self.b, self.a)
+        peaks = first.peak_reserved, second.peak_reserved
+        return Pair(*peaks) if all(peaks) else None
+
+    @property
     def equal(self) -> bool:
         """Whether every component of every phase is equal to the byte."""
         return all(row.pair.difference == 0 for row in self.rows)

@@ -8,6 +8,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import vramplan
+from vramplan.errors import CannotRun
+from vramplan.measure.nvml import Card, cards, first_visible
+from vramplan.record import SCHEMA
 
 #: Extra -> what needs it.
 EXTRAS = {
@@ -34,20 +37,6 @@ class Library:
     """Whether the installed version is in that range."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A card that the driver shows."""
-
-    name: str
-    capacity: int
-    """Bytes."""
-    free: int
-    """Bytes."""
-    compute_capability: str = ""
-    processes: int = 0
-    """Compute processes on it now."""
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """What works here, and what would make the rest work."""
@@ -56,7 +45,7 @@ class Diagnosis:
     python: str
     system: str
     libraries: tuple[Library, ...]
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[Card, ...]
     gpu_note: str
     """Why no GPU is seen; empty when there is one."""
     offline: bool
@@ -74,7 +63,8 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: diagnosis`."""
         extras = {extra: self.ready(extra) for extra in EXTRAS}
-        return {"schema": 1, "kind": "diagnosis", **asdict(self), "ready": extras}
+        facts = asdict(self) | {"gpus": [_gpu_json(card) for card in self.gpus]}
+        return {"schema": SCHEMA, "kind": "diagnosis", **facts, "ready": extras}
 
 
 def diagnose() -> Diagnosis:
@@ -93,49 +83,9 @@ def diagnose() -> Diagnosis:
     )
 
 
-def render_diagnosis(diagnosis: Diagnosis) -> str:
-    """The diagnosis as text; what each command can do here is at the end."""
-    from vramplan.report.layout import table
-
-    lines = [f"vramplan {diagnosis.version}, Python {diagnosis.python}, {diagnosis.system}", ""]
-    rows = [["library", "installed", "wanted", "extra"]]
-    for library in diagnosis.libraries:
-        note = "" if library.accepted or not library.installed else "  (outside the range)"
-        rows.append([library.name, library.installed or "-", library.wanted + note, library.extra])
-    if not diagnosis.libraries:
-        rows = [["run from a source tree: what each command needs is only known after pip install -e ."]]
-    lines += [*table(rows, left=(0, 1, 2, 3)), ""]
-    lines += [_gpu_line(gpu) for gpu in diagnosis.gpus]
-    lines += [f"driver: {diagnosis.driver}"] if diagnosis.driver else []
-    lines += [f"hidden: {diagnosis.hidden}"] if diagnosis.hidden else []
-    lines += [f"gpu: none ({diagnosis.gpu_note})"] if diagnosis.gpu_note else []
-    lines += ["hub: offline (HF_HUB_OFFLINE)"] if diagnosis.offline else []
-    return "\n".join([*lines, "", *_abilities(diagnosis)])
-
-
-def _gpu_line(gpu: Gpu) -> str:
-    capability = f", compute capability {gpu.compute_capability}" if gpu.compute_capability else ""
-    busy = f", busy: {gpu.processes} compute processes" if gpu.processes else ""
-    return f"gpu: {gpu.name}, {_gib(gpu.free)} of {_gib(gpu.capacity)} free{capability}{busy}"
-
-
-def _gib(size: int) -> str:
-    from vramplan.units import human
-
-    return human(size)
-
-
-def _abilities(diagnosis: Diagnosis) -> Iterator[str]:
-    yield f"works: {', '.join(WITHOUT)}"
-    for extra, commands in EXTRAS.items():
-        if diagnosis.ready(extra):
-            yield f"works: {', '.join(commands)}"
-        else:
-            yield f"needs pip install 'vramplan[{extra}]': {', '.join(commands)}"
-    if not diagnosis.gpus:
-        yield "needs a GPU: measure --device cuda"
-    elif diagnosis.hidden:
-        yield "needs a visible GPU: measure --device cuda"
+def _gpu_json(card: Card) -> dict[str, Any]:
+    facts = {name: getattr(card, name) for name in ("name", "capacity", "free", "compute_capability")}
+    return facts | {"processes": len(card.processes)}
 
 
 def _libraries() -> Iterator[Library]:
@@ -186,9 +136,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _hidden() -> str:
-    from vramplan.errors import CannotRun
-    from vramplan.measure.nvml import first_visible
-
     try:
         first_visible(os.environ)
     except CannotRun as error:
@@ -196,30 +143,11 @@ def _hidden() -> str:
     return ""
 
 
-def _gpus() -> tuple[tuple[Gpu, ...], str, str]:
+def _gpus() -> tuple[tuple[Card, ...], str, str]:
     """The cards as the driver's library (NVML) shows them, or why there are none; the driver."""
     try:
-        import pynvml
-    except ImportError:
-        return (), "nvidia-ml-py is not installed", ""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return (), str(error), ""
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    cards = tuple(_gpu(pynvml, handle) for handle in handles)
-    cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
-    driver = f"{_text(pynvml.nvmlSystemGetDriverVersion())}, CUDA up to {cuda // 1000}.{cuda % 1000 // 10}"
-    pynvml.nvmlShutdown()
-    return cards, "" if cards else "the driver shows no card", driver
-
-
-def _gpu(nvml: Any, handle: Any) -> Gpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    capability = ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle)))
-    busy = len(nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    return Gpu(_text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free), capability, busy)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value.decode())
+        found, driver = cards()
+    except CannotRun as error:
+        missing = isinstance(error.__cause__, ImportError)
+        return (), "nvidia-ml-py is not installed" if missing else str(error.__cause__), ""
+    return found, "" if found else "the driver shows no card", f"{driver.version}, CUDA up to {driver.cuda}"

@@ -1,10 +1,10 @@
 """How far predictions are from measurements: a directory of records, each against the prediction of its scenario."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, Self
 
 from vramplan.compare import Comparison, Pair, compare
 from vramplan.errors import UsageError
@@ -41,6 +41,16 @@ class Summary:
     median: float
     worst: float
 
+    @classmethod
+    def of(cls, errors: Iterable[float]) -> Self:
+        """Of signed errors, of which there is one at least."""
+        sizes = [abs(error) for error in errors]
+        return cls(mean(sizes), median(sizes), max(sizes))
+
+    def to_json(self) -> dict[str, float]:
+        """As fractions."""
+        return {"mean": round(self.mean, 6), "median": round(self.median, 6), "worst": round(self.worst, 6)}
+
 
 @dataclass(frozen=True)
 class ErrorTable:
@@ -53,13 +63,13 @@ class ErrorTable:
     @property
     def allocated(self) -> Summary:
         """Errors of the allocated peak."""
-        return _summary([row.error for row in self.rows])
+        return Summary.of(row.error for row in self.rows)
 
     @property
     def reserved(self) -> Summary | None:
         """Errors of the reserved peak; None when no record has one."""
         errors = [row.reserved.difference / row.reserved.reference for row in self.rows if row.reserved]
-        return _summary(errors) if errors else None
+        return Summary.of(errors) if errors else None
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: errors`; errors are fractions."""
@@ -68,11 +78,7 @@ class ErrorTable:
             "schema": SCHEMA,
             "kind": "errors",
             "rows": [_error_json(row) for row in self.rows],
-            "summary": {
-                name: {"mean": round(s.mean, 6), "median": round(s.median, 6), "worst": round(s.worst, 6)}
-                for name, s in summaries.items()
-                if s is not None
-            },
+            "summary": {name: found.to_json() for name, found in summaries.items() if found is not None},
             "skipped": list(self.skipped),
         }
 
@@ -100,13 +106,12 @@ def error_table(directory: Path, predict: Callable[[Scenario, Device], Predictio
 
 
 def _error_row(comparison: Comparison, name: str) -> ErrorRow:
-    peaks = [max(side.reserved.values(), default=0) for side in (comparison.b, comparison.a)]
     return ErrorRow(
         name=name.removesuffix(".json"),
         device=comparison.b.device,
         predicted=comparison.peak.other,
         measured=comparison.peak.reference,
-        reserved=Pair(*peaks) if all(peaks) else None,
+        reserved=comparison.reserved,
         static_equal=comparison.static_equal,
         worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
     )
@@ -125,8 +130,3 @@ def _error_json(row: ErrorRow) -> dict[str, Any]:
         relative = round(pair.difference / pair.reference, 6)
         body["reserved"] = {"predicted": pair.other, "measured": pair.reference, "error": relative}
     return body
-
-
-def _summary(errors: Sequence[float]) -> Summary:
-    sizes = [abs(error) for error in errors]
-    return Summary(mean(sizes), median(sizes), max(sizes))

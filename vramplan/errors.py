@@ -29,6 +29,11 @@ class CannotRun(VramplanError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its kind's name when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def require_installed(what: str, libraries: Iterable[str], *, hint: str) -> None:
     """CannotRun, naming those that are missing, unless all `libraries` are installed; imports none of them."""
     from importlib.util import find_spec  # which the start of a command can do without

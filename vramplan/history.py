@@ -176,7 +176,7 @@ def _point_json(point: Point) -> dict[str, Any]:
         "outcome": outcome_of(point.item) or None,
         "peak": point.peak,
         "steady": result.ledger.steady if result.ledger.entries else None,
-        "reserved": max(result.reserved.values()) if result.reserved else None,
+        "reserved": result.peak_reserved if result.reserved else None,
         "libraries": dict(result.libraries),
     }
     return body | {"move": _move_json(point.move) if point.move else None}

@@ -50,6 +50,12 @@ class Verdict:
     margin: int
     """Budget less what the process needs; negative when it does not fit."""
 
+    @property
+    def needed(self) -> int:
+        """What the process needs at most on the card, context included; cached memory that it gives back in time is
+        not among it."""
+        return self.budget - self.margin
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -76,11 +82,20 @@ class Result:
         """Bytes the process holds on the device outside the allocator; 0 on cpu."""
         return max((e.bytes for e in self.ledger.entries if e.component is Component.CONTEXT), default=0)
 
+    @property
+    def peak_reserved(self) -> int:
+        """The most that the allocator reserves in the run; 0 on cpu."""
+        return max(self.reserved.values(), default=0)
+
+    @property
+    def peak_on_device(self) -> int:
+        """The same with what the process holds outside the allocator; 0 on cpu."""
+        return self.peak_reserved + self.context
+
     def _body(self, kind: str) -> dict[str, Any]:
         peak: dict[str, Any] = {"phase": self.ledger.peak_phase, "allocated": self.ledger.peak}
         if self.reserved:
-            peak["reserved"] = max(self.reserved.values())
-            peak["device"] = peak["reserved"] + self.context
+            peak |= {"reserved": self.peak_reserved, "device": self.peak_on_device}
         return {
             "schema": SCHEMA,
             "kind": kind,

@@ -72,10 +72,7 @@ def test_facts_that_decide_what_a_step_allocates() -> None:
     }
     assert read("gemma-2-2b").facts == {
         "embedding_scale": True,
-        "norm_offset": True,
-        "post_norms": True,
         "logit_softcap": 30.0,
     }
-    assert read("olmo-2-7b").facts == {"pre_norms": False, "post_norms": True}
     assert read("phi-2").facts["parallel_residual"] is True
     assert read("llama-2-7b").facts == {}

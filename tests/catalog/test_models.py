@@ -1,10 +1,8 @@
 """The model catalogue: every entry has its facts, its source and its hub id."""
 
-from collections.abc import Callable
-
 import pytest
 
-from vramplan.catalog.models import by_hub_id, catalog_config, catalog_entries, catalog_names, published_parameters
+from vramplan.catalog.models import by_hub_id, catalog_config, catalog_entries, catalog_names
 from vramplan.errors import UsageError
 
 
@@ -27,13 +25,12 @@ def test_a_configuration_is_a_fresh_copy() -> None:
 
 
 def test_published_counts() -> None:
-    assert published_parameters("llama-3.1-405b") == 405_853_388_800
+    assert catalog_entries()["llama-3.1-405b"].published == 405_853_388_800
     # no exact number was found for StarCoder 2
-    assert published_parameters("starcoder2-7b") is None
+    assert catalog_entries()["starcoder2-7b"].published is None
 
 
-@pytest.mark.parametrize("look", [catalog_config, published_parameters])
-def test_an_unknown_name_is_refused_with_the_nearest(look: Callable[[str], object]) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown model 'llama-2-7' in the catalogue") as refused:
-        look("llama-2-7")
+        catalog_config("llama-2-7")
     assert refused.value.hint.startswith("did you mean 'llama-2-7b'?")

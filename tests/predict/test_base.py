@@ -34,7 +34,7 @@ def predicted(wanted: Scenario, stage: str) -> int:
         element = {
             "loaded": loaded_element,
             "prepared": prepared_element,
-            "steady": partial(steady_element, of_quantized=weight.path.rpartition(".")[0] in modules),
+            "steady": partial(steady_element, of_quantized=weight.owner in modules),
         }[stage](weight, wanted)
         total += times * weight.numel * element
     return total

@@ -13,6 +13,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.forecast import BASIS, forecast, ledger
 from vramplan.predict.moments import Moments
 from vramplan.predict.resident import granularity
+from vramplan.predict.script_items import Item, Rounds
 from vramplan.predict.template import Template, stretched
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -56,9 +57,9 @@ def test_a_large_models_too(model: str, device: Device) -> None:
         assert ledger(wanted, device) == written_out(wanted, device)
 
 
-def plain(parts: tuple[Part, ...], sizes: dict[int, tuple[int, Component]]) -> list[object]:
+def plain(parts: tuple[Part, ...], sizes: dict[int, tuple[int, Component]]) -> list[Item]:
     """The parts as `Template.write` takes them; `sizes` receives each block's bytes and component."""
-    items: list[object] = []
+    items: list[Item] = []
     for part in parts:
         if isinstance(part, Alloc):
             sizes[part.block] = part.bytes, part.component
@@ -68,7 +69,7 @@ def plain(parts: tuple[Part, ...], sizes: dict[int, tuple[int, Component]]) -> l
         elif isinstance(part, Enter):
             items.append(part.phase)
         elif isinstance(part, Repeat):
-            items.append((part.times, part.reverse, plain(part.body, sizes)))
+            items.append(Rounds(part.times, part.reverse, plain(part.body, sizes)))
     return items
 
 
@@ -88,7 +89,7 @@ def test_padded_dimensions_and_rounds_in_which_a_phase_begins() -> None:
     template.block("kept", "int8", (1013, 251), Component.ACTIVATIONS)
     template.block("tiles", "bool", (1013, stretched(251, 128, 1)), None)
     template.block("small", "int8", (7,), Component.GRADIENTS)
-    template.write([Phase.FORWARD, (5, False, [0, 2, 1, ~1]), (5, True, [1, ~1, Phase.BACKWARD, ~0])])
+    template.write([Phase.FORWARD, Rounds(5, False, [0, 2, 1, ~1]), Rounds(5, True, [1, ~1, Phase.BACKWARD, ~0])])
     for batch, seq, unit in ((1, 1, 1), (2, 127, 512), (3, 128, 1), (50, 4096, 512)):
         events = tuple(Timeline(template.parts(batch, seq)).events())
         expected = Timeline(events).ledger({}, granularity=unit)

@@ -4,11 +4,19 @@ x is [2, 3, 8]: 48 elements, 192 bytes in float32, 96 in bfloat16.
 """
 
 import pytest
+import torch
 from operation_marks import marks
+from tape_events import events
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from vramplan.predict.operations import dropout, layer_norm, mul, rms_norm, softmax, split
+from vramplan.predict.backward import run_backward
+from vramplan.predict.checkpoints import run_checkpointed
+from vramplan.predict.observed import choices, reductions
+from vramplan.predict.operations import dropout, indexing, layer_norm, mul, rms_norm, softmax, split
 from vramplan.predict.operations_mlp import activation
-from vramplan.predict.tape import BFLOAT16, FLOAT16, FLOAT32, Tape, Tensor
+from vramplan.predict.tape import BFLOAT16, BOOL, FLOAT16, FLOAT32, Tape, Tensor
+from vramplan.scenario import Checkpointing
 
 
 def test_rms_norm_of_fp32_keeps_the_input_and_the_reciprocal_roots() -> None:
@@ -68,3 +76,53 @@ def test_gelu_new_keeps_every_step() -> None:
     # kept: 0.5 x, tanh and 1 + tanh (192 each); x and the result are not counted
     assert marks(lambda t, x: activation(t, "gelu_new", x), FLOAT32, "cuda")[1] == 3 * 192
     assert marks(lambda t, x: activation(t, "silu", x), FLOAT32, "cuda")[1] == 0
+
+
+class Called(TorchDispatchMode):
+    """How often each operation is called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))  # type: ignore[operator]
+
+
+SHAPE = (2, 3, 8)
+MASK = torch.ones(8, dtype=torch.bool)
+#: What torch calls it, how often its backward does that, torch's and ours, and what ours calls its result.
+SAVING = {
+    "clamp": ("aten.clamp.default", 0, lambda x: x.clamp(0, 1),
+              lambda t, x: indexing.clamp(t, x, 2, FLOAT32), "clamped"),
+    "masked_fill": ("aten.masked_fill.Scalar", 1, lambda x: x.masked_fill(MASK, 0.0),
+                    lambda t, x: indexing.masked_fill(t, x, t.new((8,), BOOL, "mask")), "masked copy"),
+    "topk": ("aten.topk.default", 0, lambda x: x.topk(2)[0],
+             lambda t, x: indexing.topk(t, x, (2, 3, 2), "best")[0], "best"),
+    "where": ("aten.where.self", 1, lambda x: torch.where(MASK, x, torch.zeros(())),
+              lambda t, x: choices.where(t, t.new((8,), BOOL, "mask"), (x, None), x.shape, FLOAT32),
+              "one or the other"),
+    "maximum": ("aten.maximum.default", 0, lambda x: torch.maximum(x, torch.zeros(SHAPE)),
+                lambda t, x: choices.larger(t, x, t.new(x.shape, FLOAT32, "other"), x.shape, FLOAT32), "larger"),
+    "var": ("aten.var.correction", 0, lambda x: x.var(-1),
+            lambda t, x: reductions.reduced(t, x, (2, 3), FLOAT32, "var"), "var"),
+    "dropout on the CPU": ("aten.mul.Tensor", 1, lambda x: torch.nn.functional.dropout(x, 0.5), dropout,
+                           "dropout output"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAVING)
+def test_a_recomputation_that_ends_with_an_input_never_makes_the_result(case: str) -> None:
+    name, in_backward, real, ours, label = SAVING[case]
+    x = torch.randn(SHAPE, requires_grad=True)
+    y = checkpoint(real, x, use_reentrant=False)
+    with Called() as called:
+        y.backward(torch.ones_like(y))
+    t = Tape("cpu")
+    given = t.new(SHAPE, FLOAT32, "x")
+    t.require_grad(given)
+    out = run_checkpointed(t, lambda again: ours(t, again), given, Checkpointing.NON_REENTRANT)
+    run_backward(t, out, t.new(out.shape, out.kind, "incoming"))
+    made = events(t).count("+" + label)
+    assert made == 1 + called.names.count(name) - in_backward == (2 if case == "topk" else 1)

@@ -6,7 +6,7 @@ from vramplan.ledger import Phase
 from vramplan.predict.backward import run_backward
 from vramplan.predict.operations import pointwise, scale
 from vramplan.predict.tape import FLOAT32, Tape
-from vramplan.predict.tape_parts import Group
+from vramplan.predict.tape_parts import Repeated
 from vramplan.timeline import Timeline
 
 
@@ -26,7 +26,7 @@ def test_repeated_layers_hold_what_written_out_layers_hold() -> None:
         t.enter(Phase.FORWARD)
         x = leaf(t)
         for times in groups:
-            group = Group(times)
+            group = Repeated(times)
             x = t.open(group, x)
             x = pointwise(t, scale(t, x, "a"), "b", saves="input")
             x = t.close(group, x)

@@ -3,10 +3,9 @@
 from itertools import pairwise
 
 import pytest
-import torch
 from bitsandbytes import functional
 
-from vramplan.quant.levels import dynamic_map, fp4_levels, int4_levels, nf4_levels, plain_quantiles
+from vramplan.quant.levels import fp4_levels, int4_levels, nf4_levels, plain_quantiles
 
 #: One unit in the last place of an fp32 number near 1: the tables are fp32, our levels are not.
 ULP = 2**-23
@@ -38,8 +37,3 @@ def test_the_uniform_control_is_evenly_spaced_around_zero() -> None:
     levels = int4_levels()
     assert (len(levels), levels[0], levels[7], levels[14]) == (15, -1.0, 0.0, 1.0)
     assert {round(b - a, 12) for a, b in pairwise(levels)} == {round(1 / 7, 12)}
-
-
-def test_the_dynamic_map_is_bitsandbytes() -> None:
-    assert len(dynamic_map()) == 256
-    assert torch.tensor(dynamic_map()).tolist() == pytest.approx(functional.create_dynamic_map().tolist(), abs=ULP)

@@ -2,12 +2,29 @@
 
 import pytest
 import torch
+from bitsandbytes import functional
 
 from vramplan.quant.formats import Format, Kind
-from vramplan.quant.levels import dynamic_map, fp4_levels, int4_levels, nf4_levels
+from vramplan.quant.levels import fp4_levels, int4_levels, nf4_levels
 from vramplan.quant.roundtrip import round_trip
 
+#: The 256 values of the dynamic 8-bit type. Decimal exponents from 1e-6 to 1, each with twice as many evenly spaced
+#: fractions as the one below it: bitsandbytes functional.py create_dynamic_map, which the test below holds it to.
+DYNAMIC_MAP = (
+    0.0,
+    1.0,
+    *(
+        sign * 10.0 ** (exponent - 6) * (0.1 + 0.9 * (i + 0.5) / 2**exponent)
+        for exponent in range(7)
+        for i in range(2**exponent)
+        for sign in (1, -1)
+    ),
+)
 LEVELS = {Kind.NF4: nf4_levels(), Kind.FP4: fp4_levels(), Kind.INT4: int4_levels()}
+
+
+def test_the_dynamic_map_is_bitsandbytes() -> None:
+    assert sorted(DYNAMIC_MAP) == pytest.approx(functional.create_dynamic_map().tolist(), abs=2**-23)
 
 
 def nearest(values: list[float], levels: tuple[float, ...]) -> list[float]:
@@ -24,7 +41,7 @@ def constants(blocks: list[list[float]], *, double: bool) -> list[float]:
         return largest
     mean = sum(largest) / len(largest)
     second = max(abs(value - mean) for value in largest)
-    coded = nearest([(value - mean) / second for value in largest], dynamic_map())
+    coded = nearest([(value - mean) / second for value in largest], DYNAMIC_MAP)
     return [code * second + mean for code in coded]
 
 

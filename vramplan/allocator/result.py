@@ -34,11 +34,6 @@ class Moment:
         """What `torch.cuda.memory_reserved` would say: whole segments."""
         return self.allocated + self.cached
 
-    @property
-    def fragmentation(self) -> float:
-        """The share of the cached bytes outside the largest free block; 0 when nothing is cached."""
-        return 1 - self.largest_free / self.cached if self.cached else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class PhaseMark:

@@ -119,7 +119,6 @@ class LayerReader:
             self.activation(),
             gated=any("gate" in module for module in modules),
             fused_gate="gate_up_proj" in modules,
-            bias=any(w.kind is WeightKind.BIAS and "attn" not in w.path and "attention" not in w.path for w in weights),
         )
 
     def activation(self) -> str:

@@ -161,8 +161,7 @@ def _grouped(model: Any, prefix: str, count: int) -> _Groups:
         if weight.path.startswith(f"{prefix}."):
             entered = True
             number, _, path = weight.path.removeprefix(f"{prefix}.").partition(".")
-            relative = Weight(path, weight.kind, weight.shape, weight.module, weight.transposed, weight.dtype)
-            groups.layers[int(number)] += (relative,)
+            groups.layers[int(number)] += (replace(weight, path=path),)
         elif entered:
             groups.after += (weight,)
         else:

@@ -1,7 +1,7 @@
 """What a model is made of: its weights, and the facts about a layer that decide what a training step allocates."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
@@ -45,6 +45,11 @@ class Weight:
     def numel(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def owner(self) -> str:
+        """Path of the module that owns it, relative to its layer where it is in one: `self_attn.q_proj`."""
+        return self.path.rpartition(".")[0]
 
     @property
     def adaptable(self) -> bool:
@@ -99,7 +104,6 @@ class Mlp:
     gated: bool
     fused_gate: bool = False
     """Whether gate and up come out of one projection (Phi-3)."""
-    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +159,12 @@ class Architecture:
     buffers: tuple[Weight, ...] = ()
     """Buffers that live on the device (rotary frequencies)."""
     facts: Facts = field(default_factory=dict)
-    """Further facts that decide what a step allocates; a fact that is not there is false or 0, `pre_norms` true.
+    """Further facts that decide what a step allocates, where models of one family differ; a fact that is not there is
+    false or 0.
 
-    `embedding_scale` (the embedding's output is multiplied), `residual_multiplier` and `logit_scale` (Granite),
-    `logit_softcap`, `norm_offset` (norms multiply by 1 + weight in fp32), `pre_norms` (False: none before attention and
-    MLP), `post_norms` (norms behind attention and MLP, before the sum), `norm_after_residual` (OPT-350m),
-    `parallel_residual` (attention and MLP side by side), `shared_norm` (behind one norm), `learned_positions` (rows),
-    `attention_dropout`, `residual_dropout`, `embedding_dropout`, `fp32_norms_in_fp16` (gpt-oss),
+    `embedding_scale` (the embedding's output is multiplied), `logit_scale` (Granite), `logit_softcap`,
+    `norm_after_residual` (OPT-350m), `parallel_residual` (attention and MLP side by side), `learned_positions` (rows),
+    `attention_dropout`, `residual_dropout`, `embedding_dropout`,
     `derived` (read off the modules, not from the table) and `assumed` (which layer facts had to be guessed).
     """
 
@@ -171,7 +174,7 @@ class Architecture:
         for i, block in enumerate(self.layers):
             for weight in self.blocks[block].weights:
                 path = f"{self.layer_prefix}.{i}.{weight.path}"
-                yield Weight(path, weight.kind, weight.shape, weight.module, weight.transposed, weight.dtype)
+                yield replace(weight, path=path)
         yield from self.after
 
     @property
@@ -186,7 +189,7 @@ class Architecture:
     def final_norm(self) -> tuple[Weight, ...]:
         """The norm behind the last layer, wherever the model keeps it; empty without one."""
         last = [w for w in (*self.before, *self.after) if w.kind is WeightKind.NORM]
-        return tuple(w for w in last if w.path.rpartition(".")[0] == last[-1].path.rpartition(".")[0])
+        return tuple(w for w in last if w.owner == last[-1].owner)
 
     @cached_property
     def counted(self) -> tuple[tuple[Weight, int], ...]:

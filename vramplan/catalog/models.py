@@ -48,13 +48,6 @@ def by_hub_id(repo: str) -> str | None:
     return next((entry.name for entry in catalog_entries().values() if entry.hub_id.lower() == repo.lower()), None)
 
 
-def published_parameters(name: str) -> int | None:
-    """Parameters that the publisher states; None when no exact number was found."""
-    if name not in catalog_names():
-        raise unknown("model", name, catalog_names(), where="the catalogue")
-    return catalog_entries()[name].published
-
-
 @cache
 def catalog_entries() -> dict[str, CatalogEntry]:
     """Every catalogue model's provenance by name."""

@@ -8,14 +8,10 @@ from vramplan.check.limits import DEFAULT_LIMITS, Limit, Reading, mirrored, read
 from vramplan.check.sameness import different_fields, other_changes
 from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
-from vramplan.ledger import Component, Phase
+from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
 from vramplan.record import Outcome, Prediction, Record
 from vramplan.units import human
 
-#: Held from the moment they are made to the end of the run: gone from one phase means broken, not improved.
-_PERMANENT = frozenset(
-    {Component.WEIGHTS, Component.QUANT_STATE, Component.UNQUANTIZED, Component.ADAPTERS, Component.OPTIMIZER}
-)
 #: What may be gone from a whole run without anything being lost.
 _DISPENSABLE = frozenset({Component.ALLOCATOR, Component.UNKNOWN})
 _RANK = {status: rank for rank, status in enumerate(Status)}
@@ -241,7 +237,7 @@ def _vanished(comparison: Comparison) -> Iterator[Finding]:
 
 
 def _is_lost(row: Row, comparison: Comparison) -> bool:
-    if row.component in _PERMANENT:
-        return True
+    if row.component in RESIDENT_COMPONENTS:
+        return True  # held to the end of the run: gone from one phase means broken, not improved
     held = any(r.pair.other for r in comparison.rows if r.component is row.component)
     return not held and row.component not in _DISPENSABLE

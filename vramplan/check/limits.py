@@ -9,7 +9,6 @@ from fractions import Fraction
 from vramplan.compare import Comparison, Pair
 from vramplan.errors import UsageError, unknown
 from vramplan.ledger import Component, Phase
-from vramplan.record import Result
 from vramplan.units import human, parse_bytes
 
 _PERCENT = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%\s*")
@@ -156,18 +155,10 @@ def _measured(measure: Measure, comparison: Comparison) -> Iterator[Reading]:
     elif measure is Measure.PHASES:
         yield from _phases(comparison)
     elif baseline.reserved and new.reserved:
-        held = _reserved if measure is Measure.RESERVED else _device
-        yield Reading(measure.value, Pair(held(baseline), held(new)))
+        peaks = [side.peak_reserved if measure is Measure.RESERVED else side.peak_on_device for side in (baseline, new)]
+        yield Reading(measure.value, Pair(*peaks))
 
 
 def _phases(comparison: Comparison) -> Iterator[Reading]:
     for total in comparison.totals:
         yield Reading(f"{total.phase.value} phase", total.allocated, total.phase)
-
-
-def _reserved(result: Result) -> int:
-    return max(result.reserved.values())
-
-
-def _device(result: Result) -> int:
-    return _reserved(result) + result.context

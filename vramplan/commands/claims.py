@@ -48,10 +48,11 @@ def run(args: Namespace) -> Answer:
 
 
 def _shown(rows: "list[Checked]", args: Namespace) -> str:
+    from vramplan.record import SCHEMA
     from vramplan.report.claims_text import claims_markdown, render_claims, summary
 
     if args.json:
-        return json_text({"schema": 1, "kind": "claims", "claims": [row.to_json() for row in rows]})
+        return json_text({"schema": SCHEMA, "kind": "claims", "claims": [row.to_json() for row in rows]})
     if args.markdown:
         return claims_markdown(rows)
     if args.check:

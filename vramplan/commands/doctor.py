@@ -15,7 +15,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """The libraries, the GPU, and which commands they allow."""
-    from vramplan.doctor import diagnose, render_diagnosis
+    from vramplan.doctor import diagnose
+    from vramplan.report.doctor_text import render_diagnosis
 
     diagnosis = diagnose()
     return Answer(json_text(diagnosis.to_json()) if args.json else render_diagnosis(diagnosis))

@@ -68,8 +68,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
     body: dict[str, Any] = {"name": cell.name, "seq": cell.seq, "phase": prediction.ledger.peak_phase.value}
     body["allocated"] = prediction.ledger.peak
     if prediction.reserved:
-        body["reserved"] = max(prediction.reserved.values())
-        body["device"] = body["reserved"] + prediction.context
+        body |= {"reserved": prediction.peak_reserved, "device": prediction.peak_on_device}
     if prediction.verdict:
         body["verdict"] = prediction.verdict.word
     return body

@@ -242,11 +242,11 @@ def _summary(prediction: Prediction) -> str:
     scenario, ledger = prediction.scenario, prediction.ledger
     parts = [f"predicted peak {human(ledger.peak)} allocated in {ledger.peak_phase.value}"]
     if prediction.reserved:
-        parts.append(f"{human(max(prediction.reserved.values()))} reserved")
+        parts.append(f"{human(prediction.peak_reserved)} reserved")
     parts.append(f"batch {scenario.batch} x {scenario.seq:,} tokens")
     text = ", ".join(parts)
     verdict = prediction.verdict
     if verdict is None:
         return text
     where = f" on {scenario.gpu}" if scenario.gpu else ""
-    return f"{text}; {verdict.word}: {human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}"
+    return f"{text}; {verdict.word}: {human(verdict.needed)} of {human(verdict.budget)}{where}"

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from vramplan.architecture import Architecture
 from vramplan.errors import UsageError
-from vramplan.predict.adapters import check_targets, module_path, trainables
+from vramplan.predict.adapters import check_targets, trainables
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.forecast import ledger
@@ -94,7 +94,7 @@ def target_choices(scenario: Scenario) -> tuple[Named, ...]:
 
 
 def _usual(architecture: Architecture) -> Iterator[Named]:
-    paths = list(dict.fromkeys(module_path(w) for w, _ in architecture.counted if w.adaptable))
+    paths = list(dict.fromkeys(w.owner for w, _ in architecture.counted if w.adaptable))
     attention = [path for path in paths if _is_attention(path)]
     names = {path.rpartition(".")[2] for path in attention}
     pair = next((pair for pair in _QUERY_VALUE if names.issuperset(pair)), None)

@@ -73,7 +73,7 @@ def _full_card(scenario: Scenario, budget: int | None, reserve: int) -> FullCard
     assert verdict is not None
     reserved = prediction.reserved
     if verdict.fits:  # with cached segments given back where PyTorch would otherwise be out of memory
-        most = verdict.budget - verdict.margin - prediction.context
+        most = verdict.needed - prediction.context
         reserved = {phase: min(mark, most) for phase, mark in reserved.items()}
     return full_card(reserved, prediction.context, managed, verdict.budget)
 

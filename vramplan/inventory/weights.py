@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 from vramplan.architecture import Architecture, Weight, WeightKind
-from vramplan.predict.adapters import adapted, module_path
+from vramplan.predict.adapters import adapted
 from vramplan.predict.base import ELEMENT, loaded_element, prepared_element, upcasts
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.quantization import is_quantized, pieces
@@ -46,10 +47,7 @@ class Role:
     @property
     def parameters(self) -> int:
         """Elements of all of them."""
-        total = self.count
-        for extent in self.shape:
-            total *= extent
-        return total
+        return self.count * prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def inventory(scenario: Scenario) -> Inventory:
     others: dict[tuple[WeightKind, str], list[tuple[Weight, int]]] = {}
     for weight, times in (*architecture.counted, *((buffer, 1) for buffer in architecture.buffers)):
         if weight.kind in _MATRICES:
-            name = module_path(weight) or weight.path
+            name = weight.owner or weight.path
             if weight.kind in (WeightKind.EXPERTS, WeightKind.ROUTER):
                 name = weight.path.removesuffix(".weight")
             matrices.setdefault((name, weight.kind, weight.shape), []).append((weight, times))

@@ -63,8 +63,10 @@ def describe(
     Raises a UsageError for what cannot be predicted at all: another quantisation than bitsandbytes', another peft
     method than LoRA, an optimizer whose states are not known, a quantised model without adapters.
     """
+    from vramplan.training.names import causal_model  # torch, which is there with the model
+
     check_arguments(args)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = causal_model(model)
     config = config_of(base)
     keys = keys_of(args, base)
     quant = quant_of(base)
@@ -181,9 +183,9 @@ def static_bytes(model: Any) -> dict[Component, int]:
 
     A 4-bit layer's bias is counted as the first forward leaves it (bitsandbytes 0.50 nn/modules.py Linear4bit.forward).
     """
-    from vramplan.training.names import name_adapters, name_base
+    from vramplan.training.names import causal_model, name_adapters, name_base
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = causal_model(model)
     tensors = _Sizes()
     name_base(base, tensors)
     name_adapters(model, tensors)

@@ -51,6 +51,15 @@ def cpu_opener() -> Opener:
     return _opener(found)
 
 
+def cuda_opener() -> Opener:
+    """Runs bitsandbytes' operations by their CUDA kernels, for real, so that every tensor inside is seen."""
+    found: dict[str, Kernel] = {}
+    _execute("bitsandbytes.backends.default.ops", found)
+    module = _execute("bitsandbytes.backends.cuda.ops", found)
+    module.__dict__["_get_raw_stream"] = torch._C._cuda_getCurrentRawStream
+    return _opener(found)
+
+
 def fake_opener(gpu: Gpu | None) -> Opener:
     """Runs bitsandbytes' operations on fake tensors by their kernels of a card, or of the CPU when there is none.
 

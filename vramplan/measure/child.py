@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from vramplan.errors import CannotRun, VramplanError
+from vramplan.errors import CannotRun, VramplanError, first_line
 from vramplan.ledger import Ledger
 from vramplan.measure.cpu import MIXED_SUMS, CpuMeter
 from vramplan.measure.environment import library_versions
 from vramplan.measure.run import PROGRESS
-from vramplan.measure.timings import timings
+from vramplan.measure.timings import note_loss, timings
 from vramplan.optimizers import optimizer
 from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, QuantType, Scenario
@@ -96,9 +96,9 @@ def _observed(scenario: Scenario, device: torch.device, losses: list[float]) -> 
         workload = set_up(scenario, device, meter, real_trainer=True)
         counted = count_parameters(workload.model), bits_per_parameter(workload.model)
         _say("warming up")
-        _run(workload, losses)
+        note_loss(workload.run(), losses)
         _say("measuring")
-        _run(workload, losses)
+        note_loss(workload.run(), losses)
         steady = meter.ledger().steady
         held = workload.release()
     _say("checking with the profiler")
@@ -121,15 +121,15 @@ def outcome_of(error: Exception) -> Outcome:
 
 def note_of(error: Exception) -> str:
     """One line: what kind of error, and the first line of what it says."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else f"{kind}: {first}"
 
 
 def _check(meter: CpuMeter, workload: Workload, steps: int, losses: list[float]) -> None:
     def watched(marks: Meter) -> None:
         workload.meter = marks
         for _ in range(steps):
-            _run(workload, losses)
+            note_loss(workload.run(), losses)
 
     meter.check(watched)
 
@@ -144,16 +144,9 @@ def _timed(workload: Workload, steps: int, losses: list[float]) -> list[float]:
         _say(f"timing step {number + 1} of {steps}")
         gc.collect()
         start = time.perf_counter()
-        _run(workload, losses)
+        note_loss(workload.run(), losses)
         times.append(1000 * (time.perf_counter() - start))
     return times
-
-
-def _run(workload: Workload, losses: list[float]) -> None:
-    """One run; the loss of a training step is noted, the tokens of a generation are not."""
-    result = workload.run()
-    if result.dim() == 0:
-        losses.append(float(result))
 
 
 def _warnings(scenario: Scenario) -> tuple[str, ...]:

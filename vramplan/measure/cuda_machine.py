@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
-from vramplan.errors import CannotRun
+from vramplan.errors import CannotRun, first_line
 from vramplan.measure import nvml
+from vramplan.measure.bnb_kernels import cuda_opener
 from vramplan.measure.cuda import Allocator, CudaAllocator
 from vramplan.measure.cuda_history import MAX_ENTRIES
 from vramplan.measure.cuda_kernels import temporaries
-from vramplan.measure.cuda_tracker import CudaTracker, cuda_opener
+from vramplan.measure.cuda_tracker import CudaTracker
 
 
 class Machine(Protocol):
@@ -116,8 +117,7 @@ def start_cuda() -> None:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
         raise CannotRun(
-            f"PyTorch {torch.__version__} cannot start CUDA {torch.version.cuda}: {reason}",
+            f"PyTorch {torch.__version__} cannot start CUDA {torch.version.cuda}: {first_line(error)}",
             hint="`vramplan doctor` shows the driver and the CUDA version that it serves",
         ) from error

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vramplan.allocator_settings import settings
+from vramplan.errors import first_line
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase, merge_entries
 from vramplan.measure.cuda import CudaMeter, PhasePeak, Several, allocator_facts
 from vramplan.measure.cuda_history import check_replay
@@ -24,7 +25,7 @@ from vramplan.measure.cuda_tracker import CudaTracker
 from vramplan.measure.environment import library_versions
 from vramplan.measure.nvml import Held
 from vramplan.measure.run import Progress
-from vramplan.measure.timings import timings
+from vramplan.measure.timings import note_loss, timings
 from vramplan.predict.replayable import allocator_rules
 from vramplan.record import Outcome, Parameters, Record
 from vramplan.scenario import Load, Method, Scenario
@@ -79,7 +80,7 @@ class CudaRun:
                 self._meter.close()
                 self._look()
                 self._found.named = self._so_far()
-                return self._written(Outcome.OOM, _one_line(error))
+                return self._written(Outcome.OOM, first_line(error))
             with self._tolerated("timing"):
                 self._timed(workload)
             with self._tolerated("the attributed pass"):
@@ -102,11 +103,11 @@ class CudaRun:
         workload.meter = self._meter
         if self._scenario.method is not Method.MERGE:
             self._say("warming up")
-            self._note(workload.run())
+            note_loss(workload.run(), self._losses)
             gc.collect()
             self._meter.forget_steps()
         self._say("measuring")
-        self._note(workload.run())
+        note_loss(workload.run(), self._losses)
         self._found.steady = self._meter.close().allocated
         self._look()
         self._found.facts["managed"] = managed_bytes(workload)
@@ -138,7 +139,7 @@ class CudaRun:
         times = self._machine.times(lambda: results.append(workload.run()), self._steps)
         self._found.facts["bare_steps_peak"] = self._machine.allocator.counters().allocated_peak
         for result in results:  # reading a loss waits for the device: not between the steps
-            self._note(result)
+            note_loss(result, self._losses)
         self._found.timings = timings(times, self._scenario, self._losses)
 
     def _attributed(self, workload: Workload) -> None:
@@ -163,18 +164,13 @@ class CudaRun:
             for phase, peak in again.peaks.items()
         }
 
-    def _note(self, result: Tensor) -> None:
-        """Keep the loss of a training step; the tokens of a generation are not kept."""
-        if result.dim() == 0:
-            self._losses.append(float(result))
-
     @contextmanager
     def _tolerated(self, what: str) -> Iterator[None]:
         """Running out of memory inside is a warning: the figures are there already."""
         try:
             yield
         except torch.OutOfMemoryError as error:
-            self._found.warnings.append(f"{what} ran out of memory: {_one_line(error)}")
+            self._found.warnings.append(f"{what} ran out of memory: {first_line(error)}")
 
     def _so_far(self) -> Ledger:
         """What lives when a run ends early, taken for every phase that was reached; the rest is unknown."""
@@ -239,10 +235,6 @@ def managed_bytes(workload: Workload) -> int:
         return 0
     states = (value for state in workload.optimizer.state.values() for value in state.values())
     return sum(value.untyped_storage().nbytes() for value in states if getattr(value, "is_paged", False))
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _warnings(scenario: Scenario) -> Iterator[str]:

@@ -1,15 +1,12 @@
-"""The tracker on a CUDA device, which can rest while bare steps run, and bitsandbytes' CUDA kernels in the open."""
+"""The tracker on a CUDA device, which can rest while bare steps run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from vramplan.ledger import Phase
-from vramplan.measure.bnb_kernels import Kernel, _execute, _opener
-from vramplan.measure.tracker import Opener, Tracker
-from vramplan.training.loop import TrainingLoop, causal_model
-from vramplan.training.names import name_adapters, name_base, name_optimizer
+from vramplan.measure.tracker import Tracker
+from vramplan.training.loop import TrainingLoop
+from vramplan.training.names import causal_model, name_adapters, name_base, name_optimizer
 from vramplan.training.run import Workload
 
 
@@ -33,12 +30,3 @@ class CudaTracker(Tracker):  # type: ignore[no-untyped-call]
         name_adapters(workload.model, self)
         if isinstance(workload, TrainingLoop):
             name_optimizer(workload.optimizer, self)
-
-
-def cuda_opener() -> Opener:
-    """Runs bitsandbytes' operations by their CUDA kernels, for real, so that every tensor inside is seen."""
-    found: dict[str, Kernel] = {}
-    _execute("bitsandbytes.backends.default.ops", found)
-    module = _execute("bitsandbytes.backends.cuda.ops", found)
-    module.__dict__["_get_raw_stream"] = torch._C._cuda_getCurrentRawStream
-    return _opener(found)

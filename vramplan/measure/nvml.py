@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vramplan.errors import CannotRun
 from vramplan.units import MIB, human
@@ -16,9 +16,17 @@ IDLE = 1024 * MIB
 _HINT = "measure on the CPU (--device cpu), or predict: neither needs a GPU"
 
 
+class Driver(NamedTuple):
+    """The driver."""
+
+    version: str
+    cuda: str
+    """The newest CUDA version that it serves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The GPU that CUDA's device 0 will be, as the driver sees it before the run."""
+    """A GPU as the driver sees it; before a run, the one that CUDA's device 0 will be."""
 
     name: str
     uuid: str
@@ -89,20 +97,35 @@ def card(environment: Mapping[str, str] = os.environ) -> Card:
     """The GPU that a run would take now."""
     chosen = first_visible(environment)
     with nvml() as library:
-        handle = _handle(library, chosen)
-        total, used, free = _memory(library, handle)
-        cuda = int(library.nvmlSystemGetCudaDriverVersion_v2())
-        return Card(
-            name=_text(library.nvmlDeviceGetName(handle)),
-            uuid=_text(library.nvmlDeviceGetUUID(handle)),
-            driver=_text(library.nvmlSystemGetDriverVersion()),
-            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-            compute_capability=".".join(map(str, library.nvmlDeviceGetCudaComputeCapability(handle))),
-            capacity=total,
-            used=used,
-            free=free,
-            processes=tuple(int(process.pid) for process in _processes(library, handle)),
-        )
+        return _card(library, _handle(library, chosen), _driver(library))
+
+
+def cards() -> tuple[tuple[Card, ...], Driver]:
+    """Every GPU that the driver shows, CUDA's hidden ones too, and the driver."""
+    with nvml() as library:
+        driver = _driver(library)
+        handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
+        return tuple(_card(library, handle, driver) for handle in handles), driver
+
+
+def _driver(library: Any) -> Driver:
+    cuda = int(library.nvmlSystemGetCudaDriverVersion_v2())
+    return Driver(_text(library.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}")
+
+
+def _card(library: Any, handle: Any, driver: Driver) -> Card:
+    total, used, free = _memory(library, handle)
+    return Card(
+        name=_text(library.nvmlDeviceGetName(handle)),
+        uuid=_text(library.nvmlDeviceGetUUID(handle)),
+        driver=driver.version,
+        cuda=driver.cuda,
+        compute_capability=".".join(map(str, library.nvmlDeviceGetCudaComputeCapability(handle))),
+        capacity=total,
+        used=used,
+        free=free,
+        processes=tuple(int(process.pid) for process in _processes(library, handle)),
+    )
 
 
 def idle_card(patience: float = 10.0) -> Card:

@@ -4,7 +4,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from vramplan.scenario import Method, Scenario
+
+
+def note_loss(result: Tensor, losses: list[float]) -> None:
+    """Keep what a run returned, if it is the loss of a training step; the tokens of a generation are not kept."""
+    if result.dim() == 0:
+        losses.append(float(result))
 
 
 def timings(milliseconds: Sequence[float], scenario: Scenario, losses: Sequence[float]) -> dict[str, Any]:

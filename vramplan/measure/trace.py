@@ -13,7 +13,7 @@ import torch
 
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import Gpu, gpu
-from vramplan.errors import CannotRun, VramplanError
+from vramplan.errors import CannotRun, VramplanError, first_line
 from vramplan.ledger import Basis, Component
 from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
 from vramplan.measure.cuda_rules import cuda_choices
@@ -102,9 +102,9 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     except Exception as error:
         if not scenario.architecture.facts.get("derived") and _is_ours(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CannotRun(
-            f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: {reason}",
+            f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: "
+            f"{first_line(error)}",
             hint="the real step may stop there too: try it small with `vramplan measure`, or change method or targets",
         ) from error
 

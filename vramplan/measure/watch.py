@@ -2,8 +2,7 @@
 
 Nobody marks phases or names tensors here, so both are told from what runs: what autograd's engine runs is `backward`,
 what an optimizer runs, and what runs after a backward without gradients (clipping), is `step`, everything else
-`forward`; parameters are found in the modules that are
-alive, optimizer states in the optimizers.
+`forward`; parameters are found in the modules that are alive, optimizer states in the optimizers.
 """
 
 import gc
@@ -27,6 +26,7 @@ from vramplan.measure.usage import Usage
 from vramplan.training.meter import Meter
 from vramplan.training.names import (
     belongs_to_adapter,
+    causal_model,
     name_adapters,
     name_base,
     name_gradients,
@@ -174,7 +174,7 @@ class Found:
 
 def name_model(model: Any, meter: Meter) -> None:
     """Name the parameters and buffers of any model; a causal language model's as in every record."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = causal_model(model)
     if hasattr(base, "get_output_embeddings") and hasattr(base, "config"):
         name_base(base, meter)
         name_adapters(model, meter)

@@ -163,7 +163,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     tokens = _tokens(scenario, shortage.requested, where, component)
     ran = _as_it_ran(scenario, tokens)
     seen, whole = (prediction, timeline) if ran is scenario else foresee(ran)
-    held = max(seen.reserved.values()) + seen.context
+    held = seen.peak_on_device
     needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
     return Against(
         scenario=scenario,

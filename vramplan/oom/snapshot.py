@@ -4,7 +4,7 @@ The fields: docstring of `torch.cuda.memory._snapshot`, torch/cuda/_memory_viz.p
 Nothing else of the pickle is looked at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -216,11 +216,3 @@ def device_of(snapshot: Snapshot) -> int:
     for segment in snapshot.segments:
         held[segment.device] = held.get(segment.device, 0) + segment.size
     return max(held, key=lambda device: held[device], default=0)
-
-
-def stacks_recorded(snapshot: Snapshot) -> bool:
-    """Whether the snapshot says where memory was asked for."""
-    events: Sequence[Event] = [event for trace in snapshot.traces for event in trace]
-    return any(event.stack for event in events) or any(
-        block.stack for segment in snapshot.segments for block in segment.blocks
-    )

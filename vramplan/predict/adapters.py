@@ -39,11 +39,6 @@ class Trainable(NamedTuple):
         return self.numel * self.element
 
 
-def module_path(weight: Weight) -> str:
-    """Path of the module that owns `weight`, relative to its layer where it is in one: `self_attn.q_proj`."""
-    return weight.path.rpartition(".")[0]
-
-
 def _matches(path: str, target: str) -> bool:
     """tuners_utils.py check_target_module_exists: the whole name, or its end after a dot."""
     return path == target or path.endswith(f".{target}")
@@ -57,7 +52,7 @@ def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
     """
     if targets == (ALL_LINEAR,):
         return weight.adaptable
-    return weight.kind in _ADAPTABLE and any(_matches(module_path(weight), target) for target in targets)
+    return weight.kind in _ADAPTABLE and any(_matches(weight.owner, target) for target in targets)
 
 
 def check_targets(architecture: Architecture, lora: Lora) -> None:
@@ -73,7 +68,7 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
         return
     modules = [weight for weight, _ in architecture.counted if weight.kind in _ADAPTABLE]
     for target in targets.modules:
-        if any(_matches(module_path(weight), target) for weight in modules):
+        if any(_matches(weight.owner, target) for weight in modules):
             continue
         names = list(dict.fromkeys((*(weight.module for weight in modules), *targets.known)))
         raise UsageError(

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
 from vramplan.ledger import Phase
+from vramplan.predict.script_items import Item, Rounds
 
 #: A stretch with its blocks numbered as it takes them: equal for those that do the same.
 _Shape = tuple[object, ...]
 
 
-def folded(items: list[object], kinds: Sequence[object], begin: int) -> list[object]:
-    """The same events as `items`, which are as `Template.write` has them, alike micro-batches as rounds.
+def folded(items: list[Item], kinds: Sequence[object], begin: int) -> list[Item]:
+    """The same events as `items`, alike micro-batches as rounds.
 
     `kinds` says what each block is. What comes before `begin` stays at its index.
     """
@@ -24,11 +25,11 @@ def folded(items: list[object], kinds: Sequence[object], begin: int) -> list[obj
         if shape is None or not others:
             written += items[first : others[-1][1] if others else behind]
         else:
-            written.append((1 + len(others), False, items[first:behind]))
+            written.append(Rounds(1 + len(others), False, items[first:behind]))
     return written + items[starts[-1] :] if starts else written
 
 
-def _starts(items: Sequence[object]) -> Iterator[int]:
+def _starts(items: Sequence[Item]) -> Iterator[int]:
     """Where a micro-batch begins: FORWARD is entered, and what the one before held until then is given back."""
     for index, item in enumerate(items):
         if item is Phase.FORWARD:
@@ -38,20 +39,19 @@ def _starts(items: Sequence[object]) -> Iterator[int]:
             yield start
 
 
-def _gives(item: object) -> bool:
+def _gives(item: Item) -> bool:
     return isinstance(item, int) and item < 0
 
 
-def _shape(items: Iterable[object], kinds: Sequence[object]) -> _Shape | None:
+def _shape(items: Iterable[Item], kinds: Sequence[object]) -> _Shape | None:
     """None where blocks of others are given back, or own ones kept: such a stretch is no round."""
     own: dict[int, int] = {}
     given: set[int] = set()
 
-    def renamed(items: Iterable[object]) -> Iterator[object]:
+    def renamed(items: Iterable[Item]) -> Iterator[object]:
         for item in items:
-            if isinstance(item, tuple):
-                times, reverse, body = item
-                yield times, reverse, tuple(renamed(body))
+            if isinstance(item, Rounds):
+                yield item.times, item.reverse, tuple(renamed(item.items))
             elif isinstance(item, int) and item >= 0:
                 own[item] = len(own)
                 yield kinds[item]

@@ -75,7 +75,7 @@ def steady_element(weight: Weight, scenario: Scenario, *, of_quantized: bool) ->
 
 def quantized_modules(weights: tuple[Weight, ...], quant: Quant) -> frozenset[str]:
     """Paths of the modules whose weight is quantised: their biases are treated specially."""
-    return frozenset(w.path.rpartition(".")[0] for w in weights if is_quantized(w, quant))
+    return frozenset(w.owner for w in weights if is_quantized(w, quant))
 
 
 def piece(weight: Weight, element: int, quant: Quant) -> Piece:

@@ -17,7 +17,7 @@ from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
 from vramplan.predict.modules import Cache, Context, Modules
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.tape import INT64, Tape, Tensor
-from vramplan.predict.tape_parts import Group
+from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
 
@@ -52,7 +52,7 @@ class CausalModel:
             architecture = replace(architecture, facts=facts)
         self.architecture = architecture
         self.layers = self._rounds(architecture, scenario)
-        self.groups = [Group(run.times) for run in self.layers]
+        self.groups = [Repeated(run.times) for run in self.layers]
         self.modules: list[list[Modules]] = []
         for run in self.layers:
             self.modules.append([Modules(t, scenario, architecture.blocks[i].weights) for i in run.blocks])

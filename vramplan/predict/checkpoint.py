@@ -24,7 +24,7 @@ def load_groups(scenario: Scenario) -> list[Group]:
     """
     architecture = scenario.architecture
     outside = [*architecture.before, *architecture.after]
-    layers = [Group(run.weights, run.times) for run in runs(architecture)]
+    layers = list(runs(architecture))
     if not scenario.arrives_by_tensor:
         before, after = architecture.before, architecture.after
     else:

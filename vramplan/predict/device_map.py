@@ -60,14 +60,6 @@ class DeviceMap:
         """Paths of the modules in that place, in the model's order."""
         return tuple(path for path, where in self.places.items() if where is place)
 
-    def place_of(self, path: str) -> Place:
-        """Where a parameter or buffer is: its own place, or that of the closest module above it that was placed."""
-        while path not in self.places:
-            path, dot, _ = path.rpartition(".")
-            if not dot:
-                raise KeyError(path)
-        return self.places[path]
-
 
 def auto_device_map(scenario: Scenario, *, free: int, host: int | None = None) -> DeviceMap:
     """What `from_pretrained(..., device_map="auto")` makes of the scenario's model.

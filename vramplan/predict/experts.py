@@ -16,9 +16,11 @@ from vramplan.predict.operations import (
     softmax,
     split,
 )
+from vramplan.predict.operations.gradients import own_gradient
+from vramplan.predict.operations.indexing import clamp, gather, grouped_product, masked_fill, topk
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.projections import linear
-from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Gradients, Shape, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Shape, Tape, Tensor
 
 
 def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) -> Tensor:
@@ -54,7 +56,7 @@ def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> 
     else:
         logits = linear(t, flat, weight, None, "router logits")
     probabilities = softmax(t, logits, FLOAT32)
-    best, indices = _topk(t, probabilities, experts.per_token)
+    best, indices = topk(t, probabilities, (flat.shape[0], experts.per_token), "best scores")
     weights = best if family == "qwen3_moe" else scale(t, best, "router weights")
     if family in ("qwen3_moe", "qwen2_moe"):
         weights = cast(t, weights, logits.kind, "router weights")
@@ -64,23 +66,8 @@ def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> 
 def _route_by_best(t: Tape, m: Modules, experts: Experts, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`GptOssTopKRouter`: the best scores first, then the softmax over these alone."""
     logits = linear(t, flat, m.tensors["mlp.router.weight"], m.tensors["mlp.router.bias"], "router logits")
-    best, indices = _topk(t, logits, experts.per_token)
+    best, indices = topk(t, logits, (flat.shape[0], experts.per_token), "best scores")
     return logits, softmax(t, best, best.kind), indices
-
-
-def _topk(t: Tape, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`torch.topk`: saves the indices; the gradient is scattered into zeros."""
-    shape = (x.shape[0], count)
-    values, indices = t.new(shape, x.kind, "best scores"), t.new(shape, INT64, "best experts")
-    if t.needs_grad(x):
-        before = x.shape
-        saved = t.save((indices,))
-
-        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-            return (t.new(before, grad.kind, "scores gradient"),)
-
-        t.record(values, (x,), saved, backward)
-    return values, indices
 
 
 def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
@@ -88,24 +75,24 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
     rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
     down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
     sorted_experts, order = (t.new((rows,), INT64, what) for what in ("experts sorted", "permutation"))
-    chosen = gather(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
-    sorted_weights = gather(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")
+    tokens = _rows(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
+    sorted_weights = _rows(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")
     counted = t.new((rows,), INT32 if t.cuda else FLOAT32, "experts as the histogram takes them")
     offsets = t.new((experts.count,), INT32, "offsets")
     sentinel = t.new((rows, 1), BOOL, "rows of no expert")
     first = gate_up(t)
     biases = _biases(t, m, experts, "gate_up_proj_bias", sorted_experts)
-    chosen = _fill_in_place(t, chosen, sentinel)
-    out = _grouped_product(t, chosen, first, 2 * experts.intermediate, offsets)
-    out = _fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
+    tokens = masked_fill(t, tokens, sentinel, in_place=True)
+    out = _product(t, tokens, first, 2 * experts.intermediate, offsets)
+    out = masked_fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
     out = _clamped_gate(t, experts, out) if experts.bias else _gate(t, experts, out)
     second = down(t)
     biases = _biases(t, m, experts, "down_proj_bias", sorted_experts)
-    out = _grouped_product(t, out, second, hidden, offsets)
-    out = _fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
+    out = _product(t, out, second, hidden, offsets)
+    out = masked_fill(t, out if biases is None else add_in_place(t, out, biases), sentinel)
     weighted = mul(t, out, sorted_weights, "weighted output")
     inverse = t.new((rows,), INT64, "inverse permutation")
-    weighted = gather(t, weighted, inverse, "weighted output in order")
+    weighted = _rows(t, weighted, inverse, "weighted output in order")
     result = _summed(t, weighted, indices.shape)
     result = cast(t, result, flat.kind, "experts' output")
     del sorted_experts, order, counted, inverse, first, second, biases
@@ -114,7 +101,7 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
 
 def _biases(t: Tape, m: Modules, experts: Experts, name: str, chosen: Tensor) -> Tensor | None:
     """The bias of each row's expert: a row per token and chosen expert."""
-    return gather(t, m.tensors[f"mlp.experts.{name}"], chosen, name) if experts.bias else None
+    return _rows(t, m.tensors[f"mlp.experts.{name}"], chosen, name) if experts.bias else None
 
 
 def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
@@ -125,89 +112,22 @@ def _gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
 def _clamped_gate(t: Tape, experts: Experts, x: Tensor) -> Tensor:
     """`GptOssExperts._apply_gate`: gate and up lie interleaved, each is clamped, the gate is `x * sigmoid(1.702 x)`."""
     gate, up = narrow(t, x, experts.intermediate), narrow(t, x, experts.intermediate)
-    gate = _clamp(t, gate, "gate clamped", bounds=1)
-    up = _clamp(t, up, "up clamped", bounds=2)
+    gate = clamp(t, gate, 1, gate.kind, "gate clamped")
+    up = clamp(t, up, 2, up.kind, "up clamped")
     glu = mul(t, gate, pointwise(t, scale(t, gate, "alpha * gate"), "sigmoid", saves="result"), "gate * sigmoid")
     return mul(t, shift(t, up, "up + 1"), glu, "(up + 1) * glu")
 
 
-def _clamp(t: Tape, x: Tensor, label: str, *, bounds: int) -> Tensor:
-    """`clamp`: saves its input; `clamp_backward` (FunctionsManual.cpp) compares it with every bound, then selects."""
-    saved = t.save((x,)) if t.needs_grad(x) else []
-    out = t.new(x.shape, x.kind, label)
-    if not t.needs_grad(x):
-        return out
-    shape = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        inside = [t.new(shape, BOOL, label + ": inside the bound") for _ in range(bounds)]
-        result = t.new(shape, grad.kind, label + " gradient")
-        del inside
-        return (result,)
-
-    return t.record(out, (x,), saved, backward)
+def _product(t: Tape, x: Tensor, weight: Tensor, width: int, offsets: Tensor) -> Tensor:
+    """`grouped_mm(x.to(weight.dtype), weight)`."""
+    return grouped_product(t, cast(t, x, weight.kind, "input cast"), weight, (offsets,), (x.shape[0], width))
 
 
-def gather(t: Tape, x: Tensor, indices: Tensor, label: str) -> Tensor:
-    """`x[indices]`: saves the indices; the gradient is added into zeros of x's shape."""
-    saved = t.save((indices,)) if t.needs_grad(x) else []
-    out = t.new((indices.shape[0], x.shape[1]), x.kind, label)
-    if not t.needs_grad(x):
-        return out
-    before = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(before, grad.kind, label + " gradient"),)
-
-    return t.record(out, (x,), saved, backward)
-
-
-def _fill_in_place(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
-    """`masked_fill_`: saves the mask; the gradient is a filled copy."""
-    return _filled(t, x, mask, t.view(x, x.shape))
-
-
-def _fill(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
-    """`masked_fill`: a copy."""
-    return _filled(t, x, mask, t.new(x.shape, x.kind, "masked copy"))
-
-
-def _filled(t: Tape, x: Tensor, mask: Tensor, out: Tensor) -> Tensor:
-    if not t.needs_grad(x):
-        return out
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, "masked gradient"),)
-
-    return t.record(out, (x,), t.save((mask,)), backward)
-
-
-def _grouped_product(t: Tape, x: Tensor, weight: Tensor, width: int, offsets: Tensor) -> Tensor:
-    """`grouped_mm(x.to(weight.dtype), weight)`: autocast does not see it; saves x when the experts are trained."""
-    low = cast(t, x, weight.kind, "input cast")
-    nx, nw = t.needs_grad(low), t.needs_grad(weight)
-    saved = t.save((low if nw else None, weight if nx else None, offsets)) if nx or nw else []
-    out = t.new((x.shape[0], width), low.kind, "experts' product")
-    if not (nx or nw):
-        return out
-    shape, whole = low.shape, weight.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        # derivatives are computed in the order of their names, `mat2` before `self`
-        to_weight = t.new(whole, grad.kind, "experts' gradient") if nw else None
-        return t.new(shape, grad.kind, "experts' input gradient") if nx else None, to_weight
-
-    return t.record(out, (low, weight), saved, backward)
+def _rows(t: Tape, x: Tensor, indices: Tensor, label: str) -> Tensor:
+    return gather(t, x, (indices,), (indices.shape[0], x.shape[1]), label)
 
 
 def _summed(t: Tape, x: Tensor, chosen: Shape) -> Tensor:
     """`x.view(tokens, chosen, hidden).sum(1)`: the gradient is expanded, and copied to become a matrix again."""
     out = t.new((chosen[0], x.shape[1]), x.kind, "sum over experts")
-    if not t.needs_grad(x):
-        return out
-    before = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(before, grad.kind, "gradient of every chosen expert"),)
-
-    return t.record(out, (x,), [], backward)
+    return own_gradient(t, x, out, "gradient of every chosen expert")

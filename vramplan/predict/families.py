@@ -5,8 +5,9 @@ from vramplan.predict.decoder import STYLES, LayerFunction, layer
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, dropout, scale
+from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
-from vramplan.predict.tape import Gradients, Tape, Tensor
+from vramplan.predict.tape import Tape, Tensor
 from vramplan.scenario import Checkpointing, Scenario
 
 #: Families whose layer is not Llama's with switches.
@@ -84,14 +85,7 @@ def _positioned(t: Tape, outside: Modules, scenario: Scenario, hidden: Tensor, h
 def lookup(t: Tape, table: Tensor, shape: tuple[int, ...]) -> Tensor:
     """`nn.Embedding`: rows of the table; a trained table gets a dense gradient of its own size."""
     out = t.new((*shape, table.shape[-1]), table.kind, "output")
-    if not t.needs_grad(table):
-        return out
-    whole = table.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(whole, grad.kind, "table gradient"),)
-
-    return t.record(out, (table,), [], backward)
+    return own_gradient(t, table, out, "table gradient")
 
 
 def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Tensor) -> Tensor:
@@ -99,5 +93,5 @@ def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Te
     style = STYLES.get(architecture.family, STYLES["llama"])
     if not architecture.final_norm:
         return hidden
-    path = architecture.final_norm[0].path.rpartition(".")[0]
+    path = architecture.final_norm[0].owner
     return outside.norm(t, path, hidden, upcast_weight=style.upcast_weight, shifted=style.shifted)

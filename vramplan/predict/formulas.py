@@ -79,7 +79,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
             for piece in pieces(weight, scenario.quant):
                 found[piece.component, piece.label, piece.bytes] = _quantized(weight, piece, scenario.quant)
         else:
-            found |= _unquantized(weight, scenario, of_quantized=weight.path.rpartition(".")[0] in plain)
+            found |= _unquantized(weight, scenario, of_quantized=weight.owner in plain)
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, weights, device)
     if device == "cuda":

@@ -5,6 +5,7 @@ the tile and take no memory, and only tokens with a label are scored; what it do
 """
 
 from vramplan.errors import CannotRun
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
 
 #: `TOKEN_CHUNK_SIZE`, and trainer/utils.py `_CHUNKED_LOGPROB_CHUNK_SIZE`: tokens and words of a tile.
@@ -33,11 +34,7 @@ def tiled_loss(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> 
 def _without_last(t: Tape, x: Tensor) -> Tensor:
     """`x[:, :-1]`: a view; its gradient is a full tensor of zeros with the slice filled in."""
     batch, seq, size = x.shape
-    out = t.view(x, (batch, seq - 1, size))
-    if not t.needs_grad(x):
-        return out
-    shape = x.shape
-    return t.record(out, (x,), [], lambda saved, grad: (t.new(shape, grad.kind, "slice gradient"),))
+    return own_gradient(t, x, t.view(x, (batch, seq - 1, size)), "slice gradient")
 
 
 def _places(t: Tape, truths: Tensor) -> Tensor:
@@ -68,11 +65,7 @@ def _put_back(t: Tape, x: Tensor, truths: Tensor) -> Tensor:
     zeros = t.new(truths.shape, x.kind, "zeros of the tokens")
     out = t.new(truths.shape, x.kind, "numbers of the tokens")
     del zeros
-    if not t.needs_grad(x):
-        return out
-    shape = x.shape
-    backward = lambda saved, grad: (t.new(shape, grad.kind, "gradient of the tokens"),)  # noqa: E731
-    return t.record(out, (x,), t.save((truths,)), backward)
+    return own_gradient(t, x, out, "gradient of the tokens", saved_for(t, x, truths))
 
 
 def _sum(t: Tape, logs: Tensor) -> Tensor:
@@ -80,10 +73,7 @@ def _sum(t: Tape, logs: Tensor) -> Tensor:
     negative = t.new(logs.shape, FLOAT32, "losses of the tokens")
     out = t.new((), FLOAT32, "loss")
     del negative
-    if not t.needs_grad(logs):
-        return out
-    shape = logs.shape
-    return t.record(out, (logs,), [], lambda saved, grad: (t.new(shape, FLOAT32, "losses' gradient"),))
+    return own_gradient(t, logs, out, "losses' gradient")
 
 
 def _log_probabilities(

@@ -3,6 +3,7 @@
 from vramplan.architecture import Attention
 from vramplan.predict.modules import Context, Modules
 from vramplan.predict.operations import cast, cat, reshape, split
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
 
 
@@ -45,14 +46,8 @@ def _heads_first(t: Tape, x: Tensor, heads: int) -> Tensor:
 def _turned(t: Tape, c: Context, x: Tensor) -> Tensor:
     """Rotation by complex numbers: the fp32 copy is multiplied, and the gradient by the conjugate."""
     wide = cast(t, x, FLOAT32, "rotated part fp32")
-    out = t.new(wide.shape, FLOAT32, "rotated part")
-    if t.needs_grad(wide):
-        saved = t.save(c.tables[False])
-
-        def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-            return (t.new(grad.shape, grad.kind, "rotated part gradient"),)
-
-        t.record(out, (wide,), saved, backward)
+    saved = saved_for(t, wide, *c.tables[False])
+    out = own_gradient(t, wide, t.new(wide.shape, FLOAT32, "rotated part"), "rotated part gradient", saved)
     return cast(t, out, x.kind, "rotated part cast")
 
 

@@ -76,8 +76,7 @@ def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]],
         modules = quantized_modules(group.weights, scenario.quant)
         changed = []
         for weight, block in held:
-            of_quantized = weight.path.rpartition(".")[0] in modules
-            now = steady_element(weight, scenario, of_quantized=of_quantized)
+            now = steady_element(weight, scenario, of_quantized=weight.owner in modules)
             if now != prepared_element(weight, scenario):
                 changed.append((weight, block, now))
         if changed:
@@ -91,9 +90,8 @@ def _in_model_order(groups: list[tuple[Group, list[Held]]], scenario: Scenario) 
     """The same weights in the order of `model.parameters()`, in which peft's preparation goes through them."""
     architecture = scenario.architecture
     outside = [held for _, group in (groups[0], *groups[-2:]) for held in group]
-    layers = [Group(run.weights, run.times) for run in runs(architecture)]
     ends = [Group(weights, 1) for weights in (architecture.before, architecture.after, architecture.buffers)]
-    ordered = [(ends[0], outside), *zip(layers, (held for _, held in groups[1:-2]), strict=True)]
+    ordered = [(ends[0], outside), *zip(runs(architecture), (held for _, held in groups[1:-2]), strict=True)]
     ordered += [(end, outside) for end in ends[1:]]
     return [(group, sorted(_of(group, held), key=lambda h: group.weights.index(h.weight))) for group, held in ordered]
 

@@ -5,10 +5,12 @@ from functools import partial
 
 from vramplan.predict.checkpoints import run_checkpointed
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
 from vramplan.predict.template import stretched
 from vramplan.scenario import Checkpointing
+from vramplan.stacks import CHUNK_TOKENS
 
 Head = Callable[[Tensor], Tensor]
 
@@ -25,15 +27,10 @@ def head_logits(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, fa
     return logits
 
 
-#: Tokens whose logits exist at once in the chunked loss (vramplan/training/loss.py).
-CHUNK_TOKENS = 1024
-
-
 def chunked_loss(t: Tape, hidden: Tensor, head: Head) -> Tensor:
     """Cross entropy over chunks of tokens, each a checkpoint of its own: backward makes a chunk's logits again."""
     batch, seq, size = hidden.shape
-    padded = t.new((batch, seq + 1), INT64, "labels padded")
-    targets = t.new((batch * seq,), INT64, "labels shifted")
+    padded, targets = shifted_labels(t, batch, seq)
     flat = reshape(t, hidden, (batch * seq, size))
     total = t.new((), FLOAT32, "loss of all chunks")
     for piece in split_rows(t, flat, CHUNK_TOKENS):
@@ -71,14 +68,7 @@ def cross_entropy(t: Tape, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _log_softmax(t: Tape, logits: Tensor) -> Tensor:
     out = t.new(logits.shape, logits.kind, "log-probabilities")
-    if not t.needs_grad(logits):
-        return out
-    saved = t.save((out,))
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(grad.shape, grad.kind, "log-softmax gradient"),)
-
-    return t.record(out, (logits,), saved, backward)
+    return own_gradient(t, logits, out, "log-softmax gradient", saved_for(t, logits, out))
 
 
 def _nll(t: Tape, logs: Tensor, labels: Tensor) -> Tensor:

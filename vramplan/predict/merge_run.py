@@ -85,8 +85,8 @@ class _Merge:
             with writer.repeat(group.times):
                 base = {weight: load_weight(writer, weight, scenario, self._device) for weight in group.weights}
             stages.append(_Stage(group, base))
-        for stage, run in zip(stages[1:-2], runs(scenario.architecture), strict=True):
-            stage.group = Group(run.weights, run.times)
+        for stage, layers in zip(stages[1:-2], runs(scenario.architecture), strict=True):
+            stage.group = layers
         if scenario.merge.dequantize:
             self._dequantize(stages)
         made = attach(writer, [stage.group for stage in stages], scenario, self._device)

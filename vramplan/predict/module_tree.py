@@ -48,8 +48,7 @@ def module_tree(scenario: Scenario) -> Node:
     architecture, root = scenario.architecture, Node("")
     for weight in _in_order(architecture):
         size = _counted(weight, scenario)
-        owner, _, _ = weight.path.rpartition(".")
-        node = _module(root, owner, architecture)
+        node = _module(root, weight.owner, architecture)
         node.own += size
         if weight.kind is not WeightKind.BUFFER:
             node.parameters.append(Node(weight.path, is_module=False, own=size))

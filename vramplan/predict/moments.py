@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
+from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Marks, Moment
 
 _COMPONENTS = {component: i for i, component in enumerate(Component)}
@@ -29,8 +30,8 @@ class Moments:
     order of the run: if one left out for a later one has the same total, it holds the same of every component.
     """
 
-    def __init__(self, blocks: list[tuple[int, Component]], items: list[object]) -> None:
-        """`blocks`: number of the size, and component; `items` as `Template.write` has them."""
+    def __init__(self, blocks: list[tuple[int, Component]], items: list[Item]) -> None:
+        """`blocks`: number of the size, and component."""
         classes: dict[tuple[int, Component], int] = {}
         self._class = [classes.setdefault(block, len(classes)) for block in blocks]
         self._sizes = [size for size, _ in classes]
@@ -67,7 +68,7 @@ class Moments:
             held[component] += count * size
         return Moment(total, held)
 
-    def _walk(self, items: list[object], times: int = 1) -> None:
+    def _walk(self, items: list[Item], times: int = 1) -> None:
         """Every event happens `times` times at once."""
         counts, since, class_of = self._counts, self._since, self._class
         for item in items:
@@ -81,14 +82,14 @@ class Moments:
                     number, more = class_of[~item], -times
                 counts[number] += more
                 since[number] = since.get(number, 0) + more
-            elif type(item) is tuple:
-                self._rounds(item[0], item[2])
+            elif type(item) is Rounds:
+                self._rounds(item.times, item.items)
             else:
                 assert isinstance(item, Phase)
                 self._look()
                 self._phase, self._rising = item, True
 
-    def _rounds(self, times: int, body: list[object]) -> None:
+    def _rounds(self, times: int, body: list[Item]) -> None:
         """Rounds change the counts linearly, so the highest is the first or the last of a phase: only these count."""
         if times < 1:
             return

@@ -12,7 +12,7 @@ from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.layers import runs
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
-from vramplan.predict.tape_parts import Group
+from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Scenario
 
 #: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.
@@ -51,7 +51,7 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
     for size in dict.fromkeys(tensor.element for tensor in tensors):
         alike = [tensor for tensor in tensors if tensor.element == size]
         count = sum(tensor.times for tensor in alike)
-        with t.script.rounds(Group(count)):
+        with t.script.rounds(Repeated(count)):
             norms.append(t.new((), _kind(alike[0]), "gradient norm"))
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
@@ -76,7 +76,7 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
         for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
             made = []
             for times, tensors in mine * lists:
-                with t.script.rounds(Group(times)):
+                with t.script.rounds(Repeated(times)):
                     made += [
                         t.new(tensor.shape, _kind(tensor), "square root of the second moment")
                         for tensor in tensors

@@ -38,13 +38,14 @@ def is_quantized(weight: Weight, quant: Quant) -> bool:
 
 
 def packed_bytes(numel: int, quant: Quant) -> int:
-    """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype."""
+    """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype.
+
+    bitsandbytes backends/cuda/ops.py quantize_4bit: `(n + 1) // (itemsize * 2)` elements.
+    """
     if not quant.type.four_bit:
         return numel
     element = STORAGE_BYTES[quant.storage]
-    return (
-        (numel + 1) // (2 * element) * element
-    )  # backends/cuda/ops.py quantize_4bit: `(n + 1) // (itemsize * 2)` elements
+    return (numel + 1) // (2 * element) * element
 
 
 def pieces(weight: Weight, quant: Quant) -> tuple[Piece, ...]:

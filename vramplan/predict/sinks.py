@@ -4,6 +4,7 @@ models/gpt_oss/modeling_gpt_oss.py: `eager_attention_forward` and `_apply_rotary
 """
 
 from vramplan.predict.operations import add, cast, cat, dropout, mul, narrow, scale, softmax, split, subtract
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_heads import batched, heads_last, repeat_kv, transposed
 from vramplan.predict.tape import INT64, Gradients, Tape, Tensor
@@ -67,11 +68,4 @@ def _row_maximum(t: Tape, x: Tensor) -> Tensor:
     """`x.max(-1, keepdim=True).values`: saves where the maximum was; the gradient is scattered into zeros."""
     rows = (*x.shape[:-1], 1)
     values, where = t.new(rows, x.kind, "row maximum"), t.new(rows, INT64, "position of the row maximum")
-    if not t.needs_grad(x):
-        return values
-    shape = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(shape, grad.kind, "row maximum gradient"),)
-
-    return t.record(values, (x,), t.save((where,)), backward)
+    return own_gradient(t, x, values, "row maximum gradient", saved_for(t, x, where))

@@ -1,4 +1,4 @@
-"""One optimizer step from the second on, as timeline parts: the training loop of both stacks."""
+"""One optimizer step from the second on, as timeline parts: every stack's training loop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

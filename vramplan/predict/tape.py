@@ -30,7 +30,7 @@ from vramplan.predict.graph import (
     Storage,
     Tensor,
 )
-from vramplan.predict.tape_parts import Block, Group, Script
+from vramplan.predict.tape_parts import Block, Repeated, Script
 
 #: What an operation is written with.
 __all__ = [
@@ -182,7 +182,7 @@ class Tape:
         """From here on the high-water mark belongs to `phase`."""
         self.script.enter(phase)
 
-    def open(self, group: Group, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
+    def open(self, group: Repeated, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
         """Begin a round of repeated layers: `hidden` changes hands, and so will its gradient in backward.
 
         So does a tensor that is held beside it, outside the graph.
@@ -195,7 +195,7 @@ class Tape:
             self._hand_over(beside)
         return self._seam(hidden, lambda grad: self._leave(grad))
 
-    def close(self, group: Group, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
+    def close(self, group: Repeated, hidden: Tensor, beside: Tensor | None = None) -> Tensor:
         """End a round of repeated layers."""
         if group.times == 1:
             return hidden
@@ -215,7 +215,7 @@ class Tape:
         out = Tensor(hidden.shape, hidden.kind, hidden.storage, hidden.node)
         return self.record(out, (hidden,), [], backward) if hidden.node is not None else out
 
-    def _reenter(self, group: Group, grad: Tensor) -> None:
+    def _reenter(self, group: Repeated, grad: Tensor) -> None:
         self.script.open(group, reverse=True)
         self._hand_over(grad)
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
 from vramplan.predict.products import Product
+from vramplan.predict.script_items import Item, Rounds
 from vramplan.predict.template import Template
 
 
-class Group:
-    """Layers that are alike: run once, happening `times` times."""
+class Repeated:
+    """What is alike, such as layers: written once, happening `times` times."""
 
     __slots__ = ("times",)
 
@@ -22,15 +23,15 @@ class Group:
 
 
 class Body(NamedTuple):
-    """What happens in every round of a group."""
+    """What happens in every round of a group, whose number of rounds is not known until the run is over."""
 
-    group: Group
+    group: Repeated
     reverse: bool
-    items: "list[Item]"
+    items: "list[Written]"
 
 
 #: An allocation (block number), a free (its complement), the beginning of a phase, or rounds.
-Item = int | Phase | Body
+Written = int | Phase | Body
 
 
 class Block:
@@ -44,7 +45,7 @@ class Block:
         label: str,
         shape: tuple[int, ...],
         kind: str,
-        group: Group | None,
+        group: Repeated | None,
         component: Component | None,
     ) -> None:
         self.scope = scope
@@ -65,9 +66,9 @@ class Script:
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self.outer: list[Item] = []
+        self.outer: list[Written] = []
         self._items = self.outer
-        self._group: Group | None = None
+        self._group: Repeated | None = None
         self._phase = Phase.LOAD
         self._products: dict[Product, int] = {}
         self._vocab = -1
@@ -129,9 +130,9 @@ class Script:
         if biased:
             self._products.setdefault(Product(backward, biased=True), place)
 
-    def open(self, group: Group, *, reverse: bool = False) -> None:
+    def open(self, group: Repeated, *, reverse: bool = False) -> None:
         """What follows happens in every round of `group`."""
-        body: list[Item] = []
+        body: list[Written] = []
         self.outer.append(Body(group, reverse, body))
         self._items = body
         self._group = group
@@ -144,7 +145,7 @@ class Script:
         self._late.clear()
 
     @contextmanager
-    def rounds(self, group: Group) -> Iterator[None]:
+    def rounds(self, group: Repeated) -> Iterator[None]:
         """What is made inside is made in every round of `group`."""
         if group.times == 1:
             yield
@@ -192,9 +193,9 @@ class Script:
         template = Template(batch, seq)
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
-        template.write(_plain(self.outer), self._products)
+        template.write(_counted(self.outer), self._products)
         return template
 
 
-def _plain(items: list[Item]) -> list[object]:
-    return [(item.group.times, item.reverse, _plain(item.items)) if type(item) is Body else item for item in items]
+def _counted(items: list[Written]) -> list[Item]:
+    return [Rounds(i.group.times, i.reverse, _counted(i.items)) if isinstance(i, Body) else i for i in items]

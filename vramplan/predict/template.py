@@ -15,6 +15,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
 from vramplan.predict.products import Product
+from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
 _BYTES = {
@@ -119,7 +120,7 @@ class Template:
         self._kinds: dict[tuple[str, str, tuple[Dimension, ...]], int] = {}
         self._blocks: list[tuple[int, Component]] = []  # what kind of tensor, what it is for
         self._dimensions: dict[int, Dimension] = {}
-        self._items: list[object] = []
+        self._items: list[Item] = []
         self.choices: frozenset[Choice] = frozenset()
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
@@ -133,7 +134,7 @@ class Template:
         number = self._kinds.setdefault(key, len(self._kinds))
         self._blocks.append((number, component or Component.WORKSPACE))
 
-    def write(self, items: list[object], products: Mapping[Product, int] | None = None) -> None:
+    def write(self, items: list[Item], products: Mapping[Product, int] | None = None) -> None:
         """The sequence of events: block numbers, their complements, phases, rounds."""
         self.products = products or {}
         self._items = folded(items, self._blocks, max(self.products.values(), default=-1) + 1)
@@ -144,9 +145,8 @@ class Template:
             item = self._items[place]
             if item is Phase.FORWARD:
                 break
-            if isinstance(item, tuple) and Phase.FORWARD in item[2]:
-                times, reverse, body = item
-                self._items[place] = times + more, reverse, body
+            if isinstance(item, Rounds) and Phase.FORWARD in item.items:
+                self._items[place] = item._replace(times=item.times + more)
                 return True
         return False
 
@@ -185,7 +185,7 @@ class Template:
             made.append((size, f"{name} {kind} {shape}"))
         return self._filled(self._items, made)
 
-    def _filled(self, items: list[object], made: list[tuple[int, str]]) -> tuple[Part, ...]:
+    def _filled(self, items: list[Item], made: list[tuple[int, str]]) -> tuple[Part, ...]:
         parts: list[Part] = []
         blocks, new = self._blocks, tuple.__new__
         for item in items:
@@ -196,9 +196,8 @@ class Template:
                     number, component = blocks[item]
                     size, label = made[number]
                     parts.append(new(Alloc, (item, size, component, label)))
-            elif type(item) is tuple:
-                times, reverse, body = item
-                parts.append(Repeat(self._filled(body, made), times, reverse))
+            elif type(item) is Rounds:
+                parts.append(Repeat(self._filled(item.items, made), item.times, item.reverse))
             else:
                 assert isinstance(item, Phase)
                 parts.append(Enter(item))

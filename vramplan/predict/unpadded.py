@@ -5,11 +5,12 @@ not known: memory is that of a batch where next to none is, the most that it can
 """
 
 from vramplan.predict.operations import clone, reshape
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import heads_last
 from vramplan.predict.projections import lowered
-from vramplan.predict.tape import INT32, INT64, Gradients, Tape, Tensor
+from vramplan.predict.tape import INT32, INT64, Tape, Tensor
 
 
 def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Heads) -> Tensor:
@@ -31,25 +32,12 @@ def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Hea
 def _picked(t: Tape, x: Tensor, places: Tensor, label: str, *, copied: bool) -> Tensor:
     """`_index_first_axis`; what lies heads first in memory is laid out anew by its `reshape`."""
     flat = clone(t, x, "tokens in a row") if copied else reshape(t, x, x.shape)
-    out = t.new(flat.shape, flat.kind, label)
-    if not t.needs_grad(flat):
-        return out
-    shape = flat.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(shape, grad.kind, label + ": gradient among zeros"),)
-
-    return t.record(out, (flat,), t.save((places,)), backward)
+    saved = saved_for(t, flat, places)
+    return own_gradient(t, flat, t.new(flat.shape, flat.kind, label), label + ": gradient among zeros", saved)
 
 
 def _put_back(t: Tape, x: Tensor, places: Tensor) -> Tensor:
     """`_pad_input`: zeros, into which the tokens are written."""
+    saved = saved_for(t, x, places)
     out = t.new(x.shape, x.kind, "attention output with padding")
-    if not t.needs_grad(x):
-        return out
-    shape = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(shape, grad.kind, "gradient without padding"),)
-
-    return t.record(out, (x,), t.save((places,)), backward)
+    return own_gradient(t, x, out, "gradient without padding", saved)

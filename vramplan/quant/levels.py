@@ -1,6 +1,5 @@
 """The values that a code of each format stands for, in [-1, 1], derived from their definitions without torch."""
 
-from itertools import pairwise
 from statistics import NormalDist
 
 #: bitsandbytes 0.50.2 functional.py create_normal_map: the outermost quantile of NF4 (QLoRA, arXiv 2305.14314, app. E).
@@ -8,8 +7,6 @@ NF4_OFFSET = 0.9677083
 #: functional.py get_4bit_type: magnitudes of fp4's eight bit patterns, two exponent bits and one of fraction. The
 #: subnormal 0b001 is 0.0625 in the table and the kernels, though `create_fp8_map` would give 0.25 on this scale.
 FP4_MAGNITUDES = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
-#: functional.py create_dynamic_map(signed=True, max_exponent_bits=7, total_bits=8).
-_DYNAMIC_EXPONENTS = 7
 
 
 def nf4_levels() -> tuple[float, ...]:
@@ -42,20 +39,6 @@ def fp4_levels() -> tuple[float, ...]:
 def int4_levels() -> tuple[float, ...]:
     """Evenly spaced values, the control: -7/7 to 7/7, of whose 16 codes one is not used."""
     return tuple(i / 7 for i in range(-7, 8))
-
-
-def dynamic_map() -> tuple[float, ...]:
-    """The 256 values of the dynamic 8-bit type, which double quantisation keeps first-level constants in.
-
-    Decimal exponents from 1e-6 to 1; each has twice as many evenly spaced fractions as the one below it.
-    """
-    values = [0.0, 1.0]
-    for exponent in range(_DYNAMIC_EXPONENTS):
-        edges = _spaced(0.1, 1.0, 2**exponent + 1)
-        scale = 10.0 ** (exponent - _DYNAMIC_EXPONENTS + 1)
-        means = [scale * (low + high) / 2 for low, high in pairwise(edges)]
-        values += [*means, *(-mean for mean in means)]
-    return tuple(sorted(values))
 
 
 def _spaced(first: float, last: float, count: int) -> list[float]:

@@ -1,14 +1,11 @@
 """A check as GitHub-flavoured Markdown, for pull requests and step summaries. Pure: a value in, a string out."""
 
-import re
-
 from vramplan.check.findings import Check, Status
 from vramplan.report.check_text import peak
 from vramplan.report.check_words import answer, details
 from vramplan.report.comparison import difference, percent
 from vramplan.report.layout import amount, table_unit
-
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~@])")
+from vramplan.report.markdown_table import escape, markdown_table
 
 
 def check_markdown(check: Check) -> str:
@@ -17,24 +14,16 @@ def check_markdown(check: Check) -> str:
     mark = "\N{WHITE HEAVY CHECK MARK}" if check.passed else "\N{CROSS MARK}"
     shown = [case for case in check.cases if case.status is not Status.EQUAL]
     lines = [f"{mark} **{escape(answer(check))}**", ""]
-    if shown:
-        lines += [
-            f"| scenario | status | baseline {unit} | new {unit} | difference | relative | why |",
-            "| :-- | :-- | --: | --: | --: | --: | :-- |",
-        ]
+    head = ["scenario", "status", f"baseline {unit}", f"new {unit}", "difference", "relative", "why"]
+    rows = []
     for case in shown:
         pair = peak(case)
         sizes = [amount(pair.reference, factor), amount(pair.other, factor)]
         moved = [difference(pair), percent(pair.relative)] if case.comparison else ["", ""]
         why = "<br>".join(escape(text) for text in details(case))
-        cells = [escape(str(case.key)), case.status.value, *sizes, *moved, why]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([escape(str(case.key)), case.status.value, *sizes, *moved, why])
+    lines += markdown_table(head, rows, left=(0, 1, 6)) if rows else []
     if check.count(Status.EQUAL):
         lines += ["", f"{check.count(Status.EQUAL)} equal to the byte"]
     lines += ["", f"limits: {', '.join(escape(str(limit)) for limit in check.limits)}"]
     return "\n".join([*lines, *(f"- {escape(note)}" for note in check.notes)])
-
-
-def escape(text: str) -> str:
-    """`text` as Markdown shows it literally, in a cell too: no markup, no HTML, no mention."""
-    return _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vramplan.check.findings import Case, Check, Status
 from vramplan.check.update import Update
 from vramplan.compare import Pair
-from vramplan.report.check_words import answer, details, indented, update_lines
+from vramplan.report.check_words import answer, details, update_lines
 from vramplan.report.comparison import difference, percent
 from vramplan.report.layout import Page, amount, table, table_unit
 
@@ -54,4 +54,4 @@ def _told(case: Case, check: Check, page: Page) -> Iterator[str]:
     told = list(details(case))
     if told:
         yield f"{_status(case, check, page)}: {case.key}"
-        yield from (line for text in told for line in indented(text, page))
+        yield from (line for text in told for line in page.indented(text, "  ", hanging="  "))

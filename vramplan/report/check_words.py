@@ -1,14 +1,13 @@
 """The sentences of a check, the same in every format."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from vramplan.check.findings import Case, Check, FindingKind, Status
 from vramplan.check.gate import growth
 from vramplan.check.items import printable
 from vramplan.check.update import Action, Update
 from vramplan.compare import Row
-from vramplan.report.layout import Page
+from vramplan.report.report_words import counted
 
 
 def answer(check: Check) -> str:
@@ -22,7 +21,7 @@ def answer(check: Check) -> str:
 
 def summary(check: Check) -> str:
     """The verdict and its numbers, without any name."""
-    total = f"{len(check.cases)} result{'s' if len(check.cases) != 1 else ''}"
+    total = counted(len(check.cases), "result")
     if check.failed:
         return f"regression: {len(check.failed)} of {total}"
     if not check.passed:
@@ -70,12 +69,6 @@ def details(case: Case) -> Iterator[str]:
         yield f"changed: {changed(case)}"
     elif case.findings:
         yield "changed: no version, no key of the model's configuration"
-
-
-def indented(text: str, page: Page) -> list[str]:
-    """`text` two columns in, wrapped to the page with what follows two more in."""
-    narrower = replace(page, width=max(page.width - 2, 1) if page.width else 0)
-    return [f"  {line}" for line in narrower.wrap(text, indent="  ")]
 
 
 def update_lines(update: Update) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from vramplan.claims import Checked, Verdict
 from vramplan.report.layout import Page
+from vramplan.report.report_words import counted
 
 _WORDS = {
     Verdict.CONFIRMED: "confirmed",
@@ -57,7 +58,7 @@ def summary(rows: Sequence[Checked]) -> str:
     end = f"changed: {', '.join(changed)}" if changed else "every verdict holds"
     if not changed and counts["not run here"]:
         end = "every other verdict holds" if len(parts) > 1 else "nothing was checked"
-    return f"{len(rows)} claim{'s' * (len(rows) != 1)}: {', '.join(parts)}; {end}"
+    return f"{counted(len(rows), 'claim')}: {', '.join(parts)}; {end}"
 
 
 def claims_markdown(rows: Sequence[Checked]) -> str:

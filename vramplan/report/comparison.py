@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from vramplan.compare import Comparison, Pair, Total, label
-from vramplan.error_table import ErrorTable, Summary
+from vramplan.error_table import ErrorTable
 from vramplan.ledger import Component
 from vramplan.record import Record
 from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
+from vramplan.report.report_words import counted, error_words
 from vramplan.units import human
 
 EQUAL = "="
@@ -45,9 +46,9 @@ def render_errors(errors: ErrorTable, page: Page) -> str:
     )
     lines = [*shown, *(["", *skipped] if skipped else []), ""]
     if errors.reserved is not None:
-        lines += page.wrap(f"reserved:  {_summary(errors.reserved)}", indent="  ")
-    count = f"{len(errors.rows)} record{'s' if len(errors.rows) > 1 else ''}"
-    lines += page.wrap(f"allocated: {_summary(errors.allocated)} over {count}", indent="  ")
+        lines += page.wrap(f"reserved:  {error_words(errors.reserved)}", indent="  ")
+    count = counted(len(errors.rows), "record")
+    lines += page.wrap(f"allocated: {error_words(errors.allocated)} over {count}", indent="  ")
     return "\n".join(lines)
 
 
@@ -114,7 +115,3 @@ def _phase_rows(comparison: Comparison, total: Total, factor: int, page: Page) -
 def _cells(comparison: Comparison, pair: Pair, factor: int, page: Page) -> list[str]:
     both = [page.bold(amount(comparison.side(pair, letter), factor)) for letter in "ab"]
     return [*both, difference(pair), percent(pair.relative)]
-
-
-def _summary(summary: Summary) -> str:
-    return f"mean error {summary.mean:.2%}, median {summary.median:.2%}, worst {summary.worst:.2%}"

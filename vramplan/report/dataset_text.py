@@ -89,13 +89,9 @@ def _batches(outlook: Outlook, page: Page) -> list[str]:
         prediction = cell.prediction
         row = [cell.name, f"{prediction.scenario.batch} x {cell.seq:,}", f"{prediction.ledger.peak / factor:.2f}"]
         if on_card:
-            reserved = max(prediction.reserved.values())
-            row += [f"{reserved / factor:.2f}", f"{(reserved + prediction.context) / factor:.2f}"]
+            row += [f"{prediction.peak_reserved / factor:.2f}", f"{prediction.peak_on_device / factor:.2f}"]
         row.append(prediction.ledger.peak_phase.value)
-        if judged and prediction.verdict:
-            word = prediction.verdict.word
-            row.append(page.green(word) if prediction.verdict.fits else page.red(word))
-        rows.append(row)
+        rows.append(row + ([verdict_word(prediction.verdict, page)] if judged else []))
     return fitting_table(rows, page, left=("batch", "peaks in", ""), less_important=("reserved", "peaks in"))
 
 

@@ -18,13 +18,8 @@ def render_explanation(explanations: Sequence[Explanation], page: Page) -> str:
 def _block(explanation: Explanation, page: Page) -> list[str]:
     title = f"{explanation.component} = {explanation.bytes:,} B ({human(explanation.bytes)})"
     head = f"{page.bold(title)} at the peak ({explanation.phase}), {explanation.basis}"
-    notes = [line for note in explanation.notes for line in _indented(note, page)]
+    notes = [line for note in explanation.notes for line in page.indented(note, _INDENT)]
     return [*page.wrap(head, indent=_INDENT), *notes, *_lines(explanation.lines, page)]
-
-
-def _indented(text: str, page: Page, indent: str = _INDENT) -> list[str]:
-    inner = Page(max(page.width - len(indent), 1)) if page.width else page
-    return [indent + line for line in inner.wrap(text)]
 
 
 def _lines(lines: Sequence[Line], page: Page) -> list[str]:
@@ -35,8 +30,8 @@ def _lines(lines: Sequence[Line], page: Page) -> list[str]:
         return whole
     stacked = []
     for row, line in zip(rows, lines, strict=True):
-        stacked += _indented(_words(line), page)
-        stacked += _indented(" ".join(filter(None, row)), page, 2 * _INDENT)
+        stacked += page.indented(_words(line), _INDENT)
+        stacked += page.indented(" ".join(filter(None, row)), 2 * _INDENT)
     return stacked
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from vramplan.check.items import printable
 from vramplan.history import History, Move, Point, Series
-from vramplan.report.check_words import indented, moved
+from vramplan.report.check_words import moved
 from vramplan.report.comparison import difference, percent
 from vramplan.report.layout import Page, table, table_unit
+from vramplan.report.report_words import counted
 from vramplan.units import human
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -26,7 +27,7 @@ def render_history(history: History, page: Page) -> str:
 def answer(history: History) -> str:
     """How many scenarios moved, in one line."""
     count = sum(bool(series.moves) for series in history.series)
-    total = f"{len(history.series)} scenario{'s' if len(history.series) != 1 else ''}"
+    total = counted(len(history.series), "scenario")
     if not count and not any(len(series.points) > 1 for series in history.series):
         return f"nothing to compare yet: {total} with one result each"
     return f"{count} of {total} moved" if count else f"nothing moved in {total}"
@@ -45,14 +46,14 @@ def _block(height: int, span: int) -> str:
 
 def _series(series: Series, page: Page) -> Iterator[str]:
     points = series.points
-    count = f"{len(points)} result{'s' if len(points) > 1 else ''}"
+    count = counted(len(points), "result")
     when = span(points)
     yield from page.wrap(f"{page.bold(str(series.key))}: {count}{', ' + when if when else ''}", indent="  ")
     known = [point.peak for point in points if point.peak is not None]
     if known:
         highest = f" to {human(max(known))}" if max(known) != min(known) else ""
         line = sparkline([point.peak for point in points])
-        yield from indented(f"peak {line} {human(min(known))}{highest}", page)
+        yield from page.indented(f"peak {line} {human(min(known))}{highest}", "  ", hanging="  ")
     if series.moves:
         yield from _moves(series, page)
         yield from _first(series, page)
@@ -108,4 +109,4 @@ def _first(series: Series, page: Page) -> Iterator[str]:
         told.append(f"another scenario: {', '.join(map(str, move.fields))}")
     told.append(", ".join(map(str, move.changes)) or ("" if move.fields else "no version changed"))
     facts = "; ".join(printable(fact) for fact in told if fact)
-    yield from indented(f"first moved in {printable(point.item.source)}: {facts}", page)
+    yield from page.indented(f"first moved in {printable(point.item.source)}: {facts}", "  ", hanging="  ")

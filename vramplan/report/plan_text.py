@@ -12,6 +12,7 @@ from vramplan.predict.context import context_length
 from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
+from vramplan.report.report_words import counted
 from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
 from vramplan.units import gib, human
@@ -160,7 +161,7 @@ def _verdict(plan: Plan, page: Page) -> str:
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)
-        after = f"{_of(plan.advice[0].verdict)} after {count} change{'s' if count > 1 else ''}"
+        after = f"{_of(plan.advice[0].verdict)} after {counted(count, 'change')}"
         return f"{text}; {verdict_word(plan.advice[0].verdict, page)}: {after}"
     if plan.verdict.fits:
         return f"{text}; no list of changes makes it safe"
@@ -169,7 +170,7 @@ def _verdict(plan: Plan, page: Page) -> str:
 
 
 def _of(verdict: Verdict) -> str:
-    return f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}"
+    return f"{human(verdict.needed)} of {human(verdict.budget)}"
 
 
 def render_matrix(matrix: Matrix, page: Page) -> str:

@@ -18,6 +18,7 @@ from vramplan.report.html.drawing import (
     tones,
 )
 from vramplan.report.html.markup import Html, el
+from vramplan.report.html.tones import NARROW_BELOW
 from vramplan.report.layout import Page
 from vramplan.report.quant_text import render_study
 
@@ -51,7 +52,7 @@ def render_quant_page(study: Study) -> str:
 
 
 def _plots(study: Study, width: int) -> Html:
-    beside = width >= 640
+    beside = width >= NARROW_BELOW
     with in_style():
         figure = new_figure(width, HEIGHT if beside else 2 * HEIGHT)
         first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)

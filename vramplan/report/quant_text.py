@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from vramplan.predict.quantization import NESTED_BLOCK
 from vramplan.quant.errors import Errors, Tried
 from vramplan.quant.formats import Bits, Format, Kind, ModelSize
-from vramplan.quant.levels import fp4_levels, int4_levels, nf4_levels, plain_quantiles
+from vramplan.quant.levels import NF4_OFFSET, fp4_levels, int4_levels, nf4_levels, plain_quantiles
 from vramplan.quant.study import Study
 from vramplan.report.layout import Page, bar, fitting_table, table, table_unit
 from vramplan.units import human
@@ -114,9 +115,8 @@ def _alone(study: Study, page: Page) -> Iterator[list[str]]:
 
 
 def _arithmetic(made: Format, bits: Bits) -> str:
-    if made.double:
-        return f"4 + 8/{made.block} + 32/({made.block} x 256) = {bits.total:.4f} bits per parameter, small tables apart"
-    return f"4 + 32/{made.block} = {bits.total:.4f} bits per parameter, small tables apart"
+    terms = f"8/{made.block} + 32/({made.block} x {NESTED_BLOCK})" if made.double else f"32/{made.block}"
+    return f"4 + {terms} = {bits.total:.4f} bits per parameter, small tables apart"
 
 
 def _parts(size: ModelSize, page: Page) -> list[str]:
@@ -177,7 +177,7 @@ def render_levels(page: Page) -> str:
     lines = fitting_table(rows, page, left=(), less_important=("plain quantiles", "int4", "fp4"))
     notes = (
         "nf4 is not symmetric: 7 levels below an exact zero, 8 above it, quantiles of the normal distribution up to "
-        "0.9677083 scaled to reach -1 and 1",
+        f"{NF4_OFFSET} scaled to reach -1 and 1",
         "plain quantiles, 16 evenly spaced ones, are symmetric and have no zero: tables like that are not nf4",
         "fp4 has two zeros (its codes are bit patterns, here in ascending order); int4 uses 15 of its 16 codes",
     )

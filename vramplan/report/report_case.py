@@ -81,9 +81,7 @@ class Miss:
     @property
     def reserved(self) -> Pair | None:
         """The reserved peaks; None where either side reserves nothing (cpu)."""
-        record, prediction = self.comparison.b, self.comparison.a
-        peaks = [max(side.reserved.values(), default=0) for side in (record, prediction)]
-        return Pair(*peaks) if all(peaks) else None
+        return self.comparison.reserved
 
     @property
     def static_equal(self) -> bool:

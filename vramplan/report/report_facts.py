@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import mean, median, quantiles
+from statistics import quantiles
 from typing import Any
 
 from vramplan.error_table import Summary
@@ -29,7 +29,7 @@ class Group:
     @property
     def summary(self) -> Summary:
         """Their magnitudes."""
-        return summary(self.errors)
+        return Summary.of(self.errors)
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,6 @@ def band(errors: Sequence[float]) -> tuple[float, float]:
         return min(errors, default=0.0), max(errors, default=0.0)
     cuts = quantiles(errors, n=20, method="inclusive")
     return cuts[0], cuts[-1]
-
-
-def summary(errors: Sequence[float]) -> Summary:
-    """Mean, median and worst magnitude."""
-    sizes = [abs(error) for error in errors]
-    return Summary(mean(sizes), median(sizes), max(sizes))
 
 
 _GROUPS: Mapping[str, Callable[[Case], str]] = {

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from vramplan.compare import Pair
-from vramplan.error_table import Summary
 from vramplan.ledger import Component
 from vramplan.record import SCHEMA
 from vramplan.report.report_case import Case, Miss, family, stack_name
@@ -24,7 +23,7 @@ def report_json(report: "Report") -> dict[str, Any]:
         "results": [_case(case) for case in report.cases],
         "errors": [_miss(miss) for miss in report.misses],
         "groups": [
-            {"by": group.by, "name": group.name, "records": len(group.errors), **_summary(group.summary)}
+            {"by": group.by, "name": group.name, "records": len(group.errors), **group.summary.to_json()}
             for group in report.groups
         ],
         "double_quantisation": [_double(pair) for pair in report.doubles],
@@ -151,7 +150,3 @@ def _fit(check: FitCheck) -> dict[str, Any]:
         "outcome": check.case.outcome,
         "judgement": check.judgement.value,
     }
-
-
-def _summary(value: Summary) -> dict[str, float]:
-    return {name: round(getattr(value, name), 6) for name in ("mean", "median", "worst")}

@@ -1,9 +1,9 @@
 """A report as GitHub-flavoured Markdown, for pull requests and step summaries. Pure: a value in, a string out."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from vramplan.report.check_markdown import escape
 from vramplan.report.comparison import EQUAL, percent
+from vramplan.report.markdown_table import escape, markdown_table
 from vramplan.report.report_case import Case, Miss
 from vramplan.report.report_facts import Report
 from vramplan.report.report_studies import Cell, Column, Study, studies
@@ -34,7 +34,8 @@ def _results(report: Report) -> Iterator[str]:
     unit, written = size_column(report)
     misses = misses_by_case(report)
     head = ["scenario", "device", "outcome", "peaks in", f"measured{unit}", "predicted", "error", "static", "reserved"]
-    yield from _table(head, [_result(case, misses.get(case.number), written) for case in report.cases], left=range(4))
+    rows = [_result(case, misses.get(case.number), written) for case in report.cases]
+    yield from markdown_table(head, rows, left=range(4))
 
 
 def _result(case: Case, miss: Miss | None, written: Callable[[int], str]) -> list[str]:
@@ -58,13 +59,13 @@ def _groups(report: Report) -> Iterator[str]:
         ]
         for group in report.groups
     ]
-    yield from _table(["error of the peak by", "", "records", "mean", "median", "worst"], rows, left=range(2))
+    yield from markdown_table(["error of the peak by", "", "records", "mean", "median", "worst"], rows, left=range(2))
 
 
 def _study(study: Study) -> Iterator[str]:
     rows = [list(map(_cell, study.columns, row)) for row in study.rows]
     left = [i for i, column in enumerate(study.columns) if not column.number]
-    yield from _table([column.head for column in study.columns], rows, left=left)
+    yield from markdown_table([column.head for column in study.columns], rows, left=left)
     if study.findings:
         yield from ("", *(f"- {escape(sentence)}" for sentence in study.findings))
 
@@ -72,9 +73,3 @@ def _study(study: Study) -> Iterator[str]:
 def _cell(column: Column, cell: Cell) -> str:
     text = escape(column.text(cell))
     return f"{text} ({escape(cell.small)})" if cell.small else text
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int]) -> Iterator[str]:
-    rule = [":--" if i in left else "--:" for i in range(len(head))]
-    for line in (head, rule, *rows):
-        yield "| " + " | ".join(" ".join(cell.split()) for cell in line) + " |"

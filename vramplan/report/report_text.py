@@ -7,9 +7,9 @@ from vramplan.error_table import Summary
 from vramplan.report.comparison import EQUAL, percent
 from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
 from vramplan.report.report_case import Case, Miss
-from vramplan.report.report_facts import Report, summary
+from vramplan.report.report_facts import Report
 from vramplan.report.report_studies import Study, studies
-from vramplan.report.report_words import counted
+from vramplan.report.report_words import counted, error_words
 from vramplan.units import human
 
 
@@ -34,13 +34,8 @@ def answer(report: Report) -> str:
     counts += [counted(predictions, "prediction")] if predictions else []
     if not report.closed_form:
         return ", ".join(counts)
-    errors = summary([miss.error for miss in report.closed_form])
+    errors = Summary.of(miss.error for miss in report.closed_form)
     return f"{', '.join(counts)}: peak predicted with {error_words(errors)}"
-
-
-def error_words(errors: Summary) -> str:
-    """`mean error 0.10%, median 0.05%, worst 1.20%`."""
-    return f"mean error {errors.mean:.2%}, median {errors.median:.2%}, worst {errors.worst:.2%}"
 
 
 def misses_by_case(report: Report) -> dict[int, Miss]:

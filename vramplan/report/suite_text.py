@@ -15,7 +15,7 @@ def render_plan(runs: Sequence[Run], steps: int, device: Device) -> str:
     rows = [["scenario", "chunk", f"allocated {unit}", "reserved", "limit", "about s"]]
     minutes: dict[int, float] = {}
     for run, predicted in zip(runs, predictions, strict=True):
-        reserved = max(predicted.reserved.values(), default=0)
+        reserved = predicted.peak_reserved
         limit = "" if run.memory_limit is None else amount(run.memory_limit, factor)
         duration = seconds(run.scenario, steps)
         minutes[run.chunk] = minutes.get(run.chunk, 0.0) + duration / 60

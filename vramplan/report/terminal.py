@@ -73,8 +73,7 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     for p in predictions:
         row = [p.scenario.name, p.ledger.peak_phase.value, f"{p.ledger.peak / factor:.2f}"]
         if on_card:
-            reserved = max(p.reserved.values(), default=0)
-            row += [f"{reserved / factor:.2f}", f"{(reserved + p.context) / factor:.2f}"]
+            row += [f"{p.peak_reserved / factor:.2f}", f"{p.peak_on_device / factor:.2f}"]
         rows.append(row + ([verdict_word(p.verdict, page)] if judged else []))
     lines = fitting_table(
         rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
@@ -229,10 +228,9 @@ def _peak_lines(result: Result, page: Page) -> list[str]:
     ledger = result.ledger
     parts = [f"peak {page.bold(human(ledger.peak))} allocated in {ledger.peak_phase.value}"]
     if result.reserved:
-        reserved = max(result.reserved.values())
-        parts.append(f"{human(reserved)} reserved")
+        parts.append(f"{human(result.peak_reserved)} reserved")
         if result.context:
-            parts.append(f"{human(reserved + result.context)} on the card")
+            parts.append(f"{human(result.peak_on_device)} on the card")
     if result.scenario.method.trains:
         parts.append(f"{human(ledger.steady)} between steps")
     return page.wrap(", ".join(parts), indent="  ")

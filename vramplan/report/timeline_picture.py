@@ -14,6 +14,7 @@ from itertools import groupby
 
 from vramplan.allocator import Replay
 from vramplan.ledger import Component
+from vramplan.report.html.tones import FONT, NARROW_BELOW, dark, light
 from vramplan.report.timeline_samples import INDEX, Samples, Tensors
 from vramplan.units import GIB, KIB, MIB, human
 
@@ -35,11 +36,13 @@ COLORS = {
     Component.UNKNOWN: "#888888",
 }
 
-_STYLE = """
-.vp { --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --band: #f5f6f9; background: var(--bg);
-  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-@media (prefers-color-scheme: dark) {
-  .vp { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c; --band: #1a1f28 } }
+_SETTINGS = f"""
+.vp {{ {light("bg fg soft grid band")}; background: var(--bg);
+  font: {FONT} }}
+@media (prefers-color-scheme: dark) {{
+  .vp {{ {dark("bg fg soft grid band")} }} }}
+"""
+_PICTURE = """\
 .vp text { fill: var(--fg) } .vp .soft { fill: var(--soft) } .vp .b { font-weight: 600 } .vp .h { font-size: 17px }
 .vp .grid { stroke: var(--grid) } .vp .band { fill: var(--band) } .vp .edge { stroke: var(--soft); stroke-opacity: .45 }
 .vp .area { stroke-width: 1; stroke-linejoin: round } .vp .line { fill: none; stroke: var(--fg); stroke-width: 1.5 }
@@ -47,6 +50,7 @@ _STYLE = """
 .vp .halo { stroke: var(--bg); stroke-width: 4; paint-order: stroke; stroke-linejoin: round }
 .vp .num { font-variant-numeric: tabular-nums }
 """
+_STYLE = _SETTINGS + _PICTURE
 
 _LEFT, _RIGHT, _HEIGHT, _ROW, _HEADROOM = 52, 14, 300, 20, 18  # margins, height of the plot, rows below it
 _TOP_TENSORS = 6
@@ -253,7 +257,7 @@ class Picture:
 
     @property
     def _beside(self) -> bool:
-        return self.width >= 640
+        return self.width >= NARROW_BELOW
 
     @property
     def _legend_rows(self) -> int:

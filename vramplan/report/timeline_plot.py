@@ -6,16 +6,17 @@ from vramplan.allocator import Replay
 from vramplan.errors import UsageError
 from vramplan.report.html.document import ONE_OF_BOTH, both, page
 from vramplan.report.html.markup import Html
+from vramplan.report.html.tones import NARROW_BELOW, TONES
 from vramplan.report.timeline_picture import Picture
 from vramplan.report.timeline_samples import sample
 from vramplan.timeline import Timeline
 
 WIDE, NARROW = 960, 400  # pixels that the two drawings of a page are made for
 
-_PAGE_STYLE = """
-body { margin: 0 auto; max-width: 1240px; padding: 16px; background: #ffffff }
-@media (prefers-color-scheme: dark) { body { background: #14181f } }
-@media (max-width: 640px) { body { padding: 8px } }
+_PAGE_STYLE = f"""
+body {{ margin: 0 auto; max-width: 1240px; padding: 16px; background: {TONES["bg"].light} }}
+@media (prefers-color-scheme: dark) {{ body {{ background: {TONES["bg"].dark} }} }}
+@media (max-width: {NARROW_BELOW}px) {{ body {{ padding: 8px }} }}
 """
 
 

@@ -23,7 +23,7 @@ def verdict_lines(prediction: Prediction, page: Page) -> list[str]:
         return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
     where = f" on {gpu}" if gpu else ""
     room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
-    text = f"{human(verdict.budget - verdict.margin)} of {human(verdict.budget)}{where}, {room}"
-    if verdict.fits and max(prediction.reserved.values()) + prediction.context > verdict.budget:
+    text = f"{human(verdict.needed)} of {human(verdict.budget)}{where}, {room}"
+    if verdict.fits and prediction.peak_on_device > verdict.budget:
         text += ", because PyTorch gives cached memory back before it runs out"
     return page.wrap(f"{verdict_word(verdict, page)}: {text}", indent="  ")

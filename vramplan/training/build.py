@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vramplan.architecture.from_transformers import building
-from vramplan.errors import CannotRun, UsageError
+from vramplan.errors import CannotRun, UsageError, first_line
 from vramplan.ledger import Phase
 from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.training.materialize import Quantize, materialize, quantize_by_bitsandbytes
@@ -143,7 +143,7 @@ def _from_checkpoint(scenario: Scenario, device: torch.device) -> Any:
             **extra,
         )
     except (OSError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CannotRun(f"cannot load {scenario.model.path}: {reason}", hint="load: random needs no weights") from error
     model.config.use_cache = scenario.method is Method.INFERENCE
     return model if scenario.arrives_by_tensor else model.to(device)

@@ -12,7 +12,7 @@ from vramplan.training.attention import attention_backend
 from vramplan.training.inference import keep_packing
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter
-from vramplan.training.names import name_base, name_gradients, name_optimizer
+from vramplan.training.names import causal_model, name_base, name_gradients, name_optimizer
 
 #: transformers 5.17 TrainingArguments.max_grad_norm.
 MAX_GRAD_NORM = 1.0
@@ -102,8 +102,3 @@ class TrainingLoop:
 def loop_facts(workload: object) -> dict[str, Any]:
     """What a record says of who stepped; nothing for workloads that do not train."""
     return {"loop": workload.loop} if isinstance(workload, TrainingLoop) else {}
-
-
-def causal_model(model: Any) -> Any:
-    """transformers' causal language model, out of peft's wrapper when there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -10,6 +10,11 @@ from vramplan.ledger import Component
 from vramplan.training.meter import Meter
 
 
+def causal_model(model: Any) -> Any:
+    """transformers' causal language model, out of peft's wrapper when there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = "", recurse: bool = True) -> None:
     """Name the base model's tensors: linear matrices, block constants, and the rest; adapters are left out.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vramplan.errors import UsageError, nearest
+from vramplan.errors import UsageError, first_line, nearest
 from vramplan.scenario import ALL_LINEAR, Checkpointing, DType, Scenario
 from vramplan.stacks import Upcast
 from vramplan.training.meter import Meter
@@ -97,7 +97,7 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
             trained = get_peft_model(model, config, autocast_adapter_dtype=casts_to_fp32(scenario))
         except ValueError as refusal:  # peft 0.21: not every projection of a state-space layer can have an adapter
             raise UsageError(
-                f"peft refuses these adapters: {str(refusal).splitlines()[0]}",
+                f"peft refuses these adapters: {first_line(refusal)}",
                 hint="name other modules in lora.targets",
             ) from refusal
     if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32:

@@ -12,8 +12,9 @@ from vramplan.scenario import Scenario
 from vramplan.stacks import Outputs
 from vramplan.training.batch import Batch, make_batches, make_evaluation_batch
 from vramplan.training.evaluation import EvaluationLoop
-from vramplan.training.loop import MAX_GRAD_NORM, TrainingLoop, causal_model
+from vramplan.training.loop import MAX_GRAD_NORM, TrainingLoop
 from vramplan.training.meter import Meter
+from vramplan.training.names import causal_model
 from vramplan.training.scaling import Scaling
 
 

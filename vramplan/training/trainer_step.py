@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from vramplan.errors import CannotRun
+from vramplan.errors import CannotRun, first_line
 from vramplan.ledger import Phase
 from vramplan.scenario import Checkpointing, Evaluation, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs
@@ -216,7 +216,7 @@ def checked_arguments(kind: type[TrainingArguments], settings: dict[str, Any]) -
     try:
         made = kind(**settings)
     except ValueError as error:  # bfloat16 on a card without it, among others
-        raise CannotRun(f"the Trainer refuses: {str(error).splitlines()[0]}", hint="compute in float16") from error
+        raise CannotRun(f"the Trainer refuses: {first_line(error)}", hint="compute in float16") from error
     if made.n_gpu > 1:
         raise CannotRun(
             f"{made.n_gpu} GPUs are visible, and the Trainer would use them all", hint="set CUDA_VISIBLE_DEVICES=0"

@@ -25,7 +25,7 @@ def read_falcon(fields: Fields) -> Architecture:
     inner = fields.size("ffn_hidden_size", missing=4 * hidden, null=4 * hidden)
     parallel = fields.flag("parallel_attn", missing=True)
     norms = _norm_names(fields, parallel=parallel)
-    mlp = Mlp(inner, fields.word("activation", missing="gelu"), gated=False, bias=attention.bias)
+    mlp = Mlp(inner, fields.word("activation", missing="gelu"), gated=False)
     layer = _layer(hidden, inner, attention, norms)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=True)
@@ -45,7 +45,6 @@ def read_falcon(fields: Fields) -> Architecture:
         facts={
             **dropouts(fields, attention="attention_dropout", residual="hidden_dropout"),
             "parallel_residual": parallel or fields.flag("new_decoder_architecture", missing=False),
-            "shared_norm": len(norms) == 1,
         },
     )
 

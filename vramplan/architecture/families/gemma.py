@@ -47,7 +47,7 @@ def read_gemma(fields: Fields) -> Architecture:
     attention = ordinary_attention(dims, bias=bias)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
     blocks = spread((0,) * dims.layers, layer, attention, mlp)
-    return _with_scale(decoder(fields, "gemma", dims, blocks, {"norm_offset": True}))
+    return _with_scale(decoder(fields, "gemma", dims, blocks))
 
 
 def read_gemma2(fields: Fields) -> Architecture:
@@ -88,9 +88,8 @@ def _two_sided(
     )
     attention = replace(ordinary_attention(dims, bias=bias, qk_norm=qk_norm), softcap=softcap)
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
-    facts: Facts = {"norm_offset": True, "post_norms": True}
-    if cap := fields.number("final_logit_softcapping", missing=logit_softcap):
-        facts["logit_softcap"] = cap
+    cap = fields.number("final_logit_softcapping", missing=logit_softcap)
+    facts: Facts = {"logit_softcap": cap} if cap else {}
     return _with_scale(decoder(fields, family, dims, spread(windows, layer, attention, mlp), facts))
 
 

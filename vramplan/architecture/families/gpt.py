@@ -1,6 +1,6 @@
-"""Decoders with layer norms: GPT-2, GPT-NeoX (Pythia), OPT, Falcon, StarCoder 2.
+"""Decoders with layer norms: GPT-2, GPT-NeoX (Pythia), StarCoder 2.
 
-transformers 5.17.0, models/{gpt2,gpt_neox,opt,falcon,starcoder2}/modeling_*.py.
+transformers 5.17.0, models/{gpt2,gpt_neox,starcoder2}/modeling_*.py.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ def read_gpt2(fields: Fields) -> Architecture:
         *conv1d("mlp.c_proj", inner, hidden),
     )
     attention = Attention(heads, heads, d, d, rotary_dim=0, fused_qkv=True, bias=True)
-    mlp = Mlp(inner, fields.word("activation_function", missing="gelu_new"), gated=False, bias=True)
+    mlp = Mlp(inner, fields.word("activation_function", missing="gelu_new"), gated=False)
     layers = fields.size("n_layer", "num_hidden_layers")
     blocks, order = spread((0,) * layers, layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=True)
@@ -81,7 +81,7 @@ def read_gpt_neox(fields: Fields) -> Architecture:
         *linear("mlp.dense_4h_to_h", inner, hidden, bias=True),
     )
     attention = Attention(heads, heads, d, d, rotary_dim=rotary, fused_qkv=True, bias=bias)
-    mlp = Mlp(inner, fields.word("hidden_act", missing="gelu"), gated=False, bias=True)
+    mlp = Mlp(inner, fields.word("hidden_act", missing="gelu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=False)
     dropout = dropouts(fields, attention="attention_dropout", residual="hidden_dropout", embedding="hidden_dropout")
@@ -114,7 +114,7 @@ def read_starcoder2(fields: Fields) -> Architecture:
         *layer_norm("post_attention_layernorm", dims.hidden),
     )
     windows = (fields.optional_size("sliding_window"),) * dims.layers
-    mlp = Mlp(dims.intermediate, dims.activation, gated=False, bias=bias)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=False)
     blocks = spread(windows, layer, ordinary_attention(dims, bias=bias), mlp)
     dropout = dropouts(fields, residual="residual_dropout", embedding="embedding_dropout")
     model = decoder(fields, "starcoder2", dims, blocks, dropout)

@@ -29,7 +29,7 @@ def read_llama(fields: Fields) -> Architecture:
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
     return decoder(fields, "llama", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 
@@ -68,10 +68,9 @@ def read_granite(fields: Fields) -> Architecture:
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
     facts: Facts = {
         "embedding_scale": fields.number("embedding_multiplier", missing=1.0),
-        "residual_multiplier": fields.number("residual_multiplier", missing=1.0),
         "logit_scale": fields.number("logits_scaling", missing=1.0),
     }
     return decoder(fields, "granite", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
@@ -90,8 +89,7 @@ def read_olmo2(fields: Fields) -> Architecture:
     )
     attention = ordinary_attention(dims, bias=bias, qk_norm="full")
     mlp = Mlp(dims.intermediate, dims.activation, gated=True)
-    facts: Facts = {"pre_norms": False, "post_norms": True}
-    return decoder(fields, "olmo2", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
+    return decoder(fields, "olmo2", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 
 def qwen_windows(fields: Fields, dims: Dims) -> tuple[int, ...]:

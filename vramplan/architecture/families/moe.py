@@ -117,8 +117,7 @@ def read_gpt_oss(fields: Fields) -> Architecture:
     windows = layer_windows(fields, dims.layers, fields.optional_size("sliding_window", missing=128), pattern)
     attention = replace(ordinary_attention(dims, bias=bias), sinks=True)
     by_window = {w: Block(layer, replace(attention, window=w), None, experts) for w in dict.fromkeys(windows)}
-    model = decoder(fields, "gpt_oss", dims, _numbered([by_window[window] for window in windows]))
-    return replace(model, facts={**model.facts, "fp32_norms_in_fp16": True})
+    return decoder(fields, "gpt_oss", dims, _numbered([by_window[window] for window in windows]))
 
 
 def _oss_mixture(experts: Experts, hidden: int) -> Weights:
@@ -142,7 +141,7 @@ def read_deepseek_v2(fields: Fields) -> Architecture:
     dense = Block(
         _with_norms(dims, around, gated_mlp("mlp", dims.hidden, dims.intermediate, bias=mlp_bias)),
         attention,
-        Mlp(dims.intermediate, dims.activation, gated=True, bias=mlp_bias),
+        Mlp(dims.intermediate, dims.activation, gated=True),
         None,
     )
     sparse = _deepseek_sparse(fields, dims, around, attention, bias=mlp_bias)

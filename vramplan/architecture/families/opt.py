@@ -19,7 +19,7 @@ def read_opt(fields: Fields) -> Architecture:
     bias, affine = fields.flag("enable_bias", missing=True), fields.flag("layer_norm_elementwise_affine", missing=True)
     layer = _layer(hidden, inner, bias=bias, affine=affine)
     attention = Attention(heads, heads, d, d, rotary_dim=0, bias=bias)
-    mlp = Mlp(inner, fields.word("activation_function", missing="relu"), gated=False, bias=bias)
+    mlp = Mlp(inner, fields.word("activation_function", missing="relu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied, narrow = fields.flag("tie_word_embeddings", missing=True), _embedding_width(fields, hidden)
     norm_first = fields.flag("do_layer_norm_before", missing=True)
@@ -46,7 +46,7 @@ def read_opt(fields: Fields) -> Architecture:
             **dropouts(fields, attention="attention_dropout"),
             **dropouts(fields, missing=0.1, residual="dropout"),
             "learned_positions": positions,
-            **({} if norm_first else {"pre_norms": False, "norm_after_residual": True}),
+            **({} if norm_first else {"norm_after_residual": True}),
         },
     )
 

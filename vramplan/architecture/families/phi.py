@@ -32,7 +32,7 @@ def read_phi(fields: Fields) -> Architecture:
     rotary = partial_rotary(fields, dims.head_dim, missing=0.5)
     d = dims.head_dim
     attention = Attention(dims.heads, dims.kv_heads, d, d, rotary_dim=rotary, qk_norm=qk_norm, bias=True)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=False, bias=True)
+    mlp = Mlp(dims.intermediate, dims.activation, gated=False)
     blocks, layers = spread((0,) * dims.layers, _phi_layer(dims, normed=bool(qk_norm)), attention, mlp)
     return Architecture(
         name=fields.name,
@@ -53,7 +53,6 @@ def read_phi(fields: Fields) -> Architecture:
         facts={
             **dropouts(fields, attention="attention_dropout", residual="resid_pdrop", embedding="embd_pdrop"),
             "parallel_residual": True,
-            "shared_norm": True,
         },
     )
 

@@ -24,7 +24,7 @@ from vramplan.architecture.observed.order import sorted_sets
 from vramplan.architecture.observed.own_derivatives import observed_functions
 from vramplan.architecture.observed.surroundings import Returned, Surroundings
 from vramplan.architecture.observed.wiring import wire
-from vramplan.errors import UsageError, VramplanError
+from vramplan.errors import UsageError, VramplanError, first_line
 
 
 @lru_cache(maxsize=8)
@@ -157,8 +157,7 @@ def _explained() -> Iterator[None]:
     except (NotObservable, VramplanError):
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NotObservable(f"its code stops: {reason}") from error
+        raise NotObservable(f"its code stops: {first_line(error)}") from error
 
 
 class _Results:

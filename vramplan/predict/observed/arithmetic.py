@@ -1,6 +1,6 @@
 """Sums, differences, products and quotients, also those of complex numbers."""
 
-from vramplan.predict.observed.gradients import new_gradients, summed
+from vramplan.predict.operations.gradients import new_gradients, summed
 from vramplan.predict.tape import FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import new_gradients, summed, wanted
 from vramplan.predict.operations import add_in_place
+from vramplan.predict.operations.gradients import new_gradients, summed, wanted
 from vramplan.predict.tape import FLOATS, Gradients, Tape, Tensor
 
 

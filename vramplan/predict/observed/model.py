@@ -24,7 +24,7 @@ from vramplan.predict.observed.attention import choose_kernel
 from vramplan.predict.observed.observer import TapeObserver
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import INT64, Tape, Tensor
-from vramplan.predict.tape_parts import Group
+from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class _Place:
     """Where a decoder layer stands in its group's rounds."""
 
-    group: Group
+    group: Repeated
     modules: Modules | None
     """None in every round but the first, which is the only one that runs."""
     opens: bool
@@ -65,7 +65,7 @@ class ObservedModel(CausalModel):
             places += [_Place(group, None, False, False)] * (len(modules) * (run.times - 1))
         self.places = places
         self.observer = TapeObserver(self.t, partial(choose_kernel, self.scenario, self.t))
-        self._open: Group | None = None
+        self._open: Repeated | None = None
         """Whose first round is over, which the next layer's call closes: until then the caller holds its input."""
         self._beside: Callable[[], Tensor | None] = _nothing
         """What the last layer returned beside its output, as long as the model's code holds it."""

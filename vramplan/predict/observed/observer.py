@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from vramplan.predict import operations as op
 from vramplan.predict.loss import cross_entropy
-from vramplan.predict.observed import arithmetic, attention, choices, gradients, in_place, products, reductions, views
+from vramplan.predict.observed import arithmetic, attention, choices, in_place, products, reductions, views
+from vramplan.predict.observed.opaque import opaque
+from vramplan.predict.operations import indexing
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.projections import linear
 from vramplan.predict.tape import BOOL, FLOAT32, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
 
@@ -160,7 +163,7 @@ class TapeObserver:
 
     def grouped(self, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape: Shape) -> Tensor:
         """`grouped_mm`."""
-        return products.grouped(self.t, x, weight, offsets, shape)
+        return indexing.grouped_product(self.t, x, weight, offsets, shape)
 
     def convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
         """`F.conv1d`."""
@@ -200,7 +203,7 @@ class TapeObserver:
 
     def clamp(self, x: Tensor, bounds: int, kind: str) -> Tensor:
         """`clamp`."""
-        return choices.clamp(self.t, x, bounds, _KINDS[kind])
+        return indexing.clamp(self.t, x, bounds, _KINDS[kind])
 
     def larger(self, a: Tensor, b: Tensor, shape: Shape, kind: str) -> Tensor:
         """`maximum`, `minimum`."""
@@ -208,16 +211,16 @@ class TapeObserver:
 
     def chosen(self, x: Tensor, shape: Shape, keeps_input: bool) -> tuple[Tensor, Tensor]:
         """`topk`, `sort`."""
-        return choices.chosen(self.t, x, shape, keeps_input)
+        return indexing.topk(self.t, x, shape, keeps_input=keeps_input)
 
     def gather(self, x: Tensor, indices: Sequence[Tensor], shape: Shape, keeps_input: bool) -> Tensor:
         """Elements at indices."""
-        return choices.gather(self.t, x, indices, shape, keeps_input)
+        return indexing.gather(self.t, x, indices, shape, keeps_input=keeps_input)
 
     def embedding(self, table: Tensor, indices: Tensor, shape: Shape) -> Tensor:
         """Rows of a table; a trained one gets a dense gradient, for which the indices are kept."""
-        out = self.t.new(shape, table.kind, "output")
-        return gradients.own_gradient(self.t, table, out, "table gradient", saves=(indices,))
+        saved = saved_for(self.t, table, indices)
+        return own_gradient(self.t, table, self.t.new(shape, table.kind, "output"), "table gradient", saved)
 
     def where(self, mask: Tensor, branches: Sequence[Tensor | None], shape: Shape, kind: str) -> Tensor:
         """One or the other."""
@@ -225,7 +228,7 @@ class TapeObserver:
 
     def masked(self, x: Tensor, mask: Tensor) -> Tensor:
         """`masked_fill`."""
-        return choices.masked(self.t, x, mask)
+        return indexing.masked_fill(self.t, x, mask)
 
     # -- attention, the loss, and what has no formula here
 
@@ -253,7 +256,7 @@ class TapeObserver:
 
     def opaque(self, xs: Sequence[Tensor], outs: Sequence[tuple[Shape, str]]) -> list[Tensor]:
         """An operation about which nothing is known."""
-        return gradients.opaque(self.t, xs, [(shape, _KINDS[kind]) for shape, kind in outs])
+        return opaque(self.t, xs, [(shape, _KINDS[kind]) for shape, kind in outs])
 
     def custom(
         self,

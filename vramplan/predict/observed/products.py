@@ -1,9 +1,7 @@
-"""Matrix products of whatever shape, the experts' grouped ones, convolutions."""
+"""Matrix products of whatever shape, convolutions."""
 
-from collections.abc import Sequence
-
-from vramplan.predict.observed.gradients import new_gradients, own_gradient, summed, wanted
 from vramplan.predict.operations import add_in_place, clone
+from vramplan.predict.operations.gradients import new_gradients, own_gradient, summed, wanted
 from vramplan.predict.projections import lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
@@ -48,9 +46,11 @@ def solved(t: Tape, matrix: Tensor, right: Tensor, shape: Shape) -> Tensor:
     """`solve_triangular` saves the matrix and its result; the matrix' gradient is a product, its negative, and a
     triangle of that (FunctionsManual.cpp `linalg_solve_triangular_backward`)."""
     nm, nr = t.needs_grad(matrix), t.needs_grad(right)
+    saved = t.save((matrix,)) if nm or nr else []
     out = t.new(shape, right.kind, "solution")
     if not (nm or nr):
         return out
+    saved += t.save((out,))
     wanted_matrix, wanted_right = wanted(matrix, right)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
@@ -63,23 +63,7 @@ def solved(t: Tape, matrix: Tensor, right: Tensor, shape: Shape) -> Tensor:
             to_matrix = summed(t, full, wanted_matrix)
         return to_matrix, summed(t, to_right, wanted_right) if nr else None
 
-    return t.record(out, (matrix, right), t.save((matrix, out)), backward)
-
-
-def grouped(t: Tape, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape: Shape) -> Tensor:
-    """`grouped_mm`: autocast does not see it; saves x when the experts are trained."""
-    nx, nw = t.needs_grad(x), t.needs_grad(weight)
-    saved = t.save((x if nw else None, weight if nx else None, *offsets)) if nx or nw else []
-    out = t.new(shape, x.kind, "experts' product")
-    if not (nx or nw):
-        return out
-    before, whole = x.shape, weight.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_weight = t.new(whole, grad.kind, "experts' gradient") if nw else None  # `mat2` before `self`
-        return t.new(before, grad.kind, "experts' input gradient") if nx else None, to_weight
-
-    return t.record(out, (x, weight), saved, backward)
+    return t.record(out, (matrix, right), saved, backward)
 
 
 def convolved(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:

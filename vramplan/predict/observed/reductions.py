@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import own_gradient
+from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
 #: Full-size temporaries of a gradient, where it is not one (FunctionsManual.cpp).
@@ -52,12 +52,13 @@ def reduced(t: Tape, x: Tensor, shape: Shape, kind: Kind, name: str) -> Tensor:
     before = x.shape
     if name == "logsumexp":  # ReduceOps.cpp: the exponentials of what is left above the largest are made for their sum
         t.new(before, kind, "exponentials")
-    out = t.new(shape, kind, name)
     if name == "mean":
-        return own_gradient(t, x, out, "mean gradient")
+        return own_gradient(t, x, t.new(shape, kind, name), "mean gradient")
+    saved = saved_for(t, x, x)
+    out = t.new(shape, kind, name)
     if not t.needs_grad(x):
         return out
-    saved = t.save((x,) if name == "var" else (x, out))
+    saved += t.save(() if name == "var" else (out,))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         mask = t.new(before, BOOL, f"{name} gradient mask") if name in _MASKED else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vramplan.predict.observed.gradients import own_gradient
+from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.views import reshaped
 from vramplan.predict.tape import Kind, Shape, Tape, Tensor
 

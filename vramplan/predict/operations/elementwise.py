@@ -2,6 +2,7 @@
 
 from typing import overload
 
+from vramplan.predict.operations.gradients import saved_for, summed, wanted
 from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
 
@@ -63,20 +64,15 @@ def _result(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     return out
 
 
-def _reduced(t: Tape, grad: Tensor, shape: Shape) -> Tensor:
-    """The gradient summed over the dimensions that were broadcast."""
-    return grad if grad.shape == shape else t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
-
-
 def add(t: Tape, a: Tensor, b: Tensor, label: str = "sum") -> Tensor:
     """`a + b`: saves nothing; both get the same gradient."""
     out = _result(t, a, b, label)
     if not t.needs_grad(a, b):
         return out
-    sa, sb, na, nb = a.shape, b.shape, a.node is not None, b.node is not None
+    shapes = wanted(a, b)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return _reduced(t, grad, sa) if na else None, _reduced(t, grad, sb) if nb else None
+        return [None if shape is None else summed(t, grad, shape) for shape in shapes]
 
     return t.record(out, (a, b), [], backward)
 
@@ -86,12 +82,11 @@ def subtract(t: Tape, a: Tensor, b: Tensor, label: str = "difference") -> Tensor
     out = _result(t, a, b, label)
     if not t.needs_grad(a, b):
         return out
-    sa, sb, na, nb = a.shape, b.shape, a.node is not None, b.node is not None
+    wanted_a, wanted_b = wanted(a, b)
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        negative = t.like(grad, grad.kind, label + ": negative gradient") if nb else None
-        to_a = _reduced(t, grad, sa) if na else None
-        return to_a, None if negative is None else _reduced(t, negative, sb)
+        negative = t.like(grad, grad.kind, label + ": negative gradient") if wanted_b is not None else None
+        return None if wanted_a is None else summed(t, grad, wanted_a), summed(t, negative, wanted_b)
 
     return t.record(out, (a, b), [], backward)
 
@@ -115,9 +110,9 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str = "product") -> Tensor:
         # derivatives are computed in the order of their names, `other` before `self`
         full_b = t.like(grad, grad.kind, "product gradient") if nb else None
         full_a = t.like(grad, grad.kind, "product gradient") if na else None
-        ga = None if full_a is None else _reduced(t, full_a, sa)
+        ga = summed(t, full_a, sa)
         full_a = None
-        return ga, None if full_b is None else _reduced(t, full_b, sb)
+        return ga, summed(t, full_b, sb)
 
     return t.record(out, (a, b), saved, backward)
 
@@ -162,12 +157,14 @@ def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 
 
 
 def dropout(t: Tape, x: Tensor) -> Tensor:
-    """Active dropout: CUDA's fused kernel keeps a 1-byte mask, the CPU a noise tensor of the input's type."""
+    """Active dropout: CUDA's fused kernel makes and keeps a 1-byte mask, the CPU multiplies with a noise tensor of the
+    input's type, which that product saves."""
     mask = t.new(x.shape, BOOL if t.cuda else x.kind, "dropout mask")
+    saved = [] if t.cuda else saved_for(t, x, mask)
     out = t.new(x.shape, x.kind, "dropout output")
     if not t.needs_grad(x):
         return out
-    saved = t.save((mask,))
+    saved += t.save((mask,)) if t.cuda else []
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         return (t.like(grad, grad.kind, "dropout gradient"),)

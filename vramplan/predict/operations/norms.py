@@ -1,6 +1,7 @@
 """What reduces rows: norms, written out in Python or one kernel, and the softmax."""
 
 from vramplan.predict.operations.elementwise import cast, mul, pointwise, raised, shift, wider
+from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.tape import FLOAT16, FLOAT32, Gradients, Kind, Tape, Tensor
 
 
@@ -11,15 +12,7 @@ def square(t: Tape, x: Tensor) -> Tensor:
 
 def mean(t: Tape, x: Tensor) -> Tensor:
     """`x.mean(-1, keepdim=True)`: saves nothing; the gradient is expanded, then divided into a full tensor."""
-    out = t.new((*x.shape[:-1], 1), x.kind, "mean")
-    if not t.needs_grad(x):
-        return out
-    shape = x.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.new(shape, grad.kind, "mean gradient"),)
-
-    return t.record(out, (x,), [], backward)
+    return own_gradient(t, x, t.new((*x.shape[:-1], 1), x.kind, "mean"), "mean gradient")
 
 
 def rms_norm(

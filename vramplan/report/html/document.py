@@ -2,13 +2,14 @@
 
 import vramplan
 from vramplan.report.html.markup import Html, el
+from vramplan.report.html.tones import NARROW_BELOW
 
 #: Nothing may be fetched and no script may run, whatever a record holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 #: Of drawings that are there twice, the one for this window.
-ONE_OF_BOTH = """
-svg { width: 100%; height: auto } .narrow { display: none }
-@media (max-width: 640px) { .wide { display: none } .narrow { display: block } }
+ONE_OF_BOTH = f"""
+svg {{ width: 100%; height: auto }} .narrow {{ display: none }}
+@media (max-width: {NARROW_BELOW}px) {{ .wide {{ display: none }} .narrow {{ display: block }} }}
 """
 
 

@@ -12,24 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import CannotRun
 from vramplan.report.html.markup import Html
+from vramplan.report.html.tones import FONT, dark, light
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE, NARROW = 1100, 372  # units, which are pixels at the intended width
 
-#: Colours that matplotlib draws with, and the page's tone that takes the place of each: variable, light, dark.
+#: Colours that matplotlib draws with, and the page's tone that takes the place of each.
 FG, SOFT, GRID, BG, SHADE, ROUND, SQUARE = (f"#01020{i}" for i in range(3, 10))
-_TONES = {
-    FG: ("--fg", "#1d2433", "#e8ebf1"),
-    SOFT: ("--soft", "#5b6475", "#9aa4b6"),
-    GRID: ("--grid", "#e3e6ec", "#2b313c"),
-    BG: ("--bg", "#ffffff", "#14181f"),
-    SHADE: ("--shade", "#4477aa2e", "#77aadd33"),
-    ROUND: ("--round", "#4477aa", "#77aadd"),
-    SQUARE: ("--square", "#cc5f38", "#ee8866"),
-}
-_FONT = '13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_TONES = {FG: "fg", SOFT: "soft", GRID: "grid", BG: "bg", SHADE: "shade", ROUND: "round", SQUARE: "square"}
 
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -57,9 +49,9 @@ _STYLE: Mapping[str, Any] = {
 
 def tones(scope: str) -> str:
     """The page's tones and font for what `scope` selects, where the page's stylesheet is not there."""
-    light = "; ".join(f"{variable}: {color}" for variable, color, _ in _TONES.values())
-    dark = "; ".join(f"{variable}: {color}" for variable, _, color in _TONES.values())
-    return f"{scope} {{ {light}; font: {_FONT} }}\n@media (prefers-color-scheme: dark) {{ {scope} {{ {dark} }} }}\n"
+    names = " ".join(_TONES.values())
+    night = f"@media (prefers-color-scheme: dark) {{ {scope} {{ {dark(names)} }} }}"
+    return f"{scope} {{ {light(names)}; font: {FONT} }}\n{night}\n"
 
 
 def new_figure(width: int, height: int) -> "Figure":
@@ -96,8 +88,8 @@ def embedded(text: str, name: str, title: str, description: str, links: Mapping[
     body = body.replace("url(#", f"url(#{name}-")
     body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
     body = re.sub(r"font-family: [^;\"]+;? ?", "", body)
-    for drawn, (variable, _, _) in _TONES.items():
-        body = body.replace(drawn, f"var({variable})")
+    for drawn, tone in _TONES.items():
+        body = body.replace(drawn, f"var(--{tone})")
     body = re.sub(r'<a href="(#r\d+)"[^>]*>', lambda m: _link(m[1], links[m[1]]), body)
     box = re.search(r'viewBox="[^"]+"', body)
     head = f'<svg class="plot" {box[0] if box else ""} role="group" aria-labelledby="{name}-title {name}-desc">'

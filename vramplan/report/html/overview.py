@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+from vramplan.error_table import Summary
 from vramplan.report.html.document import both
 from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.html.plots import distributions, scatter
-from vramplan.report.report_facts import Report, summary
+from vramplan.report.report_facts import Report
 from vramplan.report.report_words import counted
 from vramplan.units import human
 
@@ -23,7 +24,7 @@ def _tiles(report: Report) -> Iterator[Html]:
     note = f"{failed} did not end well" if failed else f"{beside} beside them"
     yield _tile("records", str(len(report.records)), f"{note}, on {' and '.join(devices)}")
     if report.closed_form:
-        errors = summary([miss.error for miss in report.closed_form])
+        errors = Summary.of(miss.error for miss in report.closed_form)
         equal = sum(miss.static_equal for miss in report.closed_form)
         low, high = report.band
         yield _tile("median error", f"{errors.median:.2%}", "of the allocated peak, closed form")

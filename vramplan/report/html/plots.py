@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.report.html.drawing import BG, FG, ROUND, SHADE, SOFT, SQUARE, embedded, in_style, new_figure, svg_of
 from vramplan.report.html.markup import Html
+from vramplan.report.html.tones import NARROW_BELOW
 from vramplan.report.report_case import Miss
 from vramplan.report.report_facts import Group, Report
 
@@ -22,7 +23,7 @@ _MARKS = {"cuda": ("o", ROUND), "cpu": ("s", SQUARE)}
 
 def scatter(report: Report, *, width: int) -> Html:
     """Predicted against measured peaks, and their errors with the band; side by side, or one below the other."""
-    misses, (low, high), beside = report.closed_form, report.band, width >= 640
+    misses, (low, high), beside = report.closed_form, report.band, width >= NARROW_BELOW
     with in_style():
         figure = new_figure(width, 400 if beside else 720)
         first, second = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
@@ -132,6 +133,6 @@ def _percent_axis(axis: Any, errors: Sequence[float]) -> None:
 
 
 def _short(group: Group, width: int) -> str:
-    room = 42 if width >= 640 else 16
+    room = 42 if width >= NARROW_BELOW else 16
     text = group.name if len(group.name) <= room else group.name[: room - 1] + "…"
-    return f"{group.by}: {text}" if width >= 640 else text
+    return f"{group.by}: {text}" if width >= NARROW_BELOW else text

@@ -1,14 +1,15 @@
-"""The page's stylesheet. The five tones are those of the timeline's picture, so that both follow the same setting."""
+"""The page's stylesheet."""
 
+from vramplan.report.html.tones import NARROW_BELOW, dark, light
 from vramplan.report.timeline_picture import COLORS
 
-_TONES = """
-:root { color-scheme: light dark; --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --band: #f5f6f9;
-  --link: #2f5f92; --under: #b4492a; --over: #2f6f9f; --good: #1c7a5c; --shade: #4477aa2e; --round: #4477aa;
-  --square: #cc5f38 }
-@media (prefers-color-scheme: dark) { :root { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
-  --band: #1a1f28; --link: #8fbdee; --under: #ee8866; --over: #77aadd; --good: #5ccbaa; --shade: #77aadd33;
-  --round: #77aadd; --square: #ee8866 } }
+_TONES = f"""
+:root {{ color-scheme: light dark; {light("bg fg soft grid band")};
+  {light("link under over good shade round")};
+  {light("square")} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark("bg fg soft grid")};
+  {dark("band link under over good shade")};
+  {dark("round square")} }} }}
 """
 
 _TEXT = """
@@ -75,8 +76,8 @@ pre { font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; bac
 .vp { border-radius: 8px }
 """
 
+_WHERE_NARROW = f"\n@media (max-width: {NARROW_BELOW}px) {{"
 _NARROW = """
-@media (max-width: 640px) {
   body { padding: 18px 14px 48px } h1 { font-size: 23px } .lede { font-size: 16px } .wide { display: none }
   .narrow { display: block } .tiles { grid-template-columns: 1fr 1fr } .tile .big { font-size: 21px }
   .row { grid-template-columns: 70px 1fr 72px; gap: 6px }
@@ -96,9 +97,9 @@ _NARROW = """
 def stylesheet(*tables: tuple[str, tuple[str, ...]]) -> str:
     """The whole stylesheet; each table, given by class and column names, has its columns named in its narrow cards."""
     colors = "".join(f".{name.value} {{ background: {color} }}\n" for name, color in COLORS.items())
-    return _TONES + _TEXT + _PARTS + colors + _NARROW + "".join(_named(*table) for table in tables)
+    return _TONES + _TEXT + _PARTS + colors + _WHERE_NARROW + _NARROW + "".join(_named(*table) for table in tables)
 
 
 def _named(name: str, columns: tuple[str, ...]) -> str:
     rules = (f'.{name} td:nth-child({i})::before {{ content: "{text}" }}' for i, text in enumerate(columns, 1) if text)
-    return "@media (max-width: 640px) { " + " ".join(rules) + " }\n"
+    return f"@media (max-width: {NARROW_BELOW}px) {{ " + " ".join(rules) + " }\n"

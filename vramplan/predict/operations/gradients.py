@@ -1,0 +1,40 @@
+"""Gradients that are tensors of their own, and what a node keeps for them."""
+
+from collections.abc import Sequence
+
+from vramplan.predict.graph import Saved
+from vramplan.predict.tape import Kind, Shape, Tape, Tensor
+
+
+def wanted(*xs: Tensor | None) -> list[Shape | None]:
+    """The shapes of those that need a gradient; None for the others."""
+    return [None if x is None or x.node is None else x.shape for x in xs]
+
+
+def new_gradients(t: Tape, shapes: Sequence[Shape | None], kind: Kind, label: str) -> list[Tensor | None]:
+    """A new tensor for each that is wanted."""
+    return [None if shape is None else t.new(shape, kind, label) for shape in shapes]
+
+
+def summed(t: Tape, grad: Tensor | None, shape: Shape | None) -> Tensor | None:
+    """A gradient summed over what was broadcast, as the engine does with what a node returns."""
+    if grad is None or shape is None or grad.shape == shape:
+        return grad
+    return t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
+
+
+def saved_for(t: Tape, x: Tensor, *saves: Tensor) -> list[Saved]:
+    """What the node of an operation on `x` keeps, if there is one.
+
+    Inputs are saved before the result is made, results after it (torch/csrc/autograd/generated/VariableType): where a
+    checkpoint's recomputation ends with an input that is saved, the result is never made.
+    """
+    return t.save(saves) if t.needs_grad(x) else []
+
+
+def own_gradient(t: Tape, x: Tensor, out: Tensor, label: str, saved: list[Saved] | None = None) -> Tensor:
+    """`out`, made of `x`, whose gradient becomes a tensor of x's shape."""
+    if not t.needs_grad(x):
+        return out
+    shape = x.shape
+    return t.record(out, (x,), saved or [], lambda saved, grad: (t.new(shape, grad.kind, label),))
