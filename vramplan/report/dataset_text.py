@@ -8,6 +8,7 @@ from vramplan.dataset.outlook import Outlook, Risk, Room, Sampler
 from vramplan.dataset.outlook_json import PERCENTS
 from vramplan.plan.frontier import Row
 from vramplan.report.layout import Page, bar, fitting_table, table, table_unit, visible
+from vramplan.report.verdict_text import verdict_word
 
 _BAR_CELLS = 24
 
