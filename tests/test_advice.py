@@ -140,8 +140,17 @@ def test_changes_that_keep_the_training_come_first() -> None:
     kept = [change.keeps_training for change in CHANGES]
     assert kept == sorted(kept, reverse=True)
     assert [change.name for change in CHANGES] == [
-        *("double-quant", "dtype", "optimizer", "attention", "reentrant", "eval accumulate", "eval batch"),
-        *("outputs", "upcast", "float16", "loss", "loss in chunks", "checkpointing", "micro-batch"),
+        *(
+            "expandable-segments",
+            "double-quant",
+            "dtype",
+            "optimizer",
+            "attention",
+            "reentrant",
+            "eval accumulate",
+            "eval batch",
+        ),
+        *("outputs", "float16", "loss", "loss in chunks", "checkpointing", "micro-batch", "upcast"),
         *("four-bit", "quantize", "trained dtype", "sequence", "targets", "rank", "adapters"),
     ]
     assert all(change.cost for change in CHANGES)

@@ -151,6 +151,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "unknown model": ({"model": "lama-2-7b"}, "lama-2-7b", "llama-2-7b"),
     "model of a number": ({"model": 7}, "model: 7", ""),
+    "a release before attention's kernels": ({"torch": "1.13"}, "torch: '1.13'", "from 2.0 on"),
     "a release that is none": ({"torch": "newest"}, "torch: 'newest'", "'2.11'"),
     "a release that YAML takes for a number": ({"torch": 2.13}, "torch: 2.13 is a number", "quote it: torch: '2.13'"),
     "unknown card": ({"gpu": "rtx3080090"}, "rtx3080090", "rtx30"),

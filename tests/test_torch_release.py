@@ -2,7 +2,7 @@
 
 import pytest
 
-from vramplan.torch_release import release, shares_workspaces, youngest_first
+from vramplan.torch_release import NEWEST, OLDEST, is_newer, is_older, release, shares_workspaces, youngest_first
 
 
 @pytest.mark.parametrize(("version", "short"), [("2.11.0+cu130", "2.11"), ("2.13", "2.13"), ("2.10.0a0+git12", "2.10")])
@@ -14,3 +14,11 @@ def test_a_release_is_the_first_two_numbers(version: str, short: str) -> None:
 def test_release_2_12_numbers_segments_and_shares_workspaces(torch: str, earlier: bool) -> None:
     assert youngest_first(torch) == earlier
     assert shares_workspaces(torch) != earlier
+
+
+def test_releases_outside_those_that_are_known() -> None:
+    assert not is_older(OLDEST)
+    assert not is_newer(NEWEST)
+    assert is_older("1.13")
+    assert is_newer("2.15")
+    assert is_newer("3.0")

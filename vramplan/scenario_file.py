@@ -31,7 +31,7 @@ from vramplan.scenario_check import check_keys, convert
 from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
 from vramplan.stacks import STACKS, Stack, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
-from vramplan.torch_release import release
+from vramplan.torch_release import OLDEST, is_older, release
 
 LARGEST_MATRIX = 100_000
 
@@ -270,6 +270,8 @@ def _padding(keys: ScenarioKeys, where: str) -> bool:
 def _torch(value: str, where: str) -> str:
     if not re.match(r"[1-9]\d{0,2}\.\d{1,3}(?![\d])", value, re.ASCII):
         raise UsageError(f"{where}: torch: '{value}' is no release of PyTorch", hint=f"such as '{USUAL_TORCH}'")
+    if is_older(value):
+        raise UsageError(f"{where}: torch: '{value}' is older than any that is known", hint=f"from {OLDEST} on")
     return release(value)
 
 

@@ -3,6 +3,8 @@
 #: Where a scenario names none. The published measurements that predictions are judged by were made with this release or
 #: an earlier one, as far as their bytes tell (reports/public/README.md).
 DEFAULT = "2.11"
+#: The oldest release with `scaled_dot_product_attention`, and the newest whose code predictions were held against.
+OLDEST, NEWEST = "2.0", "2.14"
 #: c10/cuda/CUDACachingAllocator.cpp: `BlockComparatorSizeCounterAddress` instead of `BlockComparatorSize`.
 _COUNTS_SEGMENTS = (2, 12)
 #: aten/src/ATen/cuda/CublasHandlePool.cpp: cuBLASLt and cuBLAS have one workspace between them.
@@ -12,6 +14,16 @@ _SHARES_WORKSPACES = (2, 12)
 def release(version: str) -> str:
     """Major and minor number: `2.11` of `2.11.0+cu130`."""
     return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+def is_newer(torch: str) -> bool:
+    """Whether it came after the releases that are known."""
+    return _numbers(torch) > _numbers(NEWEST)
+
+
+def is_older(torch: str) -> bool:
+    """Whether it came before the releases that are known."""
+    return _numbers(torch) < _numbers(OLDEST)
 
 
 def youngest_first(torch: str) -> bool:

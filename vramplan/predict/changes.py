@@ -41,6 +41,10 @@ class Change:
         return () if stopped else made
 
 
+def _expandable(scenario: Scenario) -> Variants:
+    return () if scenario.expandable_segments else (replace(scenario, expandable_segments=True),)
+
+
 def _optimizer(scenario: Scenario) -> Variants:
     """The 8-bit optimizer of the same family, where there is one; a paged one before others."""
     now = optimizer(scenario.optimizer)
@@ -120,6 +124,13 @@ def _said(text: str) -> Callable[[Scenario, Scenario], str]:
 #: Cheapest in training terms first. The reason for each one's place is its cost.
 CHANGES: tuple[Change, ...] = (
     Change(
+        "expandable-segments",
+        True,
+        "nothing: a variable before the start (PYTORCH_ALLOC_CONF=expandable_segments:True)",
+        _expandable,
+        _said("expandable segments (expandable_segments: true)"),
+    ),
+    Change(
         "double-quant",
         True,
         "nothing measurable: the constants' error is far below the weights' (QLoRA paper, section 3)",
@@ -166,8 +177,6 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change("outputs", True, "one line of code: the logits cannot be looked at after the loss", _outputs,
            _said("outputs freed before backward (stack.outputs: freed)")),
-    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
-           precision.upcast, _said("no fp32 upcast (stack.upcast: none)")),
     Change(
         "float16",
         True,
@@ -189,6 +198,8 @@ CHANGES: tuple[Change, ...] = (
         sizes.micro_batch,
         lambda before, after: f"batch {after.batch} with grad_accum {after.grad_accum}",
     ),
+    Change("upcast", True, "norms, embeddings and head stay 16-bit, which can make training less stable",
+           precision.upcast, _said("no fp32 upcast (stack.upcast: none)")),
     Change("four-bit", False, "a coarser base model: 4 bits per weight instead of 8", precision.four_bit,
            _said("nf4 instead of int8")),
     Change("quantize", False, "a coarser base model: 4 bits per weight instead of 16 or 32", precision.quantize,

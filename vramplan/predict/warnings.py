@@ -18,6 +18,7 @@ from vramplan.predict.stops import stops
 from vramplan.record import Device
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import Upcast
+from vramplan.torch_release import NEWEST, is_newer
 from vramplan.units import human
 
 
@@ -25,6 +26,8 @@ def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
     own.append(_int8_warning(scenario, device))
+    if device == "cuda" and is_newer(scenario.torch):
+        own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
     if device == "cuda":
         own += stops(scenario)
         own += _attention_warnings(scenario, choices)
