@@ -1,0 +1,227 @@
+"""A file's keys as a scenario: every default and name resolved; what contradicts itself is refused."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import UNSET
+
+from vramplan.catalog.gpus import check_gpu
+from vramplan.errors import UsageError, nearest, unknown
+from vramplan.model_source import resolve_model
+from vramplan.optimizers import check_optimizer
+from vramplan.scenario import (
+    ALL_LINEAR,
+    ATTENTION,
+    Checkpointing,
+    DType,
+    Evaluation,
+    Load,
+    Lora,
+    Merge,
+    Method,
+    Quant,
+    QuantType,
+    Scenario,
+)
+from vramplan.scenario_check import check_keys, convert
+from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.stacks import STACKS, Stack, Upcast
+from vramplan.torch_release import DEFAULT as USUAL_TORCH
+from vramplan.torch_release import OLDEST, is_older, release
+
+
+def resolve_scenario(mapping: Mapping[str, Any], base: Path, where: str) -> Scenario:
+    """The scenario of a file's keys; a UsageError for keys that are unknown, or that contradict each other."""
+    check_keys(mapping, where)
+    keys = convert(mapping, where)
+    model = resolve_model(keys.model, base=base)
+    quant = _quant(keys, where)
+    compute = keys.compute_dtype
+    stack = _stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where)
+    scenario = Scenario(
+        name=keys.name or f"{model.name}-{keys.method.value}",
+        model=model,
+        method=keys.method,
+        quant=quant,
+        lora=Lora(
+            rank=keys.lora.rank,
+            targets=_targets(keys.lora.targets, where),
+            dropout=keys.lora.dropout,
+            dtype=_adapters(keys, stack, quant, where),
+        ),
+        batch=keys.batch,
+        seq=keys.seq,
+        grad_accum=keys.grad_accum,
+        optimizer=check_optimizer(keys.optimizer),
+        dtype=compute if keys.dtype is UNSET else keys.dtype,
+        compute_dtype=compute,
+        load_from=keys.load,
+        checkpointing=_checkpointing(keys.checkpointing),
+        attention=_attention(keys.attention, where),
+        stack=stack,
+        gpu=check_gpu(keys.gpu) if keys.gpu else "",
+        torch=_torch(keys.torch, where),
+        expandable_segments=keys.expandable_segments,
+        new_tokens=keys.new_tokens,
+        padding=_padding(keys, where),
+        merge=_merge(keys, where),
+        evaluation=_evaluation(keys, where),
+    )
+    _check_scaling(scenario, where)
+    return scenario
+
+
+def _check_scaling(scenario: Scenario, where: str) -> None:
+    """Refuse what torch's GradScaler, which accelerate uses under float16 autocast, raises at the first step."""
+    full = scenario.method is Method.FULL
+    trained = scenario.dtype if full else scenario.lora.dtype
+    cast_up = full and scenario.stack.upcast is Upcast.ALL
+    scaled = scenario.method.trains and scenario.stack.autocast == DType.FLOAT16.value
+    if scaled and trained is DType.FLOAT16 and not cast_up:
+        key = "dtype" if full else "lora.dtype"
+        raise UsageError(
+            f"{where}: {key} float16 under float16 autocast: torch stops with 'Attempting to unscale FP16 gradients'",
+            hint=f"set {key}: float32, or compute in bfloat16",
+        )
+
+
+def _quant(keys: ScenarioKeys, where: str) -> Quant:
+    given: QuantKeys = keys.quant
+    quantizes = keys.method not in (Method.LORA, Method.FULL)
+    usual = quantizes and (keys.method is not Method.MERGE or keys.merge.dequantize)  # people merge into 16 bits
+    kind = (QuantType.NF4 if usual else QuantType.NONE) if given.type is UNSET else given.type
+    if keys.method is Method.QLORA and kind is QuantType.NONE:
+        raise UsageError(
+            f"{where}: method qlora with quant.type none", hint="method: lora trains adapters on a 16-bit base"
+        )
+    if not quantizes and kind is not QuantType.NONE:
+        method = keys.method.value
+        raise UsageError(
+            f"{where}: method {method} with quant.type {kind.value}", hint="a quantised base is method: qlora"
+        )
+    if given.double is True and not kind.four_bit:
+        raise UsageError(
+            f"{where}: quant.double: true with quant.type {kind.value}",
+            hint="double quantisation is of the constants of nf4 and fp4: set double: false, or another type",
+        )
+    if given.block_size not in BLOCK_SIZES:
+        allowed = ", ".join(map(str, BLOCK_SIZES))
+        raise UsageError(
+            f"{where}: quant.block_size: bitsandbytes has no blocks of {given.block_size}", hint=f"allowed: {allowed}"
+        )
+    if given.block_size != 64 and keys.load is Load.CHECKPOINT:
+        raise UsageError(
+            f"{where}: quant.block_size {given.block_size} with load: checkpoint; transformers loads blocks of 64",
+            hint="set load: random to study other block sizes",
+        )
+    double = kind.four_bit if given.double is UNSET else given.double
+    return Quant(type=kind, double=double, block_size=given.block_size, storage=given.storage)
+
+
+def _merge(keys: ScenarioKeys, where: str) -> Merge:
+    given = keys.merge
+    if given != MergeKeys() and keys.method is not Method.MERGE:
+        raise UsageError(
+            f"{where}: merge with method {keys.method.value}", hint="set method: merge, or remove the key 'merge'"
+        )
+    if given.dequantize and keys.quant.type is QuantType.NONE:
+        raise UsageError(
+            f"{where}: merge.dequantize: true with quant.type none; there is nothing to dequantise",
+            hint="set quant.type to how the base was trained (nf4), or remove merge.dequantize",
+        )
+    return Merge(dequantize=given.dequantize, safe=given.safe, max_shard_size=given.max_shard_size)
+
+
+def _evaluation(keys: ScenarioKeys, where: str) -> Evaluation | None:
+    if keys.eval is UNSET:
+        return None
+    if not keys.method.trains:
+        raise UsageError(
+            f"{where}: eval with method {keys.method.value}, which does not train",
+            hint="remove the key 'eval', or set method: qlora, lora or full",
+        )
+    return Evaluation(
+        batch=keys.batch if keys.eval.batch is UNSET else keys.eval.batch, accumulate=keys.eval.accumulate
+    )
+
+
+def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
+    names = [targets] if isinstance(targets, str) else targets
+    if not names or not all(names):
+        raise UsageError(f"{where}: lora.targets is empty", hint=f"name modules such as q_proj, or use {ALL_LINEAR}")
+    if ALL_LINEAR in names and len(names) > 1:
+        raise UsageError(f"{where}: lora.targets mixes {ALL_LINEAR} with names", hint=f"use {ALL_LINEAR} alone")
+    return tuple(dict.fromkeys(names))
+
+
+def _adapters(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> DType:
+    """The adapters' dtype: fp32, as peft casts them, but for what TRL does to those of a quantised model."""
+    given = keys.lora.dtype
+    if not stack.casts_adapters or quant.type is QuantType.NONE:
+        return DType.FLOAT32 if given is UNSET else given
+    if given not in (UNSET, DType.BFLOAT16):
+        raise UsageError(
+            f"{where}: lora.dtype {given.value} with stack trl, which casts a quantised model's adapters to bfloat16",
+            hint="leave lora.dtype out, or set stack: hf-trainer",
+        )
+    return DType.BFLOAT16
+
+
+def _checkpointing(value: bool | str) -> Checkpointing:
+    return Checkpointing(str(value).lower())
+
+
+def _padding(keys: ScenarioKeys, where: str) -> bool:
+    if keys.padding and not keys.method.trains:
+        raise UsageError(
+            f"{where}: padding: true with method {keys.method.value}, which does not train",
+            hint="remove the key 'padding', or set method: qlora, lora or full",
+        )
+    if keys.padding and keys.attention == "sdpa:flash":
+        raise UsageError(
+            f"{where}: padding: true with attention: sdpa:flash, whose kernel takes no mask",
+            hint="set attention: sdpa (the memory-efficient kernel) or flash_attention_2 (padding is cut out)",
+        )
+    return keys.padding
+
+
+def _torch(value: str, where: str) -> str:
+    if not re.match(r"[1-9]\d{0,2}\.\d{1,3}(?![\d])", value, re.ASCII):
+        raise UsageError(f"{where}: torch: '{value}' is no release of PyTorch", hint=f"such as '{USUAL_TORCH}'")
+    if is_older(value):
+        raise UsageError(f"{where}: torch: '{value}' is older than any that is known", hint=f"from {OLDEST} on")
+    return release(value)
+
+
+def _attention(value: str, where: str) -> str:
+    if value not in ATTENTION:
+        raise unknown("attention", value, ATTENTION, where=where)
+    return value
+
+
+def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: str) -> Stack:
+    """The stack with every habit spelled out.
+
+    Preparation for k-bit training, and with it the upcast, is only called for a quantised base.
+    """
+    if isinstance(given, str):
+        if given not in STACKS:
+            raise UsageError(
+                f"{where}: unknown stack '{given}'", hint=f"{nearest(given, STACKS)}allowed: {', '.join(STACKS)}"
+            )
+        given = StackKeys(base=given)  # type: ignore[arg-type]  # checked against STACKS just now
+    named = STACKS[given.base]
+    upcast = named.upcast if quantized else Upcast.NONE
+    autocast = named.autocast if given.autocast is UNSET else given.autocast
+    if autocast is True:
+        autocast = False if compute is DType.FLOAT32 else compute.value
+    return Stack(
+        base=named.base,
+        upcast=upcast if given.upcast is UNSET else given.upcast,
+        autocast=autocast,
+        outputs=named.outputs if given.outputs is UNSET else given.outputs,
+        loss=named.loss if given.loss is UNSET else given.loss,
+        clip=named.clip if given.clip is UNSET else given.clip,
+    )
