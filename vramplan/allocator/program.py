@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vramplan.allocator.handed import Handed
 from vramplan.allocator.rules import SMALL_SIZE, Rules, block_size
 from vramplan.ledger import Component, Phase
-from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
+from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
 
 if TYPE_CHECKING:
     from vramplan.allocator.machine import Machine
@@ -62,14 +62,20 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A new phase begins, or, without one, the cache is emptied."""
+class Begin:
+    """A new phase begins."""
 
-    phase: Phase | None
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The cache is emptied."""
+
     event: int
 
 
-Step = Straight | Loop | Mark
+Step = Straight | Loop | Begin | Emptied
 
 
 @dataclass(slots=True)
@@ -136,9 +142,12 @@ class _Compiler:
             else:
                 _finish(run, steps)
                 run = Straight()
-                steps.append(self._step(part, depth, event, places.repeats.get(index, 0)))
-                if type(part) is Repeat:
-                    event += steps[-1].events * part.times - 1  # type: ignore[union-attr]
+                if isinstance(part, Repeat):
+                    loop = self._loop(part, depth, event, places.repeats.get(index, 0))
+                    steps.append(loop)
+                    event += loop.events * part.times - 1
+                else:
+                    steps.append(Begin(part.phase) if isinstance(part, Enter) else Emptied(event))
             event += 1
         _finish(run, steps)
         return tuple(steps), event
@@ -163,11 +172,7 @@ class _Compiler:
             run.ops.append(op if handed is None else (LAY_DOWN, number, handed, size, event))
             run.moves.append((index, -raw))
 
-    def _step(self, part: Enter | EmptyCache | Repeat, depth: int, event: int, handed: int) -> Step:
-        if isinstance(part, Enter):
-            return Mark(part.phase, event)
-        if isinstance(part, EmptyCache):
-            return Mark(None, event)
+    def _loop(self, part: Repeat, depth: int, event: int, handed: int) -> Loop:
         first, outside = len(self.requests), self._oldest
         self._oldest = first
         body, events = self.body(part.body, depth + 1, handed)

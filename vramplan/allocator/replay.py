@@ -18,8 +18,9 @@ from vramplan.allocator.program import (
     LARGE,
     LAY_DOWN,
     ROUND_BITS,
+    Begin,
+    Emptied,
     Loop,
-    Mark,
     Program,
     Step,
     Straight,
@@ -83,10 +84,10 @@ class _Run:
                 self._straight(step, (round_,))
             elif type(step) is Loop:
                 self._loop(step, round_)
-            elif type(step) is Mark and step.phase:
+            elif type(step) is Begin:
                 self._machine.gauge.enter(step.phase)
-            else:
-                self._machine.release(round_[-1] + step.event)  # type: ignore[union-attr]
+            elif type(step) is Emptied:
+                self._machine.release(round_[-1] + step.event)
 
     def _loop(self, loop: Loop, outside: _Round) -> None:
         rounds = self._rounds(loop, outside)
