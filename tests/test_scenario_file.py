@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vramplan.errors import UsageError
-from vramplan.scenario import Checkpointing, DType, QuantType
+from vramplan.scenario import Checkpointing, DType, QuantType, Scenario
 from vramplan.scenario_file import (
     override,
     read_scenarios,
@@ -244,3 +244,9 @@ def test_merging_and_evaluating_wrongly_is_refused(keys: dict[str, Any], message
     with pytest.raises(UsageError, match=message) as caught:
         one(**keys)
     assert caught.value.hint
+
+
+def test_plain_sdpa_means_eager_where_a_family_has_no_other() -> None:
+    assert Scenario.load("gpt-oss-20b").attention == "eager"
+    with pytest.raises(UsageError, match="no attention 'sdpa:math'"):
+        Scenario.load("gpt-oss-20b", attention="sdpa:math")

@@ -76,6 +76,8 @@ class Load(StrEnum):
     RANDOM = "random"  # built layer by layer
 
 
+#: Families of the table whose code in transformers 5.17 has no sdpa (`_supports_sdpa = False`).
+WITHOUT_SDPA = frozenset({"gpt_oss"})
 ATTENTION = ("sdpa", "sdpa:flash", "sdpa:efficient", "sdpa:cudnn", "sdpa:math", "eager", "flash_attention_2")
 ALL_LINEAR = "all-linear"
 

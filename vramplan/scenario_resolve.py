@@ -14,6 +14,7 @@ from vramplan.optimizers import check_optimizer
 from vramplan.scenario import (
     ALL_LINEAR,
     ATTENTION,
+    WITHOUT_SDPA,
     Checkpointing,
     DType,
     Evaluation,
@@ -21,6 +22,7 @@ from vramplan.scenario import (
     Lora,
     Merge,
     Method,
+    ModelRef,
     Quant,
     QuantType,
     Scenario,
@@ -59,7 +61,7 @@ def resolve_scenario(mapping: Mapping[str, Any], base: Path, where: str) -> Scen
         compute_dtype=compute,
         load_from=keys.load,
         checkpointing=_checkpointing(keys.checkpointing),
-        attention=_attention(keys.attention, where),
+        attention=_attention(keys.attention, model, where),
         stack=stack,
         gpu=check_gpu(keys.gpu) if keys.gpu else "",
         torch=_torch(keys.torch, where),
@@ -195,10 +197,17 @@ def _torch(value: str, where: str) -> str:
     return release(value)
 
 
-def _attention(value: str, where: str) -> str:
+def _attention(value: str, model: ModelRef, where: str) -> str:
+    """Plain sdpa, everybody's default, means eager for a family that has none: transformers 5.17
+    `_check_and_adjust_attn_implementation`."""
     if value not in ATTENTION:
         raise unknown("attention", value, ATTENTION, where=where)
-    return value
+    family = model.config.get("model_type")
+    if family not in WITHOUT_SDPA or not value.startswith("sdpa"):
+        return value
+    if value != "sdpa":
+        raise UsageError(f"{where}: '{family}' has no attention '{value}' in transformers", hint="use attention: eager")
+    return "eager"
 
 
 def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: str) -> Stack:

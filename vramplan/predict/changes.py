@@ -13,7 +13,7 @@ from vramplan.predict import changes_precision as precision
 from vramplan.predict import changes_sizes as sizes
 from vramplan.predict.liger import LIGER_FAMILIES
 from vramplan.predict.stops import stops
-from vramplan.scenario import Checkpointing, Evaluation, QuantType, Scenario
+from vramplan.scenario import WITHOUT_SDPA, Checkpointing, Evaluation, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs
 
 Variants = tuple[Scenario, ...]
@@ -56,7 +56,7 @@ def _optimizer(scenario: Scenario) -> Variants:
 
 
 def _attention(scenario: Scenario) -> Variants:
-    if scenario.attention not in ("eager", "sdpa:math"):
+    if scenario.attention not in ("eager", "sdpa:math") or scenario.architecture.family in WITHOUT_SDPA:
         return ()
     return (replace(scenario, attention="sdpa"),)
 
