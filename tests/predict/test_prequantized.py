@@ -6,7 +6,7 @@ import pytest
 
 import vramplan
 from vramplan.catalog.models import catalog_config
-from vramplan.predict.prequantized import prequantized_warning
+from vramplan.predict.prequantized import prequantized_warnings
 from vramplan.scenario_file import scenario_from_mapping
 
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
@@ -14,7 +14,9 @@ NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_typ
 
 def warning(found: object, **keys: Any) -> str:
     config = {**catalog_config("llama-2-7b"), "quantization_config": found}
-    return prequantized_warning(scenario_from_mapping({"model": config, **keys}))
+    found_to_say = prequantized_warnings(scenario_from_mapping({"model": config, **keys}))
+    assert len(found_to_say) < 2
+    return found_to_say[0] if found_to_say else ""
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,13 @@ def test_another_one_is_named(found: object, keys: dict[str, Any], words: str) -
 def test_a_prediction_says_it() -> None:
     config = {**catalog_config("llama-2-7b"), "quantization_config": {"quant_method": "awq"}}
     assert "quantised by awq" in vramplan.predict(scenario_from_mapping({"model": config})).warnings[0]
+
+
+def test_layers_that_the_checkpoint_leaves_in_16_bits_are_said() -> None:
+    """As Unsloth's dynamic checkpoints do; the head is never quantised, and of other models' modules there are none."""
+    given = {**NF4, "bnb_4bit_use_double_quant": True}
+    names = ["lm_head", "merger", "model.layers.0.mlp", "model.layers.1.self_attn"]
+    # 3 x 4,096 x 11,008 of layer 0's feed-forward, 4 x 4,096 x 4,096 of layer 1's attention
+    count = 3 * 4096 * 11_008 + 4 * 4096**2
+    assert f"leaves {count:,} parameters" in warning({**given, "llm_int8_skip_modules": names})
+    assert warning({**given, "llm_int8_skip_modules": ["lm_head", "merger"]}) == ""
