@@ -31,7 +31,7 @@ def _left_out(scenario: Scenario, found: Mapping[str, Any]) -> str:
     upcast = scenario.method.trains and scenario.stack.upcast is Upcast.ALL
     more = int(count * ((4 if upcast else scenario.dtype.bytes) - bits(known, scenario.quant).per_parameter / 8))
     return (
-        f"the checkpoint leaves {count:,} parameters of linear layers unquantised (llm_int8_skip_modules), and they are "
+        f"the checkpoint leaves {count:,} parameters of linear layers unquantised (llm_int8_skip_modules), which are "
         f"predicted as quantised: they take {human(more)} more"
     )
 
