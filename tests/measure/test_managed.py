@@ -21,7 +21,7 @@ def test_a_paged_optimizer_needs_room_for_its_managed_states_too() -> None:
     check_managed(paged, free=80 * GIB)
     with pytest.raises(CannotRun, match="oversubscribed managed memory") as caught:
         check_managed(paged, free=6 * GIB)
-    assert caught.value.hint.startswith("use adamw_32bit")
+    assert caught.value.hint.startswith("use adamw_torch")
 
 
 def test_a_limit_on_the_allocator_leaves_the_rest_to_managed_memory() -> None:
