@@ -42,6 +42,13 @@ def test_requests_releases_and_phases_keep_their_order() -> None:
     )
 
 
+def test_pages_that_an_expandable_segment_gives_back_mean_an_emptied_cache_too() -> None:
+    # torch 2.11 `release_expandable_segment`, `unmap_block`: segment_map and segment_unmap instead of alloc and free
+    mapped = {"segment_alloc": "segment_map", "segment_free": "segment_unmap"}
+    expandable = [row | {"action": mapped.get(row["action"], row["action"])} for row in TRACE]
+    assert history_timeline(expandable, MARKS) == history_timeline(TRACE, MARKS)
+
+
 def test_a_phase_entered_at_the_end_is_not_lost() -> None:
     assert history_timeline(TRACE[:2], MARKS).parts[-1] == Enter(Phase.FORWARD)
 

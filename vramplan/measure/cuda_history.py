@@ -41,7 +41,7 @@ def _events(trace: Sequence[Mapping[str, Any]], marks: Sequence[Mark]) -> Iterat
             frees += 1
             if (block := live.pop(entry["addr"], None)) is not None:
                 yield Free(block)
-        elif action == "segment_free":
+        elif action in ("segment_free", "segment_unmap"):  # the second where segments are expandable
             yield EmptyCache()
     yield from (Enter(mark.phase) for mark in reversed(waiting))
 

@@ -290,6 +290,6 @@ def history(start: Mapping[int, Held], trace: Iterable[Event]) -> list[TimelineE
             number += 1
         elif event.action == "free_completed" and event.address in live:
             events.append(Free(live.pop(event.address)))
-        elif event.action == "segment_free" and not (events and isinstance(events[-1], EmptyCache)):
+        elif event.action in _SHRINKS and not (events and isinstance(events[-1], EmptyCache)):
             events.append(EmptyCache())
     return events
