@@ -8,6 +8,7 @@ from math import prod
 
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, clone, reshape, scale
+from vramplan.predict.operations.products import product
 from vramplan.predict.projections import Adapter, lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
@@ -40,24 +41,12 @@ class Parameter:
 
 def _delta(t: Tape, weight: Tensor, adapter: Adapter) -> Tensor:
     """`get_delta_weight` of a matrix: B @ A, which autocast sees, scaled, in the weight's type."""
-    product = _product(t, lowered(t, adapter.b, "lora_B cast"), lowered(t, adapter.a, "lora_A cast"))
-    return cast(t, scale(t, product, "adapter's difference"), weight.kind, "adapter's difference, cast")
-
-
-def _product(t: Tape, b: Tensor, a: Tensor) -> Tensor:
-    """`lora_B @ lora_A`: each is saved as far as the other needs a gradient, which is a product of its own."""
-    nb, na = t.needs_grad(b), t.needs_grad(a)
-    saved = t.save((b if na else None, a if nb else None)) if nb or na else []
-    out = t.new((b.shape[0], a.shape[1]), b.kind, "lora_B @ lora_A")
-    if not (nb or na):
-        return out
-    sb, sa = b.shape, a.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        right = t.new(sa, grad.kind, "lora_B @ lora_A gradient (right)") if na else None
-        return t.new(sb, grad.kind, "lora_B @ lora_A gradient (left)") if nb else None, right
-
-    return t.record(out, (b, a), saved, backward)
+    b, a = lowered(t, adapter.b, "lora_B cast"), lowered(t, adapter.a, "lora_A cast")
+    label = "lora_B @ lora_A"
+    labels = f"{label} gradient (left)", f"{label} gradient (right)"
+    whole = product(t, b, a, (b.shape[0], a.shape[1]), label, gradients=labels)
+    del b, a
+    return cast(t, scale(t, whole, "adapter's difference"), weight.kind, "adapter's difference, cast")
 
 
 def _factors(t: Tape, weight: Tensor, adapter: Adapter) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vramplan.predict.operations.gradients import own_gradient, saved_for
+from vramplan.predict.operations.products import product
 from vramplan.predict.tape import BOOL, INT64, Gradients, Kind, Shape, Tape, Tensor
 
 
@@ -48,17 +49,6 @@ def masked_fill(t: Tape, x: Tensor, mask: Tensor, *, in_place: bool = False) -> 
 
 
 def grouped_product(t: Tape, x: Tensor, weight: Tensor, offsets: Sequence[Tensor], shape: Shape) -> Tensor:
-    """`grouped_mm`, each expert's rows by its own matrix: autocast does not see it; saves x if experts are trained."""
-    nx, nw = t.needs_grad(x), t.needs_grad(weight)
-    saved = t.save((x if nw else None, weight if nx else None, *offsets)) if nx or nw else []
-    out = t.new(shape, x.kind, "experts' product")
-    if not (nx or nw):
-        return out
-    before, whole = x.shape, weight.shape
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        # derivatives are computed in the order of their names, `mat2` before `self`
-        to_weight = t.new(whole, grad.kind, "experts' gradient") if nw else None
-        return t.new(before, grad.kind, "experts' input gradient") if nx else None, to_weight
-
-    return t.record(out, (x, weight), saved, backward)
+    """`grouped_mm`, each expert's rows by its own matrix."""
+    labels = "experts' input gradient", "experts' gradient"
+    return product(t, x, weight, shape, "experts' product", gradients=labels, beside=offsets)
