@@ -71,8 +71,10 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     for changes in ([change for change in CHANGES if change.keeps_training], CHANGES):
         longest = len(found[0]) - 1 if found else len(changes)
         shortest = shortest_list(scenario, changes, fits, longest)
+        if shortest and not now.fits:  # else it fits surely already
+            shortest = shortest_list(scenario, changes, probe.fits_surely, len(shortest)) or shortest
         if shortest:
-            found.append(shortest_list(scenario, changes, probe.fits_surely, len(shortest)) or shortest)
+            found.append(shortest)
     return tuple(_advice(scenario, changes, probe, fits) for changes in found)
 
 

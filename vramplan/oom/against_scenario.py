@@ -162,7 +162,11 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
     tokens = _tokens(scenario, shortage.requested, where, component)
     ran = _as_it_ran(scenario, tokens)
-    seen, whole = (prediction, timeline) if ran is scenario else foresee(ran)
+    fails_at = _failure(scenario, timeline, shortage.room)
+    seen, whole, failed = prediction, timeline, fails_at
+    if ran is not scenario:
+        seen, whole = foresee(ran)
+        failed = _failure(ran, whole, shortage.room)
     held = seen.peak_on_device
     needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
     return Against(
@@ -170,8 +174,8 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         predicted_phase=where,
         predicted=prediction.ledger.allocated(where),
         observed=(shortage.allocated + shortage.requested).bytes,
-        fails_at=replay(replayable(scenario, timeline), budget=shortage.room).oom,
-        fits_expandable=_fits_expandable(ran, whole, shortage.room),
+        fails_at=fails_at,
+        fits_expandable=_fits_expandable(ran, whole, shortage.room, failed),
         candidates=candidates(timeline.parts, shortage.requested, where),
         tokens=tokens,
         ran=ran,
@@ -183,13 +187,18 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     )
 
 
-def _fits_expandable(scenario: Scenario, timeline: Timeline, room: int) -> bool | None:
+def _failure(scenario: Scenario, timeline: Timeline, room: int) -> OutOfMemory | None:
+    """The request that fails in that room, by replay."""
+    return replay(replayable(scenario, timeline), budget=room).oom
+
+
+def _fits_expandable(scenario: Scenario, timeline: Timeline, room: int, failed: OutOfMemory | None) -> bool | None:
     """Whether expandable segments alone let the run go through; None where it does without. Not where it had them."""
     if scenario.expandable_segments:
         return False
-    if replay(replayable(scenario, timeline), budget=room).oom is None:
+    if failed is None:
         return None
-    return replay(replayable(replace(scenario, expandable_segments=True), timeline), budget=room).oom is None
+    return _failure(replace(scenario, expandable_segments=True), timeline, room) is None
 
 
 def _as_it_ran(scenario: Scenario, tokens: Tokens | None) -> Scenario:
