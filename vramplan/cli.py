@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import vramplan
 from vramplan.commands import Answer, Command, all_commands, commands_for
-from vramplan.errors import CannotRun, UsageError, VramplanError, nearest
+from vramplan.errors import CannotRun, UsageError, VramplanError, may_not_read, nearest
 
 EPILOG = """\
 exit codes: 0 the answer is yes, 1 the answer is no (does not fit, out of memory measured), 2 asked wrongly,
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error)
         return error.exit_code
     except PermissionError as error:  # pathlib asks whether something exists, and may not know
-        refused = UsageError(f"cannot read {error.filename}: {error.strerror}", hint="ask for the right to, or copy it")
+        refused = may_not_read(error)
         _complain(refused)
         return refused.exit_code
     except KeyboardInterrupt:

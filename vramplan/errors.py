@@ -29,6 +29,11 @@ class CannotRun(VramplanError):
     exit_code = 3
 
 
+def may_not_read(error: PermissionError) -> UsageError:
+    """The error for what is there, as far as can be told, and may not be read."""
+    return UsageError(f"cannot read {error.filename}: {error.strerror}", hint="ask for the right to, or copy it")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says; its kind's name when it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

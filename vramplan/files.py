@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vramplan.errors import UsageError
+from vramplan.errors import UsageError, may_not_read
 
 #: No config.json, adapter_config.json or tokenizer_config.json comes near.
 _LONGEST = 64 * 2**20
@@ -16,7 +16,7 @@ def user_path(text: str) -> Path:
         path = Path(text).expanduser()
         path.exists()
     except PermissionError as error:
-        raise UsageError(f"cannot read {text}: {error.strerror}", hint="ask for the right to, or copy it") from error
+        raise may_not_read(error) from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user's home, a zero byte
         shown = text if len(text) <= 100 else f"{text[:100]}..."
         reason = getattr(error, "strerror", None) or error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, one_of, page
 from vramplan.commands.origin import TARGET
-from vramplan.errors import UsageError, require_installed
+from vramplan.errors import UsageError
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def run(args: Namespace) -> Answer:
     from vramplan.report.quant_text import render_study
 
     if args.svg or args.html:  # before the work, not after
-        require_installed("a plot", ("matplotlib",), hint="pip install 'vramplan[report]'")
+        from vramplan.report.html.drawing import require_plots
+
+        require_plots()
     wanted = formats(Kind(args.quant_type) if args.quant_type else None, args.block_size, double=args.double)
     scenario = _scenario(args.target)
     done = study(wanted, scenario, _source(args))

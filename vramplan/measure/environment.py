@@ -42,7 +42,8 @@ def require_stack(scenario: Scenario) -> None:
     """CannotRun, naming what to install, unless what the scenario's training loop is built on is installed."""
     stack = scenario.stack
     if stack.base == "trl" or stack.loss is LossKernel.TILED:
-        require_installed("stack trl and stack.loss: tiled", ("trl",), hint="pip install 'vramplan[measure,trl]'")
+        what = "stack trl" if stack.base == "trl" else "stack.loss: tiled"
+        require_installed(what, ("trl",), hint="pip install 'vramplan[measure,trl]'")
 
 
 def environment(device: str) -> Mapping[str, Any]:

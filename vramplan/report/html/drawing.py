@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from vramplan.errors import CannotRun
+from vramplan.errors import require_installed
 from vramplan.report.html.markup import Html
 from vramplan.report.html.tones import FONT, dark, light
 
@@ -62,13 +62,17 @@ def new_figure(width: int, height: int) -> "Figure":
     return Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
 
 
+def require_plots() -> None:
+    """CannotRun without matplotlib."""
+    hint = "pip install 'vramplan[report]'; everything but the plots works without it"
+    require_installed("a plot", ("matplotlib",), hint=hint)
+
+
 def in_style() -> Any:
     """The context that draws in the page's style. CannotRun without matplotlib."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        hint = "pip install 'vramplan[report]'; everything but the plots works without it"
-        raise CannotRun("the page's plots need matplotlib, which is not installed", hint=hint) from error
+    require_plots()
+    import matplotlib as mpl
+
     return mpl.rc_context(dict(_STYLE))
 
 
