@@ -59,3 +59,13 @@ def test_layers_that_the_checkpoint_leaves_in_16_bits_are_said() -> None:
     count = 3 * 4096 * 11_008 + 4 * 4096**2
     assert f"leaves {count:,} parameters" in warning({**given, "llm_int8_skip_modules": names})
     assert warning({**given, "llm_int8_skip_modules": ["lm_head", "merger"]}) == ""
+
+
+@pytest.mark.parametrize(("upcast", "element"), [("none", 2), ("norms", 4), ("all", 4)])
+def test_what_is_left_out_is_prepared_as_any_weight_that_is_not_quantised(upcast: str, element: int) -> None:
+    """peft makes every 16-bit parameter fp32; only embedding and head are cast back under `norms`."""
+    given = {**NF4, "bnb_4bit_use_double_quant": True, "llm_int8_skip_modules": ["model.layers.0.mlp"]}
+    count = 3 * 4096 * 11_008
+    # 4 bits, and 8 / 64 + 32 / (64 x 256) of constants, for a parameter that is quantised
+    more = count * (element - (4 + 8 / 64 + 32 / (64 * 256)) / 8)
+    assert f"they take {more / 2**20:.2f} MiB more" in warning(given, stack={"base": "hf-trainer", "upcast": upcast})

@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
+from vramplan.predict.base import prepared_element
 from vramplan.predict.quantization import bits, is_quantized
 from vramplan.scenario import Load, QuantType, Scenario
-from vramplan.stacks import Upcast
 from vramplan.units import human
 
 
@@ -28,8 +30,9 @@ def _left_out(scenario: Scenario, found: Mapping[str, Any]) -> str:
     if not left:
         return ""
     count = sum(weight.numel for weight in left)
-    upcast = scenario.method.trains and scenario.stack.upcast is Upcast.ALL
-    more = int(count * ((4 if upcast else scenario.dtype.bytes) - bits(known, scenario.quant).per_parameter / 8))
+    bare = replace(scenario, quant=replace(scenario.quant, type=QuantType.NONE))
+    plain = sum(weight.numel * prepared_element(weight, bare) for weight in left)
+    more = plain - int(count * bits(known, scenario.quant).per_parameter / 8)
     return (
         f"the checkpoint leaves {count:,} parameters of linear layers unquantised (llm_int8_skip_modules), which are "
         f"predicted as quantised: they take {human(more)} more"
