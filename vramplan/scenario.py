@@ -243,7 +243,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             mapping["lora"]["targets"] = ALL_LINEAR
         else:
             mapping["lora"]["targets"] = list(self.lora.targets)
-        mapping["stack"]["autocast"] = self.stack.autocast
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
         unused |= {"padding": not self.padding, "expandable_segments": not self.expandable_segments}
         for key in (key for key, absent in unused.items() if absent):

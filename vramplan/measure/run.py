@@ -106,9 +106,7 @@ class _End:
 def _child_environment(scenario: Scenario, device: Device) -> dict[str, str]:
     """This process's environment for the child, the allocator set as the scenario says.
 
-    Of several cards it sees the one that a run takes.
-
-    transformers' Trainer would use every card that is visible.
+    Of several cards it sees the one that a run takes: transformers' Trainer would use every card that is visible.
     """
     card = {"CUDA_VISIBLE_DEVICES": str(first_visible(os.environ))} if device == "cuda" else {}
     allocator = with_expandable_segments(os.environ) if scenario.expandable_segments else {}

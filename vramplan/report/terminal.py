@@ -36,8 +36,7 @@ def render_prediction(
     """One prediction in full; lines of others' may stand before the verdict."""
     lines = [*_header(prediction, page), *_double_line(prediction.scenario, page), ""]
     lines += [*render_ledger(prediction, page), "", *_peak_lines(prediction, page), *_managed_lines(prediction, page)]
-    lines += [*_basis_lines(prediction, page)]
-    lines += _warnings(prediction, page)
+    lines += [*_basis_lines(prediction, page), *_warnings(prediction, page)]
     if levers:
         unit, factor = table_unit(prediction.ledger.peak)
         rows = [[f"  -{lever.saves / factor:.2f} {unit}", lever.label] for lever in levers]
