@@ -126,6 +126,16 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
     """Module names that get an adapter, or `('all-linear',)`."""
     dropout: float
     dtype: DType
+    modules_to_save: tuple[str, ...] = ()
+    """Names of modules that are trained whole: peft copies every module whose path ends in one of them."""
+    modules_dtype: DType | None = None
+    """What the trainer casts these copies to; None where it leaves them as the base's modules are."""
+
+    @property
+    def words(self) -> str:
+        """`rank 16 on q_proj+v_proj, lm_head whole`."""
+        whole = f", {'+'.join(self.modules_to_save)} whole" if self.modules_to_save else ""
+        return f"rank {self.rank} on {'+'.join(self.targets)}{whole}"
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,10 +249,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         public = self.model.origin in ("catalog", "hub")
         mapping["model"] = self.model.name if public else {**self.model.config, "_name_or_path": self.model.name}
         mapping["checkpointing"] = {"true": True, "false": False}.get(self.checkpointing, self.checkpointing.value)
-        if self.lora.targets == (ALL_LINEAR,):
-            mapping["lora"]["targets"] = ALL_LINEAR
+        lora = mapping["lora"]
+        lora["targets"] = ALL_LINEAR if self.lora.targets == (ALL_LINEAR,) else list(self.lora.targets)
+        if self.lora.modules_to_save:
+            lora["modules_to_save"] = list(self.lora.modules_to_save)
         else:
-            mapping["lora"]["targets"] = list(self.lora.targets)
+            del lora["modules_to_save"]
+        if self.lora.modules_dtype is None:
+            del lora["modules_dtype"]
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
         unused |= {"padding": not self.padding, "expandable_segments": not self.expandable_segments}
         for key in (key for key, absent in unused.items() if absent):

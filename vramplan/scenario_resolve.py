@@ -47,12 +47,7 @@ def resolve_scenario(mapping: Mapping[str, Any], base: Path, where: str) -> Scen
         model=model,
         method=keys.method,
         quant=quant,
-        lora=Lora(
-            rank=keys.lora.rank,
-            targets=_targets(keys.lora.targets, where),
-            dropout=keys.lora.dropout,
-            dtype=_adapters(keys, stack, quant, where),
-        ),
+        lora=_lora(keys, stack, quant, where),
         batch=keys.batch,
         seq=keys.seq,
         grad_accum=keys.grad_accum,
@@ -158,17 +153,33 @@ def _targets(targets: str | list[str], where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _adapters(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> DType:
-    """The adapters' dtype: fp32, as peft casts them, but for what TRL does to those of a quantised model."""
-    given = keys.lora.dtype
-    if not stack.casts_adapters or quant.type is QuantType.NONE:
-        return DType.FLOAT32 if given is UNSET else given
-    if given not in (UNSET, DType.BFLOAT16):
-        raise UsageError(
-            f"{where}: lora.dtype {given.value} with stack trl, which casts a quantised model's adapters to bfloat16",
-            hint="leave lora.dtype out, or set stack: hf-trainer",
-        )
-    return DType.BFLOAT16
+def _lora(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> Lora:
+    """The adapters: in fp32, as peft casts them, but for what TRL does to all that is trained of a quantised model."""
+    given = keys.lora
+    cast = stack.casts_adapters and quant.type is not QuantType.NONE
+    for key, dtype in (("dtype", given.dtype), ("modules_dtype", given.modules_dtype)):
+        if cast and dtype not in (UNSET, DType.BFLOAT16):
+            raise UsageError(
+                f"{where}: lora.{key} {dtype} with stack trl, which casts what is trained of a quantised model to"
+                " bfloat16",
+                hint=f"leave lora.{key} out, or set stack: hf-trainer",
+            )
+    adapters, modules = (DType.BFLOAT16, DType.BFLOAT16) if cast else (DType.FLOAT32, None)
+    modules = modules if given.modules_dtype is UNSET else given.modules_dtype
+    return Lora(
+        rank=given.rank,
+        targets=_targets(given.targets, where),
+        dropout=given.dropout,
+        dtype=adapters if given.dtype is UNSET else given.dtype,
+        modules_to_save=_saved(given.modules_to_save, where),
+        modules_dtype=modules if given.modules_to_save else None,
+    )
+
+
+def _saved(names: list[str], where: str) -> tuple[str, ...]:
+    if not all(names):
+        raise UsageError(f"{where}: lora.modules_to_save has an empty name", hint="such as [embed_tokens, lm_head]")
+    return tuple(dict.fromkeys(names))
 
 
 def _checkpointing(value: bool | str) -> Checkpointing:

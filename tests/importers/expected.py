@@ -96,7 +96,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
         **_BF16,
         "method": "qlora",
         "quant": {"type": "fp4", "double": False, "storage": "uint8"},
-        "lora": {"rank": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"], "dtype": "bfloat16"},
+        "lora": {
+            "rank": 16,
+            "dropout": 0.05,
+            "targets": ["q_proj", "v_proj"],
+            "dtype": "bfloat16",
+            "modules_to_save": ["lm_head"],
+        },
         "batch": 1,
         "grad_accum": 1,
         "seq": 2048,
@@ -168,7 +174,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "compute_dtype": "bfloat16",
         "method": "qlora",
         "quant": {"type": "fp4", "double": False, "storage": "uint8"},
-        "lora": {"rank": 16, "dropout": 0.0, "targets": "all-linear", "dtype": "bfloat16"},
+        "lora": {
+            "rank": 16,
+            "dropout": 0.0,
+            "targets": "all-linear",
+            "dtype": "bfloat16",
+            "modules_to_save": ["embed_tokens", "lm_head"],
+        },
         "batch": 4,
         "grad_accum": 1,
         "seq": 1024,
@@ -302,7 +314,14 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "model": "mistralai/Mistral-7B-v0.1",
         **_BF16,
         "method": "lora",
-        "lora": {"rank": 8, "dropout": 0.0, "targets": "all-linear", "dtype": "float32"},
+        "lora": {
+            "rank": 8,
+            "dropout": 0.0,
+            "targets": "all-linear",
+            "dtype": "float32",
+            "modules_to_save": ["embed_tokens", "lm_head"],
+            "modules_dtype": "float32",
+        },
         "batch": 8,
         "grad_accum": 1,
         "seq": 2048,
@@ -420,7 +439,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "peft/warned": {
         "model": "meta-llama/Llama-3.1-8B",
-        "lora": {"rank": 8, "dropout": 0.0, "targets": ["down_proj", "q_proj"]},  # peft writes its set sorted
+        "lora": {
+            "rank": 8,
+            "dropout": 0.0,
+            "targets": ["down_proj", "q_proj"],
+            "modules_to_save": ["lm_head"],
+        },  # peft writes its set sorted
         **_VRAMPLAN,
     },
 }
@@ -433,8 +457,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "trl/full.yaml": (),
     "trl/int8-fp16.yaml": ("unknown key 'per_device: 2'",),
     "trl/warned.yaml": (
-        # Qwen2.5-7B's head: 152,064 x 3,584
-        "lora_modules_to_save: [lm_head] trains 544,997,376 more parameters",
         "use_dora: true",
         "max_length: null",
         "torch_compile: true",
@@ -446,8 +468,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "axolotl/lora.yaml": ("lora_qkv_kernel: true",),
     "axolotl/full.yaml": ("full fine-tuning keeps norms and embeddings in fp32", "liger_rms_norm: true"),
     "axolotl/cut-cross-entropy.yaml": (
-        # Mistral 7B v0.3: embedding and head of 32,768 x 4,096
-        "lora_modules_to_save: [embed_tokens, lm_head] trains 268,435,456 more parameters",
         "the states of 'came_pytorch' are not known",
         "attn_implementation: flash_attention_3 is not modelled; predicted as flash_attention_2",
         "gradient_checkpointing: offload",
@@ -463,8 +483,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "llamafactory/gemma2.yaml": ("auto means flash_attention_2 to gemma2 where flash-attn is installed",),
     "llamafactory/gpt-oss.yaml": ("gpt_oss gets FlashAttention-3 kernels",),
     "llamafactory/warned.yaml": (
-        # Mistral 7B v0.1: embedding and head of 32,000 x 4,096
-        "additional_target: [embed_tokens, lm_head] trains 262,144,000 more parameters",
         "use_unsloth_gc: true",
         "neat_packing",
         "upcast_lmhead_output: true",
@@ -496,8 +514,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "peft/pattern": (),
     "peft/default-targets": (),
     "peft/warned": (
-        # Llama 3.1 8B's head: 128,256 x 4,096
-        "modules_to_save: [lm_head] trains 525,336,576 more parameters",
         "use_dora: true",
         "rank_pattern: {q_proj: 4}",
         "layers_to_transform: [0, 1]",

@@ -208,9 +208,22 @@ def test_targets_are_those_that_peft_resolved(tmp_path: Path) -> None:
     assert predicted(wrapped(LoraConfig(target_modules="all-linear")), tmp_path).scenario.lora.targets == (ALL_LINEAR,)
 
 
+def test_modules_that_are_trained_whole_are_read_off_the_model(tmp_path: Path) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head", "norm"])
+    prediction = predicted(wrapped(config), tmp_path)
+    assert (prediction.scenario.lora.modules_to_save, prediction.scenario.lora.modules_dtype) == (
+        ("lm_head", "norm"),
+        None,
+    )
+    assert own(prediction) == []
+    cast = wrapped(config)
+    for path, parameter in cast.named_parameters():
+        if ".modules_to_save." in path:
+            parameter.data = parameter.data.float()
+    assert predicted(cast, tmp_path).scenario.lora.modules_dtype == "float32"
+
+
 def test_what_a_scenario_cannot_say_is_a_warning(tmp_path: Path) -> None:
-    saved = wrapped(LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
-    assert any("modules_to_save ['lm_head']" in text for text in predicted(saved, tmp_path).warnings)
     first_layer = wrapped(LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[0]))
     texts = own(predicted(first_layer, tmp_path))
     # rank 4 on a 64 x 64 projection: 4 x (64 + 64) elements in one layer instead of two

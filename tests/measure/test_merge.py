@@ -23,6 +23,7 @@ LLAMA = {
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 512}
 GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
+TIED = {**LLAMA, "tie_word_embeddings": True}
 MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
 HALF = {"rank": 8, "dtype": "bfloat16"}
 MODES: dict[str, dict[str, Any]] = {
@@ -41,6 +42,10 @@ MODES: dict[str, dict[str, Any]] = {
     "conv1d-nf4": {"model": GPT2, "quant": {"type": "nf4"}},
     "experts": {"model": MIXTRAL},
     "embeddings": {"lora": {"rank": 8, "targets": ["embed_tokens", "q_proj", "lm_head"]}},
+    "trained-whole": {"lora": {"rank": 8, "modules_to_save": ["embed_tokens", "lm_head", "norm"]}},
+    "trained-whole-nf4": {"lora": {"rank": 8, "modules_to_save": ["lm_head"]}, "quant": {"type": "nf4"}},
+    "trained-whole-tied": {"model": TIED, "lora": {"rank": 8, "modules_to_save": ["embed_tokens", "lm_head"]}},
+    "trained-whole-table": {"model": TIED, "lora": {"rank": 8, "modules_to_save": ["embed_tokens"]}},
 }
 #: peft itself warns that the adapters' file will hold the embeddings.
 pytestmark = pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
@@ -61,7 +66,9 @@ def test_closed_form_and_trace_agree_on_a_card(mode: str) -> None:
         assert closed.ledger.allocated(phase) == pytest.approx(traced.ledger.allocated(phase), rel=0.0005), phase
 
 
-@pytest.mark.parametrize("mode", ["safe-16-bit-adapters", "int8", "conv1d-nf4", "embeddings"])
+@pytest.mark.parametrize(
+    "mode", ["safe-16-bit-adapters", "int8", "conv1d-nf4", "embeddings", "trained-whole", "trained-whole-tied"]
+)
 def test_a_real_merge_takes_what_is_predicted(mode: str) -> None:
     wanted = scenario(**MODES[mode])
     record = measured_on_cpu(wanted, 1)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from vramplan.errors import UsageError
 from vramplan.predict.adapters import check_targets, trainables
+from vramplan.predict.saved_modules import check_saved
 
 TARGETS = {
     "llama": ["all-linear", ["q_proj", "v_proj"], ["self_attn.o_proj", "lm_head"], ["embed_tokens", "down_proj"]],
@@ -39,6 +40,56 @@ def test_shapes_are_those_that_peft_trains(family: str, targets: str | list[str]
         predicted[tensor.shape] += tensor.times
         assert tensor.element == 4  # peft's autocast_adapter_dtype
     assert predicted == real
+
+
+SAVED = [
+    ("llama", ["embed_tokens", "lm_head"], "all-linear"),
+    ("llama", ["norm", "layernorm"], ["q_proj"]),
+    ("qwen2", ["lm_head"], ["q_proj"]),  # tied: a copy of its own
+    ("qwen2", ["embed_tokens", "lm_head"], ["embed_tokens", "q_proj"]),  # what is trained whole has no adapter
+    ("gpt2", ["wte", "ln_f"], "all-linear"),
+    ("mixtral", ["lm_head"], ["q_proj"]),
+    ("llama", ["q_proj", "mlp.up_proj"], "all-linear"),  # in a base that is not quantised
+]
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize(("family", "saved", "targets"), SAVED, ids=str)
+def test_modules_trained_whole_are_those_that_peft_copies(
+    family: str, saved: list[str], targets: str | list[str]
+) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(family), dtype=torch.bfloat16)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+            lora = LoraConfig(r=3, target_modules=targets, modules_to_save=saved, fan_in_fan_out=family == "gpt2")
+            trained = get_peft_model(model, lora)
+    real = Counter((tuple(p.shape), p.element_size()) for p in trained.parameters() if p.requires_grad)
+    predicted: Counter[tuple[tuple[int, ...], int]] = Counter()
+    keys = {"rank": 3, "targets": targets, "modules_to_save": saved}
+    for tensor in trainables(scenario(family, method="lora", lora=keys)):
+        predicted[tensor.shape, tensor.element] += tensor.times
+    assert predicted == real
+
+
+@pytest.mark.parametrize(
+    ("saved", "message", "hint"),
+    [
+        ("embed_token", "no such module", "did you mean 'embed_tokens'?"),
+        (
+            "q_proj",
+            "it is quantised, and integers have no gradients",
+            "available: embed_tokens, norm, lm_head, input_layernorm",
+        ),
+        ("mlp", "it holds other modules", "available: embed_tokens"),
+    ],
+)
+def test_what_cannot_be_trained_whole_is_refused(saved: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_saved(scenario("llama", lora={"modules_to_save": [saved]}))
+    assert f"'{saved}' of llama" in error.value.message
+    assert message in error.value.message
+    assert hint in error.value.hint
 
 
 def test_adapter_dtype() -> None:

@@ -24,6 +24,12 @@ def test_fewer_targets_are_those_of_attention() -> None:
     assert sizes.targets(small_scenario(lora={"targets": ["q_proj", "v_proj"]})) == ()
 
 
+def test_modules_trained_whole_can_be_left_as_they_are() -> None:
+    (frozen,) = sizes.saved_modules(small_scenario(lora={"modules_to_save": ["lm_head"], "modules_dtype": "float32"}))
+    assert (frozen.lora.modules_to_save, frozen.lora.modules_dtype) == ((), None)
+    assert sizes.saved_modules(frozen) == ()
+
+
 def test_sequences_and_ranks_go_down_in_steps() -> None:
     scenario = small_scenario(seq=300, lora={"rank": 24})
     assert [v.seq for v in sizes.sequence(scenario)] == [256, 192, 128]

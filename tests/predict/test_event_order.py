@@ -21,6 +21,8 @@ from vramplan.timeline import Alloc, EmptyCache, Enter, Event, Free
 SMALLEST = 4096
 BARE = {"type": "none"}
 SCRIPT = {"base": "script", "upcast": "none", "autocast": False}
+SMALL = {"rank": 8, "targets": ["q_proj", "v_proj"]}
+TIED = {**LLAMA, "tie_word_embeddings": True}
 OLMO2 = {**LLAMA, "model_type": "olmo2"}
 NEOX = {"model_type": "gpt_neox", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
         "num_attention_heads": 4, "vocab_size": 512}  # fmt: skip
@@ -60,6 +62,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "from a checkpoint, in 8 bits": (LLAMA, {"load": "checkpoint", "quant": {"type": "int8"}}),
     "from a checkpoint, transposed": (GPT2, {"load": "checkpoint"}),
     "from a checkpoint, other names": (NEOX, {"load": "checkpoint"}),
+    "table and head trained whole": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["embed_tokens", "lm_head"]}}),
+    "norms trained whole, in a script": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["norm"]}, "stack": "script"}),
+    "a tied head trained whole": (TIED, {"lora": {**SMALL, "modules_to_save": ["lm_head"]}, "load": "checkpoint"}),
+    "a tied table trained whole": (
+        TIED,
+        {"lora": {**SMALL, "modules_to_save": ["embed_tokens"], "modules_dtype": "float32"}, "stack": SCRIPT},
+    ),
+    "TRL, a tied head trained whole": (TIED, {"lora": {"modules_to_save": ["lm_head"]}, "stack": "trl"}),
     "TRL": (LLAMA, {"stack": "trl"}),
     "TRL, half a tile more": ({**LLAMA, "vocab_size": 40_000}, {"stack": "trl", "batch": 8, "seq": 769}),
     "TRL in 8 bits": ({**LLAMA, "tie_word_embeddings": True}, {"stack": "trl", "quant": {"type": "int8"}}),

@@ -34,6 +34,8 @@ FLAGS = (
     Flag("--targets", "lora.targets", "A,B", "modules that get adapters, or all-linear"),
     Flag("--dropout", "lora.dropout", "P", "adapter dropout"),
     Flag("--adapter-dtype", "lora.dtype", "T", "element type of the adapters"),
+    Flag("--modules-to-save", "lora.modules_to_save", "A,B", "modules trained whole, such as embed_tokens,lm_head"),
+    Flag("--modules-dtype", "lora.modules_dtype", "T", "element type that the trainer casts these modules to"),
     Flag("--quant", "quant.type", "T", "nf4, fp4, int8 or none"),
     Flag("--double-quant", "quant.double", "", "quantise the block constants too, or not"),
     Flag("--block-size", "quant.block_size", "N", "weights that share a constant"),
@@ -97,8 +99,10 @@ def overrides(args: Namespace) -> dict[str, Any]:
 def _value(key: str, raw: str | bool) -> Any:
     if isinstance(raw, bool) or key in _WORDS:
         return raw
-    if key == "lora.targets":
-        return raw if raw == "all-linear" else [name.strip() for name in raw.split(",")]
+    if key == "lora.targets" and raw == "all-linear":
+        return raw
+    if key in ("lora.targets", "lora.modules_to_save"):
+        return [name.strip() for name in raw.split(",")]
     return yaml_value(raw, key)
 
 
@@ -214,6 +218,7 @@ def closed_lists() -> dict[str, list[str]]:
         "dtype": floor.DType,
         "compute_dtype": floor.DType,
         "lora.dtype": floor.DType,
+        "lora.modules_dtype": floor.DType,
         "load": floor.Load,
         "checkpointing": floor.Checkpointing,
         "attention": floor.ATTENTION,

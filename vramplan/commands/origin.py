@@ -49,24 +49,13 @@ def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
     """The prediction with the import's warnings among its own, before them.
 
     What does not fit by less than the import says that the prediction may be too high is `tight`: it may turn out so.
-    What would not fit with the parameters that it does not hold does not fit.
     """
     if target.origin is None or not target.origin.warnings:
         return foreseen
     from dataclasses import replace
 
-    from vramplan.predict.optimizer import training_bytes
-    from vramplan.units import human
-
     prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
     if verdict is not None and verdict.margin < 0 <= verdict.margin + target.origin.above:
         verdict = replace(verdict, word="tight")
-    warnings = [*target.origin.warnings]
-    if target.origin.trained:
-        more = training_bytes(prediction.scenario, target.origin.trained)
-        warnings.append(f"the modules that are trained whole take {human(more)} more: copies, gradients, states")
-        if verdict is not None and 0 <= verdict.margin < more:
-            verdict = replace(verdict, word="does not fit", fits=False, margin=verdict.margin - more)
-    return foreseen._replace(
-        prediction=replace(prediction, verdict=verdict, warnings=(*warnings, *prediction.warnings))
-    )
+    warnings = (*target.origin.warnings, *prediction.warnings)
+    return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import every_linear, read_modules, warn_saved_modules
+from vramplan.importers.targets import every_linear, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
 from vramplan.scenario import DType, ModelRef
@@ -149,7 +149,7 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     cast = source.flag("peft_autocast_adapter_dtype")
     dtype = compute if cast is False else DType.FLOAT32
     source.take("peft_autocast_adapter_dtype", "lora.dtype", dtype.value, "peft's autocast_adapter_dtype")
-    warn_saved_modules(source, "lora_modules_to_save", model)
+    read_saved_modules(source, "lora_modules_to_save", model)
     unset = all(source.given(kernel) is None for kernel in _KERNELS)
     for kernel in _KERNELS:
         source.pass_on(kernel)

@@ -35,8 +35,6 @@ class Warned:
     """The scenario's key that settles it when somebody sets that key; empty when none does."""
     above: int = 0
     """Bytes by which the prediction may be too high for it, where they are known."""
-    trained: int = 0
-    """Parameters that are trained whole beside the adapters, and are not in the prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +63,6 @@ class Imported:
     def above(self) -> int:
         """Bytes by which a prediction of the scenario may be too high for what the file asks beside it."""
         return sum(warned.above for warned in self.warned)
-
-    @property
-    def trained(self) -> int:
-        """Parameters that the file has trained and the scenario has not."""
-        return sum(warned.trained for warned in self.warned)
 
     def overridden(self, keys: Mapping[str, Any]) -> "Imported":
         """The same where `keys` (dotted, as typed on the command line) replace what the file says."""

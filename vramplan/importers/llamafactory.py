@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_names, warn_saved_modules
+from vramplan.importers.targets import read_names, read_saved_modules
 from vramplan.importers.vocabulary.llamafactory import LLAMAFACTORY
 from vramplan.scenario import DType, ModelRef
 
@@ -119,8 +119,11 @@ def _adapters(source: Source, model: ModelRef) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
     read_names(source, "lora_target", model, everything="all", origin=_TUNING)  # find_all_linear_modules
-    source.assume("lora.dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
-    warn_saved_modules(source, "additional_target", model)
+    cast = "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py"
+    source.assume("lora.dtype", "float32", cast)
+    read_saved_modules(source, "additional_target", model)
+    if source.given("additional_target") is not None:
+        source.assume("lora.modules_dtype", "float32", cast)
     if source.given("adapter_name_or_path") is not None and not source.flag("create_new_adapter"):
         source.warn(
             "adapter_name_or_path: training goes on with an adapter whose rank and targets are in its own"

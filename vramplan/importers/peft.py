@@ -9,7 +9,7 @@ from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import DROPOUT, RANK
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_modules, warn_saved_modules
+from vramplan.importers.targets import read_modules, read_saved_modules
 from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.model_source import resolve_model
 from vramplan.scenario import ModelRef
@@ -27,7 +27,7 @@ def read_peft(content: Mapping[str, Any], *, where: str, base: Path, model: obje
     source.plain(RANK)
     source.plain(DROPOUT)
     read_modules(source, "target_modules", ref)
-    warn_saved_modules(source, "modules_to_save", ref)
+    read_saved_modules(source, "modules_to_save", ref)
     source.assume("method", "qlora", "not in the file: nf4 with double quantisation (--method lora: a 16-bit base)")
     for ours, value in (("batch", 1), ("seq", 2048), ("optimizer", "adamw_torch")):
         source.assume(ours, value, "not in the file: vramplan's default")

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import Architecture, WeightKind
 from vramplan.errors import UnknownArchitecture, UsageError
 from vramplan.importers.source import Source
 from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.saved_modules import has_module
 from vramplan.scenario import ALL_LINEAR, DType, Lora, ModelRef
 
 #: peft 0.21.2 utils/constants.py TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, the decoders among them.
@@ -140,28 +141,16 @@ def architecture(source: Source, model: ModelRef) -> Architecture:
         raise UsageError(f"{source.where}: {error.message}", hint=error.hint) from error
 
 
-def warn_saved_modules(source: Source, key: str, model: ModelRef) -> None:
-    """A warning for modules that are trained whole (`modules_to_save`), with how many parameters that adds.
-
-    A tied head gets a copy of its own (peft 0.21 utils/other.py `ModulesToSaveWrapper`): the table counts twice.
-    """
+def read_saved_modules(source: Source, key: str, model: ModelRef) -> None:
+    """`lora.modules_to_save` from the modules that a file has trained whole; peft passes over names that it misses."""
     names = source.names(key)
     if not names:
         return
     known = architecture(source, model)
-    more = sum(weight.numel for weight in known.parameters() if _within(weight, names))
-    if known.tied and "lm_head" in names:
-        more += sum(weight.numel for weight in known.parameters() if weight.kind is WeightKind.EMBEDDING)
-    size = f"{more:,} more parameters" if more else "modules that this model does not have under those names"
-    source.warn(
-        f"{key}: [{', '.join(names)}] trains {size}: peft copies them, and they have gradients and optimizer states;"
-        " not in the prediction",
-        trained=more,
-    )
-
-
-def _within(weight: Weight, names: list[str]) -> bool:
-    return any(part in names for part in weight.path.split(".")[:-1])
+    lost = [name for name in names if not has_module(known, name)]
+    if lost:
+        source.warn(f"{key}: {model.name} has no module {', '.join(lost)}; not in the prediction")
+    source.read(key, "lora.modules_to_save", [name for name in names if name not in lost])
 
 
 def checkpoint_dtype(config: Mapping[str, Any]) -> str | None:

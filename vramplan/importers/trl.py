@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_modules, warn_saved_modules
+from vramplan.importers.targets import read_modules, read_saved_modules
 from vramplan.importers.values import as_flag, is_null
 from vramplan.importers.vocabulary.trl import SFT_ONLY, TRL
 from vramplan.scenario import DType, ModelRef
@@ -121,7 +121,7 @@ def _adapters(source: Source, model: ModelRef, *, quantized: bool) -> None:
     dtype = DType.BFLOAT16 if quantized else DType.FLOAT32
     why = f"{_SFT} casts the adapters of a quantised model" if quantized else "peft's autocast_adapter_dtype"
     source.assume("lora.dtype", dtype.value, why)
-    warn_saved_modules(source, "lora_modules_to_save", model)
+    read_saved_modules(source, "lora_modules_to_save", model)
 
 
 def _without_adapters(source: Source) -> None:

@@ -90,6 +90,7 @@ def _role_json(role: Role) -> dict[str, Any]:
         "stored": role.stored,
         "bytes": role.bytes,
         "adapted": role.adapted,
+        "whole": role.whole,
         "why": role.why,
     }
 

@@ -9,6 +9,7 @@ from vramplan.predict.adapters import adapted
 from vramplan.predict.base import ELEMENT, loaded_element, prepared_element, upcasts
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.saved_modules import is_copied
 from vramplan.scenario import QuantType, Scenario
 
 #: Kinds that are matrices of a linear layer, or look like one: they have a line of their own in the table.
@@ -43,6 +44,8 @@ class Role:
     """Why they are quantised or not, and why in this dtype."""
     adapted: bool
     """Whether the scenario's targets give them adapters."""
+    whole: bool
+    """Whether copies of them are trained whole (`lora.modules_to_save`)."""
 
     @property
     def parameters(self) -> int:
@@ -97,7 +100,8 @@ def _matrix(name: str, found: list[tuple[Weight, int]], scenario: Scenario, targ
         stored=_stored(weight, scenario),
         bytes=_bytes(found, scenario),
         why=why(weight, scenario),
-        adapted=targets is not None and (adapted(weight, targets.modules) or bool(targets.rank_factor(weight))),
+        adapted=targets is not None and (adapted(weight, targets) or bool(targets.rank_factor(weight))),
+        whole=targets is not None and is_copied(weight, scenario.lora),
     )
 
 
@@ -115,6 +119,7 @@ def _other(found: list[tuple[Weight, int]], scenario: Scenario) -> Role:
         bytes=_bytes(found, scenario),
         why=why(weight, scenario),
         adapted=False,
+        whole=scenario.method.adapts and any(is_copied(weight, scenario.lora) for weight, _ in found),
     )
 
 

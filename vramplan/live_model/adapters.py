@@ -1,13 +1,14 @@
 """What peft attached: read off its configuration and off the adapters' own parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
-from vramplan.live_model.base import parameter_bytes
 from vramplan.scenario import ALL_LINEAR
-from vramplan.units import human
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Options of LoraConfig (peft 0.21) that add or leave out parameters: name -> values that change nothing.
 _OPTIONS: dict[str, tuple[object, ...]] = {
@@ -39,18 +40,18 @@ def lora_of(model: Any) -> tuple[dict[str, Any], list[str]]:
         warnings.append(
             f"the model has {len(configs)} adapters: '{name}' is predicted, what {_others(configs, name)} hold is not"
         )
-    saved = [p for path, p in model.named_parameters() if ".modules_to_save." in path]
-    if saved:
-        warnings.append(
-            f"modules_to_save {sorted(config.modules_to_save or [])}: copies of {human(parameter_bytes(saved))}, their"
-            " gradients and optimizer states are not counted"
-        )
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in adapter_parameters(model, name)})
+    dtypes = _dtypes(_within(model, name, "lora_"))
     if not dtypes:
         raise UsageError(f"adapter '{name}' has no parameters", hint="attach it with peft.get_peft_model")
     if len(dtypes) > 1:
         warnings.append(f"adapters of several element types ({', '.join(dtypes)}): predicted as {dtypes[-1]}")
-    return {"rank": int(config.r), "dropout": float(config.lora_dropout), "dtype": dtypes[-1]}, warnings
+    keys: dict[str, Any] = {"rank": int(config.r), "dropout": float(config.lora_dropout), "dtype": dtypes[-1]}
+    copies, originals = _dtypes(_within(model, name, "modules_to_save")), _dtypes(_originals(model))
+    if copies:
+        keys["modules_to_save"] = sorted(config.modules_to_save)
+    if copies != originals:
+        keys["modules_dtype"] = copies[-1]
+    return keys, warnings
 
 
 def planned_warnings(config: Any) -> list[str]:
@@ -58,8 +59,6 @@ def planned_warnings(config: Any) -> list[str]:
     found = list(config_warnings(config))
     if config.rank_pattern:
         found.append(f"LoraConfig.rank_pattern={config.rank_pattern!r} is not modelled: rank {config.r} is predicted")
-    if config.modules_to_save:
-        found.append(f"modules_to_save {sorted(config.modules_to_save)}: their copies and gradients are not counted")
     return found
 
 
@@ -93,16 +92,22 @@ def _others(configs: dict[str, Any], name: str) -> str:
     return ", ".join(f"'{other}'" for other in configs if other != name)
 
 
-def adapter_parameters(model: Any, name: str) -> list[Any]:
-    """The parameters of one adapter: peft keeps them under its name in ModuleDicts called lora_A, lora_B, ..."""
-    found = []
-    for path, parameter in model.named_parameters():
-        parts = path.split(".")
-        for container, key in pairwise(parts):
-            if container.startswith("lora_") and key == name:
-                found.append(parameter)
-                break
-    return found
+def _within(model: Any, name: str, container: str) -> "list[Tensor]":
+    """What one adapter has in peft's ModuleDicts: called lora_A, lora_B, ..., or modules_to_save."""
+    return [
+        parameter
+        for path, parameter in model.named_parameters()
+        if any(part.startswith(container) and key == name for part, key in pairwise(path.split(".")))
+    ]
+
+
+def _originals(model: Any) -> "list[Tensor]":
+    """The modules that copies are trained of."""
+    return [parameter for path, parameter in model.named_parameters() if ".original_module." in path]
+
+
+def _dtypes(parameters: "Iterable[Tensor]") -> list[str]:
+    return sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
 
 
 def target_choices(model: Any) -> list[list[str] | str]:
@@ -116,5 +121,6 @@ def target_choices(model: Any) -> list[list[str] | str]:
 
 
 def active_numel(model: Any) -> int:
-    """Elements of the active adapter."""
-    return sum(p.numel() for p in adapter_parameters(model, _active(model, dict(model.peft_config))))
+    """Elements of the active adapter, copies of whole modules among them."""
+    name = _active(model, dict(model.peft_config))
+    return sum(p.numel() for part in ("lora_", "modules_to_save") for p in _within(model, name, part))

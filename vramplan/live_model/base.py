@@ -101,6 +101,7 @@ def _plain_dtypes(model: Any) -> tuple[set[str], set[str]]:
     from vramplan.training.names import belongs_to_adapter
 
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = tuple(getattr(part, "original_module", part) for part in ends)
     vocabulary_ids = {
         id(part.weight) for part in ends if part is not None and getattr(part, "weight", None) is not None
     }
@@ -109,7 +110,7 @@ def _plain_dtypes(model: Any) -> tuple[set[str], set[str]]:
     vocabulary: set[str] = set()
     others: set[str] = set()
     for name, parameter in model.named_parameters():
-        if belongs_to_adapter(name) or "modules_to_save" in name or id(parameter) in packed | linear:
+        if belongs_to_adapter(name) or id(parameter) in packed | linear:
             continue
         (vocabulary if id(parameter) in vocabulary_ids else others).add(_word(parameter.dtype))
     return vocabulary, others
@@ -120,9 +121,9 @@ def _linear_weights(model: Any) -> "list[Tensor]":
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    from vramplan.training.names import belongs_to_adapter
+    from vramplan.training.names import belongs_to_adapter, output_head
 
-    head = model.get_output_embeddings()
+    head = output_head(model)
     named = ((path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     return [module.weight for path, module in named if module is not head and not belongs_to_adapter(path)]
 
@@ -144,8 +145,3 @@ def check_dtype(name: str) -> str:
     if name not in _DTYPES:
         raise unknown("element type", name, _DTYPES, where="the model's weights")
     return name
-
-
-def parameter_bytes(parameters: "list[Tensor]") -> int:
-    """Bytes of tensors."""
-    return sum(p.numel() * p.element_size() for p in parameters)

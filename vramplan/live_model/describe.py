@@ -91,7 +91,8 @@ def describe(
     }
     method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
     if stack["base"] == "trl" and quant["type"] != "none":
-        lora.pop("dtype", None)  # whatever it is now, the trainer casts
+        for key in ("dtype", "modules_dtype"):
+            lora.pop(key, None)  # whatever it is now, the trainer casts
     scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
     return Described(scenario, (*warnings_of(args, base), *mixed, *unknown_attention, *warnings, *unmatched))
 
@@ -114,6 +115,7 @@ def _method(model: Any, peft_config: Any, *, quantized: bool) -> tuple[str, dict
         check_method(peft_config)
         # peft 0.21 `autocast_adapter_dtype`: adapters are made in the base's type, 16-bit ones cast to fp32
         lora = {"rank": int(peft_config.r), "dropout": float(peft_config.lora_dropout), "dtype": "float32"}
+        lora["modules_to_save"] = sorted(peft_config.modules_to_save or ())
         return "qlora" if quantized else "lora", lora, planned_warnings(peft_config)
     if quantized:
         raise UsageError(

@@ -9,7 +9,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from vramplan.catalog.gpus import Gpu
@@ -45,6 +45,7 @@ def fake_machine() -> Iterator[None]:
         # The skeleton is on the meta device already, and bitsandbytes' layers cannot be made of fake meta tensors.
         stack.enter_context(mock.patch("vramplan.training.build.skeleton", _outside(build.skeleton)))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
+        stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied, create=True))
         # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
         step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
         stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
@@ -56,6 +57,15 @@ def fake_machine() -> Iterator[None]:
 def _no(tensor: object) -> bool:
     """A function and no `Mock`, which would keep the tensors it was called with."""
     return False
+
+
+def _copied(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """`copy.deepcopy` of a leaf: torch 2.13 copies a fake tensor's attributes too, the mode that it belongs to."""
+    if id(self) not in memo:
+        copy = self.detach().clone()
+        memo[id(self)] = nn.Parameter(copy, self.requires_grad) if isinstance(self, nn.Parameter) else copy
+    made: Tensor = memo[id(self)]
+    return made
 
 
 def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:

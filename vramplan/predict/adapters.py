@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
-from vramplan.predict.base import prepared_element
+from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.layers import runs
+from vramplan.predict.saved_modules import copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
@@ -44,15 +46,17 @@ def _matches(path: str, target: str) -> bool:
     return path == target or path.endswith(f".{target}")
 
 
-def adapted(weight: Weight, targets: tuple[str, ...]) -> bool:
+def adapted(weight: Weight, targets: Targets) -> bool:
     """Whether peft adapts the module of `weight`, by targets that name modules.
 
     `all-linear` takes every `nn.Linear` and `Conv1D` but the output head (tuners_utils.py,
     _maybe_include_all_linear_layers); names take every module whose path ends in them.
     """
-    if targets == (ALL_LINEAR,):
+    if any(_matches(weight.owner, name) for name in targets.without):
+        return False
+    if targets.modules == (ALL_LINEAR,):
         return weight.adaptable
-    return weight.kind in _ADAPTABLE and any(_matches(weight.owner, target) for target in targets)
+    return weight.kind in _ADAPTABLE and any(_matches(weight.owner, target) for target in targets.modules)
 
 
 def check_targets(architecture: Architecture, lora: Lora) -> None:
@@ -112,7 +116,7 @@ def expert_shapes(weight: Weight, rank: int) -> tuple[tuple[int, int], tuple[int
 
 def adapter_tensors(weight: Weight, lora: Lora, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
     """lora_A and lora_B of one base weight; nothing when it is not among the targets."""
-    if adapted(weight, targets.modules):
+    if adapted(weight, targets):
         name, shapes = weight.module, lora_shapes(weight, lora.rank)
     elif factor := targets.rank_factor(weight):
         name, shapes = weight.path, expert_shapes(weight, lora.rank * factor)
@@ -123,13 +127,17 @@ def adapter_tensors(weight: Weight, lora: Lora, targets: Targets, times: int = 1
 
 
 def trained_tensors(weight: Weight, scenario: Scenario, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
-    """What is trained because of one base weight: its adapter, itself under full fine-tuning, or nothing."""
-    if scenario.method is not Method.FULL:
-        return adapter_tensors(weight, scenario.lora, targets, times) if scenario.method.adapts else ()
-    if weight.kind is WeightKind.BUFFER:
-        return ()
+    """What is trained because of one base weight: its adapter, a copy, itself under full fine-tuning, or nothing."""
+    if weight.kind is not WeightKind.BUFFER and is_trained(weight, scenario):
+        return (whole(weight, scenario, times),)
+    return adapter_tensors(weight, scenario.lora, targets, times) if scenario.method.adapts else ()
+
+
+def whole(weight: Weight, scenario: Scenario, times: int = 1) -> Trainable:
+    """A weight that is trained as it is, or the copy that peft makes of it."""
+    label = weight.path if scenario.method is Method.FULL else copy_label(weight)
     table = weight.kind is WeightKind.EMBEDDING
-    return (Trainable(weight.path, weight.shape, prepared_element(weight, scenario), times, table),)
+    return Trainable(label, weight.shape, trained_element(weight, scenario), times, table)
 
 
 def trainables(scenario: Scenario) -> tuple[Trainable, ...]:
@@ -137,5 +145,16 @@ def trainables(scenario: Scenario) -> tuple[Trainable, ...]:
     if not scenario.method.trains:
         return ()
     targets = resolve_targets(scenario.architecture, scenario.lora)
-    counted = scenario.architecture.counted
+    counted = training_architecture(scenario).counted
     return tuple(t for weight, times in counted for t in trained_tensors(weight, scenario, targets, times))
+
+
+def trained_in_order(scenario: Scenario) -> list[tuple[int, tuple[Trainable, ...]]]:
+    """The trained tensors in the model's order, layers that follow each other and are alike once, with their number."""
+    architecture = training_architecture(scenario)
+    targets = resolve_targets(architecture, scenario.lora)
+    groups = (Group(architecture.before, 1), *runs(architecture), Group(architecture.after, 1))
+    return [
+        (times, tuple(t for weight in weights for t in trained_tensors(weight, scenario, targets)))
+        for weights, times in groups
+    ]

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from vramplan.architecture import Weight
 from vramplan.ledger import Component
-from vramplan.predict.adapters import Trainable, adapter_tensors
-from vramplan.predict.base import Group, prepared_element
+from vramplan.predict.adapters import Trainable, adapter_tensors, whole
+from vramplan.predict.base import Group, component, prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.quantization import is_quantized
+from vramplan.predict.saved_modules import is_copied
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import DType, QuantType, Scenario
+from vramplan.scenario import DType, Method, QuantType, Scenario
 
 _FP32 = DType.FLOAT32.bytes
 
@@ -32,18 +33,20 @@ class Attached(NamedTuple):
 def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: Device) -> list[list[Attached]]:
     """Write the adapters of every group; what is left of them, group by group."""
     targets = resolve_targets(scenario.architecture, scenario.lora)
-    made = [_made(writer, group, scenario, targets, device) for group in groups]
-    for element in _casts(scenario):
-        for group, attached in zip(groups, made, strict=True):
-            with writer.repeat(group.times):
-                attached[:] = [_cast(writer, one, element, scenario.lora.dtype.bytes) for one in attached]
+    adapters = [_made(writer, group, scenario, targets, device) for group in groups]
+    copies = [_copied(writer, group, scenario) for group in groups]
+    if scenario.recasts_adapters:
+        _cast_all(writer, groups, adapters, _FP32)
+    made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
+    _cast_all(writer, groups, made)
     return made
 
 
-def _casts(scenario: Scenario) -> tuple[int, ...]:
-    """Bytes of a number after each cast of all adapters."""
-    asked = scenario.lora.dtype.bytes
-    return (_FP32, asked) if scenario.recasts_adapters else (asked,)
+def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]], element: int | None = None) -> None:
+    """Cast all to numbers of `element` bytes, or to what each is trained in."""
+    for group, attached in zip(groups, made, strict=True):
+        with writer.repeat(group.times):
+            attached[:] = [_cast(writer, one, element or one.tensor.element) for one in attached]
 
 
 def _made(writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device) -> list[Attached]:
@@ -53,24 +56,36 @@ def _made(writer: Writer, group: Group, scenario: Scenario, targets: Targets, de
         for weight in group.weights:
             tensors = adapter_tensors(weight, scenario.lora, targets)
             moved = _base_element(weight, scenario)
-            made, asked = moved if device == "cuda" else _FP32, scenario.lora.dtype.bytes
-            new = [Attached(weight, tensor, made, _alloc(writer, tensor, made, asked)) for tensor in tensors]
-            attached += [_cast(writer, one, moved, asked) for one in new]
+            made = moved if device == "cuda" else _FP32
+            new = [Attached(weight, tensor, made, _alloc(writer, tensor, made)) for tensor in tensors]
+            attached += [_cast(writer, one, moved) for one in new]
     return attached
 
 
-def _cast(writer: Writer, one: Attached, element: int, asked: int) -> Attached:
+def _copied(writer: Writer, group: Group, scenario: Scenario) -> list[Attached]:
+    """Copies of the modules that are trained whole, as the base's are."""
+    copies = []
+    with writer.repeat(group.times):
+        for weight in group.weights:
+            if is_copied(weight, scenario.lora):
+                tensor, element = whole(weight, scenario), prepared_element(weight, scenario)
+                kind = component(weight, scenario.quant) if scenario.method is Method.MERGE else Component.ADAPTERS
+                copies.append(Attached(weight, tensor, element, _alloc(writer, tensor, element, kind)))
+    return copies
+
+
+def _cast(writer: Writer, one: Attached, element: int) -> Attached:
     if one.element == element:
         return one
-    block = _alloc(writer, one.tensor, element, asked)
+    block = _alloc(writer, one.tensor, element)
     writer.free(one.block)
     return one._replace(element=element, block=block)
 
 
-def _alloc(writer: Writer, tensor: Trainable, element: int, asked: int) -> int:
-    """A matrix with this many bytes a number; on its way, while they are not as `asked`."""
-    component = Component.ADAPTERS if element == asked else Component.WORKSPACE
-    return writer.alloc(component, tensor.label, tensor.numel * element)
+def _alloc(writer: Writer, tensor: Trainable, element: int, kind: Component = Component.ADAPTERS) -> int:
+    """A matrix with this many bytes a number; on its way, while they are not as it is trained."""
+    settled = element == tensor.element
+    return writer.alloc(kind if settled else Component.WORKSPACE, tensor.label, tensor.numel * element)
 
 
 def _base_element(weight: Weight, scenario: Scenario) -> int:

@@ -16,6 +16,7 @@ from vramplan.predict.liger import check_liger, liger_loss
 from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
 from vramplan.predict.modules import Cache, Context, Modules
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
+from vramplan.predict.saved_modules import training_architecture
 from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
@@ -56,7 +57,8 @@ class CausalModel:
         self.modules: list[list[Modules]] = []
         for run in self.layers:
             self.modules.append([Modules(t, scenario, architecture.blocks[i].weights) for i in run.blocks])
-        self.outside = Modules(t, scenario, (*architecture.before, *architecture.after))
+        self.running = training_architecture(scenario)
+        self.outside = Modules(t, scenario, (*architecture.before, *self.running.after))
         self.leaves = list(t.leaves)
 
     @staticmethod
@@ -94,9 +96,9 @@ class CausalModel:
         return head_logits(self.t, hidden, *self._head(), dict(self.scenario.architecture.facts))
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
-        if self.scenario.architecture.tied:
-            return self.outside.table(self.scenario.architecture), None
-        head = next(w for w in self.scenario.architecture.after if w.kind is WeightKind.HEAD)
+        if self.running.tied:
+            return self.outside.table(self.running), None
+        head = next(w for w in self.running.after if w.kind is WeightKind.HEAD)
         projection = self.outside.projections[head.path.removesuffix(".weight")]
         assert projection.weight is not None
         return projection.weight, projection.bias

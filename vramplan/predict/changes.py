@@ -220,6 +220,13 @@ CHANGES: tuple[Change, ...] = (
         lambda before, after: f"sequence {after.seq:,} instead of {before.seq:,}",
     ),
     Change(
+        "modules",
+        False,
+        "they stay as they are: tokens that the model does not know yet learn nothing in an embedding or a head",
+        sizes.saved_modules,
+        lambda before, after: f"{'+'.join(before.lora.modules_to_save)} not trained whole",
+    ),
+    Change(
         "targets",
         False,
         "fewer adapters: the QLoRA paper (figure 2) needs them on every linear layer to match full fine-tuning",

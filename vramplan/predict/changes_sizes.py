@@ -57,6 +57,13 @@ def sequence(scenario: Scenario) -> Variants:
     return tuple(replace(scenario, seq=seq) for seq in range(longest, SHORTEST_SEQ - 1, -SEQ_STEP))
 
 
+def saved_modules(scenario: Scenario) -> Variants:
+    """Adapters alone, no module trained whole."""
+    if not (scenario.method.trains and scenario.method.adapts and scenario.lora.modules_to_save):
+        return ()
+    return (replace(scenario, lora=replace(scenario.lora, modules_to_save=(), modules_dtype=None)),)
+
+
 def targets(scenario: Scenario) -> Variants:
     """Adapters on attention alone: of the targets, those that stand beside no gate, that is, outside the feed-forward.
 
@@ -67,7 +74,7 @@ def targets(scenario: Scenario) -> Variants:
     weights = [w for block in scenario.architecture.blocks for w in block.weights]
     linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
     found = resolve_targets(scenario.architecture, scenario.lora)
-    chosen = [w for w in linears if adapted(w, found.modules)]
+    chosen = [w for w in linears if adapted(w, found)]
     if not chosen:
         return ()
     parent = _parent(linears[0].path)

@@ -53,6 +53,8 @@ class Targets(NamedTuple):
     """End of a parameter's path -> how many old projections it holds: its rank is as many times the scenario's."""
     known: tuple[str, ...]
     """Names of old projections that the family also takes as targets."""
+    without: tuple[str, ...] = ()
+    """Names of modules that have no adapter, whatever is targeted, because they are trained whole."""
 
     def rank_factor(self, weight: Weight) -> int:
         """How many times the scenario's rank the adapter of a bare parameter has; 0 when it gets none."""
@@ -66,7 +68,7 @@ def resolve_targets(architecture: Architecture, lora: Lora) -> Targets:
     """The scenario's targets as peft reads them for this family."""
     pattern = _PATTERNS.get(architecture.family)
     if pattern is None or architecture.family in _UNCONVERTED:
-        return Targets(lora.targets, {}, ())
+        return Targets(lora.targets, {}, (), lora.modules_to_save)
     names = lora.targets
     if names == (ALL_LINEAR,):
         linear = (weight.module for weight, _ in architecture.counted if weight.adaptable)
@@ -83,7 +85,8 @@ def resolve_targets(architecture: Architecture, lora: Lora) -> Targets:
                 hint=f"the experts hold them fused as {parameter}: peft adapts both or neither",
             )
     modules = tuple(name for name in names if not old[name])
-    return Targets(modules, {parameter: len(found) for parameter, found in present.items()}, tuple(pattern))
+    parameters = {parameter: len(found) for parameter, found in present.items()}
+    return Targets(modules, parameters, tuple(pattern), lora.modules_to_save)
 
 
 def _old_name(target: str, pattern: Mapping[str, str]) -> str:

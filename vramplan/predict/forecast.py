@@ -12,6 +12,7 @@ from vramplan.predict.first_step import first_step, two_steps
 from vramplan.predict.overheads import kept
 from vramplan.predict.replayable import allocator_rules
 from vramplan.predict.resident import Resident, granularity, resident
+from vramplan.predict.saved_modules import check_saved
 from vramplan.predict.step import first_products, step_marks, step_parts
 from vramplan.record import Device
 from vramplan.scenario import Method, Scenario
@@ -59,6 +60,7 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         from vramplan.predict.merge_run import merge_parts  # a cold start without a merge is not kept waiting
 
         check_targets(scenario.architecture, scenario.lora)
+        check_saved(scenario)
         merged = Timeline(merge_parts(scenario, device))
         return Forecast(merged, 0, allocator_rules(scenario))
     before = _resident(scenario, device)
@@ -88,4 +90,5 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     """What is there before the step, of a scenario that the closed form knows."""
     if scenario.method.adapts:
         check_targets(scenario.architecture, scenario.lora)
+        check_saved(scenario)
     return resident(scenario, device)

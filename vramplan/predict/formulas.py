@@ -36,6 +36,7 @@ from vramplan.predict.quantization import (
     pieces,
     shared_pieces,
 )
+from vramplan.predict.saved_modules import training_architecture
 from vramplan.record import Device
 from vramplan.scenario import Quant, QuantType, Scenario
 
@@ -81,7 +82,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
         else:
             found |= _unquantized(weight, scenario, of_quantized=weight.owner in plain)
     if scenario.method.trains or scenario.method.adapts:
-        found |= _trained(scenario, weights, device)
+        found |= _trained(scenario, device)
     if device == "cuda":
         for piece in kept(scenario).values():
             text, note = _workspace(piece.bytes, scenario)
@@ -165,10 +166,11 @@ def _why(weight: Weight, scenario: Scenario) -> str:
     return reasons.get(weight.kind, "")
 
 
-def _trained(scenario: Scenario, weights: tuple[Weight, ...], device: Device) -> dict[Key, Formula]:
+def _trained(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     trainer = scenario.stack.trainer
-    targets = resolve_targets(scenario.architecture, scenario.lora)
-    tensors = tuple(t for weight in weights for t in trained_tensors(weight, scenario, targets))
+    architecture = training_architecture(scenario)
+    targets = resolve_targets(architecture, scenario.lora)
+    tensors = tuple(t for weight, _ in architecture.counted for t in trained_tensors(weight, scenario, targets))
     found: dict[Key, Formula] = {}
     for tensor in tensors:
         owner, _, what = tensor.label.rpartition(".")

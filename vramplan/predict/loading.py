@@ -20,6 +20,7 @@ from vramplan.predict.checkpoint import join_experts, load_groups
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layers import runs
 from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
+from vramplan.predict.saved_modules import head_apart
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Quant, QuantType, Scenario
@@ -54,7 +55,7 @@ def write_load(
         if scenario.stack.upcast is Upcast.NORMS:
             groups = [(group, _cast_back(writer, group, held, scenario)) for group, held in groups]
     if scenario.method.adapts:
-        attach(writer, [group for group, _ in groups], scenario, device)
+        attach(writer, [*(group for group, _ in groups), Group(head_apart(scenario), 1)], scenario, device)
     if scenario.method.trains and scenario.stack.trainer:
         writer.empty_cache()  # transformers 5.17 trainer.py _inner_training_loop: accelerator.free_memory()
     return groups

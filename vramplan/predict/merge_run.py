@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vramplan.architecture import Weight
 from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import adapter_tensors
+from vramplan.predict.adapters import trained_tensors
 from vramplan.predict.attaching import attach
 from vramplan.predict.base import Group, is_vocabulary, loaded_element
 from vramplan.predict.checkpoint import load_groups
@@ -20,6 +20,7 @@ from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
+from vramplan.predict.saved_modules import head_apart, is_copied
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -46,6 +47,8 @@ class _Stage:
     group: Group
     base: dict[Weight, tuple[int, ...]]
     adapters: dict[Weight, list[int]] = field(default_factory=dict)
+    copies: dict[Weight, int] = field(default_factory=dict)
+    """Of modules that were trained whole."""
 
 
 class _Merge:
@@ -64,6 +67,8 @@ class _Merge:
         writer, scenario = self._writer, self._scenario
         stages = self._load()
         writer.enter(Phase.MERGE)
+        first = {weight.owner for weight in scenario.architecture.before}
+        self._put_in_place(stages, lambda weight: weight.owner in first)
         if self._device == "cuda":
             writer.hold(workspaces(card(scenario))[0])
         for stage in stages:
@@ -71,9 +76,26 @@ class _Merge:
                 for weight, pair in stage.adapters.items():
                     stage.base[weight] = self._matrices.merged(weight, stage.base[weight])
                     writer.free(*pair)
+        self._put_in_place(stages, lambda weight: weight.owner not in first)
         writer.enter(Phase.SAVE)
         self._free(self._state_dict(stages) + self._unfused(stages))
         return tuple(writer.parts)
+
+    def _put_in_place(self, stages: list[_Stage], wanted: Callable[[Weight], bool]) -> None:
+        """Copies of modules that were trained whole take the modules' place, whose weights go."""
+        for stage in stages:
+            with self._writer.repeat(stage.group.times):
+                for weight in filter(wanted, stage.copies):
+                    self._writer.free(*self._last_of(weight, stages))
+
+    def _last_of(self, weight: Weight, stages: list[_Stage]) -> tuple[int, ...]:
+        """The blocks that go with the module of `weight`; a tied table goes with the head, if the embedding has."""
+        scenario, apart = self._scenario, head_apart(self._scenario)
+        table = scenario.architecture.table
+        if apart and (weight == table or not is_copied(table, scenario.lora)):
+            return ()
+        original = table if weight in apart else weight
+        return next(stage.base[original] for stage in stages if original in stage.base)
 
     # -- load
 
@@ -89,10 +111,14 @@ class _Merge:
             stage.group = layers
         if scenario.merge.dequantize:
             self._dequantize(stages)
+        stages.append(_Stage(Group(head_apart(scenario), 1), {}))
         made = attach(writer, [stage.group for stage in stages], scenario, self._device)
         for stage, attached in zip(stages, made, strict=True):
             for one in attached:
-                stage.adapters.setdefault(one.weight, []).append(one.block)
+                if is_copied(one.weight, scenario.lora):
+                    stage.copies[one.weight] = one.block
+                else:
+                    stage.adapters.setdefault(one.weight, []).append(one.block)
         self._read_file(stages)
         return stages
 
@@ -123,8 +149,8 @@ class _Merge:
         lora = self._scenario.lora
 
         def read(stage: _Stage) -> Iterable[tuple[str, int]]:
-            adapted = sorted(stage.adapters, key=lambda weight: weight.path)
-            tensors = (t for weight in adapted for t in adapter_tensors(weight, lora, self._targets))
+            attached = sorted((*stage.adapters, *stage.copies), key=lambda weight: weight.path)
+            tensors = (t for weight in attached for t in trained_tensors(weight, self._scenario, self._targets))
             return ((f"{t.label} from the file", t.bytes) for t in tensors)
 
         arrived = self._make(stages, read)

@@ -14,17 +14,25 @@ from vramplan.predict.operations_attention import Heads, sdpa
 from vramplan.predict.operations_eager import eager
 from vramplan.predict.projections import Adapter, Projection, Quantised
 from vramplan.predict.quantization import is_quantized
+from vramplan.predict.saved_modules import is_trained
 from vramplan.predict.sinks import eager_with_sinks
-from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Tape, Tensor
+from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Shape, Tape, Tensor
 from vramplan.predict.unpadded import flash_unpadded
-from vramplan.scenario import Method, QuantType, Scenario
+from vramplan.scenario import QuantType, Scenario
 
 
 def kind_of(weight: Weight, scenario: Scenario) -> Kind:
-    """The element type a weight has while training."""
+    """The element type that a weight, or the copy in its place, has while training."""
+    cast = scenario.lora.modules_dtype
+    if cast is not None and is_trained(weight, scenario):
+        return FLOATS[cast.value]
     if prepared_element(weight, scenario) == 4:
         return FLOAT32
     return FLOATS[weight.dtype or scenario.dtype.value]
+
+
+def _parameter(t: Tape, scenario: Scenario, weight: Weight, shape: Shape) -> Tensor:
+    return t.parameter(shape, kind_of(weight, scenario), trained=is_trained(weight, scenario))
 
 
 class Modules:
@@ -36,7 +44,6 @@ class Modules:
         self.tensors: dict[str, Tensor] = {}
         self.adapters: dict[str, Adapter] = {}
         """Those of bare parameters, by the parameter's path."""
-        full = scenario.method is Method.FULL
         resolved = resolve_targets(scenario.architecture, scenario.lora) if scenario.method.adapts else None
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:
@@ -44,7 +51,7 @@ class Modules:
                 path = weight.path.removesuffix(".weight")
                 self.projections[path] = _projection(t, scenario, weight, biases.get(f"{path}.bias"), resolved)
             elif weight.kind is not WeightKind.BIAS or not _of_linear(weight, weights):
-                self.tensors[weight.path] = t.parameter(weight.shape, kind_of(weight, scenario), trained=full)
+                self.tensors[weight.path] = _parameter(t, scenario, weight, weight.shape)
                 if resolved and (factor := resolved.rank_factor(weight)):
                     self.adapters[weight.path] = _parameter_adapter(t, scenario, weight, factor)
 
@@ -88,23 +95,22 @@ def _projection(
     t: Tape, scenario: Scenario, weight: Weight, bias: Weight | None, targets: Targets | None
 ) -> Projection:
     inputs, outputs = weight.in_out
-    full = scenario.method is Method.FULL
     quantised = _quantised(scenario, biased=bias is not None) if is_quantized(weight, scenario.quant) else None
     shape = (outputs, inputs)
     return Projection(
         weight.module,
         inputs,
         outputs,
-        None if quantised else t.parameter(shape, kind_of(weight, scenario), trained=full),
+        None if quantised else _parameter(t, scenario, weight, shape),
         quantised,
-        None if bias is None or quantised else t.parameter(bias.shape, kind_of(bias, scenario), trained=full),
+        None if bias is None or quantised else _parameter(t, scenario, bias, bias.shape),
         _adapter(t, scenario, weight) if targets and _has_adapter(weight, targets) else None,
     )
 
 
 def _has_adapter(weight: Weight, targets: Targets) -> bool:
     """By its module's name, or, for a router that is a linear layer of its own, by its parameter's."""
-    return adapted(weight, targets.modules) or targets.rank_factor(weight) > 0
+    return adapted(weight, targets) or targets.rank_factor(weight) > 0
 
 
 def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:

@@ -5,8 +5,6 @@ from typing import NamedTuple
 from vramplan.optimizers import Family, Optimizer, optimizer
 from vramplan.predict.adapters import Trainable
 from vramplan.record import Device
-from vramplan.scenario import QuantType, Scenario
-from vramplan.stacks import Upcast
 
 FP32 = 4
 #: bitsandbytes optim/optimizer.py: `min_8bit_size=4096`, smaller tensors keep fp32 states.
@@ -78,18 +76,6 @@ def shared_states(name: str, tensors: tuple[Trainable, ...], device: Device, *, 
     if not any(eight_bit(kind, tensor, trainer=trainer) for tensor in tensors):
         return ()
     return both if _BUFFERS[kind.family].second else both[:1]
-
-
-def training_bytes(scenario: Scenario, numel: int) -> int:
-    """Bytes on the card for training `numel` parameters of whole modules: a copy, its gradient, the optimizer's states.
-
-    The copy has the element type that the base has once it is prepared (peft utils/other.py `ModulesToSaveWrapper`).
-    """
-    prepared = scenario.quant.type is not QuantType.NONE and scenario.stack.upcast is Upcast.ALL
-    element = FP32 if prepared else scenario.dtype.bytes
-    whole = Trainable("modules trained whole", (numel, 1), element, times=1, embedding=True)
-    kept = states(scenario.optimizer, whole, "cuda", trainer=scenario.stack.trainer)
-    return 2 * whole.bytes + sum(state.bytes for state in kept if not state.managed)
 
 
 def _step_scalar(device: Device, *, on_device: bool = False) -> tuple[State, ...]:

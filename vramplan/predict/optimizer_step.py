@@ -7,9 +7,7 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 from collections.abc import Callable, Iterable, Iterator
 
 from vramplan.optimizers import Family, Optimizer, optimizer
-from vramplan.predict.adapters import Trainable, trained_tensors
-from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.layers import runs
+from vramplan.predict.adapters import Trainable, trained_in_order
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
@@ -69,10 +67,10 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
 
     The variables keep one type's lists until the next one's are made.
     """
-    ordered = _in_order(scenario)
+    ordered = trained_in_order(scenario)
     for belongs in _groups(trainer=scenario.stack.trainer):
         held: list[Tensor] = []
-        mine = [(times, [*filter(belongs, tensors)]) for times, tensors in ordered]
+        mine = [(times, tuple(filter(belongs, tensors))) for times, tensors in ordered]
         for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
             made = []
             for times, tensors in mine * lists:
@@ -97,17 +95,6 @@ def _groups(*, trainer: bool) -> tuple[Callable[[Trainable], bool], ...]:
         return len(tensor.shape) > 1 and "bias" not in tensor.label
 
     return (decayed, lambda tensor: not decayed(tensor)) if trainer else (lambda tensor: True,)
-
-
-def _in_order(scenario: Scenario) -> list[tuple[int, list[Trainable]]]:
-    """The trained tensors in the model's order, layers that follow each other and are alike once, with their number."""
-    architecture = scenario.architecture
-    targets = resolve_targets(architecture, scenario.lora)
-    groups = [(1, architecture.before), *((run.times, run.weights) for run in runs(architecture))]
-    return [
-        (times, [tensor for weight in weights for tensor in trained_tensors(weight, scenario, targets)])
-        for times, weights in (*groups, (1, architecture.after))
-    ]
 
 
 def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple[Shape, Kind]]:

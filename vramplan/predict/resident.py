@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import Trainable, trainables, trained_tensors
-from vramplan.predict.base import Group
-from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.loading import Held, write_first_step, write_load
+from vramplan.predict.adapters import Trainable, trainables, trained_in_order
+from vramplan.predict.loading import write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, kept
 from vramplan.predict.writer import Writer
@@ -72,30 +70,28 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     write_first_step(writer, groups, scenario)
     managed, at_once = 0, scenario.optimizer in MADE_WITH_STATES
     if trains and at_once:
-        managed = _write_states(writer, groups, scenario, device)
+        managed = _write_states(writer, scenario, device)
     loaded = len(writer.parts)
     if device == "cuda":
         for workspace in kept(scenario).values():
             writer.hold(workspace)
     stateless = len(writer.parts)
     if trains and not at_once:
-        managed = _write_states(writer, groups, scenario, device)
+        managed = _write_states(writer, scenario, device)
     parts = tuple(writer.parts)
     return Resident(parts, managed, Timeline(parts).marks(granularity(device)), loaded, stateless)
 
 
-def _write_states(writer: Writer, groups: list[tuple[Group, list[Held]]], scenario: Scenario, device: Device) -> int:
+def _write_states(writer: Writer, scenario: Scenario, device: Device) -> int:
     """Write the optimizer's states; returns the bytes of those in managed memory."""
     trainer = scenario.stack.trainer
     for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
         _hold_state(writer, shared)
     managed = 0
-    targets = resolve_targets(scenario.architecture, scenario.lora)
-    for group, _ in groups:
-        with writer.repeat(group.times):
-            for weight in group.weights:
-                for tensor in trained_tensors(weight, scenario, targets):
-                    managed += group.times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
+    for times, tensors in trained_in_order(scenario):
+        with writer.repeat(times):
+            for tensor in tensors:
+                managed += times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)
     return managed
 
 

@@ -56,7 +56,7 @@ def _weights(found: Inspection, page: Page) -> list[str]:
             f"{role.parameters:,}",
         ]
         size = f"{role.bytes / factor:.2f}" if role.bytes * 200 >= factor else "<0.01"
-        rows.append([*cells, role.stored, size, "yes" if role.adapted else "-"])
+        rows.append([*cells, role.stored, size, _trained(role)])
     lines = fitting_table(rows, page, left=("weights", "stored"), less_important=("adapters", "count", "parameters"))
     return [*lines, *_reasons(roles, page)]
 
@@ -159,6 +159,10 @@ def _placement(found: Inspection, page: Page) -> list[str]:
         return page.wrap(text, indent=_INDENT)
     text = f'device_map="auto": not whole on the card: {away(place, scenario)}, {because(place, scenario)}'
     return [*page.wrap(text, indent=_INDENT), *_indented(consequence(place, scenario), page)]
+
+
+def _trained(role: Role) -> str:
+    return "whole" if role.whole else "yes" if role.adapted else "-"
 
 
 def _indented(text: str, page: Page) -> list[str]:

@@ -14,7 +14,7 @@ from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.report.report_words import counted
 from vramplan.report.verdict_text import verdict_word
-from vramplan.scenario import ALL_LINEAR, Method, QuantType, Scenario
+from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.units import gib, human
 
 #: As wide as a line may be where nothing says how wide the page is.
@@ -62,8 +62,7 @@ def _facts(scenario: Scenario) -> Iterator[str]:
     if scenario.quant.type is not QuantType.NONE:
         yield scenario.quant.type.value + (" with double quantisation" if scenario.quant.double else "")
     if scenario.method.adapts:
-        targets = scenario.lora.targets
-        yield f"rank {scenario.lora.rank} on {ALL_LINEAR if targets == (ALL_LINEAR,) else '+'.join(targets)}"
+        yield scenario.lora.words
     if scenario.method.trains:
         yield scenario.optimizer
     if scenario.grad_accum > 1:

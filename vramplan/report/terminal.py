@@ -11,7 +11,7 @@ from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
 from vramplan.report.verdict_text import verdict_lines, verdict_word
-from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, QuantType, Scenario
+from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
 _BAR_CELLS = 24  # in a pipe, where no width asks for less
@@ -158,9 +158,7 @@ def _method(scenario: Scenario) -> Iterator[str]:
         double = " with double quantisation" if scenario.quant.double else ""
         yield f"{scenario.quant.type.value}{double}"
     if scenario.method.adapts:
-        targets = scenario.lora.targets
-        where = ALL_LINEAR if targets == (ALL_LINEAR,) else "+".join(targets)
-        yield f"rank {scenario.lora.rank} on {where}"
+        yield scenario.lora.words
     if scenario.method.trains:
         yield scenario.optimizer
 

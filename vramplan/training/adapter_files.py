@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.training.build import skeleton
-from vramplan.training.prepare import attach_adapters, ignore_parameter_patterns
+from vramplan.training.prepare import attach_adapters, ignore_advice
 
 #: Large enough that merging changes the weights, which are drawn with a deviation of about 0.02.
 _DEVIATION = 0.02
@@ -57,6 +57,6 @@ def load_adapters(model: Any, scenario: Scenario, folder: Path) -> Any:
     # peft says which device to load the file to: without it, the first GPU of the machine (`infer_device`).
     device = str(next(model.parameters()).device)
     with warnings.catch_warnings():
-        ignore_parameter_patterns()
+        ignore_advice()
         adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=wanted, torch_device=device)
     return adapted.requires_grad_(False)  # peft leaves adapters of embeddings trainable

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vramplan.record import Parameters
-from vramplan.training.names import belongs_to_adapter, causal_model, is_linear, quant_state_tensors
+from vramplan.training.names import belongs_to_adapter, causal_model, is_linear, output_head, quant_state_tensors
 
 
 def count_parameters(model: nn.Module) -> Parameters:
@@ -24,7 +24,7 @@ def count_parameters(model: nn.Module) -> Parameters:
 def bits_per_parameter(model: Any) -> float:
     """Bits per element of the base model's linear layers: packed weights and block constants, no tables."""
     base = causal_model(model)
-    head = base.get_output_embeddings()
+    head = output_head(base)
     size = numel = 0
     for _, module, name, parameter in _parameters(base):
         if name.endswith("weight") and _counts(name, module, base, head):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vramplan.ledger import Phase
+from vramplan.ledger import Component, Phase
 from vramplan.scenario import Scenario
 from vramplan.training.adapter_files import load_adapters, write_adapters
 from vramplan.training.build import build_model
@@ -49,7 +49,7 @@ class Merging:
             base = dequantize(base)
             name_base(base, self.meter)
         self.model = load_adapters(base, self._scenario, self._adapters)
-        name_adapters(self.model, self.meter)
+        name_adapters(self.model, self.meter, copies=Component.UNQUANTIZED)  # they become the model's own
         self._loaded = True
 
     def run(self) -> Tensor:
@@ -105,6 +105,7 @@ def merge(model: Any, *, safe: bool) -> Any:
     """The base model with the adapters in its weights (peft 0.21 `merge_and_unload`)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Merge lora module to .*-bit linear")  # every layer says so
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
         return model.merge_and_unload(safe_merge=safe)
 
 

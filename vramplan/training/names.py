@@ -21,7 +21,7 @@ def name_base(module: Any, meter: Meter, *, within: Any = None, prefix: str = ""
     `within` is the whole model when `module` is a part of it at `prefix`.
     """
     model = within or module
-    head = model.get_output_embeddings()
+    head = output_head(model)
     parts = module.named_modules(prefix=prefix) if recurse else [(prefix, module)]
     nested = False
     for path, part in parts:
@@ -49,11 +49,11 @@ def name_process_map(meter: Meter) -> None:
         meter.name(tensor, Component.QUANT_STATE, f"{label} code map of the process")
 
 
-def name_adapters(model: nn.Module, meter: Meter) -> None:
-    """Name the adapters' parameters (peft keeps them in ModuleDicts called lora_A, lora_B, ...)."""
-    for name, parameter in model.named_parameters():
+def name_adapters(model: nn.Module, meter: Meter, *, copies: Component = Component.ADAPTERS) -> None:
+    """Name what peft attached: adapters, and `copies` of modules that are trained whole."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if belongs_to_adapter(name):
-            meter.name(parameter, Component.ADAPTERS, name)
+            meter.name(tensor, copies if ".modules_to_save." in name else Component.ADAPTERS, name)
 
 
 def name_gradients(model: nn.Module, meter: Meter) -> None:
@@ -106,8 +106,14 @@ def tensors_in(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def belongs_to_adapter(path: str) -> bool:
-    """Whether a parameter or module path is inside one of peft's low-rank containers."""
-    return any(part.startswith("lora_") for part in path.split("."))
+    """Whether a parameter or module path is inside one of peft's containers: lora_A, lora_B, ..., modules_to_save."""
+    return any(part.startswith("lora_") or part == "modules_to_save" for part in path.split("."))
+
+
+def output_head(model: Any) -> Any:
+    """The base model's output head, out of peft's wrapper where its copy is trained; None for a model without one."""
+    head = model.get_output_embeddings()
+    return getattr(head, "original_module", head)
 
 
 def is_linear(model: Any, module: Any) -> bool:

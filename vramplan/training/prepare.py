@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vramplan.errors import UsageError, first_line, nearest
-from vramplan.scenario import ALL_LINEAR, Checkpointing, DType, Scenario
+from vramplan.scenario import ALL_LINEAR, Checkpointing, DType, Lora, Scenario
 from vramplan.stacks import Upcast
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_adapters, name_base
@@ -88,11 +88,12 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
         fan_in_fan_out=_has_conv1d(model),
+        modules_to_save=list(lora.modules_to_save) or None,
     )
     with warnings.catch_warnings():
         # With all-linear on a model that mixes Conv1D and Linear, peft corrects fan_in_fan_out itself, and warns.
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-        ignore_parameter_patterns()
+        ignore_advice()
         try:
             trained = get_peft_model(model, config, autocast_adapter_dtype=casts_to_fp32(scenario))
         except ValueError as refusal:  # peft 0.21: not every projection of a state-space layer can have an adapter
@@ -100,8 +101,8 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
                 f"peft refuses these adapters: {first_line(refusal)}",
                 hint="name other modules in lora.targets",
             ) from refusal
-    if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32:
-        _cast_adapters(trained, getattr(torch, lora.dtype))
+    if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32 or lora.modules_dtype is not None:
+        _cast(trained, lora)
     return trained
 
 
@@ -110,15 +111,19 @@ def casts_to_fp32(scenario: Scenario) -> bool:
     return scenario.lora.dtype is DType.FLOAT32 or scenario.recasts_adapters
 
 
-def ignore_parameter_patterns() -> None:
-    """Do not warn that the ranks of experts' adapters, which are parameters', match no module (peft 0.21)."""
+def ignore_advice() -> None:
+    """Do not warn as peft 0.21 does: that the ranks of experts' adapters, which are parameters', match no module; of
+    what a tied head means once the model is saved."""
     warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True` and a tied layer")
 
 
-def _cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype is not dtype:
-            parameter.data = parameter.data.to(dtype)
+def _cast(model: nn.Module, lora: Lora) -> None:
+    """Adapters and copies of whole modules to what they are trained in."""
+    for name, parameter in model.named_parameters():
+        wanted = lora.modules_dtype if ".modules_to_save." in name else lora.dtype
+        if parameter.requires_grad and wanted is not None and parameter.dtype is not getattr(torch, wanted):
+            parameter.data = parameter.data.to(getattr(torch, wanted))
 
 
 def _check_targets(model: nn.Module, targets: list[str], name: str) -> None:
