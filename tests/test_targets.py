@@ -94,10 +94,11 @@ def test_one_scenario_is_asked_of_a_matrix(here: Path) -> None:
         ("llma-2-7b", "unknown target 'llma-2-7b'", "did you mean 'llama-2-7b'?"),
         ("", "the target is empty", "model"),
         ("missing.yaml", "no such file: missing.yaml", "list scenarios"),
+        ("records/", "no such directory: records/", "one that exists"),
         ("x" * 5000, "unknown target", "list models"),
         ("a\0b", "unknown target", "list models"),
     ],
-    ids=["typo", "empty", "missing-file", "too-long", "nul"],
+    ids=["typo", "empty", "missing-file", "missing-directory", "too-long", "nul"],
 )
 def test_unknown_targets_are_refused_with_a_hint(here: Path, target: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -98,7 +98,14 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     if keys == ["torch"] and isinstance(value, float):
         return UsageError(f"{where}: torch: {value} is a number", hint=f"quote it: torch: '{value}'; 2.10 would be 2.1")
     wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
-    return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {value!r} does not do", hint=wanted)
+    if keys == ["merge", "max_shard_size"] and isinstance(value, str):
+        wanted = "a number and a unit, such as 5GB or 500MB"
+    return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {_spelled(value)} does not do", hint=wanted)
+
+
+def _spelled(value: Any) -> str:
+    """A value as the file has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 #: msgspec's words for what a value is.

@@ -49,6 +49,10 @@ def test_spellings(spelling: str) -> None:
         ("3060 12gb", "rtx3060-12gb"),
         ("RTX A6000", "a6000"),
         ("RTX 6000 Ada", "rtx6000-ada"),
+        ("5000 Ada", "rtx5000-ada"),
+        ("NVIDIA RTX 5000 Ada Generation", "rtx5000-ada"),
+        ("NVIDIA H20", "h20"),
+        ("GTX 1080 Ti", "gtx1080ti"),
         ("A100 80G", "a100-80gb"),
         ("a100-sxm-40gb", "a100-40gb"),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
@@ -67,8 +71,8 @@ def test_what_people_and_drivers_call_a_card(spelling: str, name: str) -> None:
         ("h100 pcie", "choose one of h100-80gb, h100-nvl"),
         ("rtx 3060", "write rtx3060-12gb if that is yours"),  # the one with 8 GB is not in the catalogue
         ("4090 laptop", "give its memory, --budget"),  # another chip, with 16 GB
-        ("rtx", "allowed"),
-        ("", "allowed"),
+        ("rtx", "`vramplan list gpus`"),
+        ("", "`vramplan list gpus`"),
     ],
 )
 def test_unknown_cards_are_refused_with_a_hint(name: str, hint: str) -> None:

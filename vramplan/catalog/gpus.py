@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.catalog.calibration import calibration
-from vramplan.errors import UsageError, unknown
+from vramplan.errors import UsageError, nearest
 from vramplan.files import write_whole
 from vramplan.units import GIB, MIB
 
@@ -114,8 +114,11 @@ def check_gpu(name: str) -> str:
         raise UsageError(f"gpu '{name}' comes in several sizes, and one of them is known", hint=hint)
     if sizes:
         raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(sizes)}")
-    close = unknown("gpu", name, cards)
-    raise UsageError(close.message, hint=f"{close.hint}; for a card that is not listed give its memory, --budget 24GiB")
+    raise UsageError(
+        f"unknown gpu '{name}'",
+        hint=f"{nearest(name, cards)}`vramplan list gpus` shows those that are known; for any other give its memory,"
+        " --budget 24GiB",
+    )
 
 
 def ship_context(name: str, *, context: int, workspaces: int, record: str, catalog: Path | None = None) -> Path:
