@@ -126,6 +126,8 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
     """Module names that get an adapter, or `('all-linear',)`."""
     dropout: float
     dtype: DType
+    dora: bool = False
+    """Whether each adapted matrix is split into magnitude and direction (DoRA, arXiv:2402.09353): peft's `use_dora`."""
     modules_to_save: tuple[str, ...] = ()
     """Names of modules that are trained whole: peft copies every module whose path ends in one of them."""
     modules_dtype: DType | None = None
@@ -135,7 +137,7 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> str:
         """`rank 16 on q_proj+v_proj, lm_head whole`."""
         whole = f", {'+'.join(self.modules_to_save)} whole" if self.modules_to_save else ""
-        return f"rank {self.rank} on {'+'.join(self.targets)}{whole}"
+        return f"rank {self.rank}{' (DoRA)' if self.dora else ''} on {'+'.join(self.targets)}{whole}"
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +253,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         mapping["checkpointing"] = {"true": True, "false": False}.get(self.checkpointing, self.checkpointing.value)
         lora = mapping["lora"]
         lora["targets"] = ALL_LINEAR if self.lora.targets == (ALL_LINEAR,) else list(self.lora.targets)
+        if not self.lora.dora:
+            del lora["dora"]
         if self.lora.modules_to_save:
             lora["modules_to_save"] = list(self.lora.modules_to_save)
         else:

@@ -171,6 +171,7 @@ def _lora(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> Lora:
         targets=_targets(given.targets, where),
         dropout=given.dropout,
         dtype=adapters if given.dtype is UNSET else given.dtype,
+        dora=given.dora,
         modules_to_save=_saved(given.modules_to_save, where),
         modules_dtype=modules if given.modules_to_save else None,
     )

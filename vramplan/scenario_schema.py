@@ -29,6 +29,7 @@ class LoraKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     targets: str | list[str] = "all-linear"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     dtype: DType | UnsetType = UNSET
+    dora: bool = False
     modules_to_save: list[str] = []
     modules_dtype: DType | UnsetType = UNSET
 

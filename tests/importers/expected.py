@@ -101,6 +101,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "dropout": 0.05,
             "targets": ["q_proj", "v_proj"],
             "dtype": "bfloat16",
+            "dora": True,
             "modules_to_save": ["lm_head"],
         },
         "batch": 1,
@@ -443,6 +444,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "rank": 8,
             "dropout": 0.0,
             "targets": ["down_proj", "q_proj"],
+            "dora": True,
             "modules_to_save": ["lm_head"],
         },  # peft writes its set sorted
         **_VRAMPLAN,
@@ -457,7 +459,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "trl/full.yaml": (),
     "trl/int8-fp16.yaml": ("unknown key 'per_device: 2'",),
     "trl/warned.yaml": (
-        "use_dora: true",
         "max_length: null",
         "torch_compile: true",
         "the states of 'lomo' are not known",
@@ -514,7 +515,6 @@ WARNED: dict[str, tuple[str, ...]] = {
     "peft/pattern": (),
     "peft/default-targets": (),
     "peft/warned": (
-        "use_dora: true",
         "rank_pattern: {q_proj: 4}",
         "layers_to_transform: [0, 1]",
     ),

@@ -94,7 +94,7 @@ def test_other_commands_tell_on_stderr_and_write_scenarios(here: Path, capsys: p
     out, err = capsys.readouterr()
     assert "best" in json.loads(out)
     assert err.startswith("run.yaml: read as TRL")
-    assert "warning: use_dora: true" in err
+    assert "warning: max_length: null" in err
     again = resolve("fits.yaml")
     assert again.origin is None
     assert again.scenarios[0].lora.targets == ("q_proj", "v_proj")

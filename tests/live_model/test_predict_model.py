@@ -223,14 +223,18 @@ def test_modules_that_are_trained_whole_are_read_off_the_model(tmp_path: Path) -
     assert predicted(cast, tmp_path).scenario.lora.modules_dtype == "float32"
 
 
+def test_dora_is_read_off_the_model(tmp_path: Path) -> None:
+    prediction = predicted(wrapped(LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)), tmp_path)
+    assert prediction.scenario.lora.dora
+    assert own(prediction) == []
+
+
 def test_what_a_scenario_cannot_say_is_a_warning(tmp_path: Path) -> None:
     first_layer = wrapped(LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[0]))
     texts = own(predicted(first_layer, tmp_path))
     # rank 4 on a 64 x 64 projection: 4 x (64 + 64) elements in one layer instead of two
     assert any("512 parameters, and the prediction 1,024" in text for text in texts)
     assert any("layers_to_transform" in text for text in texts)
-    dora = wrapped(LoraConfig(r=4, target_modules=["q_proj"], use_dora=True))
-    assert any("use_dora" in text for text in own(predicted(dora, tmp_path)))
     several = wrapped(LoraConfig(r=4, target_modules=["q_proj"]))
     several.add_adapter("second", LoraConfig(r=16, target_modules=["q_proj"]))
     prediction = predicted(several, tmp_path)

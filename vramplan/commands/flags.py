@@ -34,6 +34,7 @@ FLAGS = (
     Flag("--targets", "lora.targets", "A,B", "modules that get adapters, or all-linear"),
     Flag("--dropout", "lora.dropout", "P", "adapter dropout"),
     Flag("--adapter-dtype", "lora.dtype", "T", "element type of the adapters"),
+    Flag("--dora", "lora.dora", "", "split adapted matrices into magnitude and direction (DoRA), or not"),
     Flag("--modules-to-save", "lora.modules_to_save", "A,B", "modules trained whole, such as embed_tokens,lm_head"),
     Flag("--modules-dtype", "lora.modules_dtype", "T", "element type that the trainer casts these modules to"),
     Flag("--quant", "quant.type", "T", "nf4, fp4, int8 or none"),

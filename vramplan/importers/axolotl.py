@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import every_linear, read_modules, read_saved_modules
+from vramplan.importers.targets import every_linear, read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
 from vramplan.scenario import DType, ModelRef
@@ -140,6 +140,7 @@ def _four_bits(source: Source, model: ModelRef, compute: DType) -> None:
 def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
+    read_dora(source, "peft_use_dora")
     if source.flag("lora_target_linear"):
         # loaders/adapter.py load_lora: find_all_linear_names, and what lora_target_modules names beside them.
         targets = every_linear(source, model, source.names("lora_target_modules") or ())
@@ -162,7 +163,14 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
 
 
 def _without_adapters(source: Source) -> None:
-    for key in ("lora_r", "lora_dropout", "lora_target_modules", "lora_target_linear", "lora_modules_to_save"):
+    for key in (
+        "lora_r",
+        "lora_dropout",
+        "lora_target_modules",
+        "lora_target_linear",
+        "lora_modules_to_save",
+        "peft_use_dora",
+    ):
         source.ignore(key, "no adapters without adapter")
 
 

@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_names, read_saved_modules
+from vramplan.importers.targets import read_dora, read_names, read_saved_modules
 from vramplan.importers.vocabulary.llamafactory import LLAMAFACTORY
 from vramplan.scenario import DType, ModelRef
 
@@ -42,7 +42,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     if tuning == "lora":
         _adapters(source, ref)
     else:
-        for key in ("lora_rank", "lora_dropout", "lora_target", "additional_target"):
+        for key in ("lora_rank", "lora_dropout", "lora_target", "additional_target", "use_dora"):
             source.ignore(key, "no adapters with finetuning_type: full")
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
@@ -118,6 +118,7 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
 def _adapters(source: Source, model: ModelRef) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
+    read_dora(source, "use_dora")
     read_names(source, "lora_target", model, everything="all", origin=_TUNING)  # find_all_linear_modules
     cast = "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py"
     source.assume("lora.dtype", "float32", cast)

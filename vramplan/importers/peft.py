@@ -9,7 +9,7 @@ from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import DROPOUT, RANK
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_modules, read_saved_modules
+from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
 from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.model_source import resolve_model
 from vramplan.scenario import ModelRef
@@ -26,6 +26,7 @@ def read_peft(content: Mapping[str, Any], *, where: str, base: Path, model: obje
     ref = _base_model(source, base, model)
     source.plain(RANK)
     source.plain(DROPOUT)
+    read_dora(source, "use_dora")
     read_modules(source, "target_modules", ref)
     read_saved_modules(source, "modules_to_save", ref)
     source.assume("method", "qlora", "not in the file: nf4 with double quantisation (--method lora: a 16-bit base)")

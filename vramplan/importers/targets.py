@@ -141,6 +141,14 @@ def architecture(source: Source, model: ModelRef) -> Architecture:
         raise UsageError(f"{source.where}: {error.message}", hint=error.hint) from error
 
 
+def read_dora(source: Source, key: str) -> None:
+    """`lora.dora` from a library that leaves DoRA to peft."""
+    if source.flag(key):
+        source.read(key, "lora.dora", value=True)
+    else:
+        source.ignore(key, "plain LoRA")
+
+
 def read_saved_modules(source: Source, key: str, model: ModelRef) -> None:
     """`lora.modules_to_save` from the modules that a file has trained whole; peft passes over names that it misses."""
     names = source.names(key)

@@ -9,7 +9,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_modules, read_saved_modules
+from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_flag, is_null
 from vramplan.importers.vocabulary.trl import SFT_ONLY, TRL
 from vramplan.scenario import DType, ModelRef
@@ -110,6 +110,7 @@ def _storage(source: Source) -> None:
 def _adapters(source: Source, model: ModelRef, *, quantized: bool) -> None:
     source.plain(RANK)
     source.plain(DROPOUT)
+    read_dora(source, "use_dora")
     modules = source.given("lora_target_modules")
     if isinstance(modules, list) and len(modules) == 1 and modules[0] != "all-linear":
         # ModelConfig.__post_init__ makes a string of it, and peft a pattern of the string.
@@ -125,7 +126,7 @@ def _adapters(source: Source, model: ModelRef, *, quantized: bool) -> None:
 
 
 def _without_adapters(source: Source) -> None:
-    for key in ("lora_r", "lora_dropout", "lora_target_modules", "lora_modules_to_save"):
+    for key in ("lora_r", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora"):
         source.ignore(key, "no adapters without use_peft")
     for key in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"):
         source.ignore(key, "nothing is quantised")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 #: Options of LoraConfig (peft 0.21) that add or leave out parameters: name -> values that change nothing.
 _OPTIONS: dict[str, tuple[object, ...]] = {
-    "use_dora": (False, None),
     "layers_to_transform": (None,),
     "layers_pattern": (None,),
     "bias": ("none", None),
@@ -40,12 +39,14 @@ def lora_of(model: Any) -> tuple[dict[str, Any], list[str]]:
         warnings.append(
             f"the model has {len(configs)} adapters: '{name}' is predicted, what {_others(configs, name)} hold is not"
         )
-    dtypes = _dtypes(_within(model, name, "lora_"))
+    dtypes = _dtypes(p for part in ("lora_A", "lora_B", "lora_embedding") for p in _within(model, name, part))
     if not dtypes:
         raise UsageError(f"adapter '{name}' has no parameters", hint="attach it with peft.get_peft_model")
     if len(dtypes) > 1:
         warnings.append(f"adapters of several element types ({', '.join(dtypes)}): predicted as {dtypes[-1]}")
     keys: dict[str, Any] = {"rank": int(config.r), "dropout": float(config.lora_dropout), "dtype": dtypes[-1]}
+    if config.use_dora:
+        keys["dora"] = True
     copies, originals = _dtypes(_within(model, name, "modules_to_save")), _dtypes(_originals(model))
     if copies:
         keys["modules_to_save"] = sorted(config.modules_to_save)

@@ -115,6 +115,7 @@ def _method(model: Any, peft_config: Any, *, quantized: bool) -> tuple[str, dict
         check_method(peft_config)
         # peft 0.21 `autocast_adapter_dtype`: adapters are made in the base's type, 16-bit ones cast to fp32
         lora = {"rank": int(peft_config.r), "dropout": float(peft_config.lora_dropout), "dtype": "float32"}
+        lora |= {"dora": True} if peft_config.use_dora else {}
         lora["modules_to_save"] = sorted(peft_config.modules_to_save or ())
         return "qlora" if quantized else "lora", lora, planned_warnings(peft_config)
     if quantized:

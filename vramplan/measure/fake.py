@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -46,6 +47,8 @@ def fake_machine() -> Iterator[None]:
         stack.enter_context(mock.patch("vramplan.training.build.skeleton", _outside(build.skeleton)))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied, create=True))
+        for user in ("dora", "variants", "layer"):
+            stack.enter_context(mock.patch(f"peft.tuners.lora.{user}.dequantize_module_weight", dequantized_module))
         # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
         step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
         stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
@@ -59,11 +62,36 @@ def _no(tensor: object) -> bool:
     return False
 
 
+def dequantized(weight: Any, state: Any = None) -> Tensor:
+    """peft's and transformers' `dequantize_bnb_weight`, which knows quantised weights by their class."""
+    from bitsandbytes import functional
+
+    if hasattr(weight, "quant_state"):
+        plain: Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
+    else:
+        if state.SCB is None:
+            state.SCB = weight.SCB
+        plain = functional.int8_vectorwise_dequant(weight.data, state.SCB)
+    return plain
+
+
+def dequantized_module(module: Any) -> Tensor:
+    """peft's `dequantize_module_weight`, likewise."""
+    weight: Tensor = module.weight
+    quantised = hasattr(weight, "quant_state") or hasattr(weight, "SCB")
+    return dequantized(weight, getattr(module, "state", None)) if quantised else weight
+
+
 def _copied(self: Tensor, memo: dict[int, Any]) -> Tensor:
     """`copy.deepcopy` of a leaf: torch 2.13 copies a fake tensor's attributes too, the mode that it belongs to."""
     if id(self) not in memo:
-        copy = self.detach().clone()
-        memo[id(self)] = nn.Parameter(copy, self.requires_grad) if isinstance(self, nn.Parameter) else copy
+        state = deepcopy(getattr(self, "quant_state", None))  # of a 4-bit one first (bitsandbytes nn/modules.py)
+        copied: Any = self.detach().clone()
+        if isinstance(self, nn.Parameter):
+            copied = nn.Parameter(copied, self.requires_grad)
+        if state is not None:
+            copied.quant_state = state
+        memo[id(self)] = copied
     made: Tensor = memo[id(self)]
     return made
 
@@ -172,6 +200,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
     def attaching(self) -> Iterator[None]:
         """Inside, what peft makes for a module belongs to that module; to a card it comes from the host."""
         from peft.tuners.lora import LoraModel
+        from peft.tuners.lora.dora import DoraLinearLayer
         from peft.tuners.lora.layer import ParamWrapper
         from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -182,8 +211,15 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             with places.inside(current_key), self.elsewhere(on_card):
                 return original(*args, current_key=current_key, **kwargs)
 
+        norms = DoraLinearLayer.update_layer
+
+        def measured(*args: Any, **kwargs: Any) -> None:
+            with self.elsewhere(False):  # of a matrix on the device
+                norms(*args, **kwargs)
+
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(LoraModel, "_create_and_replace", create))
+            stack.enter_context(mock.patch.object(DoraLinearLayer, "update_layer", measured))
             for kind in (BaseTunerLayer, ParamWrapper) if on_card else ():
                 stack.enter_context(mock.patch.object(kind, _MOVE, self._landing(getattr(kind, _MOVE))))
             yield

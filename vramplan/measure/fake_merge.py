@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from vramplan.measure.fake import dequantized
 from vramplan.measure.tracker import Tracker
 from vramplan.scenario import Scenario
 from vramplan.training.adapter_files import write_adapters
@@ -36,8 +37,8 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
         for name, value in {
             "vramplan.training.merge.write_adapters": write,
             "peft.peft_model.load_peft_weights": read,
-            "peft.tuners.lora.bnb.dequantize_bnb_weight": _dequantized,
-            "transformers.integrations.bitsandbytes.dequantize_bnb_weight": _dequantized,
+            "peft.tuners.lora.bnb.dequantize_bnb_weight": dequantized,
+            "transformers.integrations.bitsandbytes.dequantize_bnb_weight": dequantized,
             "bitsandbytes.nn.Params4bit": partial(_Merged4bit, card=card),
             "bitsandbytes.nn.Int8Params": partial(_MergedInt8, card=card),
             "bitsandbytes.functional.pack_dict_to_tensor": partial(_packed, tracker, card=card),
@@ -67,19 +68,6 @@ def _embedding_delta(self: Any, adapter: str) -> Tensor:
     product: Tensor = self.lora_embedding_B[adapter] @ self.lora_embedding_A[adapter]
     scale: float = self.scaling[adapter]
     return product.T * scale
-
-
-def _dequantized(weight: Any, state: Any = None) -> Tensor:
-    """peft's and transformers' `dequantize_bnb_weight`, which knows quantised weights by their class."""
-    from bitsandbytes import functional
-
-    if hasattr(weight, "quant_state"):
-        plain: Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
-    else:
-        if state.SCB is None:
-            state.SCB = weight.SCB
-        plain = functional.int8_vectorwise_dequant(weight.data, state.SCB)
-    return plain
 
 
 class _Merged4bit:

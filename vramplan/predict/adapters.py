@@ -14,6 +14,9 @@ from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
 _ADAPTABLE = (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD, WeightKind.EMBEDDING)
 
+#: What peft calls DoRA's vectors.
+MAGNITUDES = "lora_magnitude_vector"
+
 #: peft 0.21.2 tuners_utils.py `_check_lora_target_modules_mamba`.
 _STATE_SPACES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 _OUT_OF_STATES = "out_proj"
@@ -67,6 +70,11 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
             f"lora.dropout {lora.dropout} on {architecture.name}: peft has no dropout for adapters of experts",
             hint="set lora.dropout: 0, or target attention alone (q_proj, k_proj, v_proj, o_proj)",
         )
+    if targets.parameters and lora.dora:
+        raise UsageError(
+            f"lora.dora on {architecture.name}: peft has no DoRA for adapters of experts",
+            hint="set lora.dora: false, or target attention alone (q_proj, k_proj, v_proj, o_proj)",
+        )
     _refuse_state_space(architecture, lora)
     if lora.targets == (ALL_LINEAR,):
         return
@@ -114,8 +122,9 @@ def expert_shapes(weight: Weight, rank: int) -> tuple[tuple[int, int], tuple[int
     return (wide, inputs), (outputs, wide)
 
 
-def adapter_tensors(weight: Weight, lora: Lora, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
-    """lora_A and lora_B of one base weight; nothing when it is not among the targets."""
+def adapter_tensors(weight: Weight, scenario: Scenario, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
+    """lora_A and lora_B of one base weight, and DoRA's magnitudes; nothing when it is not among the targets."""
+    lora = scenario.lora
     if adapted(weight, targets):
         name, shapes = weight.module, lora_shapes(weight, lora.rank)
     elif factor := targets.rank_factor(weight):
@@ -123,14 +132,19 @@ def adapter_tensors(weight: Weight, lora: Lora, targets: Targets, times: int = 1
     else:
         return ()
     parts = zip(("lora_A", "lora_B"), shapes, strict=True)
-    return tuple(Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times) for part, shape in parts)
+    matrices = tuple(Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times) for part, shape in parts)
+    if not lora.dora:
+        return matrices
+    outputs = shapes[1][0]
+    element = 4 if scenario.recasts_adapters else lora.dtype.bytes  # TRL's cast passes them over
+    return (*matrices, Trainable(f"{name}.{MAGNITUDES}", (outputs,), element, times))
 
 
 def trained_tensors(weight: Weight, scenario: Scenario, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
     """What is trained because of one base weight: its adapter, a copy, itself under full fine-tuning, or nothing."""
     if weight.kind is not WeightKind.BUFFER and is_trained(weight, scenario):
         return (whole(weight, scenario, times),)
-    return adapter_tensors(weight, scenario.lora, targets, times) if scenario.method.adapts else ()
+    return adapter_tensors(weight, scenario, targets, times) if scenario.method.adapts else ()
 
 
 def whole(weight: Weight, scenario: Scenario, times: int = 1) -> Trainable:

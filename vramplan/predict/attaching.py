@@ -11,6 +11,8 @@ from vramplan.ledger import Component
 from vramplan.predict.adapters import Trainable, adapter_tensors, whole
 from vramplan.predict.base import Group, component, prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.magnitudes import adapted_matrix
+from vramplan.predict.overheads import while_loading
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.saved_modules import is_copied
 from vramplan.predict.writer import Writer
@@ -33,6 +35,9 @@ class Attached(NamedTuple):
 def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: Device) -> list[list[Attached]]:
     """Write the adapters of every group; what is left of them, group by group."""
     targets = resolve_targets(scenario.architecture, scenario.lora)
+    workspace = while_loading(scenario) if device == "cuda" else None
+    if workspace is not None:
+        writer.hold(workspace)
     adapters = [_made(writer, group, scenario, targets, device) for group in groups]
     copies = [_copied(writer, group, scenario) for group in groups]
     if scenario.recasts_adapters:
@@ -50,15 +55,19 @@ def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]
 
 
 def _made(writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device) -> list[Attached]:
-    """A layer's two matrices are made together, then moved one by one: to a card as they are cast."""
+    """A layer's matrices are made together, then moved one by one: to a card as they are cast. Then DoRA's."""
     attached = []
     with writer.repeat(group.times):
         for weight in group.weights:
-            tensors = adapter_tensors(weight, scenario.lora, targets)
+            tensors = adapter_tensors(weight, scenario, targets)
+            matrices, magnitudes = tensors[:2], tensors[2:]
             moved = _base_element(weight, scenario)
             made = moved if device == "cuda" else _FP32
-            new = [Attached(weight, tensor, made, _alloc(writer, tensor, made)) for tensor in tensors]
+            new = [Attached(weight, tensor, made, _alloc(writer, tensor, made)) for tensor in matrices]
             attached += [_cast(writer, one, moved) for one in new]
+            for tensor in magnitudes:
+                with adapted_matrix(writer, weight, group, matrices, scenario, moved) as element:
+                    attached.append(Attached(weight, tensor, element, _alloc(writer, tensor, element)))
     return attached
 
 

@@ -52,8 +52,9 @@ def _count_uses(start: Node) -> None:
 def _run(t: Tape, node: Node) -> list[Tensor | None]:
     """Call a node with its gradient; its saved tensors go when what it returns has its type, the gradient too.
 
-    engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other. A node
-    that nothing came to computes nothing and hands nothing on (the generated functions ask `any_grad_defined`).
+    engine.cpp `call_function`: `validate_outputs` casts to what forward produced, one output after the other. What a
+    checkpoint computed again is the node's no longer: it goes before. A node that nothing came to computes nothing and
+    hands nothing on (the generated functions ask `any_grad_defined`).
     """
     grad = node.gradient
     node.gradient = None
@@ -63,6 +64,7 @@ def _run(t: Tape, node: Node) -> list[Tensor | None]:
     saved = [_unpack(t, item) if type(item) is Holder else item for item in node.saved]
     t.scope = node.scope
     outputs = list(node.backward(saved, grad))  # type: ignore[arg-type]
+    saved = []
     for i, edge in enumerate(node.edges):
         output = outputs[i] if i < len(outputs) else None
         if output is not None and edge is not None and output.kind is not edge.kind:

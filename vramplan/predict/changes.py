@@ -219,6 +219,8 @@ CHANGES: tuple[Change, ...] = (
         sizes.sequence,
         lambda before, after: f"sequence {after.seq:,} instead of {before.seq:,}",
     ),
+    Change("dora", False, "magnitudes are not trained apart (DoRA's paper, arXiv:2402.09353, gains most at low ranks)",
+           sizes.plain_lora, _said("LoRA instead of DoRA (lora.dora: false)")),
     Change(
         "modules",
         False,

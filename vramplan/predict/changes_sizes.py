@@ -57,6 +57,13 @@ def sequence(scenario: Scenario) -> Variants:
     return tuple(replace(scenario, seq=seq) for seq in range(longest, SHORTEST_SEQ - 1, -SEQ_STEP))
 
 
+def plain_lora(scenario: Scenario) -> Variants:
+    """LoRA without magnitudes."""
+    if not (scenario.method.trains and scenario.method.adapts and scenario.lora.dora):
+        return ()
+    return (replace(scenario, lora=replace(scenario.lora, dora=False)),)
+
+
 def saved_modules(scenario: Scenario) -> Variants:
     """Adapters alone, no module trained whole."""
     if not (scenario.method.trains and scenario.method.adapts and scenario.lora.modules_to_save):

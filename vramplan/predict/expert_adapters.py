@@ -6,10 +6,10 @@ and type, and once more when the module asks for it; the second is kept until th
 
 from math import prod
 
+from vramplan.predict.linear import Adapter, lowered
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, clone, reshape, scale
 from vramplan.predict.operations.products import product
-from vramplan.predict.projections import Adapter, lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
 

@@ -2,6 +2,7 @@
 
 from vramplan.architecture import Experts
 from vramplan.predict.expert_adapters import Parameter
+from vramplan.predict.linear import linear
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import (
     add,
@@ -19,7 +20,6 @@ from vramplan.predict.operations import (
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.indexing import clamp, gather, grouped_product, masked_fill, topk
 from vramplan.predict.operations_mlp import activation
-from vramplan.predict.projections import linear
 from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Shape, Tape, Tensor
 
 

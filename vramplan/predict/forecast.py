@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vramplan.allocator import Program, Rules, prepare
+from vramplan.errors import CannotRun
 from vramplan.ledger import Basis, Component, Ledger
 from vramplan.predict.adapters import check_targets
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
 from vramplan.predict.first_step import first_step, two_steps
-from vramplan.predict.overheads import kept
+from vramplan.predict.overheads import kept_by_steps
 from vramplan.predict.replayable import allocator_rules
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.saved_modules import check_saved
@@ -61,6 +62,8 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
 
         check_targets(scenario.architecture, scenario.lora)
         check_saved(scenario)
+        if scenario.lora.dora:
+            raise CannotRun("merging DoRA's adapters is not written down", hint="--engine trace runs peft's own code")
         merged = Timeline(merge_parts(scenario, device))
         return Forecast(merged, 0, allocator_rules(scenario))
     before = _resident(scenario, device)
@@ -69,7 +72,7 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
     if device == "cuda":
         loaded, workspaces = before.parts[: before.loaded], before.parts[before.loaded : before.stateless]
         products = first_products(scenario, device)
-        places = [products.get(kind, products.get(kind._replace(biased=False), 0)) for kind in kept(scenario)]
+        places = [products.get(kind, products.get(kind._replace(biased=False), 0)) for kind in kept_by_steps(scenario)]
         made = list(zip(places, workspaces, strict=True))
         steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
     timeline = Timeline((*loaded, *steps))

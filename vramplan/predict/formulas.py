@@ -7,7 +7,7 @@ from typing import NamedTuple
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
 from vramplan.optimizers import optimizer
-from vramplan.predict.adapters import Trainable, trained_tensors
+from vramplan.predict.adapters import MAGNITUDES, Trainable, trained_tensors
 from vramplan.predict.base import (
     component,
     loaded_element,
@@ -187,7 +187,7 @@ def _trained(scenario: Scenario, device: Device) -> dict[Key, Formula]:
 
 
 def _shape_note(what: str) -> str:
-    return {"lora_A": "[r, in]", "lora_B": "[out, r]"}.get(what, "")
+    return {"lora_A": "[r, in]", "lora_B": "[out, r]", MAGNITUDES: "[out], DoRA's"}.get(what, "")
 
 
 def _states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> Iterator[tuple[Key, Formula]]:

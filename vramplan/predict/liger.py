@@ -7,9 +7,9 @@ is not meant. The package's own Python, run with kernels that do nothing, alloca
 """
 
 from vramplan.errors import UsageError
+from vramplan.predict.linear import lowered
 from vramplan.predict.loss import shifted_labels
 from vramplan.predict.operations import cast, reshape
-from vramplan.predict.projections import lowered
 from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Tape, Tensor
 
 #: transformers/monkey_patch.py: the families whose `forward` Liger replaces by one with this loss; Granite's it

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from vramplan.predict.checkpoints import run_checkpointed
+from vramplan.predict.linear import linear
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
 from vramplan.predict.operations.gradients import own_gradient, saved_for
-from vramplan.predict.projections import linear
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
 from vramplan.predict.template import stretched
 from vramplan.scenario import Checkpointing

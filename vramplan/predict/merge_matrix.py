@@ -60,7 +60,7 @@ class MatrixMerge:
         size = scenario.lora.dtype.bytes * numel
         in_fp32 = self._device == "cpu" and size < 4 * numel and not is_quantized(weight, self._quant)
         in_fp32 = in_fp32 and weight.kind is not WeightKind.EXPERTS
-        tensors = adapter_tensors(weight, scenario.lora, self._targets) if in_fp32 else ()
+        tensors = adapter_tensors(weight, scenario, self._targets) if in_fp32 else ()
         factors = [self._writer.temporary(f"{t.label} fp32", 4 * t.numel) for t in tensors]
         product = self._writer.temporary(f"{weight.module} B @ A", 4 * numel if in_fp32 else size)
         delta = self._replaced(product, f"{weight.module} delta", 4 * numel if in_fp32 else size)

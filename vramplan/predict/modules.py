@@ -9,10 +9,11 @@ from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.linear import Adapter, Quantised
 from vramplan.predict.operations import layer_norm, rms_norm
 from vramplan.predict.operations_attention import Heads, sdpa
 from vramplan.predict.operations_eager import eager
-from vramplan.predict.projections import Adapter, Projection, Quantised
+from vramplan.predict.projections import Projection
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.saved_modules import is_trained
 from vramplan.predict.sinks import eager_with_sinks
@@ -103,9 +104,16 @@ def _projection(
         outputs,
         None if quantised else _parameter(t, scenario, weight, shape),
         quantised,
-        None if bias is None or quantised else _parameter(t, scenario, bias, bias.shape),
+        None if bias is None else _bias(t, scenario, bias, quantised),
         _adapter(t, scenario, weight) if targets and _has_adapter(weight, targets) else None,
     )
+
+
+def _bias(t: Tape, scenario: Scenario, bias: Weight, quantised: Quantised | None) -> Tensor:
+    """A 4-bit layer has cast its own to what it computes in (bitsandbytes 0.50 nn/modules.py Linear4bit.forward)."""
+    if quantised is not None and quantised.bits == 4:
+        return t.parameter(bias.shape, quantised.compute, trained=False)
+    return _parameter(t, scenario, bias, bias.shape)
 
 
 def _has_adapter(weight: Weight, targets: Targets) -> bool:
@@ -117,13 +125,17 @@ def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
     inputs, outputs = weight.in_out
     kind, rank = FLOATS[scenario.lora.dtype.value], scenario.lora.rank
     a = t.parameter((rank, inputs), kind, trained=True)
-    return Adapter(a, t.parameter((outputs, rank), kind, trained=True), scenario.lora.dropout > 0)
+    b = t.parameter((outputs, rank), kind, trained=True)
+    magnitude = None
+    if scenario.lora.dora:
+        magnitude = t.parameter((outputs,), FLOAT32 if scenario.recasts_adapters else kind, trained=True)
+    return Adapter(a, b, scenario.lora.dropout > 0, magnitude)
 
 
 def _parameter_adapter(t: Tape, scenario: Scenario, weight: Weight, factor: int) -> Adapter:
     kind = FLOATS[scenario.lora.dtype.value]
     a, b = (t.parameter(shape, kind, trained=True) for shape in expert_shapes(weight, scenario.lora.rank * factor))
-    return Adapter(a, b, dropout=False)
+    return Adapter(a, b, dropout=False, magnitude=None)
 
 
 def _quantised(scenario: Scenario, *, biased: bool) -> Quantised:

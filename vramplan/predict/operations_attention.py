@@ -5,6 +5,7 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
+from vramplan.predict.linear import lowered
 from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
 from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import (
@@ -16,7 +17,6 @@ from vramplan.predict.operations_heads import (
     repeat_kv,
     transposed,
 )
-from vramplan.predict.projections import lowered
 from vramplan.predict.tape import BOOL, FLOAT32, Tape, Tensor
 
 

@@ -3,8 +3,8 @@
 transformers 5.17 modeling_llama.py `repeat_kv`, `apply_rotary_pos_emb`; ATen/native/LinearAlgebra.cpp `matmul`.
 """
 
+from vramplan.predict.linear import lowered
 from vramplan.predict.operations import add, cat, clone, mul, narrow, reshape, scale
-from vramplan.predict.projections import lowered
 from vramplan.predict.tape import Gradients, Tape, Tensor
 
 

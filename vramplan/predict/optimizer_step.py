@@ -7,7 +7,7 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 from collections.abc import Callable, Iterable, Iterator
 
 from vramplan.optimizers import Family, Optimizer, optimizer
-from vramplan.predict.adapters import Trainable, trained_in_order
+from vramplan.predict.adapters import MAGNITUDES, Trainable, trained_in_order
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
@@ -92,7 +92,8 @@ def _groups(*, trainer: bool) -> tuple[Callable[[Trainable], bool], ...]:
     """
 
     def decayed(tensor: Trainable) -> bool:
-        return len(tensor.shape) > 1 and "bias" not in tensor.label
+        matrix = len(tensor.shape) > 1 or tensor.label.endswith(MAGNITUDES)
+        return matrix and "bias" not in tensor.label
 
     return (decayed, lambda tensor: not decayed(tensor)) if trainer else (lambda tensor: True,)
 

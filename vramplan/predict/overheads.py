@@ -40,6 +40,19 @@ def kept(scenario: Scenario) -> Mapping[Product, Piece]:
     return made
 
 
+def kept_by_steps(scenario: Scenario) -> Mapping[Product, Piece]:
+    """Those that are not there yet when the run is loaded."""
+    found = dict(kept(scenario))
+    if while_loading(scenario) is not None:
+        del found[Product(backward=False, biased=False)]
+    return found
+
+
+def while_loading(scenario: Scenario) -> Piece | None:
+    """What the first product leaves in use where it is made before the first step: DoRA measures B @ A."""
+    return workspaces(card(scenario))[0] if scenario.lora.dora and scenario.method.adapts else None
+
+
 def _biased(scenario: Scenario, weights: list[Weight]) -> bool:
     """Whether any product has a bias; 8-bit ones add it themselves (bitsandbytes 0.50)."""
     kinds = {weight.path: weight.kind for weight in weights}

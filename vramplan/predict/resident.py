@@ -8,7 +8,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import Trainable, trainables, trained_in_order
 from vramplan.predict.loading import write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
-from vramplan.predict.overheads import card, kept
+from vramplan.predict.overheads import card, kept_by_steps
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import ModelRef, Scenario
@@ -73,7 +73,7 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
         managed = _write_states(writer, scenario, device)
     loaded = len(writer.parts)
     if device == "cuda":
-        for workspace in kept(scenario).values():
+        for workspace in kept_by_steps(scenario).values():
             writer.hold(workspace)
     stateless = len(writer.parts)
     if trains and not at_once:

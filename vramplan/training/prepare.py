@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vramplan.errors import UsageError, first_line, nearest
-from vramplan.scenario import ALL_LINEAR, Checkpointing, DType, Lora, Scenario
+from vramplan.scenario import ALL_LINEAR, Checkpointing, DType, Scenario
 from vramplan.stacks import Upcast
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_adapters, name_base
@@ -88,6 +88,7 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
         fan_in_fan_out=_has_conv1d(model),
+        use_dora=lora.dora,
         modules_to_save=list(lora.modules_to_save) or None,
     )
     with warnings.catch_warnings():
@@ -102,7 +103,7 @@ def attach_adapters(model: Any, scenario: Scenario) -> Any:
                 hint="name other modules in lora.targets",
             ) from refusal
     if lora.dtype is not DType.FLOAT32 or scenario.dtype is DType.FLOAT32 or lora.modules_dtype is not None:
-        _cast(trained, lora)
+        _cast(trained, scenario)
     return trained
 
 
@@ -118,10 +119,13 @@ def ignore_advice() -> None:
     warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True` and a tied layer")
 
 
-def _cast(model: nn.Module, lora: Lora) -> None:
-    """Adapters and copies of whole modules to what they are trained in."""
+def _cast(model: nn.Module, scenario: Scenario) -> None:
+    """Adapters and copies of whole modules to what they are trained in; TRL leaves magnitudes in fp32."""
+    lora = scenario.lora
     for name, parameter in model.named_parameters():
         wanted = lora.modules_dtype if ".modules_to_save." in name else lora.dtype
+        if ".lora_magnitude_vector." in name and scenario.recasts_adapters:
+            continue
         if parameter.requires_grad and wanted is not None and parameter.dtype is not getattr(torch, wanted):
             parameter.data = parameter.data.to(getattr(torch, wanted))
 

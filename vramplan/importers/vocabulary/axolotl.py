@@ -13,8 +13,9 @@ AXOLOTL = vocabulary(
     saves_per_epoch evals_per_epoch type_of_model wandb_project
     """,
     read="""
-    load_in_4bit load_in_8bit lora_r lora_dropout lora_target_modules lora_modules_to_save gradient_accumulation_steps
-    optimizer bf16 fp16 bfloat16 float16 gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
+    load_in_4bit load_in_8bit lora_r lora_dropout lora_target_modules lora_modules_to_save peft_use_dora
+    gradient_accumulation_steps optimizer bf16 fp16 bfloat16 float16
+    gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
     cut_cross_entropy max_grad_norm peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
@@ -80,7 +81,6 @@ AXOLOTL = vocabulary(
         "activation_offloading": "moves activations to the host's memory",
         "layer_offloading": "moves layers to the host's memory",
         "selective_checkpointing": "keeps some activations of a checkpointed layer",
-        "peft_use_dora": "trains a magnitude per output too, and makes the whole adapted weight in every forward",
         "lora_target_parameters": "adapts bare parameters beside the modules",
         "lora_rank_pattern": "gives some modules another rank",
         "peft_layers_to_transform": "adapts some layers only",

@@ -13,7 +13,7 @@ LLAMAFACTORY = vocabulary(
     quantization_type lora_rank lora_target additional_target flash_attn enable_liger_kernel neat_packing pure_bf16
     upcast_layernorm disable_gradient_checkpointing use_reentrant_gc use_unsloth plot_loss adapter_name_or_path
     """,
-    read=TRAINER_READ + "model_name_or_path lora_dropout packing use_unsloth_gc",
+    read=TRAINER_READ + "model_name_or_path lora_dropout use_dora packing use_unsloth_gc",
     harmless=TRAINER_HARMLESS
     | words(
         """
@@ -40,7 +40,6 @@ LLAMAFACTORY = vocabulary(
         **TRAINER_UNMODELLED,
         "use_unsloth": "replaces the model by Unsloth's, which keeps fewer activations",
         "use_unsloth_gc": "moves the checkpoints of layers to the host's memory",
-        "use_dora": "trains a magnitude per output too, and makes the whole adapted weight in every forward",
         "shift_attn": "replaces attention by a shifted one",
         "mixture_of_depths": "changes the model",
         "resize_vocab": "makes the embedding and the head larger, and trains them",

@@ -8,7 +8,7 @@ PEFT = vocabulary(
     "peft adapter",
     "peft 0.21.2",
     decisive="peft_type",
-    read="base_model_name_or_path r lora_dropout target_modules modules_to_save",
+    read="base_model_name_or_path r lora_dropout target_modules use_dora modules_to_save",
     harmless=words(
         """
     auto_mapping peft_version revision inference_mode lora_alpha fan_in_fan_out use_rslora init_lora_weights
@@ -17,7 +17,6 @@ PEFT = vocabulary(
     """
     ),
     unmodelled={
-        "use_dora": "trains a magnitude per output too, and makes the whole adapted weight in every forward",
         "exclude_modules": "leaves some modules without an adapter",
         "layers_to_transform": "adapts some layers only",
         "rank_pattern": "gives some modules another rank",

@@ -41,7 +41,7 @@ TRL = vocabulary(
     """,
     read=TRAINER_READ
     + """
-    model_name_or_path lora_r dtype torch_dtype attn_implementation lora_dropout lora_target_modules
+    model_name_or_path lora_r dtype torch_dtype attn_implementation lora_dropout use_dora lora_target_modules
     lora_modules_to_save
     load_in_4bit load_in_8bit bnb_4bit_quant_type bnb_4bit_quant_storage max_length packing
     """,
@@ -60,7 +60,6 @@ TRL = vocabulary(
         **TRAINER_UNMODELLED,
         "activation_offloading": "moves activations to the host's memory",
         "use_liger_kernel": "patches the layers with Liger's kernels, which keep fewer activations",
-        "use_dora": "trains a magnitude per output too, and makes the whole adapted weight in every forward",
         "lora_target_parameters": "adapts bare parameters beside the modules",
         "padding_free": "puts a batch's samples into one row without padding",
     },

@@ -18,11 +18,11 @@ from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.expert_adapters import Parameter
+from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss
 from vramplan.predict.modules import Modules
 from vramplan.predict.observed.attention import choose_kernel
 from vramplan.predict.observed.observer import TapeObserver
-from vramplan.predict.projections import linear
 from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario

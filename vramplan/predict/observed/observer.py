@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vramplan.predict import operations as op
+from vramplan.predict.linear import linear
 from vramplan.predict.loss import cross_entropy
 from vramplan.predict.observed import arithmetic, attention, choices, in_place, products, reductions, views
 from vramplan.predict.observed.opaque import opaque
 from vramplan.predict.operations import indexing
 from vramplan.predict.operations.gradients import own_gradient, saved_for
-from vramplan.predict.projections import linear
 from vramplan.predict.tape import BOOL, FLOAT32, FLOATS, INT8, INT32, INT64, UINT8, Shape, Tape, Tensor
 
 _KINDS = {kind.name: kind for kind in (*FLOATS.values(), INT64, INT32, INT8, UINT8, BOOL)}

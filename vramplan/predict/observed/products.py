@@ -1,8 +1,8 @@
 """Matrix products of whatever shape, convolutions."""
 
+from vramplan.predict.linear import lowered
 from vramplan.predict.operations import add_in_place, clone
 from vramplan.predict.operations.gradients import new_gradients, own_gradient, summed, wanted
-from vramplan.predict.projections import lowered
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
 

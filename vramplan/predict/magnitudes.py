@@ -1,0 +1,76 @@
+"""DoRA's magnitudes begin as the norms of each adapted matrix, which is made whole for that while adapters come.
+
+peft 0.21.2 tuners/lora/dora.py `update_layer`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vramplan.architecture import Weight
+from vramplan.predict.adapters import Trainable
+from vramplan.predict.base import Group, prepared_element
+from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.writer import Writer
+from vramplan.scenario import DType, Scenario
+
+
+@contextmanager
+def adapted_matrix(
+    writer: Writer, weight: Weight, group: Group, factors: Sequence[Trainable], scenario: Scenario, element: int
+) -> Iterator[int]:
+    """Inside, `weight + scaling * B @ A` is there: bytes of each of its numbers.
+
+    `factors` have numbers of `element` bytes; those in float16 are multiplied in fp32.
+    """
+    quantised = is_quantized(weight, scenario.quant)
+    held = []
+    half = element == 2 and (scenario.compute_dtype if quantised else scenario.dtype) is DType.FLOAT16
+    if half:
+        held += [writer.temporary(f"{factor.label} fp32", 4 * factor.numel) for factor in factors]
+    if quantised and scenario.quant.type.four_bit:
+        held += _copy(writer, weight, group, scenario)
+    if quantised:
+        of_matrix = _dequantised_element(scenario)
+        held.append(_dequantise(writer, weight, scenario, of_matrix))
+    else:
+        of_matrix = prepared_element(weight, scenario)
+    product = writer.temporary(f"{weight.module} B @ A", weight.numel * (4 if half else element))
+    held.append(product)
+    if half:
+        held[-1] = writer.temporary(f"{weight.module} B @ A in float16", weight.numel * element)
+        writer.free(product)
+    scaled = writer.temporary(f"{weight.module} B @ A scaled", weight.numel * element)
+    of_sum = max(of_matrix, element)
+    held.append(writer.temporary(f"{weight.module} adapted", weight.numel * of_sum))
+    writer.free(scaled)
+    yield of_sum
+    writer.free(*reversed(held))
+
+
+def _copy(writer: Writer, weight: Weight, group: Group, scenario: Scenario) -> list[int]:
+    """`deepcopy` of a 4-bit layer: the constants that its matrix refers to, the matrix, a bias, and the constants once
+    more, to which the layer refers too (bitsandbytes 0.50 nn/modules.py)."""
+    packed, *constants = pieces(weight, scenario.quant)
+    sizes = [*(piece.bytes for piece in (*constants, packed))]
+    biases = (other for other in group.weights if other.path == f"{weight.owner}.bias")
+    sizes += [bias.numel * prepared_element(bias, scenario) for bias in biases]
+    sizes += [piece.bytes for piece in constants]
+    return [writer.temporary(f"{weight.module} copied", size) for size in sizes]
+
+
+def _dequantised_element(scenario: Scenario) -> int:
+    """Integers times their constants are fp32; 4-bit weights become what they were quantised of."""
+    return scenario.dtype.bytes if scenario.quant.type.four_bit else 4
+
+
+def _dequantise(writer: Writer, weight: Weight, scenario: Scenario, element: int) -> int:
+    """The matrix in numbers, without what is there meanwhile."""
+    quant, numel, name = scenario.quant, weight.numel, weight.module
+    beside = []
+    if not quant.type.four_bit:
+        beside.append(writer.temporary(f"{name} integers times constants", 4 * numel))
+    elif quant.double:
+        beside.append(writer.temporary(f"{name} block constants", 4 * -(-numel // quant.block_size)))
+    matrix = writer.temporary(f"{name} dequantised", element * numel)
+    writer.free(*beside)
+    return matrix
