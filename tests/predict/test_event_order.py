@@ -62,6 +62,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "from a checkpoint, in 8 bits": (LLAMA, {"load": "checkpoint", "quant": {"type": "int8"}}),
     "from a checkpoint, transposed": (GPT2, {"load": "checkpoint"}),
     "from a checkpoint, other names": (NEOX, {"load": "checkpoint"}),
+    "an adapter on the head": (LLAMA, {"lora": {"rank": 8, "targets": ["q_proj", "lm_head"]}}),
+    "adapters on a tied head and table": (
+        TIED,
+        {"lora": {"rank": 8, "targets": ["q_proj", "lm_head", "embed_tokens"]}, "stack": "script"},
+    ),
+    "an adapter on the table, accumulating": (
+        LLAMA,
+        {"lora": {"rank": 8, "targets": ["embed_tokens", "q_proj"]}, "grad_accum": 2},
+    ),
+    "TRL, an adapter on the table": (
+        LLAMA,
+        {"lora": {"rank": 8, "targets": ["embed_tokens", "q_proj"]}, "stack": "trl"},
+    ),
     "table and head trained whole": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["embed_tokens", "lm_head"]}}),
     "norms trained whole, in a script": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["norm"]}, "stack": "script"}),
     "a tied head trained whole": (TIED, {"lora": {**SMALL, "modules_to_save": ["lm_head"]}, "load": "checkpoint"}),

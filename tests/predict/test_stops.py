@@ -19,6 +19,8 @@ FLASH = {"attention": "flash_attention_2"}
         ({"lora": {"dtype": "bfloat16"}, "compute_dtype": "float16"}, "torch none in bfloat16"),
         # expected mat1 and mat2 to have the same dtype, but got: float != c10::BFloat16
         ({"stack": {**SCRIPT, "upcast": "norms"}}, "meets a head of bfloat16"),
+        # ValueError: Applying a PEFT adapter to `lm_head` is not supported
+        ({"stack": "trl", "lora": {"targets": ["q_proj", "lm_head"]}}, "TRL refuses adapters on lm_head"),
         # RuntimeError: FlashAttention only supports Ampere GPUs or newer.
         (FLASH | {"gpu": "t4"}, "Ampere GPUs or newer (compute capability 8.0), and t4 has 7.5; set attention: sdpa"),
         (FLASH | {"gpu": "v100-16gb", "method": "inference"}, "v100-16gb has 7.0"),

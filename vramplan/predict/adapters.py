@@ -8,7 +8,7 @@ from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layers import runs
-from vramplan.predict.saved_modules import copy_label, is_trained, trained_element, training_architecture
+from vramplan.predict.saved_modules import HEAD, copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
@@ -80,6 +80,8 @@ def check_targets(architecture: Architecture, lora: Lora) -> None:
         return
     modules = [weight for weight, _ in architecture.counted if weight.kind in _ADAPTABLE]
     for target in targets.modules:
+        if architecture.tied and target == HEAD:  # which shares the table, and has a module of its own all the same
+            continue
         if any(_matches(weight.owner, target) for weight in modules):
             continue
         names = list(dict.fromkeys((*(weight.module for weight in modules), *targets.known)))

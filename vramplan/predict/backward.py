@@ -70,7 +70,7 @@ def _run(t: Tape, node: Node) -> list[Tensor | None]:
         if output is not None and edge is not None and output.kind is not edge.kind:
             outputs[i] = t.like(output, edge.kind, "gradient cast")
     output = None
-    node.saved = []
+    saved, node.saved = node.saved, []  # they go with the call, after its gradient
     return outputs
 
 

@@ -9,13 +9,16 @@ import msgspec
 from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
-from vramplan.predict.families import embed, final_norm, known, layer_function
+from vramplan.predict.embeddings import embed
+from vramplan.predict.families import final_norm, known, layer_function
 from vramplan.predict.fused_head import tiled_loss
 from vramplan.predict.generic import stand_in
 from vramplan.predict.liger import check_liger, liger_loss
-from vramplan.predict.loss import causal_loss, chunked_loss, head_logits
+from vramplan.predict.linear import linear
+from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
 from vramplan.predict.modules import Cache, Context, Modules
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
+from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
 from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
@@ -93,15 +96,29 @@ class CausalModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head on the hidden states of one or all tokens."""
-        return head_logits(self.t, hidden, *self._head(), dict(self.scenario.architecture.facts))
+        return finished_logits(self.t, self._multiplied(hidden), dict(self.scenario.architecture.facts))
+
+    def _multiplied(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The head's product; `bias` is its own, also where it shares the embedding's table."""
+        head = self._own_head()
+        if head is not None and head.adapter is not None:
+            return head(self.t, hidden)
+        weight, own_bias = self._head()
+        return linear(self.t, hidden, weight, own_bias or bias, "logits")
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
-        if self.running.tied:
+        head = self._own_head()
+        if head is None:
             return self.outside.table(self.running), None
+        assert head.weight is not None, "a head is never quantised"
+        return head.weight, head.bias
+
+    def _own_head(self) -> Projection | None:
+        """The head; None where it is the embedding's table."""
+        if self.running.tied:
+            return None
         head = next(w for w in self.running.after if w.kind is WeightKind.HEAD)
-        projection = self.outside.projections[head.path.removesuffix(".weight")]
-        assert projection.weight is not None
-        return projection.weight, projection.bias
+        return self.outside.projections[head.path.removesuffix(".weight")]
 
     def hidden_states(self, tokens: int, cache: Cache | None = None) -> Tensor:
         """`...Model.forward` on `tokens` of each sequence: embeddings, layers, final norm."""

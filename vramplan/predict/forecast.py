@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vramplan.allocator import Program, Rules, prepare
-from vramplan.errors import CannotRun
 from vramplan.ledger import Basis, Component, Ledger
 from vramplan.predict.adapters import check_targets
 from vramplan.predict.evaluation import evaluation_marks, evaluation_parts
@@ -62,8 +61,6 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
 
         check_targets(scenario.architecture, scenario.lora)
         check_saved(scenario)
-        if scenario.lora.dora:
-            raise CannotRun("merging DoRA's adapters is not written down", hint="--engine trace runs peft's own code")
         merged = Timeline(merge_parts(scenario, device))
         return Forecast(merged, 0, allocator_rules(scenario))
     before = _resident(scenario, device)

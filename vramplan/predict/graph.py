@@ -42,7 +42,7 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("__weakref__", "heads_first", "kind", "node", "repeats", "shape", "storage", "viewed")
+    __slots__ = ("__weakref__", "heads_first", "kind", "node", "repeats", "shape", "storage", "transposed", "viewed")
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape
@@ -51,6 +51,8 @@ class Tensor:
         self.node = node
         self.viewed = False
         """Whether it is a view, whose base holds the storage as well."""
+        self.transposed = False
+        """Of a gradient: whether it lies in memory as its transpose would."""
         self.heads_first = False
         """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
         self.repeats: frozenset[int] = frozenset()

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 from vramplan.predict.checkpoints import run_checkpointed
-from vramplan.predict.linear import linear
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
 from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import FLOAT32, INT64, Gradients, Tape, Tensor
@@ -15,9 +14,8 @@ from vramplan.stacks import CHUNK_TOKENS
 Head = Callable[[Tensor], Tensor]
 
 
-def head_logits(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, facts: dict[str, object]) -> Tensor:
-    """Logits as the model returns them, after what the family does to them."""
-    logits = linear(t, hidden, weight, bias, "logits")
+def finished_logits(t: Tape, logits: Tensor, facts: dict[str, object]) -> Tensor:
+    """Logits as the model returns them, after what the family does to the head's."""
     if facts.get("logit_scale"):
         logits = scale(t, logits, "scaled logits")  # Granite: logits / logits_scaling
     if facts.get("logit_softcap"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from vramplan.architecture import Weight
+from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trained_tensors
 from vramplan.predict.attaching import attach
@@ -20,7 +21,7 @@ from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
-from vramplan.predict.saved_modules import head_apart, is_copied
+from vramplan.predict.saved_modules import HEAD, head_apart, is_copied
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -36,7 +37,13 @@ _Blocks = list[tuple[Group, list[int]]]
 
 
 def merge_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
-    """LOAD, MERGE and SAVE of a merge."""
+    """LOAD, MERGE and SAVE of a merge; CannotRun for adapters whose merging is not written down."""
+    for what, there in {
+        "DoRA's adapters": scenario.lora.dora,
+        "the adapter of a tied head": scenario.architecture.tied and HEAD in scenario.lora.targets,
+    }.items():
+        if there:
+            raise CannotRun(f"merging {what} is not written down", hint="--engine trace runs peft's own code")
     return _Merge(scenario, device).parts()
 
 

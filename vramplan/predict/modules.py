@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from vramplan.architecture import Architecture, Block, Weight, WeightKind
 from vramplan.attention import Choice
 from vramplan.ledger import Component
-from vramplan.predict.adapters import adapted, expert_shapes
+from vramplan.predict.adapters import adapted, expert_shapes, lora_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.linear import Adapter, Quantised
@@ -45,6 +45,8 @@ class Modules:
         self.tensors: dict[str, Tensor] = {}
         self.adapters: dict[str, Adapter] = {}
         """Those of bare parameters, by the parameter's path."""
+        self.tables: dict[str, Adapter] = {}
+        """Those of embeddings, by the table's path."""
         resolved = resolve_targets(scenario.architecture, scenario.lora) if scenario.method.adapts else None
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:
@@ -55,6 +57,8 @@ class Modules:
                 self.tensors[weight.path] = _parameter(t, scenario, weight, weight.shape)
                 if resolved and (factor := resolved.rank_factor(weight)):
                     self.adapters[weight.path] = _parameter_adapter(t, scenario, weight, factor)
+                elif resolved and adapted(weight, resolved):
+                    self.tables[weight.path] = _table_adapter(t, scenario, weight)
 
     def norm(self, t: Tape, path: str, x: Tensor, *, upcast_weight: bool = False, shifted: bool = False) -> Tensor:
         """The norm at `path`."""
@@ -135,6 +139,12 @@ def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
 def _parameter_adapter(t: Tape, scenario: Scenario, weight: Weight, factor: int) -> Adapter:
     kind = FLOATS[scenario.lora.dtype.value]
     a, b = (t.parameter(shape, kind, trained=True) for shape in expert_shapes(weight, scenario.lora.rank * factor))
+    return Adapter(a, b, dropout=False, magnitude=None)
+
+
+def _table_adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
+    kind = FLOATS[scenario.lora.dtype.value]
+    a, b = (t.parameter(shape, kind, trained=True) for shape in lora_shapes(weight, scenario.lora.rank))
     return Adapter(a, b, dropout=False, magnitude=None)
 
 

@@ -13,7 +13,7 @@ from vramplan.predict.quantization import is_quantized
 from vramplan.scenario import Lora, Method, Scenario
 
 #: What transformers calls the output head; a tied one has no weight of its own that could tell.
-_HEAD = "lm_head"
+HEAD = "lm_head"
 
 
 def is_copied(weight: Weight, lora: Lora) -> bool:
@@ -48,13 +48,14 @@ def training_architecture(scenario: Scenario) -> Architecture:
 
 
 def head_apart(scenario: Scenario) -> tuple[Weight, ...]:
-    """The head that a tied model has for itself once one of both is a copy; nothing for other models."""
-    architecture = scenario.architecture
-    if not (architecture.tied and scenario.method.adapts and scenario.lora.modules_to_save):
+    """The head that a tied model has for itself: once one of both is a copy, or the head has an adapter."""
+    architecture, lora = scenario.architecture, scenario.lora
+    if not (architecture.tied and scenario.method.adapts and (lora.modules_to_save or HEAD in lora.targets)):
         return ()
     table = architecture.table
-    head = Weight(f"{_HEAD}.weight", WeightKind.HEAD, table.shape, _HEAD, dtype=table.dtype)
-    return (head,) if is_copied(head, scenario.lora) or is_copied(table, scenario.lora) else ()
+    head = Weight(f"{HEAD}.weight", WeightKind.HEAD, table.shape, HEAD, dtype=table.dtype)
+    apart = HEAD in lora.targets or is_copied(head, lora) or is_copied(table, lora)
+    return (head,) if apart else ()
 
 
 def has_module(architecture: Architecture, name: str) -> bool:
@@ -70,7 +71,7 @@ def check_saved(scenario: Scenario) -> None:
     architecture = scenario.architecture
     weights = [weight for weight, _ in architecture.counted]
     able = [weight.module for weight in weights if not _hindrance(weight, scenario)]
-    known = list(dict.fromkeys((*able, *[_HEAD] * architecture.tied)))
+    known = list(dict.fromkeys((*able, *[HEAD] * architecture.tied)))
     for name in names:
         reasons = [_hindrance(weight, scenario) for weight in weights if weight.owner.endswith(name)]
         if any(parent.endswith(name) for owner in _owners(architecture) for parent in _parents(owner)):
@@ -87,7 +88,7 @@ def check_saved(scenario: Scenario) -> None:
 
 def _owners(architecture: Architecture) -> set[str]:
     """Paths of the modules that have weights, relative to their layer where they are in one."""
-    return {weight.owner for weight, _ in architecture.counted} | ({_HEAD} if architecture.tied else set())
+    return {weight.owner for weight, _ in architecture.counted} | ({HEAD} if architecture.tied else set())
 
 
 def _parents(owner: str) -> list[str]:

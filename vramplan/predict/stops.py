@@ -4,6 +4,7 @@ card has not."""
 from collections.abc import Iterator
 
 from vramplan.predict.overheads import card
+from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
 from vramplan.stacks import LossKernel, Upcast
 
@@ -21,6 +22,11 @@ def stops(scenario: Scenario) -> Iterator[str]:
             yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
         if _head_gets_fp32(scenario):
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
+        if scenario.method.adapts and HEAD in scenario.lora.targets and scenario.stack.loss is LossKernel.TILED:
+            yield (  # trl 1.16 trainer/sft_trainer.py
+                "the run stops before its first step: TRL refuses adapters on lm_head, whose weight its loss multiplies"
+                " by; remove lm_head from lora.targets, or name it in lora.modules_to_save"
+            )
     yield from stops_of_card(scenario)
 
 

@@ -124,7 +124,8 @@ class Tape:
             # accumulate_grad.h: taken as it is when it has the parameter's layout, else cloned
             storage = grad.storage
             whole = storage is not None and grad.numel * grad.kind.bytes == storage.bytes
-            leaf.grad = grad if whole else self.new(leaf.tensor.shape, leaf.tensor.kind, "gradient")
+            alike = whole and not grad.transposed
+            leaf.grad = grad if alike else self.new(leaf.tensor.shape, leaf.tensor.kind, "gradient")
             if leaf.tensor.storage is None and leaf.grad.storage is not None:
                 self.script.name(leaf.grad.storage.block, Component.GRADIENTS)
         return ()

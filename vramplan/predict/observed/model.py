@@ -18,7 +18,6 @@ from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.expert_adapters import Parameter
-from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss
 from vramplan.predict.modules import Modules
 from vramplan.predict.observed.attention import choose_kernel
@@ -189,8 +188,7 @@ class ObservedModel(CausalModel):
         t = self.t
         t.enter(self._phase)
         t.script.logits_width(self.scenario.architecture.vocab)
-        weight, own_bias = self._head()
-        return linear(t, hidden, weight, own_bias or bias, "logits")
+        return self._multiplied(hidden, bias)
 
     def loss(self, logits: Tensor) -> Tensor:
         """transformers' loss of causal language models."""
