@@ -12,6 +12,7 @@ from torch import Tensor
 from vramplan.attention_tiles import accumulates, efficient_tile, flash_splits, flash_width
 from vramplan.measure.tracker import Rule, Temporary
 from vramplan.predict.optimizer_step import NORM_CHUNK
+from vramplan.predict.reductions import row_sum_buffer
 from vramplan.scenario import DType
 
 aten = torch.ops.aten
@@ -25,6 +26,7 @@ def temporaries(capability: tuple[int, int], multiprocessors: int) -> dict[Any, 
         aten._softmax_backward_data.default: _softmax_backward,
         aten.index_put.default: _index_put,
         aten.sum.default: _counted,
+        aten.sum.dim_IntList: kernels.row_sum,
         aten.cumsum.default: _counted,
         aten._foreach_norm.Scalar: _foreach_norm,
         aten._scaled_dot_product_flash_attention.default: kernels.flash,
@@ -41,6 +43,16 @@ class _Kernels:
 
     def __init__(self, capability: tuple[int, int], multiprocessors: int) -> None:
         self._capability, self._multiprocessors = capability, multiprocessors
+
+    def row_sum(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
+        """cuda/Reduce.cuh `gpu_reduce_kernel`: what several blocks of threads add up of the same columns."""
+        tensor, dims = args[:2]
+        columns = tensor.shape[-1] if tensor.dim() else 1
+        rows = sorted(dim % tensor.dim() for dim in dims)
+        if rows != [*range(tensor.dim() - 1)] or not tensor.is_contiguous():
+            return ()
+        size = row_sum_buffer(tensor.numel() // columns, columns, self._capability, self._multiprocessors)
+        return (Temporary(size, "partial sums"),) if size else ()
 
     def flash(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
         """transformers/cuda/flash_attn/flash_api.cpp `set_params_splitkv`: parts of the output, to be combined."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from vramplan.errors import UsageError
 from vramplan.predict.fused import fused_gemm_4bit
 from vramplan.predict.operations import cast, scale
+from vramplan.predict.operations.gradients import while_summed
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor
 
 
@@ -112,7 +113,11 @@ def linear(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str) 
             to_weight = t.new(weight_shape, weight_kind, label + ": weight gradient")
         # made transposed: where embeddings are tied, the other gradient is not added into it
         to_weight = None if to_weight is None else t.view(to_weight, weight_shape)
-        return to_x, to_weight, t.new((weight_shape[0],), grad.kind, "bias gradient") if nb else None
+        to_bias = None
+        if nb:
+            to_bias = t.new((weight_shape[0],), grad.kind, "bias gradient")
+            while_summed(t, grad)
+        return to_x, to_weight, to_bias
 
     return t.record(out, (x, weight, bias), saved, backward)
 

@@ -170,7 +170,7 @@ def _autocast(scenario: Scenario) -> Kind | None:
 
 def new_tape(scenario: Scenario, device: Device) -> Tape:
     """An empty tape for the scenario's card; an A100's where no card is named."""
-    if not scenario.gpu:
-        return Tape(device)
-    card = gpu(scenario.gpu)
-    return Tape(device, card.capability, card.multiprocessors)
+    card = gpu(scenario.gpu) if scenario.gpu else None
+    tape = Tape(device, card.capability, card.multiprocessors) if card else Tape(device)
+    tape.batch, tape.seq = scenario.batch, scenario.seq
+    return tape

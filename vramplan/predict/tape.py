@@ -65,6 +65,8 @@ class Tape:
         self.training = True
         self.autocast: Kind | None = None
         self.casts: dict[int, tuple[Tensor, Tensor]] = {}
+        self.batch = self.seq = 1
+        """Of the run, whose product every number of tokens is a multiple of."""
         self.frame: Frame | None = None
         self.leaves: list[Leaf] = []
         """The trained parameters."""

@@ -15,6 +15,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
 from vramplan.predict.products import Product
+from vramplan.predict.reductions import row_sum_buffer
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
 
@@ -47,7 +48,21 @@ class Accumulators(NamedTuple):
         return self.tile.workspace(batch * self.heads, seq, seq, self.head_dim, self.value_dim)
 
 
-Rule = Padding | Accumulators
+class PartialSums(NamedTuple):
+    """Bytes of the buffer while the rows of a matrix are added up on a card."""
+
+    rows: int
+    """For each token."""
+    columns: int
+    capability: tuple[int, int]
+    multiprocessors: int
+
+    def at(self, batch: int, seq: int) -> int:
+        """The dimension for one batch and sequence."""
+        return row_sum_buffer(batch * seq * self.rows, self.columns, self.capability, self.multiprocessors)
+
+
+Rule = Padding | Accumulators | PartialSums
 
 
 class Derived(int):

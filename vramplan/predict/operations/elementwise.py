@@ -110,6 +110,7 @@ def mul(t: Tape, a: Tensor, b: Tensor, label: str = "product") -> Tensor:
         # derivatives are computed in the order of their names, `other` before `self`
         full_b = t.like(grad, grad.kind, "product gradient") if nb else None
         full_a = t.like(grad, grad.kind, "product gradient") if na else None
+        saved.clear()  # what a checkpoint computed again is gone when the engine sums up
         ga = summed(t, full_a, sa)
         full_a = None
         return ga, summed(t, full_b, sb)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from vramplan.predict.graph import Saved
-from vramplan.predict.tape import Kind, Shape, Tape, Tensor
+from vramplan.predict.tape import UINT8, Kind, Shape, Tape, Tensor
+from vramplan.predict.template import Derived, PartialSums
 
 
 def wanted(*xs: Tensor | None) -> list[Shape | None]:
@@ -20,7 +21,19 @@ def summed(t: Tape, grad: Tensor | None, shape: Shape | None) -> Tensor | None:
     """A gradient summed over what was broadcast, as the engine does with what a node returns."""
     if grad is None or shape is None or grad.shape == shape:
         return grad
-    return t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
+    out = t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
+    if grad.shape[-1] == shape[-1] == out.numel:
+        while_summed(t, grad)
+    return out
+
+
+def while_summed(t: Tape, x: Tensor) -> None:
+    """What a sum over all but the last dimension takes on a card until it is done."""
+    columns = x.shape[-1]
+    rows, rest = divmod(x.numel // columns, t.batch * t.seq)
+    if t.cuda and not rest:
+        rule = PartialSums(rows, columns, t.capability, t.processors)
+        t.new((Derived.by(rule, t.batch, t.seq),), UINT8, "partial sums")
 
 
 def saved_for(t: Tape, x: Tensor, *saves: Tensor) -> list[Saved]:
