@@ -27,3 +27,12 @@ def test_words_of_other_trainers_are_not_sfts() -> None:
     assert not sft & TRL.refused.keys()
     others = (trl.DPOConfig, trl.KTOConfig, trl.GRPOConfig, trl.RLOOConfig, trl.RewardConfig)
     assert not any(SFT_ONLY & set(other.__dataclass_fields__) for other in others)
+
+
+def test_modules_that_a_model_has_not_are_passed_over_as_peft_does(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model_name_or_path: llama-2-7b\nuse_peft: true\nlora_modules_to_save: [lm_head, wte]\n")
+    target = resolve(str(file))
+    assert target.scenarios[0].lora.modules_to_save == ("lm_head",)
+    assert target.origin is not None
+    assert any("llama-2-7b has no module wte" in text for text in target.origin.warnings)
