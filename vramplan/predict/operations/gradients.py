@@ -22,7 +22,7 @@ def summed(t: Tape, grad: Tensor | None, shape: Shape | None) -> Tensor | None:
     if grad is None or shape is None or grad.shape == shape:
         return grad
     out = t.new(shape, grad.kind, "gradient summed over broadcast dimensions")
-    if grad.shape[-1] == shape[-1] == out.numel:
+    if shape and grad.shape[-1] == shape[-1] == out.numel:
         while_summed(t, grad)
     return out
 
