@@ -253,14 +253,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         mapping["checkpointing"] = {"true": True, "false": False}.get(self.checkpointing, self.checkpointing.value)
         lora = mapping["lora"]
         lora["targets"] = ALL_LINEAR if self.lora.targets == (ALL_LINEAR,) else list(self.lora.targets)
-        if not self.lora.dora:
-            del lora["dora"]
-        if self.lora.modules_to_save:
-            lora["modules_to_save"] = list(self.lora.modules_to_save)
-        else:
-            del lora["modules_to_save"]
-        if self.lora.modules_dtype is None:
-            del lora["modules_dtype"]
+        lora["modules_to_save"] = list(self.lora.modules_to_save)
+        for key in ("dora", "modules_to_save", "modules_dtype"):
+            if not lora[key]:
+                del lora[key]
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
         unused |= {"padding": not self.padding, "expandable_segments": not self.expandable_segments}
         for key in (key for key, absent in unused.items() if absent):

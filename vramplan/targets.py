@@ -69,8 +69,6 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         hint = "give the adapter_config.json that peft wrote, or its directory"
         return _from_file(adapter, read_object(adapter, hint=hint), overrides or {})
     if not on_disk and target.endswith("/"):
-        raise UsageError(f"no such directory: {target}", hint="give one that exists: of a model, of scenarios' records")
-    if not on_disk and target.endswith("/"):
         raise UsageError(f"no such directory: {target}", hint="give one that exists, or a scenario's or model's name")
     if not on_disk and "/" not in target and target not in catalog_names():
         raise _unknown(target)

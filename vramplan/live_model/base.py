@@ -98,10 +98,9 @@ def _loaded_dtype(model: Any) -> str:
 
 def _plain_dtypes(model: Any) -> tuple[set[str], set[str]]:
     """Element types of embeddings and head, and of everything else of the base model that is not quantised."""
-    from vramplan.training.names import belongs_to_adapter
+    from vramplan.training.names import belongs_to_adapter, original, output_head
 
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    ends = tuple(getattr(part, "original_module", part) for part in ends)
+    ends = (original(model.get_input_embeddings()), output_head(model))
     vocabulary_ids = {
         id(part.weight) for part in ends if part is not None and getattr(part, "weight", None) is not None
     }

@@ -112,8 +112,12 @@ def belongs_to_adapter(path: str) -> bool:
 
 def output_head(model: Any) -> Any:
     """The base model's output head, out of peft's wrapper where its copy is trained; None for a model without one."""
-    head = model.get_output_embeddings()
-    return getattr(head, "original_module", head)
+    return original(model.get_output_embeddings())
+
+
+def original(module: Any) -> Any:
+    """The base's module, out of peft's wrapper where its copy is trained."""
+    return getattr(module, "original_module", module)
 
 
 def is_linear(model: Any, module: Any) -> bool:
