@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from vramplan.architecture import Weight
 from vramplan.predict.adapters import Trainable
 from vramplan.predict.base import Group, prepared_element
+from vramplan.predict.dequantized import dequantized_element, write_dequantized
 from vramplan.predict.quantization import is_quantized, pieces
 from vramplan.predict.writer import Writer
 from vramplan.scenario import DType, Scenario
@@ -30,8 +31,8 @@ def adapted_matrix(
     if quantised and scenario.quant.type.four_bit:
         held += _copy(writer, weight, group, scenario)
     if quantised:
-        of_matrix = _dequantised_element(scenario)
-        held.append(_dequantise(writer, weight, scenario, of_matrix))
+        of_matrix = dequantized_element(scenario)
+        held.append(write_dequantized(writer, weight, scenario))
     else:
         of_matrix = prepared_element(weight, scenario)
     product = writer.temporary(f"{weight.module} B @ A", weight.numel * (4 if half else element))
@@ -56,21 +57,3 @@ def _copy(writer: Writer, weight: Weight, group: Group, scenario: Scenario) -> l
     sizes += [bias.numel * prepared_element(bias, scenario) for bias in biases]
     sizes += [piece.bytes for piece in constants]
     return [writer.temporary(f"{weight.module} copied", size) for size in sizes]
-
-
-def _dequantised_element(scenario: Scenario) -> int:
-    """Integers times their constants are fp32; 4-bit weights become what they were quantised of."""
-    return scenario.dtype.bytes if scenario.quant.type.four_bit else 4
-
-
-def _dequantise(writer: Writer, weight: Weight, scenario: Scenario, element: int) -> int:
-    """The matrix in numbers, without what is there meanwhile."""
-    quant, numel, name = scenario.quant, weight.numel, weight.module
-    beside = []
-    if not quant.type.four_bit:
-        beside.append(writer.temporary(f"{name} integers times constants", 4 * numel))
-    elif quant.double:
-        beside.append(writer.temporary(f"{name} block constants", 4 * -(-numel // quant.block_size)))
-    matrix = writer.temporary(f"{name} dequantised", element * numel)
-    writer.free(*beside)
-    return matrix

@@ -7,6 +7,7 @@ from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
 from vramplan.predict.adapters import adapter_tensors
 from vramplan.predict.base import component, loaded_element
+from vramplan.predict.dequantized import dequantized_element, write_dequantized
 from vramplan.predict.expert_targets import Targets
 from vramplan.predict.loading import write_quantization
 from vramplan.predict.merge import merged_quant
@@ -110,25 +111,13 @@ class MatrixMerge:
 
     def dequantized(self, weight: Weight, held_as: Component = Component.WORKSPACE) -> int:
         """A quantised matrix as numbers again, of the dtype that it was quantised from; int8 as fp32, then cast."""
-        writer, scenario, numel = self._writer, self._scenario, weight.numel
-        if scenario.quant.type is QuantType.INT8:
-            return self._dequantized_int8(weight, held_as)
-        absmax = 4 * -(-numel // scenario.quant.block_size)
-        constants = [writer.temporary(f"{weight.module} absmax", absmax)] if scenario.quant.double else []
-        made = writer.alloc(held_as, f"{weight.module} dequantised", numel * scenario.dtype.bytes)
-        writer.free(*constants)
-        return made
-
-    def _dequantized_int8(self, weight: Weight, held_as: Component) -> int:
-        """bitsandbytes 0.50 _ops.py int8_vectorwise_dequant: `A * stats.view(-1, 1) * (1 / 127)` in fp32."""
-        writer, numel, label = self._writer, weight.numel, f"{weight.module} dequantised"
-        product = writer.temporary(f"{weight.module} times its row constants", 4 * numel)
-        stays = held_as is Component.WORKSPACE or self._scenario.dtype is DType.FLOAT32
-        numbers = writer.alloc(held_as if stays else Component.WORKSPACE, label, 4 * numel)
-        writer.free(product)
+        writer, scenario = self._writer, self._scenario
+        element = scenario.dtype.bytes
+        stays = held_as is Component.WORKSPACE or dequantized_element(scenario) == element
+        numbers = write_dequantized(writer, weight, scenario, held_as if stays else Component.WORKSPACE)
         if stays:
             return numbers
-        cast = writer.alloc(held_as, label, numel * self._scenario.dtype.bytes)
+        cast = writer.alloc(held_as, f"{weight.module} dequantised", weight.numel * element)
         writer.free(numbers)
         return cast
 
