@@ -257,6 +257,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         for key in ("dora", "modules_to_save", "modules_dtype"):
             if not lora[key]:
                 del lora[key]
+        if not self.stack.kernels:
+            del mapping["stack"]["kernels"]
         unused = {"gpu": not self.gpu, "merge": self.method is not Method.MERGE, "eval": self.evaluation is None}
         unused |= {"padding": not self.padding, "expandable_segments": not self.expandable_segments}
         for key in (key for key, absent in unused.items() if absent):

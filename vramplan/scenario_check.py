@@ -52,12 +52,14 @@ def _check_level(mapping: Mapping[str, Any], struct: type[msgspec.Struct], prefi
             meant = (not prefix and _section_of(key)) or nearest(str(key), fields)
             hint = f"{meant}allowed: {allowed}"
             raise UsageError(f"{where}: unknown key '{prefix}{key}'", hint=hint)
-        words = _words(fields[key])
-        if words and isinstance(value, str) and value not in words and not _takes_any_string(fields[key]):
-            raise UsageError(
-                f"{where}: {prefix}{key}: unknown value '{value}'",
-                hint=f"{nearest(value, words)}allowed: {', '.join(words)}",
-            )
+        kind = _element(fields[key]) if isinstance(value, list) else fields[key]
+        words = [] if _takes_any_string(kind) else _words(kind)
+        for word in value if isinstance(value, list) else [value]:
+            if words and isinstance(word, str) and word not in words:
+                raise UsageError(
+                    f"{where}: {prefix}{key}: unknown value '{word}'",
+                    hint=f"{nearest(word, words)}allowed: {', '.join(words)}",
+                )
 
 
 def _section_of(key: object) -> str:
@@ -73,8 +75,14 @@ def _words(annotation: Any) -> list[str]:
         return [str(member.value) for member in annotation]
     if get_origin(annotation) is Literal:
         return [str(word) for word in get_args(annotation)]
-    parts = [word for part in get_args(annotation) for word in _words(part)]
+    parts = [word for part in get_args(annotation) if get_origin(part) is not list for word in _words(part)]
     return [*parts, "true", "false"] if parts and bool in get_args(annotation) else parts
+
+
+def _element(annotation: Any) -> Any:
+    """What the elements of a key's list are; the key's own type where it takes none."""
+    lists = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is list]
+    return get_args(lists[0])[0] if lists else annotation
 
 
 def _takes_any_string(annotation: Any) -> bool:

@@ -29,7 +29,7 @@ from vramplan.scenario import (
 )
 from vramplan.scenario_check import check_keys, convert
 from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
-from vramplan.stacks import STACKS, Stack, Upcast
+from vramplan.stacks import STACKS, LayerKernel, Stack, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 from vramplan.torch_release import OLDEST, is_older, release
 
@@ -245,4 +245,12 @@ def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: st
         outputs=named.outputs if given.outputs is UNSET else given.outputs,
         loss=named.loss if given.loss is UNSET else given.loss,
         clip=named.clip if given.clip is UNSET else given.clip,
+        kernels=_kernels(given.kernels),
     )
+
+
+def _kernels(given: str | list[LayerKernel]) -> tuple[LayerKernel, ...]:
+    """The layers' kernels in Liger's order, each once."""
+    if isinstance(given, str):
+        given = {"torch": [], "liger": [*LayerKernel]}[given] if given in ("torch", "liger") else [LayerKernel(given)]
+    return tuple(kernel for kernel in LayerKernel if kernel in given)

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from vramplan.scenario import DType, Load, Method, QuantType
-from vramplan.stacks import LossKernel, Outputs, Upcast
+from vramplan.stacks import LayerKernel, LossKernel, Outputs, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
 Count = Annotated[int, Meta(ge=1, le=2**24)]
@@ -43,6 +43,7 @@ class StackKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outputs: Outputs | UnsetType = UNSET
     loss: LossKernel | UnsetType = UNSET
     clip: bool | UnsetType = UNSET
+    kernels: Literal["torch", "liger", "rope", "rms_norm", "mlp"] | list[LayerKernel] = "torch"
 
 
 class MergeKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

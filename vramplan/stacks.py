@@ -1,5 +1,6 @@
 """Stacks: how a training loop treats memory. The same hyper-parameters differ by about 40 % between stacks."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -30,6 +31,24 @@ class LossKernel(StrEnum):
     TILED = "tiled"  # TRL's head, which makes log-probabilities of tiles of logits and never all of them
 
 
+class LayerKernel(StrEnum):
+    """Operations of the decoder layers that Liger's kernels replace (`use_liger_kernel` of transformers' Trainer)."""
+
+    ROPE = "rope"
+    RMS_NORM = "rms_norm"
+    MLP = "mlp"  # the activation times the other half, and mixtures of experts
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What Liger's functions call it (liger-kernel 0.8.5 transformers/monkey_patch.py)."""
+        return ("swiglu", "geglu") if self is LayerKernel.MLP else (self.value,)
+
+
+def kernels_asked(config: Mapping[str, object]) -> tuple[LayerKernel, ...]:
+    """Those that `liger_kernel_config` of TrainingArguments leaves switched on, as all are by default."""
+    return tuple(kernel for kernel in LayerKernel if all(config.get(name, True) for name in kernel.arguments))
+
+
 #: Tokens whose logits exist at once with the chunked loss, which makes them again in backward (torchtune's
 #: CEWithChunkedOutputLoss does not). TRL's chunked loss splits a sequence into a handful of chunks; 1,024 tokens of a
 #: 128k vocabulary are 0.5 GiB in fp32.
@@ -48,11 +67,18 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     loss: LossKernel
     clip: bool
     """Whether gradients are clipped by their norm before the optimizer steps."""
+    kernels: tuple[LayerKernel, ...] = ()
+    """Which operations of the layers run Liger's kernels; its loss is `loss: liger`."""
 
     @property
     def trainer(self) -> bool:
         """Whether the loop is transformers' Trainer, or one built on it."""
         return self.base != "script"
+
+    @property
+    def liger(self) -> bool:
+        """Whether any of Liger's kernels runs."""
+        return bool(self.kernels) or self.loss is LossKernel.LIGER
 
     @property
     def casts_adapters(self) -> bool:

@@ -16,7 +16,7 @@ WORKING = ROOT / "build" / "nocard"
 BRANCHES = Path(__file__).parent / "branches"
 #: NVIDIA's packages of the runtime's headers, of the CUDA version that torch 2.11-2.13 are built with.
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-crt==13.0.88")
-#: Ours, replaced by another build, or of no use without a card.
+#: Ours, or replaced by another build.
 _LEFT_OUT = {"vramplan", "torch", "pip", "setuptools", "triton"}
 #: What a CUDA context takes is not modelled; a run's own memory must fit beside it.
 CONTEXT = 512 * 2**20
@@ -66,6 +66,7 @@ def prepared(torch: str) -> Environment:
         _pip(made.python, f"torch=={torch}", *_packages())
         _pip(made.python, "--target", str(home / "headers"), *HEADERS)
         site = next((home / "lib").glob("python3.*/site-packages"))
+        _pip(made.python, _triton(site))
         users = [*(site / "torch" / "lib").glob("*.so*"), *(site / "bitsandbytes").glob("libbitsandbytes_cuda13*.so")]
         build(users, next((home / "headers").glob("nvidia/*/include")), made.libraries)
         _check(site, torch)
@@ -79,6 +80,12 @@ def _check(site: Path, torch: str) -> None:
             f"torch {torch} came as a CPU build; point pip at an index with CUDA builds "
             "(PIP_CONFIG_FILE=/dev/null ignores a local one)"
         )
+
+
+def _triton(site: Path) -> str:
+    """The release of Triton that this build of PyTorch wants, as a requirement."""
+    torch = next(d for d in distributions(path=[str(site)]) if d.metadata["Name"] == "torch")
+    return next(one.partition(";")[0] for one in torch.requires or () if one.startswith("triton"))
 
 
 def _packages() -> list[str]:

@@ -167,7 +167,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "adamw_8bit",
         "attention": "eager",
         "checkpointing": "reentrant",
-        "stack": {**_KBIT, "loss": "liger"},
+        "stack": {**_KBIT, "loss": "liger", "kernels": ["rms_norm"]},
         "expandable_segments": True,
     },
     "axolotl/cut-cross-entropy.yaml": {
@@ -249,7 +249,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "adafactor",
         "attention": "flash_attention_2",
         "checkpointing": False,
-        "stack": {"autocast": False, "upcast": "none", "clip": True, "loss": "liger"},
+        "stack": {"autocast": False, "upcast": "none", "clip": True, "loss": "liger", "kernels": "liger"},
     },
     "llamafactory/int8-fp16.yaml": {
         "model": "meta-llama/Llama-2-13b-hf",
@@ -467,7 +467,7 @@ WARNED: dict[str, tuple[str, ...]] = {
     "axolotl/qlora.yaml": ("while it loads",),
     "axolotl/lora-8bit.yaml": ("while it loads",),
     "axolotl/lora.yaml": ("lora_qkv_kernel: true",),
-    "axolotl/full.yaml": ("full fine-tuning keeps norms and embeddings in fp32", "liger_rms_norm: true"),
+    "axolotl/full.yaml": ("full fine-tuning keeps norms and embeddings in fp32",),
     "axolotl/cut-cross-entropy.yaml": (
         "the states of 'came_pytorch' are not known",
         "attn_implementation: flash_attention_3 is not modelled; predicted as flash_attention_2",
@@ -478,7 +478,7 @@ WARNED: dict[str, tuple[str, ...]] = {
     "axolotl/mixtral.yaml": ("while it loads",),
     "llamafactory/qlora.yaml": (),
     "llamafactory/lora-defaults.yaml": (),
-    "llamafactory/full.yaml": ("enable_liger_kernel",),
+    "llamafactory/full.yaml": (),
     "llamafactory/int8-fp16.yaml": (),
     "llamafactory/qwen3-moe.yaml": (),
     "llamafactory/gemma2.yaml": ("auto means flash_attention_2 to gemma2 where flash-attn is installed",),

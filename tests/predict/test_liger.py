@@ -1,69 +1,60 @@
-"""Liger's fused loss, by hand: hidden states [2, 512, 64] and a head of 1,000 rows, so chunks of 64 tokens.
+"""Which of Liger's kernels a family gets, and what is refused."""
 
-1,000 / 64 rounds up to 16, 1,024 tokens / 16 = 64, a power of two. In the sums T = 1,024 tokens, R = 64, V = 1,000.
-"""
+from typing import Any
 
+import msgspec
 import pytest
 
 from vramplan.errors import UsageError
 from vramplan.ledger import Phase
 from vramplan.predict.engine import predict_analytic
-from vramplan.predict.liger import check_liger, chunk_rows, liger_loss
-from vramplan.predict.tape import BFLOAT16, FLOAT32, Kind, Tape
+from vramplan.predict.liger import fuses_loss, patched
+from vramplan.scenario import Checkpointing, Scenario
+from vramplan.stacks import LayerKernel
 from vramplan.targets import resolve
-from vramplan.timeline import Timeline
-
-T, H, R, V = 1024, 64, 64, 1000
-#: Labels padded [2, 513] and shifted [2, 512], the losses in fp32, a byte for each token that counts.
-AROUND = 8 * 2 * 513 + 8 * T + 4 * T + T
 
 
-def highest(hidden: Kind, head: Kind, autocast: Kind | None, *, trained: bool, capability: int = 8) -> int:
-    """Bytes at the highest moment of the loss, the hidden states themselves not counted."""
-    t = Tape("cuda", (capability, 0))
-    t.enter(Phase.LOSS)
-    x = t.new((2, 512, H), hidden, "hidden")
-    t.require_grad(x)
-    weight = t.parameter((V, H), head, trained=trained)
-    with t.casting(autocast):
-        loss = liger_loss(t, x, weight)
-    assert loss.shape == ()
-    return Timeline(t.script.template(1, 512).parts(1, 512)).ledger({}).allocated(Phase.LOSS) - x.numel * hidden.bytes
+def scenario(model: str, **stack: Any) -> Scenario:
+    return resolve(model, {"stack": {"base": "script", **stack}, "gpu": "h200"}).single("the test")
 
 
-def test_chunks_are_as_wide_as_the_hidden_states_are_large() -> None:
-    assert chunk_rows(T, H, V) == R
-    assert chunk_rows(4 * 4096, 4096, 32000) == 2048  # the example in the package's own comment
-    assert chunk_rows(7, 4096, 4096) == 7  # never more than there are tokens
+def test_asked_for_are_all_some_or_none() -> None:
+    assert patched(scenario("llama-3.2-1b")).kernels == frozenset()
+    assert patched(scenario("llama-3.2-1b", kernels="torch")).kernels == frozenset()
+    assert patched(scenario("llama-3.2-1b", kernels="liger")).kernels == frozenset(LayerKernel)
+    assert patched(scenario("llama-3.2-1b", kernels=["mlp", "rope"])).kernels == {LayerKernel.ROPE, LayerKernel.MLP}
+    assert patched(scenario("llama-3.2-1b", kernels="rms_norm")).kernels == {LayerKernel.RMS_NORM}
 
 
-@pytest.mark.parametrize(("kind", "size"), [(BFLOAT16, 2), (FLOAT32, 4)])
-def test_one_type_needs_the_gradient_and_one_chunk_of_logits(kind: Kind, size: int) -> None:
-    assert highest(kind, kind, None, trained=False) == AROUND + size * T * H + size * R * V
+def test_what_liger_does_not_know_of_a_family_stays_its_own() -> None:
+    assert LayerKernel.ROPE not in patched(scenario("deepseek-v2-lite", kernels="liger")).kernels
+    assert LayerKernel.MLP not in patched(scenario("gpt-oss-20b", kernels="liger")).kernels
 
 
-def test_autocast_of_an_fp32_head_adds_16_bit_copies() -> None:
-    # the head's copy (2 V H) is there for the logits beside the chunk's (2 R V) and its input's (2 R H)
-    assert highest(FLOAT32, FLOAT32, BFLOAT16, trained=False) == AROUND + 4 * T * H + 2 * (V * H + R * V + R * H)
+@pytest.mark.parametrize(
+    ("model", "stack", "words"),
+    [
+        ("gpt2", {"loss": "liger"}, "no fused loss for gpt2"),
+        ("granite-3.3-8b", {"loss": "liger"}, "no fused loss for granite"),
+        ("gpt2", {"kernels": "liger"}, "none for gpt2"),
+    ],
+)
+def test_where_nothing_would_be_replaced_it_is_refused(model: str, stack: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        predict_analytic(scenario(model, **stack))
+    assert "llama" in caught.value.hint
 
 
-def test_a_trained_head_gets_a_gradient_and_on_older_cards_a_product_first() -> None:
-    common = AROUND + 2 * T * H + 2 * V * H + 2 * R * V
-    assert highest(BFLOAT16, BFLOAT16, None, trained=True) == common
-    # compute capability 7: the product in 16 bits, then in fp32
-    assert highest(BFLOAT16, BFLOAT16, None, trained=True, capability=7) == common + 2 * V * H + 4 * V * H
+def test_granite_has_the_kernels_alone() -> None:
+    assert not fuses_loss("granite")
+    ours = scenario("granite-3.3-8b", kernels="liger")
+    forward = [
+        predict_analytic(msgspec.structs.replace(one, checkpointing=Checkpointing.OFF)).ledger.allocated(Phase.FORWARD)
+        for one in (ours, scenario("granite-3.3-8b"))
+    ]
+    assert forward[0] < forward[1]
 
 
-def test_the_whole_prediction_has_no_logits_and_no_doubt() -> None:
-    llama = {"stack": {"base": "hf-trainer", "loss": "liger"}, "gpu": "a100-80gb"}
-    liger = predict_analytic(resolve("llama-3.1-8b", llama).single("the test"))
-    torch = predict_analytic(resolve("llama-3.1-8b", {"gpu": "a100-80gb"}).single("the test"))
-    assert liger.ledger.peak < torch.ledger.peak
-    assert not any("--engine trace" in warning for warning in liger.warnings)
-
-
-def test_families_without_it_are_refused() -> None:
-    check_liger("llama")
-    with pytest.raises(UsageError, match="no fused loss for gpt2") as caught:
-        predict_analytic(resolve("gpt2", {"stack": {"base": "script", "loss": "liger"}}).single("the test"))
-    assert "chunked" in caught.value.hint
+def test_nothing_is_patched_where_nothing_is_trained() -> None:
+    generating = resolve("llama-3.2-1b", {"method": "inference", "stack": {"kernels": "liger"}}).single("the test")
+    assert patched(generating).kernels == frozenset()

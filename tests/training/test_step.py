@@ -136,6 +136,7 @@ def test_attention_without_a_cpu_kernel_cannot_run(attention: str) -> None:
         training(attention=attention)
 
 
-def test_liger_needs_its_package() -> None:
-    with pytest.raises(CannotRun, match="liger"):
-        training(stack={"base": "hf-trainer", "loss": "liger"})
+@pytest.mark.parametrize("stack", [{"loss": "liger"}, {"kernels": "liger"}])
+def test_liger_has_no_kernel_for_a_cpu(stack: dict[str, str]) -> None:
+    with pytest.raises(CannotRun, match="Triton"):
+        training(stack=stack)

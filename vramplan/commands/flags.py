@@ -52,6 +52,7 @@ FLAGS = (
     Flag("--autocast", "stack.autocast", "T", "false, true, bfloat16 or float16"),
     Flag("--outputs", "stack.outputs", "O", "model outputs: freed, held or held-next"),
     Flag("--loss", "stack.loss", "L", "torch, liger, chunked or tiled"),
+    Flag("--kernels", "stack.kernels", "K", "operations of the layers: torch, liger, or some of rope,rms_norm,mlp"),
     Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
     Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
     Flag("--torch", "torch", "RELEASE", "release of PyTorch that runs it, such as 2.13"),
@@ -102,7 +103,9 @@ def _value(key: str, raw: str | bool) -> Any:
         return raw
     if key == "lora.targets" and raw == "all-linear":
         return raw
-    if key in ("lora.targets", "lora.modules_to_save"):
+    if key == "stack.kernels" and raw in ("torch", "liger"):
+        return raw
+    if key in ("lora.targets", "lora.modules_to_save", "stack.kernels"):
         return [name.strip() for name in raw.split(",")]
     return yaml_value(raw, key)
 

@@ -7,12 +7,14 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.liger import read_kernels
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import every_linear, read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
 from vramplan.scenario import DType, ModelRef
+from vramplan.stacks import LayerKernel
 
 _SCHEMA = "axolotl 0.19.0 utils/schemas/"
 _LOADER = "axolotl 0.19.0 loaders/model.py"
@@ -26,6 +28,12 @@ _ATTENTION_FLAGS = {
     "eager_attention": "eager",
 }
 _KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+_LIGER = {
+    "liger_rope": LayerKernel.ROPE,
+    "liger_rms_norm": LayerKernel.RMS_NORM,
+    "liger_swiglu": LayerKernel.MLP,
+    "liger_glu_activation": LayerKernel.MLP,
+}
 #: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
 _FP32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
 
@@ -235,6 +243,7 @@ def _stack(source: Source, adapter: str | None, model: ModelRef) -> None:
     for plugin in unknown:
         source.warn(f"plugins: {plugin}: what it does to memory is not known")
     _loss(source, liger=liger, cut=cut)
+    _kernels(source, model, liger=liger)
     hf.read_clipping(source)
 
 
@@ -253,6 +262,18 @@ def _loss(source: Source, *, liger: bool, cut: bool) -> None:
             source.warn(f"{key}: true does nothing without its plugin in plugins", ours="stack.loss")
         if liger:
             source.ignore("plugins", "no fused loss is asked for")
+
+
+def _kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
+    """integrations/liger/plugin.py: what is switched on, of a family's functions those that it has."""
+    source.flag("liger_layer_norm")
+    source.ignore("liger_layer_norm", "the layers have no LayerNorm")
+    keys = [key for key in _LIGER if source.flag(key)]
+    if keys and not liger:
+        source.warn(f"{', '.join(keys)}: true does nothing without its plugin in plugins", ours="stack.kernels")
+    elif keys:
+        asked = {_LIGER[key] for key in keys}
+        read_kernels(source, keys, model, [kernel for kernel in LayerKernel if kernel in asked])
 
 
 def _evaluation(source: Source) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.liger import read_kernels, trainer_kernels
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_names, read_saved_modules
 from vramplan.importers.vocabulary.llamafactory import LLAMAFACTORY
 from vramplan.scenario import DType, ModelRef
+from vramplan.stacks import LayerKernel
 
 _MODEL = "llamafactory 0.9.5 hparams/model_args.py"
 _TUNING = "llamafactory 0.9.5 hparams/finetuning_args.py"
@@ -50,7 +52,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
     _attention(source, stage, ref)
     _checkpointing(source)
-    _stack(source)
+    _stack(source, ref)
     _evaluation(source)
     return source.finish()
 
@@ -181,21 +183,26 @@ def _checkpointing(source: Source) -> None:
     )
 
 
-def _stack(source: Source) -> None:
+def _stack(source: Source, model: ModelRef) -> None:
     """The Trainer's loop; nothing is upcast unless upcast_layernorm (model_utils/checkpointing.py)."""
     norms = source.flag("upcast_layernorm")
     source.take(
         "upcast_layernorm", "stack.upcast", "norms" if norms else "none", f"default of upcast_layernorm, {_MODEL}"
     )
-    liger = source.flag("enable_liger_kernel")
-    source.take(
-        "enable_liger_kernel", "stack.loss", "liger" if liger else "torch", f"default of enable_liger_kernel, {_MODEL}"
-    )
-    if liger:
-        source.warn("enable_liger_kernel: Liger's kernels for the layers keep fewer activations than predicted")
-    if source.flag("use_liger_kernel"):
-        source.warn("use_liger_kernel: Liger's kernels, turned on by the Trainer, are not in the prediction")
+    _liger(source, model)
     hf.read_clipping(source)
+
+
+def _liger(source: Source, model: ModelRef) -> None:
+    """LLaMA-Factory's own switch (model_utils/liger_kernel.py), and the Trainer's: Liger's loss and all its kernels."""
+    own = source.flag("enable_liger_kernel")
+    keys = [key for key in ("enable_liger_kernel", "use_liger_kernel") if source.flag(key)]
+    if not keys:
+        source.take("enable_liger_kernel", "stack.loss", "torch", f"default of enable_liger_kernel, {_MODEL}")
+        return
+    source.read(keys, "stack.loss", "liger")
+    kernels = tuple(LayerKernel) if own else trainer_kernels(source)
+    read_kernels(source, (*keys, "liger_kernel_config"), model, kernels)
 
 
 def _evaluation(source: Source) -> None:

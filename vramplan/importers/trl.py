@@ -7,6 +7,7 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.liger import read_kernels, trainer_kernels
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
@@ -46,7 +47,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
     _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
-    _stack(source)
+    _stack(source, ref)
     _evaluation(source)
     return source.finish()
 
@@ -149,7 +150,7 @@ def _attention(source: Source) -> None:
         hf.packed(source, "packing", attention)
 
 
-def _stack(source: Source) -> None:
+def _stack(source: Source, model: ModelRef) -> None:
     """TRL's SFTTrainer: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
     told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
     source.assume(
@@ -172,10 +173,8 @@ def _stack(source: Source) -> None:
         "tiled",
         "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again",
     )
-    if source.flag("use_liger_kernel"):
-        source.warn(
-            "use_liger_kernel: TRL applies the layers' kernels alone, which keep fewer activations than predicted"
-        )
+    if source.flag("use_liger_kernel"):  # without its loss, which would replace TRL's own
+        read_kernels(source, ("use_liger_kernel", "liger_kernel_config"), model, trainer_kernels(source))
     kwargs = source.given("gradient_checkpointing_kwargs")
     if isinstance(kwargs, Mapping) and as_flag(kwargs.get("selective")):
         source.warn("gradient_checkpointing_kwargs: selective checkpointing keeps more than predicted")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
+from vramplan.stacks import kernels_asked
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -17,7 +18,6 @@ _NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
     "optim_target_modules": ((None,), "the optimizer's projections are not counted"),
     "padding_free": ((False, None), "batch x seq is taken as it is given"),
     "activation_offloading": ((False, None), "activations are predicted to stay on the card"),
-    "liger_kernel_config": ((None,), "of Liger's kernels only the fused loss is modelled"),
 }
 
 
@@ -44,15 +44,26 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
             "outputs": "freed",
             "loss": "tiled" if fused else _loss(args),
             "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
+            "kernels": _kernels(args),
         },
     }
 
 
 def _loss(args: Any) -> str:
     """The loss of a model that keeps its head: older releases of TRL have one in chunks."""
-    if getattr(args, "use_liger_kernel", False):
+    if getattr(args, "use_liger_kernel", False) and _liger_config(args).get("fused_linear_cross_entropy", True):
         return "liger"
     return "chunked" if str(getattr(args, "loss_type", "") or "").startswith("chunked") else "torch"
+
+
+def _kernels(args: Any) -> list[str]:
+    """Liger's, which the Trainer patches into the model when training begins."""
+    asked = kernels_asked(_liger_config(args)) if getattr(args, "use_liger_kernel", False) else ()
+    return [kernel.value for kernel in asked]
+
+
+def _liger_config(args: Any) -> dict[str, bool]:
+    return dict(getattr(args, "liger_kernel_config", None) or {})
 
 
 def _has_fused_head(model: Any) -> bool:
@@ -109,14 +120,11 @@ def _kind(reentrant: object) -> bool | str:
     return "reentrant" if reentrant else True
 
 
-def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
+def warnings_of(args: "TrainingArguments") -> Iterator[str]:
     """What the arguments ask for that the prediction leaves out."""
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):
             yield f"training_args.{name}={value!r} is not modelled: {what}"
-    if getattr(args, "use_liger_kernel", False) and getattr(args, "liger_kernel_config", None) is None:
-        fused = "TRL's own head is" if keys_of(args, model)["stack"]["loss"] == "tiled" else "the fused loss is"
-        yield f"use_liger_kernel: {fused} modelled, Liger's other kernels are not; they need less, not more"
     if getattr(args, "world_size", 1) > 1:
         yield f"{args.world_size} processes: one GPU with a whole model is predicted, without buckets for gradients"

@@ -23,6 +23,7 @@ from vramplan.measure.fake import FakeTracker, fake_machine
 from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
+from vramplan.measure.idle_liger import idle_liger
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.footprint import footprint
 from vramplan.predict.paging import paging
@@ -34,7 +35,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.torch_release import shares_workspaces
-from vramplan.training.build import transformers_config
+from vramplan.training.build import modeling_of, transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
 from vramplan.training.materialize_fake import quantize_fake
@@ -118,7 +119,7 @@ def _is_ours(error: Exception) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Inside, the libraries log what went wrong alone: the rest is meant for whoever trains."""
-    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers")]
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers", "liger_kernel")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -207,6 +208,8 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
             stack.enter_context(cuda_choices(card, tracker))
             if scenario.stack.loss is LossKernel.TILED:
                 stack.enter_context(fused_head())
+            if scenario.stack.liger:
+                stack.enter_context(idle_liger(card, modeling_of(scenario)))
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))
         if scenario.arrives_by_tensor:

@@ -10,10 +10,11 @@ from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.embeddings import embed
-from vramplan.predict.families import final_norm, known, layer_function
+from vramplan.predict.families import final_norm, known, layer_function, table_kind
 from vramplan.predict.fused_head import tiled_loss
 from vramplan.predict.generic import stand_in
-from vramplan.predict.liger import check_liger, liger_loss
+from vramplan.predict.liger import check_liger
+from vramplan.predict.liger_loss import liger_loss
 from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
 from vramplan.predict.modules import Cache, Context, Modules
@@ -49,8 +50,7 @@ class CausalModel:
         self.t = t
         self.scenario = scenario
         architecture = self._described(scenario.architecture)
-        if scenario.method.trains and scenario.stack.loss is LossKernel.LIGER:
-            check_liger(architecture.family)
+        check_liger(scenario)
         if not t.training:  # `eval()`: nothing is dropped out
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
@@ -128,7 +128,7 @@ class CausalModel:
         context.position_ids = t.new((1, tokens), INT64, "position_ids")
         if cache is None or not cache.layers:  # one new token sees everything before it
             context.masks = causal_masks(t, s, held[0].kind)
-        context.tables = rotary(t, s, hidden.kind)
+        context.tables = rotary(t, s, table_kind(self.architecture, hidden.kind))
         number, weights = 0, None
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):
             hidden = t.open(group, hidden, weights)
@@ -161,15 +161,19 @@ class CausalModel:
 def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds]:
     """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
+    So is the last where backward makes its first product in it: after Liger's loss, which has made its own by then.
     Layers that differ in a window that the sequence never leaves are alike, unless they hold other tables or masks.
     """
     kinds = _kinds(architecture, scenario)
     yield Rounds((kinds[0],), 1)
-    rest = kinds[1:]
+    last = scenario.method.trains and scenario.stack.loss is LossKernel.LIGER
+    rest, alone = (kinds[1:-1], kinds[1:][-1:]) if last else (kinds[1:], [])
     while rest:
         period, times = _repetition(rest)
         yield Rounds(tuple(rest[:period]), times)
         rest = rest[period * times :]
+    for kind in alone:
+        yield Rounds((kind,), 1)
 
 
 def _kinds(architecture: Architecture, scenario: Scenario) -> list[int]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from vramplan.optimizers import OPTIMIZERS, optimizer
 from vramplan.predict import changes_precision as precision
 from vramplan.predict import changes_sizes as sizes
-from vramplan.predict.liger import LIGER_FAMILIES
+from vramplan.predict.liger import fuses_loss
 from vramplan.predict.stops import stops
 from vramplan.scenario import WITHOUT_SDPA, Checkpointing, Evaluation, QuantType, Scenario
 from vramplan.stacks import LossKernel, Outputs
@@ -68,12 +68,12 @@ def _outputs(scenario: Scenario) -> Variants:
 
 
 def _loss(scenario: Scenario) -> Variants:
-    return _with_loss(scenario, LossKernel.LIGER) if scenario.architecture.family in LIGER_FAMILIES else ()
+    return _with_loss(scenario, LossKernel.LIGER) if fuses_loss(scenario.architecture.family) else ()
 
 
 def _loss_in_chunks(scenario: Scenario) -> Variants:
     """For the families that Liger has no fused loss for."""
-    return _with_loss(scenario, LossKernel.CHUNKED) if scenario.architecture.family not in LIGER_FAMILIES else ()
+    return _with_loss(scenario, LossKernel.CHUNKED) if not fuses_loss(scenario.architecture.family) else ()
 
 
 def _with_loss(scenario: Scenario, kernel: LossKernel) -> Variants:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 
 from vramplan.architecture import Attention, Block, Mlp
 from vramplan.predict.experts import mixture
+from vramplan.predict.gated import gated_mlp
 from vramplan.predict.latent import latent_queries_keys_values
+from vramplan.predict.liger_layers import liger_gated, liger_rotated
 from vramplan.predict.modules import Context, Modules
-from vramplan.predict.operations import add, cat, mul, narrow, reshape, scale, split
+from vramplan.predict.operations import add, cast, cat, mul, narrow, reshape, scale, split
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_heads import rotate
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.positions import broadcasts
 from vramplan.predict.sinks import rotate_halves
 from vramplan.predict.tape import Tape, Tensor
+from vramplan.stacks import LayerKernel
 
 LayerFunction = Callable[[Tape, Modules, Context, Block, Tensor], Tensor]
 
@@ -33,6 +36,8 @@ class Style:
     """The norm multiplies by its weight in fp32 and casts last."""
     shifted: bool = False
     """The norm's weight counts from 1."""
+    wide_rotation: bool = False
+    """Rotary tables stay fp32, and what they turned is cast back (OLMo 2)."""
     scaled_residual: bool = False
     """The branch is multiplied by a number before it is added (Granite)."""
     names: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
@@ -56,7 +61,7 @@ STYLES = {
     "gemma3_text": Style(
         after=True, upcast_weight=True, shifted=True, names=("input_layernorm", "pre_feedforward_layernorm")
     ),
-    "olmo2": Style(before=False, after=True, upcast_weight=True),
+    "olmo2": Style(before=False, after=True, upcast_weight=True, wide_rotation=True),
     "granite": Style(scaled_residual=True),
     "mixtral": Style(),
     "qwen3_moe": Style(),
@@ -82,8 +87,8 @@ def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tens
     return add(t, residual, scale(t, x) if style.scaled_residual else x, "layer output")
 
 
-def _norm(t: Tape, m: Modules, style: Style, path: str, x: Tensor) -> Tensor:
-    return m.norm(t, path, x, upcast_weight=style.upcast_weight, shifted=style.shifted)
+def _norm(t: Tape, m: Modules, style: Style, path: str, x: Tensor, *, apart: bool = False) -> Tensor:
+    return m.norm(t, path, x, upcast_weight=style.upcast_weight, shifted=style.shifted, apart=apart)
 
 
 def split_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
@@ -100,10 +105,15 @@ def attention(
     if facts.latent_kv:
         (query, key, value), held = latent_queries_keys_values(t, m, c, facts, x)
     else:
-        query, key, value = _rotated(t, c, facts, *_queries_keys_values(t, m, facts, style, x))
+        query, key, value = _rotated(t, m, c, facts, style, *_queries_keys_values(t, m, facts, style, x))
         key, value = c.remember(t, key, value, facts.window)
     sinks = m.tensors.get("self_attn.sinks")
-    out, weights = c.attend(t, query, key, value, heads(c, facts), windowed=facts.window > 0, sinks=sinks)
+    spec = heads(c, facts)
+    if LayerKernel.ROPE in m.liger.kernels:  # where the projection put them
+        spec = replace(spec, heads_first=False)
+    elif LayerKernel.RMS_NORM in m.liger.kernels and _normed_by_heads(facts, style):
+        spec = replace(spec, heads_first=True)
+    out, weights = c.attend(t, query, key, value, spec, windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
     del held
@@ -119,21 +129,23 @@ def heads(c: Context, facts: Attention) -> Heads:
 
 
 def _rotated(
-    t: Tape, c: Context, facts: Attention, query: Tensor, key: Tensor, value: Tensor
+    t: Tape, m: Modules, c: Context, facts: Attention, style: Style, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not c.tables:  # a family without rotary positions that Llama's layer stands in for
         return query, key, value
     cos, sin = c.tables[facts.window > 0]
     outer, t.scope = t.scope, "rotary"
-    if facts.sinks:
-        turned = rotate_halves(t, query, cos, sin), rotate_halves(t, key, cos, sin), value
-        t.scope = outer
-        return turned
-    joined = c.architecture.family == "phi3"
-    query, key = rotate_both(t, query, key, cos, sin, joined=joined)
-    rotated = query, key, value
+    if LayerKernel.ROPE in m.liger.kernels:
+        query, key = liger_rotated(t, query, key, cos, sin, apart=facts.fused_qkv, halves=facts.sinks)
+    elif facts.sinks:
+        query, key = rotate_halves(t, query, cos, sin), rotate_halves(t, key, cos, sin)
+    elif style.wide_rotation:
+        turned = rotate_both(t, query, key, cos, sin)
+        query, key = (cast(t, wide, query.kind, "rotated, cast back") for wide in turned)
+    else:
+        query, key = rotate_both(t, query, key, cos, sin, joined=c.architecture.family == "phi3")
     t.scope = outer
-    return rotated
+    return query, key, value
 
 
 def rotate_both(
@@ -175,16 +187,22 @@ def _queries_keys_values(
         query, key = split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads)
         return query, key, split_heads(t, value, facts.kv_heads)
     query = split_heads(t, m["self_attn.q_proj"](t, x), facts.heads)
-    if facts.qk_norm == "head" and not style.shifted:  # Qwen 3
+    normed_first = facts.qk_norm == "head" and not style.shifted  # Qwen 3
+    if normed_first:
         query = _norm(t, m, style, "self_attn.q_norm", query)
     key = split_heads(t, m["self_attn.k_proj"](t, x), facts.kv_heads)
-    if facts.qk_norm == "head" and not style.shifted:
+    if normed_first:
         key = _norm(t, m, style, "self_attn.k_norm", key)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
-    if facts.qk_norm == "head" and style.shifted:  # Gemma 3
-        query = _norm(t, m, style, "self_attn.q_norm", query)
-        key = _norm(t, m, style, "self_attn.k_norm", key)
+    if _normed_by_heads(facts, style):
+        query = _norm(t, m, style, "self_attn.q_norm", query, apart=True)
+        key = _norm(t, m, style, "self_attn.k_norm", key, apart=True)
     return query, key, value
+
+
+def _normed_by_heads(facts: Attention, style: Style) -> bool:
+    """Whether queries and keys are normed once they are split into heads, whose rows lie apart (Gemma 3)."""
+    return facts.qk_norm == "head" and style.shifted
 
 
 def _from_fused(t: Tape, m: Modules, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,8 +227,7 @@ def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor, *, family: str) -
     if mlp.fused_gate:
         out = _fused_gate(t, m, mlp, x)
     elif mlp.gated:
-        down, up, gate = m["mlp.down_proj"], m["mlp.up_proj"], m["mlp.gate_proj"]
-        out = down(t, mul(t, activation(t, mlp.activation, gate(t, x)), up(t, x), "act * up"))
+        out = gated_mlp(t, m, "mlp", mlp.activation, x)
     else:
         out = plain_mlp(t, m, mlp, x, "mlp.c_fc", "mlp.c_proj")
     t.scope = outer
@@ -220,6 +237,8 @@ def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor, *, family: str) -
 def _fused_gate(t: Tape, m: Modules, mlp: Mlp, x: Tensor) -> Tensor:
     up = m["mlp.gate_up_proj"](t, x)
     gate, up = split(t, up, [mlp.intermediate, mlp.intermediate])
+    if LayerKernel.MLP in m.liger.kernels:
+        return m["mlp.down_proj"](t, liger_gated(t, gate, up, apart=True))
     up = mul(t, up, activation(t, mlp.activation, gate), "up * act")
     return m["mlp.down_proj"](t, up)
 

@@ -2,6 +2,8 @@
 
 from vramplan.architecture import Experts
 from vramplan.predict.expert_adapters import Parameter
+from vramplan.predict.gated import gated_mlp
+from vramplan.predict.liger_experts import liger_experts
 from vramplan.predict.linear import linear
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import (
@@ -21,6 +23,7 @@ from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.indexing import clamp, gather, grouped_product, masked_fill, topk
 from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Shape, Tape, Tensor
+from vramplan.stacks import LayerKernel
 
 
 def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) -> Tensor:
@@ -41,8 +44,7 @@ def _with_shared(t: Tape, m: Modules, experts: Experts, x: Tensor, flat: Tensor)
     """DeepseekV2Moe: routed experts, then the shared ones beside them."""
     _logits, weights, indices = _route(t, m, experts, flat, "deepseek_v2")
     out = reshape(t, _grouped(t, m, experts, flat, weights, indices), x.shape)
-    gate, up, down = (m[f"mlp.shared_experts.{name}"] for name in ("gate_proj", "up_proj", "down_proj"))
-    return add(t, out, down(t, mul(t, activation(t, experts.activation, gate(t, x)), up(t, x), "act * up")), "experts")
+    return add(t, out, gated_mlp(t, m, "mlp.shared_experts", experts.activation, x), "experts")
 
 
 def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,6 +76,8 @@ def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tenso
     """`grouped_mm_experts_forward`: tokens copied once per chosen expert and sorted by expert."""
     rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
     down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
+    if LayerKernel.MLP in m.liger.kernels:
+        return liger_experts(t, flat, gate_up(t), down(t), weights, indices, experts)
     sorted_experts, order = (t.new((rows,), INT64, what) for what in ("experts sorted", "permutation"))
     tokens = _rows(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
     sorted_weights = _rows(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")

@@ -5,7 +5,7 @@ from vramplan.predict.decoder import STYLES, LayerFunction, layer
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
-from vramplan.predict.tape import Tape, Tensor
+from vramplan.predict.tape import FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
 
 #: Families whose layer is not Llama's with switches.
@@ -43,6 +43,11 @@ def assumptions(architecture: Architecture) -> tuple[str, ...]:
     if assumed := architecture.facts.get("assumed"):
         found.append(f"facts of the layer that were guessed ({assumed})")
     return tuple(found)
+
+
+def table_kind(architecture: Architecture, hidden: Kind) -> Kind:
+    """The element type of the rotary tables, given the hidden states'."""
+    return FLOAT32 if STYLES.get(architecture.family, STYLES["llama"]).wide_rotation else hidden
 
 
 def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Tensor) -> Tensor:

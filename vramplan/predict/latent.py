@@ -12,7 +12,7 @@ def latent_queries_keys_values(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
     """`DeepseekV2Attention.forward` up to the attention call; keys and values of all tokens so far.
 
-    And what its variables hold until it returns: the projections' outputs, the rotated part of the queries.
+    And what its variables hold until it returns: the projections' outputs, the rotated parts, the normed latent.
     """
     batch, seq, _ = x.shape
     rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
@@ -20,7 +20,7 @@ def latent_queries_keys_values(
     nope, turning = split(t, projected, [plain, rope])
     compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)
     latent, key_turning = split(t, compressed, [facts.latent_kv, rope])
-    latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent), (batch, 1, seq, facts.latent_kv))
+    latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent, apart=True), (batch, 1, seq, facts.latent_kv))
     key_turning = reshape(t, key_turning, (batch, 1, seq, rope))
     turning, key_turning = _turned(t, c, turning), _turned(t, c, key_turning)
     latent, key_turning = c.remember(t, latent, key_turning)  # what is remembered is still compressed
@@ -28,7 +28,7 @@ def latent_queries_keys_values(
     expanded = m["self_attn.kv_b_proj"](t, latent)
     expanded = reshape(t, expanded, (batch, facts.heads, latent.shape[2], plain + facts.value_dim))
     key_plain, value = split(t, expanded, [plain, facts.value_dim])
-    held = [t.detach(variable) for variable in (projected, turning, compressed)]
+    held = [t.detach(variable) for variable in (projected, turning, compressed, latent, key_turning)]
     return (query, _filled_keys(t, key_plain, key_turning, facts.head_dim), value), held
 
 

@@ -1,110 +1,71 @@
-"""Liger's fused linear cross entropy: forward makes the gradients, chunk by chunk; backward hands them out.
+"""What Liger's kernels replace in each family: liger-kernel 0.8.5 transformers/monkey_patch.py."""
 
-liger-kernel 0.8.5 ops/fused_linear_cross_entropy.py and transformers/model/loss_utils.py. `stack.loss: liger` means
-this loss alone: what `use_liger_kernel` of transformers' Trainer patches besides (norms, rotary positions, gated MLPs)
-is not meant. The package's own Python, run with kernels that do nothing, allocates what this says to the byte: 16- and
-32-bit hidden states and heads, with and without autocast, frozen and trained, compute capability 7 and 8.
-"""
+from dataclasses import dataclass
 
-from vramplan.errors import UsageError
-from vramplan.predict.linear import lowered
-from vramplan.predict.loss import shifted_labels
-from vramplan.predict.operations import cast, reshape
-from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Tape, Tensor
-
-#: transformers/monkey_patch.py: the families whose `forward` Liger replaces by one with this loss; Granite's it
-#: refuses.
-LIGER_FAMILIES = frozenset(
-    (
-        "llama", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "qwen3_moe", "phi3",
-        "olmo2", "deepseek_v2", "gpt_oss",
-    )
-)  # fmt: skip
+from vramplan.errors import CannotRun, UsageError
+from vramplan.scenario import Scenario
+from vramplan.stacks import LayerKernel, LossKernel
 
 
-def check_liger(family: str) -> None:
-    """Refuse a family that Liger leaves its own loss: there, nothing would be saved."""
-    if family not in LIGER_FAMILIES:
-        raise UsageError(
-            f"stack.loss: Liger has no fused loss for {family}",
-            hint=f"use loss: chunked, or a model of {', '.join(sorted(LIGER_FAMILIES))}",
-        )
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What `apply_liger_kernel_to_...` replaces in a family when it is asked for."""
+
+    loss: bool = True
+    """The causal model's `forward`, by one with the fused loss."""
+    kernels: frozenset[LayerKernel] = frozenset(LayerKernel)
+    """Operations of its layers; Liger passes over the others."""
+    apart: frozenset[str] = frozenset()
+    """Norms whose gradient is a tensor of its own: elsewhere it takes the place of what came to it."""
+    untouched: frozenset[str] = frozenset()
+    """Norms that stay the family's own."""
 
 
-def chunk_rows(tokens: int, hidden: int, vocab: int) -> int:
-    """Tokens per chunk: so few that a chunk's logits take about as much as all hidden states; a power of two."""
-    wider = -(-vocab // hidden)
-    rows = 1 << (-(-tokens // wider) - 1).bit_length()
-    return min(rows, tokens)
+_AFTER = frozenset(("post_attention_layernorm", "post_feedforward_layernorm"))
+_GEMMA = _AFTER | {"input_layernorm", "pre_feedforward_layernorm", "q_norm", "k_norm", "norm"}
+#: The families of the closed form's table. Liger has no fused loss for Granite, no rotation of interleaved pairs
+#: (DeepSeek V2), and leaves gpt-oss its clamped experts.
+LIGER: dict[str, Patched] = {
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma"), Patched()),
+    **dict.fromkeys(("gemma2", "gemma3_text"), Patched(apart=_GEMMA)),
+    "olmo2": Patched(apart=_AFTER, untouched=frozenset(("q_norm", "k_norm"))),
+    "granite": Patched(loss=False),
+    "deepseek_v2": Patched(kernels=frozenset((LayerKernel.RMS_NORM, LayerKernel.MLP))),
+    "gpt_oss": Patched(kernels=frozenset((LayerKernel.ROPE, LayerKernel.RMS_NORM))),
+}
+_NONE = Patched(loss=False, kernels=frozenset())
 
 
-def liger_loss(t: Tape, hidden: Tensor, weight: Tensor) -> Tensor:
-    """`LigerForCausalLMLoss` of hidden states [batch, seq, size] and the head's weight [vocab, size]."""
-    batch, seq, size = hidden.shape
-    padded, shifted = shifted_labels(t, batch, seq)
-    flat = reshape(t, hidden, (batch * seq, size))
-    loss = _fused(t, flat, weight)
-    del padded, shifted
-    return loss
+def patched(scenario: Scenario) -> Patched:
+    """What the scenario's stack has Liger replace in its model."""
+    known = LIGER.get(scenario.architecture.family, _NONE)
+    asked = scenario.stack.kernels if scenario.method.trains else ()
+    return Patched(known.loss, known.kernels.intersection(asked), known.apart, known.untouched)
 
 
-def _fused(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    """`LigerFusedLinearCrossEntropyFunction`; a frozen head gets no gradient."""
-    tokens = x.shape[0]
-    grad_needed = t.needs_grad(x, weight)
-    to_x = t.new(x.shape, x.kind, "gradient of the hidden states")
-    trained = weight.node is not None and x.node is not None
-    to_weight = t.new(weight.shape, weight.kind, "gradient of the head") if trained else None
-    losses = t.new((tokens,), FLOAT32, "loss of each token")
-    counted = t.new((tokens,), BOOL, "tokens that count")
-    rows = chunk_rows(tokens, x.shape[1], weight.shape[0])
-    direct = t.cuda and x.kind is weight.kind and t.autocast in (None, x.kind)
-    buffer = t.new((rows, weight.shape[0]), x.kind, "logits of a chunk") if direct else None
-    with t.no_grad():
-        for _ in range(min(-(-tokens // rows), 2)):  # the second finds what autocast has cached; the others are like it
-            _chunk(t, x, weight, rows, buffer, to_weight)
-    del buffer
-    out = t.new((), FLOAT32, "loss")
-    del losses, counted
-    if not grad_needed:
-        return out
-    needs = x.node is not None
-    saved = t.save((to_x, to_weight))
-
-    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (t.detach(saved[0]) if needs else None, t.detach(saved[1]) if len(saved) > 1 else None)
-
-    return t.record(out, (x, weight), saved, backward)
+def fuses_loss(family: str) -> bool:
+    """Whether Liger's loss is written down for a family."""
+    return LIGER.get(family, _NONE).loss
 
 
-def _chunk(t: Tape, x: Tensor, weight: Tensor, rows: int, buffer: Tensor | None, to_weight: Tensor | None) -> None:
-    """One chunk: logits (their gradient takes their place), the hidden states' gradient, the head's."""
-    kind = t.autocast or x.kind
-    logits = buffer
-    if logits is None:
-        turned = cast(t, t.detach(weight), kind, "head cast")  # `weight.t()` is a view, which autocast does not cache
-        piece = _piece(t, x, rows, kind)
-        logits = t.new((rows, weight.shape[0]), kind, "logits of a chunk")
-        del turned, piece
-        low = lowered(t, weight, "head cast")
-        product = t.new((rows, x.shape[1]), kind, "gradient of a chunk")
-        del low, product
-    if to_weight is not None:
-        _add_to_weight(t, x, rows, kind, to_weight)
-
-
-def _piece(t: Tape, x: Tensor, rows: int, kind: Kind) -> Tensor | None:
-    return None if x.kind is kind else t.new((rows, x.shape[1]), kind, "hidden states of a chunk, cast")
-
-
-def _add_to_weight(t: Tape, x: Tensor, rows: int, kind: Kind, to_weight: Tensor) -> None:
-    """`addmm` into the head's gradient for 16-bit logits from compute capability 8 on; else a product first."""
-    if t.capability[0] >= 8 and kind is not FLOAT32 and to_weight.kind in (FLOAT32, kind):
-        piece = _piece(t, x, rows, kind)
-        del piece
+def check_liger(scenario: Scenario) -> None:
+    """Refuse a family that Liger leaves its own operations (there, nothing would be saved), or that is not in the
+    table."""
+    stack, family = scenario.stack, scenario.architecture.family
+    if not (scenario.method.trains and stack.liger):
         return
-    piece = _piece(t, x, rows, kind)
-    product = t.new(to_weight.shape, kind, "product for the head's gradient")
-    del piece
-    wide = cast(t, product, FLOAT32, "product for the head's gradient, fp32")
-    del product, wide
+    if scenario.architecture.facts.get("derived"):
+        raise CannotRun(
+            f"what Liger's kernels replace in {family} is not written down",
+            hint="use --engine trace, which runs Liger's own code, or stack.kernels: torch and stack.loss: chunked",
+        )
+    if stack.loss is LossKernel.LIGER and not fuses_loss(family):
+        families = ", ".join(sorted(name for name in LIGER if fuses_loss(name)))
+        raise UsageError(
+            f"stack.loss: Liger has no fused loss for {family}", hint=f"use loss: chunked, or a model of {families}"
+        )
+    if stack.kernels and family not in LIGER:
+        raise UsageError(
+            f"stack.kernels: Liger has none for {family}",
+            hint=f"use kernels: torch, or a model of {', '.join(sorted(LIGER))}",
+        )

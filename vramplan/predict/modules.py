@@ -9,6 +9,8 @@ from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes, lora_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
+from vramplan.predict.liger import patched
+from vramplan.predict.liger_layers import liger_rms_norm
 from vramplan.predict.linear import Adapter, Quantised
 from vramplan.predict.operations import layer_norm, rms_norm
 from vramplan.predict.operations_attention import Heads, sdpa
@@ -20,6 +22,7 @@ from vramplan.predict.sinks import eager_with_sinks
 from vramplan.predict.tape import FLOAT32, FLOATS, Kind, Shape, Tape, Tensor
 from vramplan.predict.unpadded import flash_unpadded
 from vramplan.scenario import QuantType, Scenario
+from vramplan.stacks import LayerKernel
 
 
 def kind_of(weight: Weight, scenario: Scenario) -> Kind:
@@ -41,6 +44,8 @@ class Modules:
 
     def __init__(self, t: Tape, scenario: Scenario, weights: tuple[Weight, ...]) -> None:
         self._norm_is_rms = scenario.architecture.norm == "rms"
+        self.liger = patched(scenario)
+        """What Liger's kernels replace."""
         self.projections: dict[str, Projection] = {}
         self.tensors: dict[str, Tensor] = {}
         self.adapters: dict[str, Adapter] = {}
@@ -60,11 +65,22 @@ class Modules:
                 elif resolved and adapted(weight, resolved):
                     self.tables[weight.path] = _table_adapter(t, scenario, weight)
 
-    def norm(self, t: Tape, path: str, x: Tensor, *, upcast_weight: bool = False, shifted: bool = False) -> Tensor:
-        """The norm at `path`."""
+    def norm(
+        self,
+        t: Tape,
+        path: str,
+        x: Tensor,
+        *,
+        upcast_weight: bool = False,
+        shifted: bool = False,
+        apart: bool = False,
+    ) -> Tensor:
+        """The norm at `path`; `apart`: its input does not lie in memory as one piece in the order of its rows."""
         outer, t.scope = t.scope, path.rpartition(".")[2]
         weight = self.tensors[f"{path}.weight"]
-        if self._norm_is_rms:
+        if LayerKernel.RMS_NORM in self.liger.kernels and t.scope not in self.liger.untouched:
+            out = liger_rms_norm(t, x, weight, in_place=t.scope not in self.liger.apart, apart=apart)
+        elif self._norm_is_rms:
             out = rms_norm(t, x, weight, upcast_weight=upcast_weight, shifted=shifted)
         else:
             out = layer_norm(t, x, weight, self.tensors.get(f"{path}.bias"))

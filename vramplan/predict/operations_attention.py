@@ -136,5 +136,6 @@ def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:
     """
     out = t.new(scores.shape, scores.kind, "attention weights")
     masked = t.new(scores.shape, BOOL, "masked positions")
-    del masked
+    rows = t.new((*scores.shape[:-1], 1), BOOL, "rows without any position")
+    del rows, masked
     return recorded_softmax(t, scores, out)

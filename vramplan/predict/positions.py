@@ -10,7 +10,7 @@ Tables = tuple[Tensor, Tensor]
 
 
 def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
-    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] in the hidden states' type.
+    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] of a type, mostly the hidden states'.
 
     For layers without and with a window: the same ones, unless each kind has its own (Gemma 3).
     """
@@ -20,8 +20,9 @@ def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
         return {}
     t.scope = "rotary_emb"
     make = _half_tables if attention.sinks else _tables
+    kinds = {block.attention.window > 0 for block in scenario.architecture.blocks}
     first = make(t, scenario.seq, dim, kind)
-    second = make(t, scenario.seq, dim, kind) if own_tables(scenario.architecture) else first
+    second = make(t, scenario.seq, dim, kind) if len(kinds) > 1 and own_tables(scenario.architecture) else first
     t.scope = ""
     return {False: second, True: first}
 
@@ -63,8 +64,8 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
 def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor | None]:
     """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
 
-    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch, or where samples are padded one per
-    sequence; `eager_mask` a float per sequence; `flash_attention_mask` the batch's own mask, which tells tokens apart.
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch, or where that came with its own one
+    per sequence; `eager_mask` a float per sequence; `flash_attention_mask` the batch's own, which tells tokens apart.
     """
     attention = scenario.attention
     masks: dict[bool, Tensor | None] = {False: None, True: None}
@@ -88,7 +89,7 @@ def always_masked(scenario: Scenario) -> bool:
 
 def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: bool) -> Tensor:
     seq = scenario.seq
-    allowed = (_unpadded_pairs if scenario.padding else _pairs)(t, scenario, windowed=windowed)
+    allowed = (_unpadded_pairs if scenario.masked else _pairs)(t, scenario, windowed=windowed)
     if attention != "eager":
         return allowed
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
@@ -109,7 +110,7 @@ def _pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
 
 
 def _unpadded_pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
-    """The causal pairs without those of a padded key, which differ by sequence (`and_masks`, one step at a time)."""
+    """The causal pairs without those of a padded key, which may differ by sequence (`and_masks`, step by step)."""
     batch, seq = scenario.batch, scenario.seq
     padding = t.new((batch, seq), BOOL, "padding mask")
     part = _pairs(t, scenario, windowed=windowed)

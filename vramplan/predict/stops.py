@@ -3,10 +3,13 @@ card has not."""
 
 from collections.abc import Iterator
 
+from vramplan.architecture import WeightKind
+from vramplan.predict.expert_targets import resolve_targets
+from vramplan.predict.liger import patched
 from vramplan.predict.overheads import card
 from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
-from vramplan.stacks import LossKernel, Upcast
+from vramplan.stacks import LayerKernel, LossKernel, Upcast
 
 _ENDS = "the run stops at its first step"
 #: Least compute capability of FlashAttention 2, whose own words are cited below (flash_api.cpp, also in torch's copy of
@@ -26,6 +29,12 @@ def stops(scenario: Scenario) -> Iterator[str]:
             yield (  # trl 1.16 trainer/sft_trainer.py
                 "the run stops before its first step: TRL refuses adapters on lm_head, whose weight its loss multiplies"
                 " by; remove lm_head from lora.targets, or name it in lora.modules_to_save"
+            )
+        if _liger_meets_wrapped_experts(scenario):
+            yield (  # peft 0.21 tuners/lora/layer.py, liger-kernel 0.8.5 transformers/swiglu.py
+                f"{_ENDS}: the Trainer has Liger replace the experts' code once peft has wrapped them ('ParamWrapper'"
+                " object has no attribute 'hidden_dim'); leave mlp out of stack.kernels, or name attention's modules in"
+                " lora.targets"
             )
     yield from stops_of_card(scenario)
 
@@ -54,6 +63,14 @@ def _scaled_in_16_bits(scenario: Scenario) -> str:
     trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
     scaled = stack.autocast == DType.FLOAT16.value and trained is not DType.FLOAT32 and not cast_up
     return trained.value if scaled else ""
+
+
+def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:
+    """Whether experts that Liger's `LigerExperts` is put into have adapters: those are of peft's wrapper."""
+    if not scenario.method.adapts or LayerKernel.MLP not in patched(scenario).kernels:
+        return False
+    targets = resolve_targets(scenario.architecture, scenario.lora)
+    return any(w.kind is WeightKind.EXPERTS and targets.rank_factor(w) for w, _ in scenario.architecture.counted)
 
 
 def _head_gets_fp32(scenario: Scenario) -> bool:

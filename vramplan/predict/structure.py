@@ -55,9 +55,12 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
 
     Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, a mask's rows
     are copied unless they are a multiple of 8, few rows make bitsandbytes' kernels fused, a loss in chunks has as many
-    of them as the tokens fill, and what the code of a family outside the table makes of them is not written down.
+    of them as the tokens fill, and Liger's routing of experts such blocks, and what the code of a family outside the
+    table makes of them is not written down.
     """
     if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.facts.get("derived"):
+        return None
+    if scenario.stack.kernels and any(block.experts for block in scenario.architecture.blocks):
         return None
     # The fewest rows of a product: when decoding, a token per sample.
     fewest = scenario.tokens if scenario.method.trains else scenario.batch

@@ -1,5 +1,7 @@
 """The base model of a scenario on a device: random weights layer by layer, or a checkpoint by `from_pretrained`."""
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -74,6 +76,13 @@ def transformers_config(scenario: Scenario) -> Any:
         config = CONFIG_MAPPING[kind].from_dict(raw)
     config.use_cache = scenario.method is Method.INFERENCE
     return config
+
+
+def modeling_of(scenario: Scenario) -> ModuleType:
+    """The module of transformers that has the code of the scenario's model."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return import_module(MODEL_FOR_CAUSAL_LM_MAPPING[type(transformers_config(scenario))].__module__)
 
 
 def quantization_config(scenario: Scenario) -> Any:

@@ -10,6 +10,7 @@ from vramplan.scenario import Scenario
 from vramplan.stacks import LossKernel
 from vramplan.training.attention import attention_backend
 from vramplan.training.inference import keep_packing
+from vramplan.training.liger import install_liger
 from vramplan.training.loss import install_loss
 from vramplan.training.meter import Meter
 from vramplan.training.names import causal_model, name_base, name_gradients, name_optimizer
@@ -44,7 +45,8 @@ class TrainingLoop:
         causal = self._causal = causal_model(model)
         self._vocabulary = len(causal.get_input_embeddings().weight)
         install_loss(causal, scenario.stack.loss)
-        if scenario.stack.loss is LossKernel.TILED:  # TRL's head takes the weights, and calls no module
+        install_liger(causal, scenario.stack)
+        if scenario.stack.loss in (LossKernel.TILED, LossKernel.LIGER):  # they call no head
             getattr(causal, causal.base_model_prefix).register_forward_hook(self._enter_loss)
         else:
             causal.get_output_embeddings().register_forward_pre_hook(self._enter_loss)

@@ -17,28 +17,14 @@ _UNSUPPORTED = ("logit_scale", "mup_width_multiplier")
 
 
 def install_loss(model: Any, kernel: LossKernel) -> None:
-    """Give the causal language model the loss kernel of the stack; `torch` is the model's own and changes nothing."""
-    if kernel is LossKernel.LIGER:
-        _install_liger(model)
-    elif kernel is LossKernel.CHUNKED:
+    """Give the causal language model the loss kernel of the stack; `torch` is the model's own and changes nothing.
+
+    Liger's comes with its other kernels (`vramplan.training.liger`).
+    """
+    if kernel is LossKernel.CHUNKED:
         _install_chunked(model)
     elif kernel is LossKernel.TILED:
         _install_tiled(model)
-
-
-def _install_liger(model: Any) -> None:
-    """Liger's fused linear cross entropy, patched in by Liger itself; nothing else of Liger."""
-    try:
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance
-    except ImportError as error:
-        raise CannotRun(
-            "stack.loss: liger needs the package liger-kernel", hint="pip install liger-kernel, on a machine with a GPU"
-        ) from error
-    _apply_liger_kernel_to_instance(
-        model=model,
-        fused_linear_cross_entropy=True,
-        **dict.fromkeys(("rms_norm", "layer_norm", "rope", "swiglu", "geglu", "relu_squared", "cross_entropy"), False),
-    )
 
 
 def _install_tiled(model: Any) -> None:

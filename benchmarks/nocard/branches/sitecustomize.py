@@ -59,8 +59,24 @@ def _head(kernels: ModuleType) -> None:
     torch.Tensor.__getitem__, torch.amp.GradScaler.step = getitem, stepped  # type: ignore[method-assign]
 
 
+def _kernels(module: ModuleType) -> None:
+    """triton runtime/jit.py and runtime/autotuner.py: a kernel changes what it is given, and makes nothing."""
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    for kernel in ("JITFunction", "Autotuner"):
+        if hasattr(module, kernel):
+            getattr(module, kernel).run = run
+
+
 #: What is changed, by module.
-_CHANGES = {"transformers.masking_utils": _answer, "trl.kernels.chunked_logprob": _head}
+_CHANGES = {
+    "transformers.masking_utils": _answer,
+    "trl.kernels.chunked_logprob": _head,
+    "triton.runtime.jit": _kernels,
+    "triton.runtime.autotuner": _kernels,
+}
 
 
 class _AfterLoading:

@@ -17,6 +17,7 @@ AXOLOTL = vocabulary(
     gradient_accumulation_steps optimizer bf16 fp16 bfloat16 float16
     gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
+    liger_rope liger_rms_norm liger_layer_norm liger_swiglu liger_glu_activation
     cut_cross_entropy max_grad_norm peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
     harmless=words(
@@ -100,12 +101,7 @@ AXOLOTL = vocabulary(
         "chunked_cross_entropy": "casts the logits to fp32 a chunk at a time",
         "flash_attn_cross_entropy": "replaces the loss by flash-attention's",
         "flash_attn_fuse_mlp": "fuses the MLP's operations",
-        "liger_rope": "replaces operations by Liger's, which keep fewer activations",
-        "liger_rms_norm": "replaces operations by Liger's, which keep fewer activations",
         "liger_rms_norm_gated": "replaces operations by Liger's, which keep fewer activations",
-        "liger_layer_norm": "replaces operations by Liger's, which keep fewer activations",
-        "liger_swiglu": "replaces operations by Liger's, which keep fewer activations",
-        "liger_glu_activation": "replaces operations by Liger's, which keep fewer activations",
         "liger_cross_entropy": "replaces the loss by Liger's, which writes its gradient into the logits",
         "lora_mlp_kernel": "replaces adapters by fused kernels, which keep fewer activations",
         "lora_qkv_kernel": "replaces adapters by fused kernels, which keep fewer activations",

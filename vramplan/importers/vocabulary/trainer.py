@@ -32,11 +32,10 @@ TRAINER_UNMODELLED = {
     "auto_find_batch_size": "lowers the batch after an out-of-memory error",
     "label_smoothing_factor": "replaces the loss by one that keeps the logits and their log-softmax",
     "optim_target_modules": "gives some parameters a low-rank optimizer state",
-    "liger_kernel_config": "chooses among Liger's kernels",
     "use_cpu": "trains on the CPU (add --device cpu)",
 }
 TRAINER_GPUS = "deepspeed fsdp fsdp_config parallelism_config fsdp_transformer_layer_cls_to_wrap fsdp_min_num_params"
 TRAINER_READ = """
     per_device_train_batch_size gradient_accumulation_steps optim max_grad_norm bf16 fp16 gradient_checkpointing
-    gradient_checkpointing_kwargs use_liger_kernel eval_strategy evaluation_strategy
+    gradient_checkpointing_kwargs use_liger_kernel liger_kernel_config eval_strategy evaluation_strategy
     """

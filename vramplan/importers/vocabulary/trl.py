@@ -59,7 +59,6 @@ TRL = vocabulary(
     unmodelled={
         **TRAINER_UNMODELLED,
         "activation_offloading": "moves activations to the host's memory",
-        "use_liger_kernel": "patches the layers with Liger's kernels, which keep fewer activations",
         "lora_target_parameters": "adapts bare parameters beside the modules",
         "padding_free": "puts a batch's samples into one row without padding",
     },

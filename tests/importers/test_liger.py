@@ -1,0 +1,56 @@
+"""Liger's kernels as TRL, axolotl and LLaMA-Factory ask for them."""
+
+from pathlib import Path
+
+import pytest
+
+from vramplan.errors import UsageError
+from vramplan.stacks import LayerKernel, LossKernel
+from vramplan.targets import Target, resolve
+
+TRL = "model_name_or_path: {}\nuse_peft: true\nlora_target_modules: all-linear\nuse_liger_kernel: true\n"
+AXOLOTL = "base_model: {}\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_alpha: 8\nmicro_batch_size: 1\nsequence_len: 512\n"
+FACTORY = "model_name_or_path: {}\nstage: sft\nfinetuning_type: lora\ncutoff_len: 512\n"
+
+
+def read(folder: Path, text: str, model: str = "llama-2-7b") -> Target:
+    file = folder / "run.yaml"
+    file.write_text(text.format(model))
+    return resolve(str(file))
+
+
+def test_trl_keeps_its_own_loss(tmp_path: Path) -> None:
+    stack = read(tmp_path, TRL).scenarios[0].stack
+    assert stack.loss is LossKernel.TILED
+    assert stack.kernels == tuple(LayerKernel)
+
+
+def test_the_trainers_configuration_chooses(tmp_path: Path) -> None:
+    chosen = TRL + "liger_kernel_config: {{rope: false, swiglu: false}}\n"
+    assert read(tmp_path, chosen).scenarios[0].stack.kernels == (LayerKernel.RMS_NORM,)
+    with pytest.raises(UsageError, match="liger_kernel_config"):
+        read(tmp_path, TRL + "liger_kernel_config: all\n")
+
+
+def test_axolotl_names_each_and_needs_its_plugin(tmp_path: Path) -> None:
+    keys = AXOLOTL + "liger_rope: true\nliger_glu_activation: true\nliger_layer_norm: true\n"
+    plugin = "plugins: [axolotl.integrations.liger.LigerPlugin]\n"
+    assert read(tmp_path, keys + plugin).scenarios[0].stack.kernels == (LayerKernel.ROPE, LayerKernel.MLP)
+    without = read(tmp_path, keys)
+    assert without.scenarios[0].stack.kernels == ()
+    assert without.origin is not None
+    assert any("liger_rope, liger_glu_activation: true does nothing" in text for text in without.origin.warnings)
+
+
+@pytest.mark.parametrize("key", ["enable_liger_kernel", "use_liger_kernel"])
+def test_llama_factorys_switch_and_the_trainers_mean_all(tmp_path: Path, key: str) -> None:
+    stack = read(tmp_path, FACTORY + f"{key}: true\n").scenarios[0].stack
+    assert stack.loss is LossKernel.LIGER
+    assert stack.kernels == tuple(LayerKernel)
+
+
+def test_what_is_not_written_down_of_a_family_is_told(tmp_path: Path) -> None:
+    target = read(tmp_path, TRL, "starcoder2-7b")
+    assert target.scenarios[0].stack.kernels == ()
+    assert target.origin is not None
+    assert any("Liger replaces anything in starcoder2" in text for text in target.origin.warnings)
