@@ -150,7 +150,7 @@ def test_changes_that_keep_the_training_come_first() -> None:
             "eval accumulate",
             "eval batch",
         ),
-        *("outputs", "float16", "loss", "loss in chunks", "checkpointing", "micro-batch", "upcast"),
+        *("outputs", "float16", "loss", "kernels", "loss in chunks", "checkpointing", "micro-batch", "upcast"),
         *("four-bit", "quantize", "trained dtype", "sequence", "dora", "modules", "targets", "rank", "adapters"),
     ]
     assert all(change.cost for change in CHANGES)

@@ -236,6 +236,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.load_from is Load.CHECKPOINT and straight
 
     @property
+    def runs_liger(self) -> bool:
+        """Whether any of Liger's kernels runs: they are patched in for training alone."""
+        return self.method.trains and self.stack.liger
+
+    @property
     def recasts_adapters(self) -> bool:
         """Whether the stack casts the adapters after peft has."""
         return self.stack.casts_adapters and self.quant.type is not QuantType.NONE

@@ -52,14 +52,19 @@ def _check_level(mapping: Mapping[str, Any], struct: type[msgspec.Struct], prefi
             meant = (not prefix and _section_of(key)) or nearest(str(key), fields)
             hint = f"{meant}allowed: {allowed}"
             raise UsageError(f"{where}: unknown key '{prefix}{key}'", hint=hint)
-        kind = _element(fields[key]) if isinstance(value, list) else fields[key]
-        words = [] if _takes_any_string(kind) else _words(kind)
-        for word in value if isinstance(value, list) else [value]:
-            if words and isinstance(word, str) and word not in words:
-                raise UsageError(
-                    f"{where}: {prefix}{key}: unknown value '{word}'",
-                    hint=f"{nearest(word, words)}allowed: {', '.join(words)}",
-                )
+        _check_words(value, fields[key], f"{where}: {prefix}{key}")
+
+
+def _check_words(value: Any, annotation: Any, where: str) -> None:
+    """Refuse a word, alone or in a list, that a closed list has not."""
+    listed = isinstance(value, list)
+    kind = _element(annotation) if listed else annotation
+    words = [] if _takes_any_string(kind) else _words(kind)
+    for word in value if listed else [value]:
+        if words and isinstance(word, str) and word not in words:
+            raise UsageError(
+                f"{where}: unknown value '{word}'", hint=f"{nearest(word, words)}allowed: {', '.join(words)}"
+            )
 
 
 def _section_of(key: object) -> str:

@@ -252,5 +252,6 @@ def _stack(given: str | StackKeys, *, quantized: bool, compute: DType, where: st
 def _kernels(given: str | list[LayerKernel]) -> tuple[LayerKernel, ...]:
     """The layers' kernels in Liger's order, each once."""
     if isinstance(given, str):
-        given = {"torch": [], "liger": [*LayerKernel]}[given] if given in ("torch", "liger") else [LayerKernel(given)]
+        words: dict[str, list[LayerKernel]] = {"torch": [], "liger": [*LayerKernel]}
+        given = words[given] if given in words else [LayerKernel(given)]
     return tuple(kernel for kernel in LayerKernel if kernel in given)

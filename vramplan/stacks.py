@@ -1,6 +1,5 @@
 """Stacks: how a training loop treats memory. The same hyper-parameters differ by about 40 % between stacks."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -37,16 +36,6 @@ class LayerKernel(StrEnum):
     ROPE = "rope"
     RMS_NORM = "rms_norm"
     MLP = "mlp"  # the activation times the other half, and mixtures of experts
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """What Liger's functions call it (liger-kernel 0.8.5 transformers/monkey_patch.py)."""
-        return ("swiglu", "geglu") if self is LayerKernel.MLP else (self.value,)
-
-
-def kernels_asked(config: Mapping[str, object]) -> tuple[LayerKernel, ...]:
-    """Those that `liger_kernel_config` of TrainingArguments leaves switched on, as all are by default."""
-    return tuple(kernel for kernel in LayerKernel if all(config.get(name, True) for name in kernel.arguments))
 
 
 #: Tokens whose logits exist at once with the chunked loss, which makes them again in backward (torchtune's

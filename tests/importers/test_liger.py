@@ -9,7 +9,10 @@ from vramplan.stacks import LayerKernel, LossKernel
 from vramplan.targets import Target, resolve
 
 TRL = "model_name_or_path: {}\nuse_peft: true\nlora_target_modules: all-linear\nuse_liger_kernel: true\n"
-AXOLOTL = "base_model: {}\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_alpha: 8\nmicro_batch_size: 1\nsequence_len: 512\n"
+AXOLOTL = (
+    "base_model: {}\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_alpha: 8\nmicro_batch_size: 1\n"
+    "sequence_len: 512\n"
+)
 FACTORY = "model_name_or_path: {}\nstage: sft\nfinetuning_type: lora\ncutoff_len: 512\n"
 
 
@@ -49,8 +52,37 @@ def test_llama_factorys_switch_and_the_trainers_mean_all(tmp_path: Path, key: st
     assert stack.kernels == tuple(LayerKernel)
 
 
-def test_what_is_not_written_down_of_a_family_is_told(tmp_path: Path) -> None:
+def test_a_configuration_without_the_switch_is_ignored(tmp_path: Path) -> None:
+    for text in (TRL.replace("use_liger_kernel: true\n", ""), FACTORY + "enable_liger_kernel: true\n"):
+        origin = read(tmp_path, text + "liger_kernel_config: {{rope: false}}\n").origin
+        assert origin is not None
+        assert [row.key for row in origin.ignored if row.key.startswith("liger")] == ["liger_kernel_config"]
+        assert not any("liger_kernel_config" in text for text in origin.warnings)
+
+
+def test_the_gated_mlp_is_called_as_in_its_family(tmp_path: Path) -> None:
+    text = TRL + "liger_kernel_config: {{swiglu: false}}\n"
+    assert LayerKernel.MLP not in read(tmp_path, text).scenarios[0].stack.kernels
+    assert LayerKernel.MLP in read(tmp_path, text, "gemma-2-2b").scenarios[0].stack.kernels
+
+
+def test_ligers_loss_can_be_switched_off_and_sft_has_none(tmp_path: Path) -> None:
+    config = "use_liger_kernel: true\nliger_kernel_config: {{fused_linear_cross_entropy: %s}}\n"
+    stack = read(tmp_path, FACTORY + config % "false").scenarios[0].stack
+    assert (stack.loss, stack.kernels) == (LossKernel.TORCH, tuple(LayerKernel))
+    with pytest.raises(UsageError, match="which SFTTrainer refuses"):
+        read(tmp_path, TRL.replace("use_liger_kernel: true\n", "") + config % "true")
+
+
+def test_what_liger_has_not_for_a_family_stays_the_familys_own(tmp_path: Path) -> None:
+    granite = read(tmp_path, FACTORY + "enable_liger_kernel: true\n", "granite-3.3-8b").scenarios[0].stack
+    assert (granite.loss, granite.kernels) == (LossKernel.TORCH, tuple(LayerKernel))
+    nothing = read(tmp_path, FACTORY + "enable_liger_kernel: true\n", "starcoder2-7b").scenarios[0].stack
+    assert (nothing.loss, nothing.kernels) == (LossKernel.TORCH, ())
+
+
+def test_families_without_kernels_are_told(tmp_path: Path) -> None:
     target = read(tmp_path, TRL, "starcoder2-7b")
     assert target.scenarios[0].stack.kernels == ()
     assert target.origin is not None
-    assert any("Liger replaces anything in starcoder2" in text for text in target.origin.warnings)
+    assert any("Liger has nothing for starcoder2" in text for text in target.origin.warnings)

@@ -7,18 +7,21 @@ import pytest
 from tests.predict.real_models import LLAMA, MIXTRAL, PHI3, QWEN3_MOE
 from tests.predict.test_derived_families import tiny
 from tests.predict.test_event_order import GEMMA2, OLMO2, SCRIPT, moves
-from vramplan.errors import CannotRun
+from vramplan.catalog.gpus import gpu
+from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Phase
-from vramplan.measure.trace import run_trace
+from vramplan.measure.trace import run_steps, run_trace
 from vramplan.predict.forecast import forecast
 from vramplan.predict.stops import stops
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.timeline import Free
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 
 QWEN3 = {**LLAMA, "model_type": "qwen3", "head_dim": 16}
 GEMMA3 = {**LLAMA, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 4096}
+GRANITE = {**LLAMA, "model_type": "granite"}
 ATTENTION = {"rank": 8, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 ALL = {"kernels": "liger"}
 FUSED = {"kernels": "liger", "loss": "liger"}
@@ -42,6 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "norms of whole rows": (OLMO2, {"stack": {**ALL, "base": "trl"}}),
     "all trained": (LLAMA, {"stack": ALL, "method": "full"}),
     "all trained, with the loss": (LLAMA, {"stack": FUSED, "method": "full", "checkpointing": False}),
+    "scaled residuals": (GRANITE, {"stack": ALL}),
     "experts": (QWEN3_MOE, {"stack": ALL, "lora": ATTENTION}),
     "experts in fp32": (QWEN3_MOE, {"stack": {**ALL, "base": "script"}, "lora": ATTENTION}),
     "experts, without checkpoints": (MIXTRAL, {"stack": ALL, "lora": ATTENTION, "checkpointing": False}),
@@ -81,6 +85,35 @@ def test_a_family_that_liger_knows_and_the_closed_form_does_not_is_traced() -> N
     with pytest.raises(CannotRun, match="smollm3") as caught:
         forecast(scenario(tiny("smollm3"), stack=ALL), "cuda")
     assert "--engine trace" in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "stack", "words"),
+    [
+        ("gpt_neox", {"loss": "liger"}, "stack.loss: Liger has nothing for gpt_neox"),
+        ("gpt_neox", {"kernels": "liger"}, "stack.kernels: Liger has nothing for gpt_neox"),
+        ("granite", {"loss": "liger"}, "no fused loss for granite"),
+    ],
+)
+def test_where_liger_would_do_nothing_it_is_refused(family: str, stack: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        run_trace(scenario({**LLAMA, "model_type": family}, stack=stack), "cuda")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_liger_leaves_off_stays_off() -> None:
+    """Of GLM 4's positions it has none, and stops where they are asked for."""
+    run_trace(scenario(tiny("glm4"), stack=ALL), "cuda")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_deep_model_whose_last_layer_counts_its_blocks_otherwise() -> None:
+    deep = scenario({**LLAMA, "num_hidden_layers": 12}, stack=FUSED, checkpointing=False)
+    stretched = run_trace(deep, "cuda").timeline
+    assert stretched.ledger({}) == run_steps(deep, gpu("a100-80gb")).tracker.timeline().ledger({})
+    events = list(stretched.events())
+    assert len({event.block for event in events if isinstance(event, Free)}) == sum(isinstance(e, Free) for e in events)
 
 
 @pytest.mark.filterwarnings("ignore")

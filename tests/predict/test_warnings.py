@@ -23,6 +23,19 @@ def test_int8_under_non_reentrant_checkpointing_is_explained(device: Device) -> 
     assert not any("MatMul8bitLt" in text for text in predict_analytic(changed, device=device).warnings)
 
 
+def test_what_tuning_ligers_experts_takes_is_said() -> None:
+    attention = {"lora": {"targets": ["q_proj"]}}
+    found = [
+        any("LIGER_FUSED_MOE_AUTOTUNE" in text for text in predict_analytic(scenario(model, **keys)).warnings)
+        for model, keys in (
+            ("mixtral", {"stack": {"kernels": "liger"}} | attention),
+            ("mixtral", {"stack": {"kernels": ["rope", "rms_norm"]}} | attention),
+            ("llama", {"stack": {"kernels": "liger"}}),
+        )
+    ]
+    assert found == [True, False, False]
+
+
 @pytest.mark.parametrize("keys", [{"quant": {"type": "nf4"}}, {"checkpointing": False}, {"method": "inference"}])
 def test_it_is_said_of_no_other_run(keys: dict[str, object]) -> None:
     found = predict_analytic(scenario("llama", **INT8 | keys)).warnings

@@ -101,9 +101,7 @@ def overrides(args: Namespace) -> dict[str, Any]:
 def _value(key: str, raw: str | bool) -> Any:
     if isinstance(raw, bool) or key in _WORDS:
         return raw
-    if key == "lora.targets" and raw == "all-linear":
-        return raw
-    if key == "stack.kernels" and raw in ("torch", "liger"):
+    if key in ("lora.targets", "stack.kernels") and "," not in raw:  # a word for several, or one name
         return raw
     if key in ("lora.targets", "lora.modules_to_save", "stack.kernels"):
         return [name.strip() for name in raw.split(",")]

@@ -7,12 +7,13 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
-from vramplan.importers.liger import read_kernels
+from vramplan.importers.liger import read_kernels, read_loss
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import every_linear, read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
+from vramplan.predict.liger import in_order
 from vramplan.scenario import DType, ModelRef
 from vramplan.stacks import LayerKernel
 
@@ -27,8 +28,8 @@ _ATTENTION_FLAGS = {
     "sdp_attention": "sdpa",
     "eager_attention": "eager",
 }
-_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-_LIGER = {
+_LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+_LIGER_KERNELS = {
     "liger_rope": LayerKernel.ROPE,
     "liger_rms_norm": LayerKernel.RMS_NORM,
     "liger_swiglu": LayerKernel.MLP,
@@ -159,8 +160,8 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     dtype = compute if cast is False else DType.FLOAT32
     source.take("peft_autocast_adapter_dtype", "lora.dtype", dtype.value, "peft's autocast_adapter_dtype")
     read_saved_modules(source, "lora_modules_to_save", model)
-    unset = all(source.given(kernel) is None for kernel in _KERNELS)
-    for kernel in _KERNELS:
+    unset = all(source.given(kernel) is None for kernel in _LORA_KERNELS)
+    for kernel in _LORA_KERNELS:
         source.pass_on(kernel)
     if unset and not source.flag("load_in_8bit") and not source.flag("trust_remote_code"):
         source.warn(
@@ -242,16 +243,16 @@ def _stack(source: Source, adapter: str | None, model: ModelRef) -> None:
     ]
     for plugin in unknown:
         source.warn(f"plugins: {plugin}: what it does to memory is not known")
-    _loss(source, liger=liger, cut=cut)
-    _kernels(source, model, liger=liger)
+    _loss(source, model, liger=liger, cut=cut)
+    _liger_kernels(source, model, liger=liger)
     hf.read_clipping(source)
 
 
-def _loss(source: Source, *, liger: bool, cut: bool) -> None:
+def _loss(source: Source, model: ModelRef, *, liger: bool, cut: bool) -> None:
     fused = source.flag("liger_fused_linear_cross_entropy")
     wanted = source.flag("cut_cross_entropy")
     if fused and liger:
-        source.read(("plugins", "liger_fused_linear_cross_entropy"), "stack.loss", "liger")
+        read_loss(source, ("plugins", "liger_fused_linear_cross_entropy"), model)
     elif cut and wanted is not False:
         source.read(("plugins", "cut_cross_entropy"), "stack.loss", "chunked")
         source.warn("cut_cross_entropy makes the logits in tiles; predicted as the chunked loss", ours="stack.loss")
@@ -264,16 +265,19 @@ def _loss(source: Source, *, liger: bool, cut: bool) -> None:
             source.ignore("plugins", "no fused loss is asked for")
 
 
-def _kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
+def _liger_kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
     """integrations/liger/plugin.py: what is switched on, of a family's functions those that it has."""
     source.flag("liger_layer_norm")
-    source.ignore("liger_layer_norm", "the layers have no LayerNorm")
-    keys = [key for key in _LIGER if source.flag(key)]
+    source.ignore("liger_layer_norm", "no family whose layers Liger replaces has a LayerNorm there")
+    keys = [key for key in _LIGER_KERNELS if source.flag(key)]
+    for key in _LIGER_KERNELS:
+        if key not in keys:
+            source.ignore(key, "switched off")
     if keys and not liger:
         source.warn(f"{', '.join(keys)}: true does nothing without its plugin in plugins", ours="stack.kernels")
     elif keys:
-        asked = {_LIGER[key] for key in keys}
-        read_kernels(source, keys, model, [kernel for kernel in LayerKernel if kernel in asked])
+        asked = {_LIGER_KERNELS[key] for key in keys}
+        read_kernels(source, keys, model, in_order(asked))
 
 
 def _evaluation(source: Source) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
-from vramplan.importers.liger import read_kernels, trainer_kernels
+from vramplan.importers.liger import ignore_trainers_config, read_kernels, read_loss, read_trainers_switch
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_names, read_saved_modules
@@ -194,15 +194,19 @@ def _stack(source: Source, model: ModelRef) -> None:
 
 
 def _liger(source: Source, model: ModelRef) -> None:
-    """LLaMA-Factory's own switch (model_utils/liger_kernel.py), and the Trainer's: Liger's loss and all its kernels."""
-    own = source.flag("enable_liger_kernel")
-    keys = [key for key in ("enable_liger_kernel", "use_liger_kernel") if source.flag(key)]
-    if not keys:
+    """LLaMA-Factory's own switch (model_utils/liger_kernel.py): the loss and all kernels; or the Trainer's."""
+    own, trainers = source.flag("enable_liger_kernel"), source.flag("use_liger_kernel")
+    if own or not trainers:
+        ignore_trainers_config(source)
+    if not own and not trainers:
         source.take("enable_liger_kernel", "stack.loss", "torch", f"default of enable_liger_kernel, {_MODEL}")
         return
-    source.read(keys, "stack.loss", "liger")
-    kernels = tuple(LayerKernel) if own else trainer_kernels(source)
-    read_kernels(source, (*keys, "liger_kernel_config"), model, kernels)
+    if own:
+        read_loss(source, "enable_liger_kernel", model)
+        read_kernels(source, ["enable_liger_kernel"], model, tuple(LayerKernel))
+    else:
+        fused = read_trainers_switch(source, ["use_liger_kernel"], model)
+        source.read("use_liger_kernel", "stack.loss", "liger" if fused else "torch")
 
 
 def _evaluation(source: Source) -> None:

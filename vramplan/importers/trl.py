@@ -7,7 +7,7 @@ from typing import Any
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
-from vramplan.importers.liger import read_kernels, trainer_kernels
+from vramplan.importers.liger import ignore_trainers_config, read_trainers_switch
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
@@ -173,14 +173,24 @@ def _stack(source: Source, model: ModelRef) -> None:
         "tiled",
         "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again",
     )
-    if source.flag("use_liger_kernel"):  # without its loss, which would replace TRL's own
-        read_kernels(source, ("use_liger_kernel", "liger_kernel_config"), model, trainer_kernels(source))
+    _liger(source, model)
     kwargs = source.given("gradient_checkpointing_kwargs")
     if isinstance(kwargs, Mapping) and as_flag(kwargs.get("selective")):
         source.warn("gradient_checkpointing_kwargs: selective checkpointing keeps more than predicted")
     if source.given("model_init_kwargs"):
         source.warn(f"model_init_kwargs: {source.given('model_init_kwargs')}: what they do to memory is not known")
     hf.read_clipping(source)
+
+
+def _liger(source: Source, model: ModelRef) -> None:
+    """Its kernels without its loss, which would replace TRL's own (trainer/sft_trainer.py)."""
+    if not source.flag("use_liger_kernel"):
+        ignore_trainers_config(source)
+        return
+    config = source.given("liger_kernel_config")
+    if isinstance(config, Mapping) and as_flag(config.get("fused_linear_cross_entropy")):
+        source.refuse("liger_kernel_config", "asks for Liger's loss, which SFTTrainer refuses", hint="leave it out")
+    read_trainers_switch(source, ["use_liger_kernel"], model)
 
 
 def _evaluation(source: Source) -> None:

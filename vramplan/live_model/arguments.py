@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
-from vramplan.stacks import kernels_asked
+from vramplan.predict.liger import LIGER, trainers_choice
+from vramplan.stacks import LayerKernel
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -34,6 +35,7 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
     """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
     a trainer may have patched into the base `model`."""
     fused = _has_fused_head(model) or _will_fuse_head(args)
+    ligers, kernels = _liger(args, model)
     return {
         "grad_accum": int(args.gradient_accumulation_steps),
         "optimizer": str(getattr(args.optim, "value", args.optim)),
@@ -42,28 +44,23 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
             "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
             "outputs": "freed",
-            "loss": "tiled" if fused else _loss(args),
+            "loss": "tiled" if fused else "liger" if ligers else _loss(args),
             "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
-            "kernels": _kernels(args),
+            "kernels": [kernel.value for kernel in kernels],
         },
     }
 
 
 def _loss(args: Any) -> str:
     """The loss of a model that keeps its head: older releases of TRL have one in chunks."""
-    if getattr(args, "use_liger_kernel", False) and _liger_config(args).get("fused_linear_cross_entropy", True):
-        return "liger"
     return "chunked" if str(getattr(args, "loss_type", "") or "").startswith("chunked") else "torch"
 
 
-def _kernels(args: Any) -> list[str]:
-    """Liger's, which the Trainer patches into the model when training begins."""
-    asked = kernels_asked(_liger_config(args)) if getattr(args, "use_liger_kernel", False) else ()
-    return [kernel.value for kernel in asked]
-
-
-def _liger_config(args: Any) -> dict[str, bool]:
-    return dict(getattr(args, "liger_kernel_config", None) or {})
+def _liger(args: Any, model: Any) -> tuple[bool, tuple[LayerKernel, ...]]:
+    """Whether the Trainer patches Liger's loss into the model when training begins, and which of its kernels."""
+    if not getattr(args, "use_liger_kernel", False):
+        return False, ()
+    return trainers_choice(str(model.config.model_type), dict(getattr(args, "liger_kernel_config", None) or {}))
 
 
 def _has_fused_head(model: Any) -> bool:
@@ -120,8 +117,10 @@ def _kind(reentrant: object) -> bool | str:
     return "reentrant" if reentrant else True
 
 
-def warnings_of(args: "TrainingArguments") -> Iterator[str]:
+def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
     """What the arguments ask for that the prediction leaves out."""
+    if getattr(args, "use_liger_kernel", False) and model.config.model_type not in LIGER:
+        yield f"use_liger_kernel: what Liger replaces in {model.config.model_type}, if anything, is not modelled"
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):

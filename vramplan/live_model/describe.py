@@ -94,7 +94,7 @@ def describe(
         for key in ("dtype", "modules_dtype"):
             lora.pop(key, None)  # whatever it is now, the trainer casts
     scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
-    return Described(scenario, (*warnings_of(args), *mixed, *unknown_attention, *warnings, *unmatched))
+    return Described(scenario, (*warnings_of(args, base), *mixed, *unknown_attention, *warnings, *unmatched))
 
 
 def _own_card() -> str:

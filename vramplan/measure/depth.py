@@ -9,7 +9,8 @@ in total.
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
@@ -37,6 +38,12 @@ class Depths:
     def with_one(self) -> list[int]:
         """Layers of the deep model that make the shallow one with the period once."""
         return [*range(self.head + self.period), *self._tail]
+
+    @property
+    def with_longer_tail(self) -> "Depths":
+        """The same model shortened less: where the last layer's blocks are not counted like the others', it is no
+        neighbour to take for one of them."""
+        return replace(self, tail=self.tail + self.period, times=self.times - 1)
 
     @property
     def _tail(self) -> range:
@@ -178,6 +185,8 @@ class _Writer:
         self._growth = growth
         self._vocab = vocab
         self._numbers: dict[tuple[int | None, int], int] = {}
+        """Of the blocks that are held."""
+        self._next = count()
         self._components: dict[int, Component] = {}
 
     def events(self) -> Iterator[Event]:
@@ -212,12 +221,12 @@ class _Writer:
         layer = None if happening.owner is None else happening.owner + shift
         key = (layer, happening.rank)
         if not happening.born:
-            number = self._numbers.get(key)
+            number = self._numbers.pop(key, None)
             if number is None:
-                raise DepthMismatch(f"no block {happening.rank} in layer {layer}")
+                raise DepthMismatch(f"no block {happening.rank} is held in layer {layer}")
             return Free(number)
         block = self._run.blocks[happening.owner][happening.rank]
-        self._numbers[key] = len(self._numbers)
+        self._numbers[key] = next(self._next)
         size = block.bytes + self._growth.get((happening.owner, happening.rank), 0) * (self._depths.times - 1)
         return Alloc(self._numbers[key], size, self._component(block), _relabelled(block, layer))
 

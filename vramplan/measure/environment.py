@@ -44,6 +44,9 @@ def require_stack(scenario: Scenario) -> None:
     if stack.base == "trl" or stack.loss is LossKernel.TILED:
         what = "stack trl" if stack.base == "trl" else "stack.loss: tiled"
         require_installed(what, ("trl",), hint="pip install 'vramplan[measure,trl]'")
+    if scenario.runs_liger:
+        what = "stack.kernels" if stack.kernels else "stack.loss: liger"
+        require_installed(what, ("liger_kernel", "triton"), hint="pip install 'vramplan[measure,liger]', on Linux")
 
 
 def environment(device: str) -> Mapping[str, Any]:

@@ -22,7 +22,6 @@ from vramplan.measure.cuda_kernels import temporaries
 from vramplan.measure.cuda_rules import CublasWorkspaces
 from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.fused_head import MASK_OPENERS
-from vramplan.measure.idle_liger import LIGER_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Rule, Tracker
 from vramplan.training import build
@@ -152,7 +151,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         if gpu is not None:
             self._scalars_on_host = True
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
-            self._openers |= attention_openers(self) | SAMPLES_OPENERS | MASK_OPENERS | LIGER_OPENERS
+            self._openers |= attention_openers(self) | SAMPLES_OPENERS | MASK_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
             libraries = CublasWorkspaces(gpu, shared=workspaces_shared)
             self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, libraries.after)

@@ -135,11 +135,11 @@ def _run_trace(scenario: Scenario, device: Device) -> Trace:
     whole = msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=""))
     # A merge calls no layer, so nothing tells which one an operation belongs to; it has few.
     depths = None if scenario.method is Method.MERGE else find_depths(scenario.architecture.layers)
-    if depths is not None:
+    for shorter in () if depths is None else (depths, depths.with_longer_tail):
         try:
-            return _stretched(whole, depths, card)
+            return _stretched(whole, shorter, card)
         except DepthMismatch as mismatch:
-            _LOG.info("the layers do not repeat exactly (%s): every one is run", mismatch)
+            _LOG.info("the layers do not repeat exactly (%s): more are run", mismatch)
     run = run_steps(whole, card)
     return Trace(run.tracker.timeline(), run.parameters, run.bits(scenario), run.attention)
 
@@ -208,7 +208,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
             stack.enter_context(cuda_choices(card, tracker))
             if scenario.stack.loss is LossKernel.TILED:
                 stack.enter_context(fused_head())
-            if scenario.stack.liger:
+            if scenario.runs_liger:
                 stack.enter_context(idle_liger(card, modeling_of(scenario)))
             # The machine underneath has no kernel for what the card's attention is.
             stack.enter_context(mock.patch("vramplan.training.run.check_device"))

@@ -161,18 +161,20 @@ class CausalModel:
 def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds]:
     """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
-    So is the last where backward makes its first product in it: after Liger's loss, which has made its own by then.
+    After Liger's loss, which has made its products in forward, backward makes its first one in the last layer: that
+    stands alone too.
     Layers that differ in a window that the sequence never leaves are alike, unless they hold other tables or masks.
     """
     kinds = _kinds(architecture, scenario)
     yield Rounds((kinds[0],), 1)
-    last = scenario.method.trains and scenario.stack.loss is LossKernel.LIGER
-    rest, alone = (kinds[1:-1], kinds[1:][-1:]) if last else (kinds[1:], [])
+    ends_alone = scenario.method.trains and scenario.stack.loss is LossKernel.LIGER
+    end = len(kinds) - 1 if ends_alone and len(kinds) > 1 else len(kinds)
+    rest = kinds[1:end]
     while rest:
         period, times = _repetition(rest)
         yield Rounds(tuple(rest[:period]), times)
         rest = rest[period * times :]
-    for kind in alone:
+    for kind in kinds[end:]:
         yield Rounds((kind,), 1)
 
 

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from vramplan.optimizers import OPTIMIZERS, optimizer
 from vramplan.predict import changes_precision as precision
 from vramplan.predict import changes_sizes as sizes
-from vramplan.predict.liger import fuses_loss
+from vramplan.predict.liger import LIGER, fuses_loss, in_order
 from vramplan.predict.stops import stops
 from vramplan.scenario import WITHOUT_SDPA, Checkpointing, Evaluation, QuantType, Scenario
-from vramplan.stacks import LossKernel, Outputs
+from vramplan.stacks import LayerKernel, LossKernel, Outputs
 
 Variants = tuple[Scenario, ...]
 
@@ -74,6 +74,19 @@ def _loss(scenario: Scenario) -> Variants:
 def _loss_in_chunks(scenario: Scenario) -> Variants:
     """For the families that Liger has no fused loss for."""
     return _with_loss(scenario, LossKernel.CHUNKED) if not fuses_loss(scenario.architecture.family) else ()
+
+
+def _kernels(scenario: Scenario) -> Variants:
+    """All that Liger has for the family, but for experts: it makes gradients of theirs, frozen or not."""
+    if not scenario.method.trains or scenario.architecture.family not in LIGER:
+        return ()
+    has = LIGER[scenario.architecture.family].kernels
+    if any(block.experts for block in scenario.architecture.blocks):
+        has -= {LayerKernel.MLP}
+    wanted = has.union(scenario.stack.kernels)
+    if wanted == set(scenario.stack.kernels):
+        return ()
+    return (replace(scenario, stack=replace(scenario.stack, kernels=in_order(wanted))),)
 
 
 def _with_loss(scenario: Scenario, kernel: LossKernel) -> Variants:
@@ -187,6 +200,8 @@ CHANGES: tuple[Change, ...] = (
     ),
     Change("loss", True, "another package (liger-kernel); the logits are never there as a whole", _loss,
            _said("fused loss (stack.loss: liger)")),
+    Change("kernels", True, "another package (liger-kernel); layers keep fewer activations", _kernels,
+           lambda before, after: f"Liger's kernels (stack.kernels: {','.join(after.stack.kernels)})"),
     Change("loss in chunks", True, "a few lines of code; the logits are made twice, never as a whole", _loss_in_chunks,
            _said("loss in chunks (stack.loss: chunked)")),
     Change("checkpointing", True, "about a third more compute: every layer's forward runs twice", _checkpointing,

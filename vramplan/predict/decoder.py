@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from vramplan.architecture import Attention, Block, Mlp
 from vramplan.predict.experts import mixture
-from vramplan.predict.gated import gated_mlp
+from vramplan.predict.gated_mlp import fused_gated_mlp, gated_mlp
 from vramplan.predict.latent import latent_queries_keys_values
-from vramplan.predict.liger_layers import liger_gated, liger_rotated
+from vramplan.predict.liger_layers import liger_rotated
 from vramplan.predict.modules import Context, Modules
-from vramplan.predict.operations import add, cast, cat, mul, narrow, reshape, scale, split
+from vramplan.predict.operations import add, cast, cat, narrow, reshape, scale
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_heads import rotate
 from vramplan.predict.operations_mlp import activation
@@ -87,8 +87,8 @@ def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tens
     return add(t, residual, scale(t, x) if style.scaled_residual else x, "layer output")
 
 
-def _norm(t: Tape, m: Modules, style: Style, path: str, x: Tensor, *, apart: bool = False) -> Tensor:
-    return m.norm(t, path, x, upcast_weight=style.upcast_weight, shifted=style.shifted, apart=apart)
+def _norm(t: Tape, m: Modules, style: Style, path: str, x: Tensor, *, contiguous: bool = True) -> Tensor:
+    return m.norm(t, path, x, upcast_weight=style.upcast_weight, shifted=style.shifted, contiguous=contiguous)
 
 
 def split_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
@@ -108,11 +108,7 @@ def attention(
         query, key, value = _rotated(t, m, c, facts, style, *_queries_keys_values(t, m, facts, style, x))
         key, value = c.remember(t, key, value, facts.window)
     sinks = m.tensors.get("self_attn.sinks")
-    spec = heads(c, facts)
-    if LayerKernel.ROPE in m.liger.kernels:  # where the projection put them
-        spec = replace(spec, heads_first=False)
-    elif LayerKernel.RMS_NORM in m.liger.kernels and _normed_by_heads(facts, style):
-        spec = replace(spec, heads_first=True)
+    spec = replace(heads(c, facts), heads_first=_heads_first(m, c, facts, style))
     out, weights = c.attend(t, query, key, value, spec, windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
@@ -122,10 +118,23 @@ def attention(
 
 def heads(c: Context, facts: Attention) -> Heads:
     """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
-    joined = 0 < facts.rotary_dim < facts.head_dim or facts.sinks or c.architecture.family == "phi3"
+    joined = _joined(c, facts)
     dropped = bool(c.architecture.facts.get("attention_dropout"))
     spec = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped)
     return replace(spec, broadcasts=broadcasts(c.architecture), heads_first=joined)
+
+
+def _joined(c: Context, facts: Attention) -> bool:
+    """Whether what is turned is concatenated, which lays it out anew."""
+    return 0 < facts.rotary_dim < facts.head_dim or facts.sinks or c.architecture.family == "phi3"
+
+
+def _heads_first(m: Modules, c: Context, facts: Attention, style: Style) -> bool:
+    """Whether queries and keys come to attention laid out by heads: Liger turns them where the projection put them,
+    and lays out anew what it norms by heads."""
+    if LayerKernel.ROPE in m.liger.kernels:
+        return False
+    return _joined(c, facts) or (LayerKernel.RMS_NORM in m.liger.kernels and _normed_by_heads(facts, style))
 
 
 def _rotated(
@@ -136,7 +145,9 @@ def _rotated(
     cos, sin = c.tables[facts.window > 0]
     outer, t.scope = t.scope, "rotary"
     if LayerKernel.ROPE in m.liger.kernels:
-        query, key = liger_rotated(t, query, key, cos, sin, apart=facts.fused_qkv, halves=facts.sinks)
+        query, key = liger_rotated(
+            t, query, key, cos, sin, contiguous=not facts.fused_qkv, half_width_tables=facts.sinks
+        )
     elif facts.sinks:
         query, key = rotate_halves(t, query, cos, sin), rotate_halves(t, key, cos, sin)
     elif style.wide_rotation:
@@ -195,8 +206,8 @@ def _queries_keys_values(
         key = _norm(t, m, style, "self_attn.k_norm", key)
     value = split_heads(t, m["self_attn.v_proj"](t, x), facts.kv_heads)
     if _normed_by_heads(facts, style):
-        query = _norm(t, m, style, "self_attn.q_norm", query, apart=True)
-        key = _norm(t, m, style, "self_attn.k_norm", key, apart=True)
+        query = _norm(t, m, style, "self_attn.q_norm", query, contiguous=False)
+        key = _norm(t, m, style, "self_attn.k_norm", key, contiguous=False)
     return query, key, value
 
 
@@ -225,22 +236,13 @@ def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor, *, family: str) -
         return mixture(t, m, block.experts, x, family=family)
     outer, t.scope = t.scope, "mlp"
     if mlp.fused_gate:
-        out = _fused_gate(t, m, mlp, x)
+        out = fused_gated_mlp(t, m, mlp, x)
     elif mlp.gated:
         out = gated_mlp(t, m, "mlp", mlp.activation, x)
     else:
         out = plain_mlp(t, m, mlp, x, "mlp.c_fc", "mlp.c_proj")
     t.scope = outer
     return out
-
-
-def _fused_gate(t: Tape, m: Modules, mlp: Mlp, x: Tensor) -> Tensor:
-    up = m["mlp.gate_up_proj"](t, x)
-    gate, up = split(t, up, [mlp.intermediate, mlp.intermediate])
-    if LayerKernel.MLP in m.liger.kernels:
-        return m["mlp.down_proj"](t, liger_gated(t, gate, up, apart=True))
-    up = mul(t, up, activation(t, mlp.activation, gate), "up * act")
-    return m["mlp.down_proj"](t, up)
 
 
 def plain_mlp(t: Tape, m: Modules, mlp: Mlp, x: Tensor, first: str, second: str) -> Tensor:

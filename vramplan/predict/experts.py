@@ -2,7 +2,7 @@
 
 from vramplan.architecture import Experts
 from vramplan.predict.expert_adapters import Parameter
-from vramplan.predict.gated import gated_mlp
+from vramplan.predict.gated_mlp import gated_mlp
 from vramplan.predict.liger_experts import liger_experts
 from vramplan.predict.linear import linear
 from vramplan.predict.modules import Modules
@@ -35,7 +35,7 @@ def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) ->
         out = _with_shared(t, m, experts, x, flat)
     else:
         _logits, weights, indices = _route(t, m, experts, flat, family)
-        out = reshape(t, _grouped(t, m, experts, flat, weights, indices), shape)
+        out = reshape(t, _routed(t, m, experts, flat, weights, indices), shape)
     t.scope = outer
     return out
 
@@ -43,7 +43,7 @@ def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) ->
 def _with_shared(t: Tape, m: Modules, experts: Experts, x: Tensor, flat: Tensor) -> Tensor:
     """DeepseekV2Moe: routed experts, then the shared ones beside them."""
     _logits, weights, indices = _route(t, m, experts, flat, "deepseek_v2")
-    out = reshape(t, _grouped(t, m, experts, flat, weights, indices), x.shape)
+    out = reshape(t, _routed(t, m, experts, flat, weights, indices), x.shape)
     return add(t, out, gated_mlp(t, m, "mlp.shared_experts", experts.activation, x), "experts")
 
 
@@ -72,12 +72,18 @@ def _route_by_best(t: Tape, m: Modules, experts: Experts, flat: Tensor) -> tuple
     return logits, softmax(t, best, best.kind), indices
 
 
+def _routed(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
+    """The chosen experts' weighted sum, by transformers' own code or by Liger's."""
+    if LayerKernel.MLP not in m.liger.kernels:
+        return _grouped(t, m, experts, flat, weights, indices)
+    down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
+    return liger_experts(t, flat, gate_up(t), down(t), weights, indices, experts)
+
+
 def _grouped(t: Tape, m: Modules, experts: Experts, flat: Tensor, weights: Tensor, indices: Tensor) -> Tensor:
     """`grouped_mm_experts_forward`: tokens copied once per chosen expert and sorted by expert."""
     rows, hidden = indices.shape[0] * indices.shape[1], flat.shape[1]
     down, gate_up = (Parameter(t, m, f"mlp.experts.{name}") for name in ("down_proj", "gate_up_proj"))
-    if LayerKernel.MLP in m.liger.kernels:
-        return liger_experts(t, flat, gate_up(t), down(t), weights, indices, experts)
     sorted_experts, order = (t.new((rows,), INT64, what) for what in ("experts sorted", "permutation"))
     tokens = _rows(t, flat, t.new((rows,), INT64, "tokens sorted by expert"), "tokens per expert")
     sorted_weights = _rows(t, reshape(t, weights, (rows, 1)), order, "router weights sorted")

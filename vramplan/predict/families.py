@@ -1,7 +1,7 @@
 """Which layer each family runs, and the norm that stands after the last."""
 
 from vramplan.architecture import Architecture
-from vramplan.predict.decoder import STYLES, LayerFunction, layer
+from vramplan.predict.decoder import STYLES, LayerFunction, Style, layer
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
@@ -45,14 +45,19 @@ def assumptions(architecture: Architecture) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _style(architecture: Architecture) -> Style:
+    """How the family's layer differs from Llama's, which stands in for one that is not known."""
+    return STYLES.get(architecture.family, STYLES["llama"])
+
+
 def table_kind(architecture: Architecture, hidden: Kind) -> Kind:
     """The element type of the rotary tables, given the hidden states'."""
-    return FLOAT32 if STYLES.get(architecture.family, STYLES["llama"]).wide_rotation else hidden
+    return FLOAT32 if _style(architecture).wide_rotation else hidden
 
 
 def final_norm(t: Tape, outside: Modules, architecture: Architecture, hidden: Tensor) -> Tensor:
     """The norm behind the last layer."""
-    style = STYLES.get(architecture.family, STYLES["llama"])
+    style = _style(architecture)
     if not architecture.final_norm:
         return hidden
     path = architecture.final_norm[0].owner

@@ -54,7 +54,8 @@ class Tensor:
         self.transposed = False
         """Of a gradient: whether it lies in memory as its transpose would."""
         self.heads_first = False
-        """Of a gradient: whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made."""
+        """Whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made; said of gradients, and
+        of what Liger's norms make."""
         self.repeats: frozenset[int] = frozenset()
         """Of a gradient: the dimensions along which its memory repeats (`expand`)."""
 

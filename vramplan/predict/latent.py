@@ -20,7 +20,9 @@ def latent_queries_keys_values(
     nope, turning = split(t, projected, [plain, rope])
     compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)
     latent, key_turning = split(t, compressed, [facts.latent_kv, rope])
-    latent = reshape(t, m.norm(t, "self_attn.kv_a_layernorm", latent, apart=True), (batch, 1, seq, facts.latent_kv))
+    latent = reshape(
+        t, m.norm(t, "self_attn.kv_a_layernorm", latent, contiguous=False), (batch, 1, seq, facts.latent_kv)
+    )
     key_turning = reshape(t, key_turning, (batch, 1, seq, rope))
     turning, key_turning = _turned(t, c, turning), _turned(t, c, key_turning)
     latent, key_turning = c.remember(t, latent, key_turning)  # what is remembered is still compressed

@@ -1,6 +1,11 @@
-"""What Liger's kernels replace in each family: liger-kernel 0.8.5 transformers/monkey_patch.py."""
+"""What Liger replaces in each family: liger-kernel 0.8.5 transformers/monkey_patch.py, `apply_liger_kernel_to_...`.
 
-from dataclasses import dataclass
+It is patched into a loaded model, as transformers' Trainer does it. Patched into the classes before loading (axolotl,
+LLaMA-Factory) OLMo 2 loses its norms of queries and keys too, and experts are wrapped by peft as Liger's.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from vramplan.errors import CannotRun, UsageError
 from vramplan.scenario import Scenario
@@ -8,59 +13,79 @@ from vramplan.stacks import LayerKernel, LossKernel
 
 
 @dataclass(frozen=True, slots=True)
-class Patched:
-    """What `apply_liger_kernel_to_...` replaces in a family when it is asked for."""
+class Support:
+    """What Liger has for a family."""
 
     loss: bool = True
-    """The causal model's `forward`, by one with the fused loss."""
+    """Whether it replaces the causal model's `forward` by one with the fused loss."""
     kernels: frozenset[LayerKernel] = frozenset(LayerKernel)
-    """Operations of its layers; Liger passes over the others."""
-    apart: frozenset[str] = frozenset()
+    """Operations of the layers; it passes over the others."""
+    gate: str = "swiglu"
+    """What the argument for the gated MLP is called."""
+    not_in_place: frozenset[str] = frozenset()
     """Norms whose gradient is a tensor of its own: elsewhere it takes the place of what came to it."""
     untouched: frozenset[str] = frozenset()
     """Norms that stay the family's own."""
 
 
 _AFTER = frozenset(("post_attention_layernorm", "post_feedforward_layernorm"))
-_GEMMA = _AFTER | {"input_layernorm", "pre_feedforward_layernorm", "q_norm", "k_norm", "norm"}
-#: The families of the closed form's table. Liger has no fused loss for Granite, no rotation of interleaved pairs
-#: (DeepSeek V2), and leaves gpt-oss its clamped experts.
-LIGER: dict[str, Patched] = {
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma"), Patched()),
-    **dict.fromkeys(("gemma2", "gemma3_text"), Patched(apart=_GEMMA)),
-    "olmo2": Patched(apart=_AFTER, untouched=frozenset(("q_norm", "k_norm"))),
-    "granite": Patched(loss=False),
-    "deepseek_v2": Patched(kernels=frozenset((LayerKernel.RMS_NORM, LayerKernel.MLP))),
-    "gpt_oss": Patched(kernels=frozenset((LayerKernel.ROPE, LayerKernel.RMS_NORM))),
+_ALL_NORMS = _AFTER | {"input_layernorm", "pre_feedforward_layernorm", "q_norm", "k_norm", "norm"}
+#: The families of the closed form's table; those that are not here Liger leaves alone. It has no fused loss for
+#: Granite, no rotation of interleaved pairs (DeepSeek V2), and leaves gpt-oss its clamped experts.
+LIGER: dict[str, Support] = {
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3"), Support()),
+    "gemma": Support(gate="geglu"),
+    **dict.fromkeys(("gemma2", "gemma3_text"), Support(gate="geglu", not_in_place=_ALL_NORMS)),
+    "olmo2": Support(not_in_place=_AFTER, untouched=frozenset(("q_norm", "k_norm"))),
+    "granite": Support(loss=False),
+    "deepseek_v2": Support(kernels=frozenset((LayerKernel.RMS_NORM, LayerKernel.MLP))),
+    "gpt_oss": Support(kernels=frozenset((LayerKernel.ROPE, LayerKernel.RMS_NORM))),
 }
-_NONE = Patched(loss=False, kernels=frozenset())
+NOTHING = Support(loss=False, kernels=frozenset())
 
 
-def patched(scenario: Scenario) -> Patched:
-    """What the scenario's stack has Liger replace in its model."""
-    known = LIGER.get(scenario.architecture.family, _NONE)
-    asked = scenario.stack.kernels if scenario.method.trains else ()
-    return Patched(known.loss, known.kernels.intersection(asked), known.apart, known.untouched)
+def replaced(scenario: Scenario) -> Support:
+    """Of what Liger has for the scenario's model, what its stack asks for."""
+    known = LIGER.get(scenario.architecture.family, NOTHING)
+    if not scenario.runs_liger:
+        return replace(known, loss=False, kernels=frozenset())
+    stack = scenario.stack
+    fused = known.loss and stack.loss is LossKernel.LIGER
+    return replace(known, loss=fused, kernels=known.kernels.intersection(stack.kernels))
 
 
 def fuses_loss(family: str) -> bool:
-    """Whether Liger's loss is written down for a family."""
-    return LIGER.get(family, _NONE).loss
+    """Whether Liger has a fused loss for a family of the table."""
+    return LIGER.get(family, NOTHING).loss
+
+
+def trainers_choice(family: str, config: Mapping[str, object]) -> tuple[bool, tuple[LayerKernel, ...]]:
+    """Whether `use_liger_kernel` with this `liger_kernel_config` fuses a family's loss, and its kernels."""
+    has = LIGER.get(family, NOTHING)
+    names = {LayerKernel.MLP: has.gate}
+    asked = (kernel for kernel in LayerKernel if config.get(names.get(kernel, kernel.value), True))
+    return has.loss and bool(config.get("fused_linear_cross_entropy", True)), in_order(has.kernels.intersection(asked))
+
+
+def in_order(kernels: Iterable[LayerKernel]) -> tuple[LayerKernel, ...]:
+    """The kernels in the order of their names' list, each once."""
+    found = {*kernels}
+    return tuple(kernel for kernel in LayerKernel if kernel in found)
 
 
 def check_liger(scenario: Scenario) -> None:
-    """Refuse a family that Liger leaves its own operations (there, nothing would be saved), or that is not in the
-    table."""
-    stack, family = scenario.stack, scenario.architecture.family
-    if not (scenario.method.trains and stack.liger):
+    """Refuse a family that Liger leaves its own operations (there, nothing would be saved); CannotRun for one outside
+    the table."""
+    if not scenario.runs_liger:
         return
+    stack, family = scenario.stack, scenario.architecture.family
     if scenario.architecture.facts.get("derived"):
         raise CannotRun(
             f"what Liger's kernels replace in {family} is not written down",
             hint="use --engine trace, which runs Liger's own code, or stack.kernels: torch and stack.loss: chunked",
         )
     if stack.loss is LossKernel.LIGER and not fuses_loss(family):
-        families = ", ".join(sorted(name for name in LIGER if fuses_loss(name)))
+        families = ", ".join(sorted(name for name, has in LIGER.items() if has.loss))
         raise UsageError(
             f"stack.loss: Liger has no fused loss for {family}", hint=f"use loss: chunked, or a model of {families}"
         )

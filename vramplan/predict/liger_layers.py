@@ -1,4 +1,4 @@
-"""Liger's operations of a decoder layer: they keep their inputs alone, and work in place where they can.
+"""Liger's operations of a decoder layer: they keep little beside their inputs, and work in place where they can.
 
 liger-kernel 0.8.5 ops/rms_norm.py, ops/swiglu.py, ops/geglu.py, ops/rope.py. Each is one node of the graph, whose
 inputs are made contiguous first (`ensure_contiguous`, outside the graph).
@@ -9,15 +9,16 @@ from functools import partial
 from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
 
 
-def liger_rms_norm(t: Tape, x: Tensor, weight: Tensor, *, in_place: bool, apart: bool) -> Tensor:
+def liger_rms_norm(t: Tape, x: Tensor, weight: Tensor, *, in_place: bool, contiguous: bool) -> Tensor:
     """`LigerRMSNormFunction`: keeps the input and a number per row; the output has the input's type.
 
-    `in_place`: its gradient takes the place of the output's. `apart`: the input is a part of a larger tensor, or lies
-    in memory in another order.
+    `in_place`: its gradient takes the place of the output's. Not `contiguous` is an input that is a part of a larger
+    tensor, or by heads where the sequence comes first in memory: the output is by heads there too.
     """
-    dense = t.new(x.shape, x.kind, "norm input, contiguous") if apart else x
+    dense = x if contiguous else t.new(x.shape, x.kind, "norm input, contiguous")
     out = t.new(x.shape, x.kind, "norm output")
-    out.heads_first = apart and len(x.shape) == 4
+    by_heads = not contiguous and len(x.shape) == 4
+    out.heads_first = by_heads
     rstd = t.new((x.numel // x.shape[-1],), FLOAT32, "norm rstd")
     if not t.needs_grad(x, weight):
         return out
@@ -26,12 +27,12 @@ def liger_rms_norm(t: Tape, x: Tensor, weight: Tensor, *, in_place: bool, apart:
     trained, kind, width = weight.node is not None, weight.kind, weight.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        if len(shape) == 4 and grad.heads_first is not apart:
+        if len(shape) == 4 and grad.heads_first is not by_heads:
             grad = t.new(shape, grad.kind, "norm output gradient, contiguous")
         rows = t.processors if t.cuda else 1
         partial_sums = t.new((rows, *width), FLOAT32, "norm weight gradient, partial") if trained else None
         to_x = t.view(grad if in_place else t.new(shape, grad.kind, "norm gradient"), shape)
-        to_x.heads_first = apart and len(shape) == 4
+        to_x.heads_first = by_heads
         to_weight = None
         if partial_sums is not None:
             summed = t.new(width, FLOAT32, "norm weight gradient, fp32")
@@ -41,12 +42,12 @@ def liger_rms_norm(t: Tape, x: Tensor, weight: Tensor, *, in_place: bool, apart:
     return t.record(out, (x, weight), saved, backward)
 
 
-def liger_gated(t: Tape, gate: Tensor, up: Tensor, *, apart: bool) -> Tensor:
+def liger_gated(t: Tape, gate: Tensor, up: Tensor, *, contiguous: bool) -> Tensor:
     """`LigerSiLUMulFunction`, `LigerGELUMulFunction`: keeps both halves, whose gradients take their places.
 
-    `apart`: they are parts of one tensor, and copied first.
+    Not `contiguous` are parts of one tensor, which are copied first.
     """
-    if apart:
+    if not contiguous:
         gate, up = (_copied(t, half, "half of the MLP, contiguous") for half in (gate, up))
     out = t.new(gate.shape, gate.kind, "act * up")
     if not t.needs_grad(gate, up):
@@ -60,15 +61,18 @@ def liger_gated(t: Tape, gate: Tensor, up: Tensor, *, apart: bool) -> Tensor:
 
 
 def liger_rotated(
-    t: Tape, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, apart: bool, halves: bool
+    t: Tape, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *, contiguous: bool, half_width_tables: bool
 ) -> tuple[Tensor, Tensor]:
-    """`LigerRopeFunction`: turns queries and keys where they are, and so their gradients.
+    """`LigerRopeFunction`: turns queries and keys where they are, and so their gradients; keeps the tables.
 
-    `apart`: they are slices of one projection. `halves`: the tables hold each angle once, and are copied (gpt-oss).
+    Not `contiguous` are slices of one projection, which are copied first. `half_width_tables` hold each angle once, and
+    are copied (gpt-oss: they come transposed).
     """
-    apart = apart or query.heads_first
-    tables = [t.new(x.shape, x.kind, "rotary table, contiguous") for x in (cos, sin)] if halves else [cos, sin]
-    turned = [t.new(x.shape, x.kind, "rotated") if apart else t.view(x, x.shape) for x in (query, key)]
+    copied = query.heads_first or not contiguous
+    tables = [cos, sin]
+    if half_width_tables:
+        tables = [t.new(x.shape, x.kind, "rotary table, contiguous") for x in tables]
+    turned = [t.new(x.shape, x.kind, "rotated") if copied else t.view(x, x.shape) for x in (query, key)]
     for x in turned:
         x.heads_first = False
     if not t.needs_grad(query, key):

@@ -88,11 +88,9 @@ def _piece(t: Tape, x: Tensor, rows: int, kind: Kind) -> Tensor | None:
 
 def _add_to_weight(t: Tape, x: Tensor, rows: int, kind: Kind, to_weight: Tensor) -> None:
     """`addmm` into the head's gradient for 16-bit logits from compute capability 8 on; else a product first."""
-    if t.capability[0] >= 8 and kind is not FLOAT32 and to_weight.kind in (FLOAT32, kind):
-        piece = _piece(t, x, rows, kind)
-        del piece
-        return
     piece = _piece(t, x, rows, kind)
+    if t.capability[0] >= 8 and kind is not FLOAT32 and to_weight.kind in (FLOAT32, kind):
+        return
     product = t.new(to_weight.shape, kind, "product for the head's gradient")
     del piece
     wide = cast(t, product, FLOAT32, "product for the head's gradient, fp32")

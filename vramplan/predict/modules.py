@@ -9,7 +9,7 @@ from vramplan.ledger import Component
 from vramplan.predict.adapters import adapted, expert_shapes, lora_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
-from vramplan.predict.liger import patched
+from vramplan.predict.liger import replaced
 from vramplan.predict.liger_layers import liger_rms_norm
 from vramplan.predict.linear import Adapter, Quantised
 from vramplan.predict.operations import layer_norm, rms_norm
@@ -44,7 +44,7 @@ class Modules:
 
     def __init__(self, t: Tape, scenario: Scenario, weights: tuple[Weight, ...]) -> None:
         self._norm_is_rms = scenario.architecture.norm == "rms"
-        self.liger = patched(scenario)
+        self.liger = replaced(scenario)
         """What Liger's kernels replace."""
         self.projections: dict[str, Projection] = {}
         self.tensors: dict[str, Tensor] = {}
@@ -73,13 +73,15 @@ class Modules:
         *,
         upcast_weight: bool = False,
         shifted: bool = False,
-        apart: bool = False,
+        contiguous: bool = True,
     ) -> Tensor:
-        """The norm at `path`; `apart`: its input does not lie in memory as one piece in the order of its rows."""
-        outer, t.scope = t.scope, path.rpartition(".")[2]
+        """The norm at `path`; `contiguous`: whether its input's rows lie in memory one behind the other."""
+        name = path.rpartition(".")[2]
+        outer, t.scope = t.scope, name
         weight = self.tensors[f"{path}.weight"]
-        if LayerKernel.RMS_NORM in self.liger.kernels and t.scope not in self.liger.untouched:
-            out = liger_rms_norm(t, x, weight, in_place=t.scope not in self.liger.apart, apart=apart)
+        if LayerKernel.RMS_NORM in self.liger.kernels and name not in self.liger.untouched:
+            in_place = name not in self.liger.not_in_place
+            out = liger_rms_norm(t, x, weight, in_place=in_place, contiguous=contiguous)
         elif self._norm_is_rms:
             out = rms_norm(t, x, weight, upcast_weight=upcast_weight, shifted=shifted)
         else:

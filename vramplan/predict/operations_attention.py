@@ -35,7 +35,7 @@ class Heads:
     broadcasts: bool = False
     """Whether fewer key heads are left to the matrix product's broadcasting (Falcon)."""
     heads_first: bool = False
-    """Whether queries and keys lie in memory as [batch, heads, seq, dim] (after a concatenation) and not seq first."""
+    """Whether queries and keys lie in memory as [batch, heads, seq, dim], laid out anew, and not seq first."""
 
     @property
     def grouped(self) -> bool:

@@ -10,7 +10,7 @@ Tables = tuple[Tensor, Tensor]
 
 
 def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
-    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] of a type, mostly the hidden states'.
+    """`LlamaRotaryEmbedding.forward`: cosines and sines [1, seq, dim] of element type `kind`.
 
     For layers without and with a window: the same ones, unless each kind has its own (Gemma 3).
     """
@@ -64,8 +64,8 @@ def _scaled(t: Tape, seq: int, dim: int, what: str) -> Tensor:
 def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor | None]:
     """The mask of layers without and with a window: none where the kernel knows causality, else one of every pair.
 
-    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, one for the batch, or where that came with its own one
-    per sequence; `eager_mask` a float per sequence; `flash_attention_mask` the batch's own, which tells tokens apart.
+    transformers 5.17 masking_utils.py: `sdpa_mask` is boolean, a matrix for the batch, or one per sequence where the
+    batch came with a mask; `eager_mask` a float per sequence; `flash_attention_mask` the batch's own, of tokens.
     """
     attention = scenario.attention
     masks: dict[bool, Tensor | None] = {False: None, True: None}
@@ -89,7 +89,7 @@ def always_masked(scenario: Scenario) -> bool:
 
 def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: bool) -> Tensor:
     seq = scenario.seq
-    allowed = (_unpadded_pairs if scenario.masked else _pairs)(t, scenario, windowed=windowed)
+    allowed = (_pairs_with_mask if scenario.masked else _pairs)(t, scenario, windowed=windowed)
     if attention != "eager":
         return allowed
     return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
@@ -109,7 +109,7 @@ def _pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     return allowed
 
 
-def _unpadded_pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
+def _pairs_with_mask(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     """The causal pairs without those of a padded key, which may differ by sequence (`and_masks`, step by step)."""
     batch, seq = scenario.batch, scenario.seq
     padding = t.new((batch, seq), BOOL, "padding mask")

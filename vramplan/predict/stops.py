@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from vramplan.architecture import WeightKind
 from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.liger import patched
+from vramplan.predict.liger import replaced
 from vramplan.predict.overheads import card
 from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
@@ -33,8 +33,8 @@ def stops(scenario: Scenario) -> Iterator[str]:
         if _liger_meets_wrapped_experts(scenario):
             yield (  # peft 0.21 tuners/lora/layer.py, liger-kernel 0.8.5 transformers/swiglu.py
                 f"{_ENDS}: the Trainer has Liger replace the experts' code once peft has wrapped them ('ParamWrapper'"
-                " object has no attribute 'hidden_dim'); leave mlp out of stack.kernels, or name attention's modules in"
-                " lora.targets"
+                " object has no attribute 'hidden_dim'); leave mlp out of stack.kernels, name attention's modules in"
+                " lora.targets, or have Liger patch the classes before the model is loaded"
             )
     yield from stops_of_card(scenario)
 
@@ -67,7 +67,8 @@ def _scaled_in_16_bits(scenario: Scenario) -> str:
 
 def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:
     """Whether experts that Liger's `LigerExperts` is put into have adapters: those are of peft's wrapper."""
-    if not scenario.method.adapts or LayerKernel.MLP not in patched(scenario).kernels:
+    after_peft = scenario.method.adapts and scenario.stack.trainer
+    if not after_peft or LayerKernel.MLP not in replaced(scenario).kernels:
         return False
     targets = resolve_targets(scenario.architecture, scenario.lora)
     return any(w.kind is WeightKind.EXPERTS and targets.rank_factor(w) for w, _ in scenario.architecture.counted)

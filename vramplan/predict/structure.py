@@ -54,9 +54,9 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """The scenario with primes for batch and sequence; None when the step depends on them in other ways than size.
 
     Such ways: a batch of one makes some copies views, a window no longer than the sequence needs a mask, a mask's rows
-    are copied unless they are a multiple of 8, few rows make bitsandbytes' kernels fused, a loss in chunks has as many
-    of them as the tokens fill, and Liger's routing of experts such blocks, and what the code of a family outside the
-    table makes of them is not written down.
+    are copied unless they are a multiple of 8, few rows make bitsandbytes' kernels fused, a loss in chunks, and
+    Liger's routing of experts, have as many pieces as the tokens fill, and what the code of a family outside the table
+    makes of them is not written down.
     """
     if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.facts.get("derived"):
         return None

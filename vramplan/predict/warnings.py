@@ -11,13 +11,14 @@ from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
 from vramplan.predict.context import model_warnings
 from vramplan.predict.forecast import ledger
+from vramplan.predict.liger import replaced
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.predict.stops import stops
 from vramplan.record import Device
 from vramplan.scenario import DType, Method, QuantType, Scenario
-from vramplan.stacks import Upcast
+from vramplan.stacks import LayerKernel, Upcast
 from vramplan.torch_release import NEWEST, is_newer
 from vramplan.units import human
 
@@ -25,7 +26,7 @@ from vramplan.units import human
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
-    own.append(_int8_warning(scenario, device))
+    own += [_int8_warning(scenario, device), _tuning_warning(scenario)]
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
     if device == "cuda":
@@ -80,6 +81,18 @@ def _experts_warning(scenario: Scenario) -> str:
     return (
         f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
         f"which bitsandbytes does not quantise; they {dtype} ({stay})"
+    )
+
+
+def _tuning_warning(scenario: Scenario) -> str:
+    """triton/backends/nvidia/driver.py `get_empty_cache_for_benchmark`; of Liger's kernels only the experts' are
+    tuned (liger-kernel 0.8.5 ops/fused_moe_kernels.py)."""
+    mixture = any(block.experts for block in scenario.architecture.blocks)
+    if not mixture or LayerKernel.MLP not in replaced(scenario).kernels:
+        return ""
+    return (
+        "Liger's kernels for experts are tuned in the first step, for which Triton takes 256 MiB more than predicted; "
+        "LIGER_FUSED_MOE_AUTOTUNE=0 leaves that out"
     )
 
 

@@ -122,6 +122,8 @@ def stack_name(case: Case) -> str:
         parts.append(f"outputs {stack.outputs.value}")
     if stack.loss is not LossKernel.TORCH:
         parts.append(f"{stack.loss.value} loss")
+    if stack.kernels:
+        parts.append(f"Liger's {'+'.join(stack.kernels)}")
     if named and bool(stack.autocast) != bool(named.autocast):
         parts.append("autocast" if stack.autocast else "no autocast")
     parts += [f"upcast {stack.upcast.value}"] if named and stack.upcast is not named.upcast else []

@@ -12,6 +12,7 @@ from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
 from vramplan.report.verdict_text import verdict_lines, verdict_word
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
+from vramplan.stacks import LossKernel
 from vramplan.units import human
 
 _BAR_CELLS = 24  # in a pipe, where no width asks for less
@@ -163,6 +164,12 @@ def _method(scenario: Scenario) -> Iterator[str]:
         yield scenario.optimizer
 
 
+def _kernels(scenario: Scenario) -> str:
+    """Liger's, as far as any runs: ` with Liger's loss, rope, rms_norm, mlp`."""
+    own = [*(("loss",) if scenario.stack.loss is LossKernel.LIGER else ()), *scenario.stack.kernels]
+    return f" with Liger's {', '.join(own)}" if own else ""
+
+
 def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.method is Method.MERGE:
         yield from _merge(scenario)
@@ -175,7 +182,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.method.trains:
         kinds = {Checkpointing.OFF: "no checkpointing", Checkpointing.REENTRANT: "reentrant checkpointing"}
         yield kinds.get(scenario.checkpointing, "checkpointing")
-        yield f"stack {scenario.stack.base}"
+        yield f"stack {scenario.stack.base}{_kernels(scenario)}"
     if scenario.method is Method.INFERENCE:
         yield f"{scenario.new_tokens} new tokens"
     if scenario.evaluation is not None:

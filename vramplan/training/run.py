@@ -83,7 +83,7 @@ def check_device(scenario: Scenario, device: torch.device) -> None:
     """Refuse what cannot be run at all, or not on this device."""
     if device.type == "cpu" and scenario.attention in ("sdpa:efficient", "sdpa:cudnn", "flash_attention_2"):
         raise CannotRun(f"attention: {scenario.attention} has no CPU kernel", hint="use sdpa or eager on the CPU")
-    if device.type == "cpu" and scenario.method.trains and scenario.stack.liger:
+    if device.type == "cpu" and scenario.runs_liger:
         key = "stack.kernels" if scenario.stack.kernels else "stack.loss"
         raise CannotRun(
             f"{key}: Liger's kernels are Triton's, which has none for the CPU",
