@@ -66,7 +66,7 @@ def test_without_evaluation_there_is_none_to_change() -> None:
 
 def test_the_levers_of_a_peak_in_evaluation_are_its_own() -> None:
     given = small_scenario(batch=1, seq=128, eval={"batch": 8, "accumulate": 6})
-    first, second, *_ = levers(given, predict_analytic(given))
+    first, second, *_ = levers(predict_analytic(given))
     assert first.label == "eval_accumulation_steps 1 instead of 6"
     assert second.label == "eval batch 4 instead of 8"
 
@@ -74,4 +74,4 @@ def test_the_levers_of_a_peak_in_evaluation_are_its_own() -> None:
 def test_ligers_logits_come_back_in_evaluation_alone() -> None:
     """Its batch is then what to change: training makes no logits."""
     given = small_scenario(batch=1, seq=128, stack={"loss": "liger", "upcast": "none"}, eval={"batch": 8})
-    assert levers(given, predict_analytic(given))[0].label == "eval batch 4 instead of 8"
+    assert levers(predict_analytic(given))[0].label == "eval batch 4 instead of 8"

@@ -5,7 +5,7 @@ from real_models import scenario
 
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import ledger
-from vramplan.predict.levers import biggest_levers, levers
+from vramplan.predict.levers import levers
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -26,7 +26,7 @@ def wasteful() -> Scenario:
 
 def test_savings_are_predictions_of_the_changed_scenario(wasteful: Scenario) -> None:
     prediction = predict_analytic(wasteful)
-    found = levers(wasteful, prediction, n=20)
+    found = levers(prediction, n=20)
     assert len(found) >= 5
     for lever in found:
         changed = scenario_from_mapping(lever.scenario.to_mapping())
@@ -36,27 +36,27 @@ def test_savings_are_predictions_of_the_changed_scenario(wasteful: Scenario) -> 
 
 def test_the_three_biggest(wasteful: Scenario) -> None:
     prediction = predict_analytic(wasteful)
-    assert biggest_levers(prediction) == levers(wasteful, prediction, n=20)[:3]
-    assert biggest_levers(prediction)[0].label == "gradient checkpointing"
+    assert levers(prediction) == levers(prediction, n=20)[:3]
+    assert levers(prediction)[0].label == "gradient checkpointing"
 
 
 def test_each_waste_is_found(wasteful: Scenario) -> None:
-    labels = " / ".join(lever.label for lever in levers(wasteful, predict_analytic(wasteful), n=20))
+    labels = " / ".join(lever.label for lever in levers(predict_analytic(wasteful), n=20))
     for words in ("double quantisation", "sdpa instead of eager", "gradient checkpointing", "grad_accum"):
         assert words in labels
 
 
 def test_the_upcast_of_a_large_vocabulary_is_found() -> None:
     wanted = Scenario.load("llama-3-8b", seq=512)
-    assert "upcast" in " / ".join(lever.label for lever in levers(wanted, predict_analytic(wanted), n=20))
+    assert "upcast" in " / ".join(lever.label for lever in levers(predict_analytic(wanted), n=20))
 
 
 def test_savings_are_of_the_predictions_device() -> None:
     wanted = scenario("llama", batch=2, seq=64, checkpointing=False)
-    for lever in biggest_levers(predict_analytic(wanted, device="cpu")):
+    for lever in levers(predict_analytic(wanted, device="cpu")):
         assert lever.saves == ledger(wanted, "cpu").peak - ledger(lever.scenario, "cpu").peak
 
 
 def test_a_lever_that_saves_nothing_is_none() -> None:
     wanted = scenario("llama", method="inference")
-    assert all(lever.saves > 0 for lever in levers(wanted, predict_analytic(wanted), n=20))
+    assert all(lever.saves > 0 for lever in levers(predict_analytic(wanted), n=20))

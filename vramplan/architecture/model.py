@@ -178,6 +178,11 @@ class Architecture:
         yield from self.after
 
     @property
+    def derived(self) -> bool:
+        """Whether it was read off the modules of a family outside the table."""
+        return bool(self.facts.get("derived"))
+
+    @property
     def table(self) -> Weight:
         """The input embedding, a row for each token, wherever the model keeps it; the head itself where that comes
         first."""

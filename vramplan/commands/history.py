@@ -50,20 +50,12 @@ def _write(done: "History", args: Namespace) -> list[str]:
         return []
     from vramplan.report.history_page import render_history_page
     from vramplan.report.history_svg import render_history_svg
-    from vramplan.report.report_file import write_whole
-    from vramplan.units import human
+    from vramplan.report.report_file import write_rendered
 
-    rendered = [
-        (option, user_path(name), render(done).encode())
-        for option, name, render in (
-            ("--html", args.html, render_history_page),
-            ("--svg", args.svg, render_history_svg),
-        )
-        if name is not None
-    ]
-    for option, path, content in rendered:
-        write_whole(path, content, option=option)
-    return [f"wrote {path} ({human(len(content))})" for _, path, content in rendered]
+    asked = (("--html", args.html, render_history_page), ("--svg", args.svg, render_history_svg))
+    return write_rendered(
+        (option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None
+    )
 
 
 COMMAND = Command(

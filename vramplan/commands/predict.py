@@ -212,10 +212,10 @@ def _table(predictions: "list[Prediction]") -> str:
 
 
 def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]") -> str:
-    from vramplan.predict.levers import biggest_levers
+    from vramplan.predict.levers import levers
     from vramplan.report.terminal import render_prediction
 
-    return render_prediction(prediction, page(), levers=biggest_levers(prediction), before_verdict=before_verdict)
+    return render_prediction(prediction, page(), levers=levers(prediction), before_verdict=before_verdict)
 
 
 COMMAND = Command(

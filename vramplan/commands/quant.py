@@ -135,14 +135,11 @@ def _write(done: "Study", args: Namespace) -> list[str]:
     if args.svg is None and args.html is None:
         return []
     from vramplan.report.quant_plot import render_quant_page, render_quant_svg
-    from vramplan.report.report_file import write_whole
-    from vramplan.units import human
+    from vramplan.report.report_file import write_rendered
 
     asked = (("--svg", args.svg, render_quant_svg), ("--html", args.html, render_quant_page))
-    rendered = [(option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None]
-    for option, path, content in rendered:
-        write_whole(path, content, option=option)
-    return ["", *(f"wrote {path} ({human(len(content))})" for _, path, content in rendered)]
+    rendered = ((option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None)
+    return ["", *write_rendered(rendered)]
 
 
 COMMAND = Command(

@@ -51,14 +51,11 @@ def run(args: Namespace) -> Answer:
 
 def _write(report: "Report", args: Namespace) -> str:
     """Render every file that is asked for, then write them; the line that says so."""
-    from vramplan.report.report_file import write_whole
-    from vramplan.units import human
+    from vramplan.report.report_file import write_rendered
 
     asked = [name for name in _RENDERERS if getattr(args, name) is not None]
-    rendered = [(name, user_path(getattr(args, name)), _RENDERERS[name](report)) for name in asked]
-    for name, path, content in rendered:
-        write_whole(path, content, option=f"--{name}")
-    return "\n".join(f"wrote {path} ({human(len(content))})" for _, path, content in rendered)
+    rendered = ((f"--{name}", user_path(getattr(args, name)), _RENDERERS[name](report)) for name in asked)
+    return "\n".join(write_rendered(rendered))
 
 
 def _html(report: "Report") -> bytes:

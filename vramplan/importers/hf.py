@@ -108,6 +108,13 @@ def read_evaluation(source: Source, keys: tuple[str, ...], batch: int, batch_key
     source.read((*keys, batch_key), "eval", {"batch": source.count(batch_key) or batch}, note=origin)
 
 
+def read_trainers_evaluation(source: Source) -> None:
+    """`eval` from TrainingArguments' own keys."""
+    keys = tuple(key for key in ("eval_strategy", "evaluation_strategy") if source.word(key) not in (None, "no"))
+    if keys:
+        read_evaluation(source, keys, 8, "per_device_eval_batch_size", "losses alone, without metrics")
+
+
 def model_dtype(source: Source, model: ModelRef, instead: DType) -> DType:
     """What `auto` means for the weights: the type that config.json states; `instead`, with a warning, where none is."""
     stated = as_dtype(checkpoint_dtype(model.config))

@@ -53,7 +53,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     _attention(source, stage, ref)
     _checkpointing(source)
     _stack(source, ref)
-    _evaluation(source)
+    hf.read_trainers_evaluation(source)
     return source.finish()
 
 
@@ -207,9 +207,3 @@ def _liger(source: Source, model: ModelRef) -> None:
     else:
         fused = read_trainers_switch(source, ["use_liger_kernel"], model)
         source.read("use_liger_kernel", "stack.loss", "liger" if fused else "torch")
-
-
-def _evaluation(source: Source) -> None:
-    keys = tuple(key for key in ("eval_strategy", "evaluation_strategy") if source.word(key) not in (None, "no"))
-    if keys:
-        hf.read_evaluation(source, keys, 8, "per_device_eval_batch_size", "losses alone, without metrics")

@@ -48,7 +48,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source, ref)
-    _evaluation(source)
+    hf.read_trainers_evaluation(source)
     return source.finish()
 
 
@@ -191,9 +191,3 @@ def _liger(source: Source, model: ModelRef) -> None:
     if isinstance(config, Mapping) and as_flag(config.get("fused_linear_cross_entropy")):
         source.refuse("liger_kernel_config", "asks for Liger's loss, which SFTTrainer refuses", hint="leave it out")
     read_trainers_switch(source, ["use_liger_kernel"], model)
-
-
-def _evaluation(source: Source) -> None:
-    keys = tuple(key for key in ("eval_strategy", "evaluation_strategy") if source.word(key) not in (None, "no"))
-    if keys:
-        hf.read_evaluation(source, keys, 8, "per_device_eval_batch_size", "losses alone, without metrics")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
-from unittest import mock
 
 import peft
 import torch
@@ -21,6 +20,7 @@ from vramplan.catalog.gpus import Gpu
 from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
 from vramplan.measure.flash_package import flash_package
+from vramplan.measure.replacing import Replacement, replacing
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.overheads import lt_workspace, workspaces
@@ -72,27 +72,26 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         stack.enter_context(cuda_autocast_lists())
         library = stack.enter_context(torch.library._scoped_library("aten", "IMPL"))
         library.impl("dropout", _dropout, "AutogradCPU")  # also where C++ calls it: in attention's composite
-        replaced: list[tuple[Any, str, Any]] = [
+        replaced = (
             # aten/src/ATen/native/SoftMax.cpp: a half input with dtype=float32 is converted inside CUDA's kernel.
-            (torch.nn.functional, "softmax", _softmax),
+            Replacement(torch.nn.functional, "softmax", _softmax),
             # bitsandbytes/autograd/_functions.py `matmul`: the dequantising int8 function is for cpu and xpu.
-            (_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
+            Replacement(_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
             # bitsandbytes/optim/optimizer.py `get_state_buffer`: large states of paged optimizers are managed memory.
-            (Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
+            Replacement(Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
             # bitsandbytes/optim/optimizer.py `init_state`: tables are made on the host, those of the states moved.
-            (Optimizer8bit, "fill_qmap", _tables(tracker)),
+            Replacement(Optimizer8bit, "fill_qmap", _tables(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
-            (peft, "prepare_model_for_kbit_training", _prepare(tracker)),
+            Replacement(peft, "prepare_model_for_kbit_training", _prepare(tracker)),
             # accelerate 1.15 utils/memory.py: on a card it gives the cached segments back.
-            (memory, "clear_device_cache", lambda garbage_collection: tracker.empty_cache()),
+            Replacement(memory, "clear_device_cache", lambda garbage_collection: tracker.empty_cache()),
             # torch.is_autocast_enabled() asks about CUDA; peft's layers convert nothing themselves where it says yes.
-            (torch, "is_autocast_enabled", _autocast_enabled),
+            Replacement(torch, "is_autocast_enabled", _autocast_enabled),
             # torch/utils/_foreach_utils.py: the multi-tensor code of optimizers and clipping is for these devices.
-            (torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
-            (torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["cpu"]),
-        ]
-        for owner, name, value in replaced:
-            stack.enter_context(mock.patch.object(owner, name, value))
+            Replacement(torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
+            Replacement(torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", lambda: ["cpu"]),
+        )
+        stack.enter_context(replacing(replaced))
         yield
 
 

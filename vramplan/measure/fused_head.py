@@ -1,14 +1,14 @@
 """TRL's fused output head as it runs on CUDA, on fake tensors: its Triton kernels work in place and take no memory."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 
+from vramplan.measure.replacing import Replacement, replacing
 from vramplan.measure.tracker import Opener
 from vramplan.training.loss import trl_trainer
 
@@ -20,17 +20,15 @@ def fused_head() -> Iterator[None]:
     """Inside, TRL (1.16 kernels/chunked_logprob.py) takes the paths that it takes on a card."""
     trainer = trl_trainer()
     kernels = import_module("trl.kernels.chunked_logprob")
-    replaced: list[tuple[Any, str, Any]] = [
-        (kernels, "_use_triton", _yes),
-        (trainer.utils, "_use_triton", _yes),
-        (kernels, "_forward_kernel", IdleKernel()),
-        (kernels, "_backward_kernel", IdleKernel()),
-        (kernels, "_addmm_fp32", _added),
-        (kernels, "triton", TritonStandIn),
-    ]
-    with ExitStack() as stack:
-        for owner, name, value in replaced:
-            stack.enter_context(mock.patch.object(owner, name, value, create=True))  # triton may not be installed
+    replaced = (
+        Replacement(kernels, "_use_triton", _yes),
+        Replacement(trainer.utils, "_use_triton", _yes),
+        Replacement(kernels, "_forward_kernel", IdleKernel()),
+        Replacement(kernels, "_backward_kernel", IdleKernel()),
+        Replacement(kernels, "_addmm_fp32", _added),
+        Replacement(kernels, "triton", TritonStandIn),
+    )
+    with replacing(replaced, create=True):  # triton may not be installed
         yield
 
 

@@ -3,7 +3,7 @@ nothing."""
 
 import inspect
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from vramplan.catalog.gpus import Gpu
 from vramplan.errors import CannotRun
+from vramplan.measure.replacing import Replacement, replacing
 
 #: What asks where its tensors are, and takes other paths, or buffers of other sizes, on a card (liger-kernel 0.8.5);
 #: of a module those first that the others call.
@@ -29,20 +30,17 @@ def idle_liger(gpu: Gpu, modeling: ModuleType) -> Iterator[None]:
     What it patches into `modeling`, the module of the model's code, is the module's own again afterwards.
     """
     properties = SimpleNamespace(multi_processor_count=gpu.multiprocessors)
-    replaced: list[tuple[Any, str, Any]] = [
-        (import_module("triton.runtime.jit").JITFunction, "run", _nothing),
-        (import_module("triton.runtime.autotuner").Autotuner, "run", _nothing),
-        (torch.cuda, "get_device_capability", lambda device=None: gpu.capability),
-        (torch.cuda, "get_device_properties", lambda device=None: properties),
+    replaced = [
+        Replacement(import_module("triton.runtime.jit").JITFunction, "run", _nothing),
+        Replacement(import_module("triton.runtime.autotuner").Autotuner, "run", _nothing),
+        Replacement(torch.cuda, "get_device_capability", lambda device=None: gpu.capability),
+        Replacement(torch.cuda, "get_device_properties", lambda device=None: properties),
         # Whether the loss's gradient is 1 decides what a kernel multiplies by, and not what is made.
-        (torch, "equal", lambda one, other: False),
+        Replacement(torch, "equal", lambda one, other: False),
     ]
-    for module, names in ((import_module(name), names) for name, names in _ASKING.items()):
-        replaced += [(module, name, function) for name, function in _on_card(module, names)]
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(vars(modeling)))
-        for owner, name, value in replaced:
-            stack.enter_context(mock.patch.object(owner, name, value))
+    for module, names in _ASKING.items():
+        replaced += _on_card(import_module(module), names)
+    with mock.patch.dict(vars(modeling)), replacing(replaced):
         yield
 
 
@@ -50,7 +48,7 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     pass
 
 
-def _on_card(module: ModuleType, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _on_card(module: ModuleType, names: Iterable[str]) -> Iterator[Replacement]:
     """Functions of a module with the CPU, where fake tensors are, in CUDA's place."""
     around = dict(vars(module))
     for name in names:
@@ -61,4 +59,4 @@ def _on_card(module: ModuleType, names: Iterable[str]) -> Iterator[tuple[str, An
                 hint="pip install liger-kernel==0.8.5, or use --engine analytic",
             )
         exec(compile(source.replace('"cuda"', '"cpu"'), str(module.__file__), "exec"), around)
-        yield name, around[name]
+        yield Replacement(module, name, around[name])

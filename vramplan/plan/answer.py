@@ -10,7 +10,7 @@ from vramplan.advice import Advice, advise
 from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
 from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe
-from vramplan.predict.context import context_length
+from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops
 from vramplan.record import SCHEMA, Verdict
 from vramplan.scenario import Scenario

@@ -7,7 +7,7 @@ from vramplan.allocator import Replay, replay
 from vramplan.errors import UsageError
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import CUDA_GRANULARITY, forecast, ledger
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import budget_of, context_of
 from vramplan.predict.verdict import ERROR
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
@@ -37,19 +37,16 @@ class Limit:
 
     def bytes(self, scenario: Scenario) -> int:
         """The budget in bytes; a UsageError when nothing says what it is."""
-        target = card(scenario)
-        if self.budget is not None:
-            return self.budget
-        if target is None:
+        budget = budget_of(scenario, self.budget, self.reserve)
+        if budget is None:
             raise UsageError(
                 "neither a card nor a budget is given", hint="name a card (--gpu rtx4090) or a budget (--budget 24GiB)"
             )
-        return target.capacity - self.reserve
+        return budget
 
     def room(self, scenario: Scenario) -> int:
         """The budget less the context: what torch's allocator may reserve."""
-        target = card(scenario)
-        return max(self.bytes(scenario) - (target.context if target else 0), 0)
+        return max(self.bytes(scenario) - context_of(scenario), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
-from vramplan.predict.layers import runs
+from vramplan.predict.layer_runs import runs
 from vramplan.predict.saved_modules import HEAD, copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 

@@ -13,11 +13,12 @@ from vramplan.predict.embeddings import embed
 from vramplan.predict.families import final_norm, known, layer_function, table_kind
 from vramplan.predict.fused_head import tiled_loss
 from vramplan.predict.generic import stand_in
+from vramplan.predict.layer_context import Cache, Context
 from vramplan.predict.liger import check_liger
 from vramplan.predict.liger_loss import liger_loss
 from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
-from vramplan.predict.modules import Cache, Context, Modules
+from vramplan.predict.modules import Modules
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture

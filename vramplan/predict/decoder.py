@@ -10,8 +10,9 @@ from vramplan.architecture import Attention, Block, Mlp
 from vramplan.predict.experts import mixture
 from vramplan.predict.gated_mlp import fused_gated_mlp, gated_mlp
 from vramplan.predict.latent import latent_queries_keys_values
+from vramplan.predict.layer_context import Context
 from vramplan.predict.liger_layers import liger_rotated
-from vramplan.predict.modules import Context, Modules
+from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, cat, narrow, reshape, scale
 from vramplan.predict.operations_attention import Heads
 from vramplan.predict.operations_heads import rotate

@@ -5,7 +5,7 @@ transformers 5.17 `generate`: DynamicCache, logits of the last token alone, no g
 
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel
-from vramplan.predict.modules import Cache
+from vramplan.predict.layer_context import Cache
 from vramplan.predict.tape import INT64, Tape, Tensor
 from vramplan.predict.template import Template, stretched
 from vramplan.scenario import Scenario

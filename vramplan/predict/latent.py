@@ -1,7 +1,8 @@
 """Multi-head latent attention (DeepSeek V2): queries, keys and values expanded from compressed ones."""
 
 from vramplan.architecture import Attention
-from vramplan.predict.modules import Context, Modules
+from vramplan.predict.layer_context import Context
+from vramplan.predict.modules import Modules
 from vramplan.predict.operations import cast, cat, reshape, split
 from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor

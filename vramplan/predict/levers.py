@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from vramplan.errors import VramplanError
-from vramplan.ledger import Ledger
 from vramplan.predict.changes import CHANGES
 from vramplan.predict.forecast import ledger
 from vramplan.record import Prediction
@@ -25,15 +24,11 @@ class Lever:
     """Bytes of peak allocated that the change saves, by prediction."""
 
 
-def biggest_levers(prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
-    """The `n` changes that lower the predicted peak most, the biggest first."""
-    return levers(prediction.scenario, prediction, n)
-
-
-def levers(scenario: Scenario, prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
-    """The `n` changes to `scenario` that lower its peak on the prediction's device most, the biggest first."""
-    device = prediction.device
-    now = _peak(ledger(scenario, device))
+def levers(prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
+    """The `n` changes to the predicted scenario that lower its peak on the prediction's device most, the biggest
+    first."""
+    scenario, device = prediction.scenario, prediction.device
+    now = ledger(scenario, device).peak
     found = []
     for change in CHANGES:
         variants = () if change.name in _SIZES else change.variants(scenario)
@@ -41,13 +36,9 @@ def levers(scenario: Scenario, prediction: Prediction, n: int = 3) -> tuple[Leve
             continue
         changed = variants[0]
         try:
-            saves = now - _peak(ledger(changed, device))
+            saves = now - ledger(changed, device).peak
         except VramplanError:  # the change leads out of what can be predicted
             continue
         if saves > 0:
             found.append(Lever(change.label(scenario, changed), changed, saves))
     return tuple(sorted(found, key=lambda lever: -lever.saves)[:n])
-
-
-def _peak(ledger: Ledger) -> int:
-    return ledger.peak

@@ -18,7 +18,7 @@ from vramplan.predict.base import (
 )
 from vramplan.predict.checkpoint import join_experts, load_groups
 from vramplan.predict.expert_targets import fused_projections
-from vramplan.predict.layers import runs
+from vramplan.predict.layer_runs import runs
 from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.saved_modules import head_apart
 from vramplan.predict.writer import Writer

@@ -15,7 +15,7 @@ from vramplan.predict.attaching import attach
 from vramplan.predict.base import Group, is_vocabulary, loaded_element
 from vramplan.predict.checkpoint import load_groups
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
-from vramplan.predict.layers import runs
+from vramplan.predict.layer_runs import runs
 from vramplan.predict.loading import begin_load, load_weight
 from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge

@@ -6,7 +6,7 @@ from dataclasses import replace
 from vramplan.architecture import Weight, WeightKind
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Entry, Phase
-from vramplan.predict.products import Product
+from vramplan.predict.product_kinds import Product
 from vramplan.predict.quantization import Piece
 from vramplan.scenario import Checkpointing, QuantType, Scenario
 from vramplan.torch_release import shares_workspaces
@@ -23,6 +23,21 @@ LT_WORKSPACE = 1024 * 1024
 def card(scenario: Scenario) -> Gpu | None:
     """The card that the scenario names."""
     return gpu(scenario.gpu) if scenario.gpu else None
+
+
+def budget_of(scenario: Scenario, budget: int | None, reserve: int) -> int | None:
+    """Bytes that the run may hold, context included: `budget`, or its card's capacity less `reserve`; None without
+    either."""
+    target = card(scenario)
+    if budget is not None or target is None:
+        return budget
+    return target.capacity - reserve
+
+
+def context_of(scenario: Scenario) -> int:
+    """Bytes of the context on the scenario's card; 0 where none is named."""
+    target = card(scenario)
+    return 0 if target is None else target.context
 
 
 def kept(scenario: Scenario) -> Mapping[Product, Piece]:

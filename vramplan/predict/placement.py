@@ -1,7 +1,7 @@
 """Whether a model that is loaded with `device_map="auto"` stays whole on its card, and what follows when it doesn't."""
 
 from vramplan.predict.device_map import DeviceMap, Place, auto_device_map
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import budget_of, context_of
 from vramplan.scenario import Load, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -20,12 +20,10 @@ def placement(
 
     What is free when the model is loaded is the budget less the context.
     """
-    target = card(scenario)
+    budget = budget_of(scenario, budget, reserve)
     if budget is None:
-        if target is None:
-            return None
-        budget = target.capacity - reserve
-    return auto_device_map(scenario, free=max(budget - (target.context if target else 0), 0), host=host)
+        return None
+    return auto_device_map(scenario, free=max(budget - context_of(scenario), 0), host=host)
 
 
 def placement_warning(scenario: Scenario, *, budget: int | None = None, reserve: int = 0) -> str:

@@ -15,7 +15,7 @@ from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
-from vramplan.predict.products import Product
+from vramplan.predict.product_kinds import Product
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template

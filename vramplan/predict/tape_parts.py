@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.products import Product
+from vramplan.predict.product_kinds import Product
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.predict.template import Template
 

@@ -14,7 +14,7 @@ from vramplan.attention_tiles import Tile
 from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
-from vramplan.predict.products import Product
+from vramplan.predict.product_kinds import Product
 from vramplan.predict.reductions import row_sum_buffer
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat

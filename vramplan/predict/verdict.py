@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vramplan import catalog
 from vramplan.allocator import Program, Replay, replay
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import budget_of, context_of
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
 
@@ -44,13 +44,10 @@ def judge(
 
     `played` is the program's replay without a cap.
     """
-    target = card(scenario)
+    budget = budget_of(scenario, budget, reserve)
     if budget is None:
-        if target is None:
-            return None
-        budget = target.capacity - reserve
-    context = target.context if target else 0
-    room = budget - context
+        return None
+    room = budget - context_of(scenario)
     run = _Run(program, played)
     fits = run.fits(room)
     word, asked = _word(run, room, ERROR[engine], fits=fits)

@@ -9,7 +9,7 @@ from vramplan.attention import Choice, Kernel
 from vramplan.optimizers import optimizer
 from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
-from vramplan.predict.context import model_warnings
+from vramplan.predict.context_length import model_warnings
 from vramplan.predict.forecast import ledger
 from vramplan.predict.liger import replaced
 from vramplan.predict.merge import merge_warnings

@@ -8,7 +8,7 @@ from vramplan.plan.answer import Plan
 from vramplan.plan.frontier import Row
 from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
-from vramplan.predict.context import context_length
+from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table

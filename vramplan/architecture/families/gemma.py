@@ -13,9 +13,10 @@ from vramplan.architecture.families.skeleton import (
     head_norms,
     norms,
     ordinary_attention,
+    ordinary_mlp,
 )
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Facts, Mlp, Weight, WeightKind
+from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
 from vramplan.architecture.parts import layer_windows, rotary_buffers, spread
 
 TANH = "gelu_pytorch_tanh"
@@ -45,7 +46,7 @@ def read_gemma(fields: Fields) -> Architecture:
         *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
     )
     attention = ordinary_attention(dims, bias=bias)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     blocks = spread((0,) * dims.layers, layer, attention, mlp)
     return _with_scale(decoder(fields, "gemma", dims, blocks))
 
@@ -87,7 +88,7 @@ def _two_sided(
         *norms(dims.hidden, *FOUR_NORMS),
     )
     attention = replace(ordinary_attention(dims, bias=bias, qk_norm=qk_norm), softcap=softcap)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     cap = fields.number("final_logit_softcapping", missing=logit_softcap)
     facts: Facts = {"logit_softcap": cap} if cap else {}
     return _with_scale(decoder(fields, family, dims, spread(windows, layer, attention, mlp), facts))

@@ -11,9 +11,10 @@ from vramplan.architecture.families.skeleton import (
     head_norms,
     norms,
     ordinary_attention,
+    ordinary_mlp,
 )
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Facts, Mlp
+from vramplan.architecture.model import Architecture, Facts
 from vramplan.architecture.parts import Weights, layer_windows, rms_norm, spread
 
 LLAMA = Defaults(even=True)
@@ -29,7 +30,7 @@ def read_llama(fields: Fields) -> Architecture:
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     return decoder(fields, "llama", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 
@@ -38,7 +39,7 @@ def read_mistral(fields: Fields) -> Architecture:
     dims = read_dims(fields, MISTRAL)
     layer = _plain_layer(dims, bias=False, out_bias=False, mlp_bias=False)
     attention = ordinary_attention(dims, bias=False)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     windows = (fields.optional_size("sliding_window", missing=4096),) * dims.layers
     return decoder(fields, "mistral", dims, spread(windows, layer, attention, mlp))
 
@@ -48,7 +49,7 @@ def read_qwen2(fields: Fields) -> Architecture:
     dims = read_dims(fields, QWEN2)
     layer = _plain_layer(dims, bias=True, out_bias=False, mlp_bias=False)
     attention = ordinary_attention(dims, bias=True)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     return decoder(fields, "qwen2", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
 
@@ -58,7 +59,7 @@ def read_qwen3(fields: Fields) -> Architecture:
     bias = fields.flag("attention_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=False, qk_norm=head_norms(dims))
     attention = ordinary_attention(dims, bias=bias, qk_norm="head")
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     return decoder(fields, "qwen3", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
 
@@ -68,7 +69,7 @@ def read_granite(fields: Fields) -> Architecture:
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     facts: Facts = {
         "embedding_scale": fields.number("embedding_multiplier", missing=1.0),
         "logit_scale": fields.number("logits_scaling", missing=1.0),
@@ -88,7 +89,7 @@ def read_olmo2(fields: Fields) -> Architecture:
         *norms(dims.hidden, "post_attention_layernorm", "post_feedforward_layernorm"),
     )
     attention = ordinary_attention(dims, bias=bias, qk_norm="full")
-    mlp = Mlp(dims.intermediate, dims.activation, gated=True)
+    mlp = ordinary_mlp(dims)
     return decoder(fields, "olmo2", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 

@@ -14,9 +14,10 @@ from vramplan.architecture.families.skeleton import (
     head_norms,
     norms,
     ordinary_attention,
+    ordinary_mlp,
 )
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Block, Experts, Mlp, Weight, WeightKind
+from vramplan.architecture.model import Architecture, Attention, Block, Experts, Weight, WeightKind
 from vramplan.architecture.parts import Weights, layer_windows, linear, rms_norm
 
 MIXTRAL = Defaults(kv_heads=8)
@@ -74,7 +75,7 @@ def read_qwen3_moe(fields: Fields) -> Architecture:
     dense = Block(
         _with_norms(dims, around, gated_mlp("mlp", dims.hidden, dims.intermediate)),
         attention,
-        Mlp(dims.intermediate, dims.activation, gated=True),
+        ordinary_mlp(dims),
         None,
     )
     step, only_dense = fields.size("decoder_sparse_step", missing=1), set(fields.sizes("mlp_only_layers"))
@@ -141,7 +142,7 @@ def read_deepseek_v2(fields: Fields) -> Architecture:
     dense = Block(
         _with_norms(dims, around, gated_mlp("mlp", dims.hidden, dims.intermediate, bias=mlp_bias)),
         attention,
-        Mlp(dims.intermediate, dims.activation, gated=True),
+        ordinary_mlp(dims),
         None,
     )
     sparse = _deepseek_sparse(fields, dims, around, attention, bias=mlp_bias)

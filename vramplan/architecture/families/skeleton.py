@@ -2,7 +2,7 @@
 
 from vramplan.architecture.families.dims import Dims
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Block, Facts
+from vramplan.architecture.model import Architecture, Attention, Block, Facts, Mlp
 from vramplan.architecture.parts import Weights, dropouts, embedding, head, linear, rms_norm, rotary_buffers
 
 
@@ -36,6 +36,11 @@ def ordinary_attention(dims: Dims, *, bias: bool, qk_norm: str = "") -> Attentio
     """Attention whose heads are rotated whole."""
     d = dims.head_dim
     return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, bias=bias, qk_norm=qk_norm)
+
+
+def ordinary_mlp(dims: Dims) -> Mlp:
+    """A gated MLP of three projections."""
+    return Mlp(dims.intermediate, dims.activation, gated=True)
 
 
 def head_norms(dims: Dims) -> Weights:

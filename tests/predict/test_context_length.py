@@ -1,6 +1,6 @@
 """Samples longer than a model's positions are answered, and said."""
 
-from vramplan.predict.context import context_length, context_warning
+from vramplan.predict.context_length import context_length, context_warning
 from vramplan.scenario import Scenario
 
 
