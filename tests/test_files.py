@@ -113,3 +113,20 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch: 
 def test_a_write_that_fails_names_its_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--html: cannot write '.*': Is a directory"):
         write_whole(tmp_path, b"", option="--html")
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real.html").write_text("before")
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "real.html")
+    write_whole(link, b"after", option="--html")
+    assert link.is_symlink()
+    assert (tmp_path / "real.html").read_bytes() == b"after"
+
+
+def test_a_device_is_written_to_and_its_answer_told(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    with pytest.raises(UsageError, match="No space left on device"):
+        write_whole(full, b"page", option="--html")
+    assert Path("/dev/full").is_char_device()

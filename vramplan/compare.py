@@ -222,4 +222,6 @@ def _model_name(model: Any) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

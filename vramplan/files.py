@@ -25,14 +25,22 @@ def user_path(text: str) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path`: into a temporary file beside it, which is then renamed. Raises OSError."""
+    """Put `content` in the place of `path`: into a temporary file beside it, which is then renamed. Raises OSError.
+
+    A link stays one, and what it leads to is replaced; a device or a pipe is written to.
+    """
     import tempfile  # every command imports this module, and few write
 
+    content = content.encode() if isinstance(content, str) else content
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

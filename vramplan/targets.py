@@ -11,6 +11,7 @@ from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import override, scenarios_from_mapping
+from vramplan.scenario_schema import ScenarioKeys
 
 if TYPE_CHECKING:
     from vramplan.importers import Imported
@@ -84,7 +85,9 @@ def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]
         mapping = {"name": file.stem, **content}
         return _expand(mapping, overrides, base=file.parent, where=str(file))
     given = overrides.get("model")
-    without = [key for key in content if overrides.get(key, content) is None]  # `--set deepspeed=null`
+    # `--set deepspeed=null`: a key of the trainer's, which means nothing where the file has none
+    own = {*ScenarioKeys.__struct_fields__} - {*content}
+    without = [key for key, value in overrides.items() if value is None and key.partition(".")[0] not in own]
     overrides = {key: value for key, value in overrides.items() if key not in without}
     found = import_mapping(content, format, where=str(file), base=file.parent, model=given, without=without)
     found = found.overridden(overrides)

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V22, dumped, fragmented, log
 from plans import small_scenario
 
@@ -21,6 +22,7 @@ from vramplan.oom.shortage import Cause, of_message
 from vramplan.predict.forecast import ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.stacks import LossKernel
 from vramplan.timeline import Alloc, Enter, Free, Repeat
 from vramplan.units import GIB, MIB
 
@@ -85,11 +87,35 @@ def test_savings_are_predictions_of_the_changed_scenario_and_enough_where_they_s
         {**SCENARIO.to_mapping(), "stack": {**SCENARIO.to_mapping()["stack"], "loss": "liger"}}
     )
     assert by_name["loss"].saves == ledger(SCENARIO).peak - ledger(changed).peak
-    # the mildest length that saves enough: one step of 64 tokens more would not
+    # the mildest length that is enough: one step of 64 tokens more would not save as much, or not fit
     seq = int(by_name["sequence"].label.split()[1].replace(",", ""))
     longer = scenario_from_mapping({**SCENARIO.to_mapping(), "seq": seq + 64})
     assert by_name["sequence"].enough
-    assert ledger(SCENARIO).peak - ledger(longer).peak < found.needed
+    verdict = vramplan.predict(longer, budget=found.budget).verdict
+    assert verdict is not None
+    assert ledger(SCENARIO).peak - ledger(longer).peak < found.needed or not verdict.fits
+
+
+def test_what_is_enough_also_leaves_room_for_the_allocators_segments() -> None:
+    """Liger's loss saves more than is lacking, and what it leaves is in pieces: `predict` says it does not fit."""
+    given = scenario_from_mapping({**SCENARIO.to_mapping(), "batch": 4, "seq": 4096})
+    text = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 7.83 GiB. GPU 0 has a total capacity of 23.64 "
+        "GiB of which 3.12 GiB is free. Including non-PyTorch memory, this process has 20.51 GiB memory in use. Of the "
+        "allocated memory 19.32 GiB is allocated by PyTorch, and 730.11 MiB is reserved by PyTorch but unallocated."
+    )
+    found = explain_file(io.BytesIO(text.encode()), "train.log", given).against
+    assert found is not None
+    fused, shorter = (next(saving for saving in found.savings if saving.name == name) for name in ("loss", "sequence"))
+    assert fused.saves > found.needed
+    assert not fused.enough
+    assert shorter.enough
+    seq = int(shorter.label.split()[1].replace(",", ""))
+    verdicts = [
+        vramplan.predict(replace(given, **keys), budget=found.budget).verdict
+        for keys in ({"seq": seq}, {"stack": replace(given.stack, loss=LossKernel.LIGER)})
+    ]
+    assert [verdict is not None and verdict.fits for verdict in verdicts] == [True, False]
 
 
 def test_the_advised_list_fits_with_what_was_lacking_to_spare() -> None:

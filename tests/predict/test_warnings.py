@@ -6,10 +6,12 @@ from real_models import scenario
 
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import ledger
+from vramplan.predict.levers import levers
 from vramplan.record import Device
 from vramplan.scenario import Checkpointing
 from vramplan.units import human
 
+LIGER = {"kernels": "liger"}
 INT8 = {"quant": {"type": "int8"}, "batch": 4, "seq": 256}
 
 
@@ -40,3 +42,17 @@ def test_what_tuning_ligers_experts_takes_is_said() -> None:
 def test_it_is_said_of_no_other_run(keys: dict[str, object]) -> None:
     found = predict_analytic(scenario("llama", **INT8 | keys)).warnings
     assert not any("MatMul8bitLt" in text for text in found)
+
+
+def test_kernels_that_liger_has_not_for_the_family_are_told() -> None:
+    attention = {"targets": ["q_proj"]}
+    mixture = scenario("deepseek_v2", stack={"kernels": ["rope", "rms_norm"]}, lora=attention)
+    assert "Liger has no rope for deepseek_v2, which keeps transformers'" in predict_analytic(mixture).warnings
+    assert not any("Liger has no" in text for text in predict_analytic(scenario("llama", stack=LIGER)).warnings)
+
+
+def test_a_cpu_has_no_kernels_of_ligers_and_none_is_proposed() -> None:
+    asked = scenario("llama", stack=LIGER, method="qlora")
+    assert any("none for the CPU" in text for text in predict_analytic(asked, device="cpu").warnings)
+    plain = predict_analytic(scenario("llama", batch=8, seq=256), device="cpu")
+    assert not any(lever.scenario.runs_liger for lever in levers(plain, n=20))

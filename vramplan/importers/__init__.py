@@ -41,7 +41,7 @@ def import_mapping(
         Format.PEFT: read_peft,
     }
     found = readers[format](_less(check_content(content, where), without), where=where, base=base, model=model)
-    left_out = (Row(key, spelled(content[key]), note="left out, as typed") for key in without)
+    left_out = (Row(key, spelled(content[key]), note="left out, as typed") for key in without if key in content)
     return replace(found, ignored=(*left_out, *found.ignored))
 
 

@@ -252,6 +252,12 @@ def _loss(source: Source, model: ModelRef, *, liger: bool, cut: bool) -> None:
     fused = source.flag("liger_fused_linear_cross_entropy")
     wanted = source.flag("cut_cross_entropy")
     if fused and liger:
+        if source.flag("liger_cross_entropy"):
+            source.refuse(
+                "liger_cross_entropy",
+                "with liger_fused_linear_cross_entropy, which axolotl refuses",
+                hint="keep one of the two",
+            )
         read_loss(source, ("plugins", "liger_fused_linear_cross_entropy"), model)
     elif cut and wanted is not False:
         source.read(("plugins", "cut_cross_entropy"), "stack.loss", "chunked")
@@ -273,6 +279,8 @@ def _liger_kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
     for key in _LIGER_KERNELS:
         if key not in keys:
             source.ignore(key, "switched off")
+    if liger and {"liger_swiglu", "liger_glu_activation"} <= {*keys}:
+        source.refuse("liger_swiglu", "with liger_glu_activation, which axolotl refuses", hint="keep one of the two")
     if keys and not liger:
         source.warn(f"{', '.join(keys)}: true does nothing without its plugin in plugins", ours="stack.kernels")
     elif keys:

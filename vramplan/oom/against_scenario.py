@@ -169,6 +169,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         failed = _failure(ran, whole, shortage.room)
     held = seen.peak_on_device
     needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
+    probe = Probe(Limit(max(min(budget, held - shortage.lacking), 1)))
     return Against(
         scenario=scenario,
         predicted_phase=where,
@@ -182,8 +183,8 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         held=held,
         budget=budget,
         needed=needed,
-        savings=tuple(savings(ran, needed)),
-        advice=advise(ran, Probe(Limit(max(min(budget, held - shortage.lacking), 1)))),
+        savings=tuple(savings(ran, needed, probe)),
+        advice=advise(ran, probe),
     )
 
 
@@ -253,31 +254,38 @@ def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Com
     return None
 
 
-def savings(scenario: Scenario, needed: int) -> list[Saving]:
-    """Every change that lowers the predicted peak, at its mildest degree that saves `needed`, else at its strongest."""
+def savings(scenario: Scenario, needed: int, probe: Probe) -> list[Saving]:
+    """Every change that lowers the predicted peak, at its mildest degree that is enough, else at its strongest.
+
+    Enough is what saves `needed` and after which the run fits as `probe` has it, segments of the allocator included.
+    """
     now = ledger(scenario).peak
     found = []
     for change in CHANGES:
         variants = change.variants(scenario)
-        if variants and (saving := _saving(scenario, change, variants, now, needed)) is not None:
+        if variants and (saving := _saving(scenario, change, variants, now - needed, probe)) is not None:
             found.append(saving)
     return sorted(found, key=lambda saving: not saving.enough)
 
 
-def _saving(scenario: Scenario, change: Change, variants: tuple[Scenario, ...], now: int, needed: int) -> Saving | None:
-    """The strongest degree, and from there down to the mildest one that saves enough; None when nothing is saved."""
+def _saving(
+    scenario: Scenario, change: Change, variants: tuple[Scenario, ...], highest: int, probe: Probe
+) -> Saving | None:
+    """The mildest degree whose peak is no higher than `highest` and which fits, else the strongest; None when nothing
+    is saved."""
+
+    def enough(variant: Scenario) -> bool:
+        return ledger(variant).peak <= highest and probe.fits(variant)
+
     try:
         low, high = 0, len(variants) - 1
-        if now - ledger(variants[high]).peak >= needed:
+        if suffices := enough(variants[high]):
             while low < high:
                 middle = (low + high) // 2
-                if now - ledger(variants[middle]).peak >= needed:
-                    high = middle
-                else:
-                    low = middle + 1
-        saves = now - ledger(variants[high]).peak
+                low, high = (low, middle) if enough(variants[middle]) else (middle + 1, high)
+        saves = ledger(scenario).peak - ledger(variants[high]).peak
     except VramplanError:  # the change leads out of what can be predicted
         return None
     if saves <= 0:
         return None
-    return Saving(change.name, change.label(scenario, variants[high]), saves, saves >= needed, change.cost)
+    return Saving(change.name, change.label(scenario, variants[high]), saves, suffices, change.cost)

@@ -35,6 +35,8 @@ def levers(prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
         if not variants:
             continue
         changed = variants[0]
+        if device == "cpu" and changed.runs_liger:
+            continue
         try:
             saves = now - ledger(changed, device).peak
         except VramplanError:  # the change leads out of what can be predicted

@@ -11,7 +11,7 @@ from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
 from vramplan.predict.context_length import model_warnings
 from vramplan.predict.forecast import ledger
-from vramplan.predict.liger import replaced
+from vramplan.predict.liger import LIGER, replaced
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.quantization import quantized_parameters
@@ -26,7 +26,7 @@ from vramplan.units import human
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
-    own += [_int8_warning(scenario, device), _tuning_warning(scenario)]
+    own += [_int8_warning(scenario, device), *_liger_warnings(scenario, device)]
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
     if device == "cuda":
@@ -84,16 +84,22 @@ def _experts_warning(scenario: Scenario) -> str:
     )
 
 
-def _tuning_warning(scenario: Scenario) -> str:
-    """triton/backends/nvidia/driver.py `get_empty_cache_for_benchmark`; of Liger's kernels only the experts' are
-    tuned (liger-kernel 0.8.5 ops/fused_moe_kernels.py)."""
-    mixture = any(block.experts for block in scenario.architecture.blocks)
-    if not mixture or LayerKernel.MLP not in replaced(scenario).kernels:
-        return ""
-    return (
-        "Liger's kernels for experts are tuned in the first step, for which Triton takes 256 MiB more than predicted; "
-        "LIGER_FUSED_MOE_AUTOTUNE=0 leaves that out"
-    )
+def _liger_warnings(scenario: Scenario, device: Device) -> Iterable[str]:
+    """What of Liger does not run as it is predicted."""
+    if not scenario.runs_liger:
+        return
+    if device == "cpu":
+        yield "Liger's kernels are Triton's, which has none for the CPU: predicted is what they would take"
+    has, family = replaced(scenario), scenario.architecture.family
+    left = [kernel for kernel in scenario.stack.kernels if kernel not in has.kernels]
+    if left and family in LIGER:
+        yield f"Liger has no {' and '.join(left)} for {family}, which keeps transformers'"
+    # triton/backends/nvidia/driver.py `get_empty_cache_for_benchmark`; liger-kernel 0.8.5 ops/fused_moe_kernels.py
+    if LayerKernel.MLP in has.kernels and any(block.experts for block in scenario.architecture.blocks):
+        yield (
+            "Liger's kernels for experts are tuned in the first step, for which Triton takes 256 MiB more than "
+            "predicted; LIGER_FUSED_MOE_AUTOTUNE=0 leaves that out"
+        )
 
 
 def _int8_warning(scenario: Scenario, device: Device) -> str:

@@ -237,6 +237,8 @@ def _changes(against: Against, page: Page) -> list[list[str]]:
         ran = against.ran
         longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
         title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
+        if any(saving.saves >= against.needed and not saving.enough for saving in against.savings):
+            lines += page.wrap("what saves as much and is not enough leaves no room for the allocator's segments")
         blocks.append([*page.wrap(title, indent="  "), *lines])
     for i, advice in enumerate(against.advice):
         unit, factor = table_unit(max(abs(step.saves) for step in advice.steps))

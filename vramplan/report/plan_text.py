@@ -13,6 +13,7 @@ from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.report.report_words import counted
+from vramplan.report.stack_words import stack_words
 from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.units import gib, human
@@ -68,7 +69,7 @@ def _facts(scenario: Scenario) -> Iterator[str]:
     if scenario.grad_accum > 1:
         yield f"{scenario.grad_accum} micro-batches per step"
     if scenario.method is not Method.INFERENCE:
-        yield f"stack {scenario.stack.base}"
+        yield f"stack {stack_words(scenario)}"
 
 
 def _frontier(rows: Sequence[Row], page: Page) -> list[str]:
@@ -198,6 +199,8 @@ def _stopped(matrix: Matrix, page: Page) -> list[str]:
 def _matrix_table(matrix: Matrix, page: Page) -> Iterator[str]:
     """Cards across in one table where they have room, else cards down, else in several tables."""
     names = [_name(scenario) for scenario in matrix.scenarios]
+    if len({*names}) < len(names):  # they differ in something else, which their own names tell
+        names = [scenario.name for scenario in matrix.scenarios]
     cells = [[f"{cell.scenario.seq:,}" if cell.fits else page.red("no") for cell in row] for row in matrix.cells]
     width = _columns(matrix, names, page)
     cards_down = table([["", *names], *([card, *column] for card, *column in zip(matrix.cards, *cells, strict=True))])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from vramplan.check.items import Item
 from vramplan.compare import Comparison, Pair
 from vramplan.record import Outcome, Prediction, Record
+from vramplan.report.stack_words import stack_words
 from vramplan.scenario import Scenario
-from vramplan.stacks import STACKS, LossKernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +115,4 @@ def family(case: Case) -> str:
 
 def stack_name(case: Case) -> str:
     """The stack, and what differs from the one of that name: `script, outputs freed`."""
-    stack = case.result.scenario.stack
-    named = STACKS.get(stack.base)
-    parts = [stack.base]
-    if named and stack.outputs is not named.outputs:
-        parts.append(f"outputs {stack.outputs.value}")
-    if stack.loss is not LossKernel.TORCH:
-        parts.append(f"{stack.loss.value} loss")
-    if stack.kernels:
-        parts.append(f"Liger's {'+'.join(stack.kernels)}")
-    if named and bool(stack.autocast) != bool(named.autocast):
-        parts.append("autocast" if stack.autocast else "no autocast")
-    parts += [f"upcast {stack.upcast.value}"] if named and stack.upcast is not named.upcast else []
-    return ", ".join(parts)
+    return stack_words(case.result.scenario)

@@ -10,9 +10,9 @@ from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
+from vramplan.report.stack_words import stack_words
 from vramplan.report.verdict_text import verdict_lines, verdict_word
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
-from vramplan.stacks import LossKernel
 from vramplan.units import human
 
 _BAR_CELLS = 24  # in a pipe, where no width asks for less
@@ -164,12 +164,6 @@ def _method(scenario: Scenario) -> Iterator[str]:
         yield scenario.optimizer
 
 
-def _kernels(scenario: Scenario) -> str:
-    """Liger's, as far as any runs: ` with Liger's loss, rope, rms_norm, mlp`."""
-    own = [*(("loss",) if scenario.stack.loss is LossKernel.LIGER else ()), *scenario.stack.kernels]
-    return f" with Liger's {', '.join(own)}" if own else ""
-
-
 def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.method is Method.MERGE:
         yield from _merge(scenario)
@@ -182,7 +176,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.method.trains:
         kinds = {Checkpointing.OFF: "no checkpointing", Checkpointing.REENTRANT: "reentrant checkpointing"}
         yield kinds.get(scenario.checkpointing, "checkpointing")
-        yield f"stack {scenario.stack.base}{_kernels(scenario)}"
+        yield f"stack {stack_words(scenario)}"
     if scenario.method is Method.INFERENCE:
         yield f"{scenario.new_tokens} new tokens"
     if scenario.evaluation is not None:

@@ -1,0 +1,27 @@
+"""A training loop in a few words: its name, and in what it differs from the loop of that name."""
+
+from collections.abc import Iterator
+
+from vramplan.scenario import QuantType, Scenario
+from vramplan.stacks import STACKS, LossKernel, Stack, Upcast
+
+
+def stack_words(scenario: Scenario) -> str:
+    """`script, outputs freed, no autocast`."""
+    quantised = scenario.quant.type is not QuantType.NONE
+    return ", ".join((scenario.stack.base, *_differences(scenario.stack, STACKS[scenario.stack.base], quantised)))
+
+
+def _differences(stack: Stack, named: Stack, quantised: bool) -> Iterator[str]:
+    if stack.outputs is not named.outputs:
+        yield f"outputs {stack.outputs.value}"
+    if stack.loss is not named.loss:
+        yield "Liger's loss" if stack.loss is LossKernel.LIGER else f"{stack.loss.value} loss"
+    if stack.kernels:
+        yield f"Liger's {'+'.join(stack.kernels)}"
+    if bool(stack.autocast) != bool(named.autocast):
+        yield "autocast" if stack.autocast else "no autocast"
+    if stack.upcast is not (named.upcast if quantised else Upcast.NONE):
+        yield f"upcast {stack.upcast.value}"
+    if stack.clip != named.clip:
+        yield "clipping" if stack.clip else "no clipping"
