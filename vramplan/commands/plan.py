@@ -83,12 +83,14 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
     from vramplan.plan.answer import plan
     from vramplan.plan.goals import Goal
     from vramplan.report.plan_text import render_plan
+    from vramplan.report.progress import waiting
 
     _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
     if args.write:
         _check_writable(args.write, force=args.force)
     outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
-    answer = plan(outlook.planned if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
+    with waiting("looking for what fits"):
+        answer = plan(outlook.planned if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
     elif args.write:
@@ -114,13 +116,15 @@ def _outlook(scenario: "Scenario", limit: "Limit", args: Namespace) -> "Outlook"
 def _matrix(scenarios: "list[Scenario]", cards: list[str], limit: "Limit", args: Namespace) -> Answer:
     from vramplan.plan.matrix import SEQS, matrix
     from vramplan.report.plan_text import render_matrix
+    from vramplan.report.progress import waiting
 
     for option in ("goal", "write", "data", "lengths"):
         _refuse(args, option, "belongs to one scenario on one card", "give one TARGET and one --gpu")
     asks_for_data(args)
     if cards and limit.budget is not None:
         raise UsageError("--budget with several scenarios or cards", hint="the cards' own capacities are compared")
-    found = matrix(scenarios, cards or _own_cards(scenarios), args.seqs or SEQS, limit)
+    with waiting("looking for what fits"):
+        found = matrix(scenarios, cards or _own_cards(scenarios), args.seqs or SEQS, limit)
     text = json_text(found.to_json()) if args.json else render_matrix(found, page())
     return Answer(text, int(not any(cell.fits for cells in found.cells for cell in cells)))
 

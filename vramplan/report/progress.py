@@ -25,5 +25,17 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     _line(title)
 
 
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """On a terminal a spinner and the time while something takes longer than people like; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title):
+        yield
+
+
 def _line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
