@@ -31,23 +31,30 @@ def liger_experts(
     if not t.needs_grad(*inputs):
         return out
     saved = t.save((x, gate_up, down, before, weights, *routing))
-    needs = [one.node is not None for one in inputs]
-    (wide, kind), (back, back_kind), per_token = (gate_up.shape, gate_up.kind), (down.shape, down.kind), weights.shape
+    wanted = [one.node is not None for one in inputs]
     del after, each, chosen, counts
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        to_before = t.new((rows, 2 * experts.intermediate), grad.kind, "gate and up gradient")
-        weighted = t.new((rows, experts.intermediate), grad.kind, "act * up, weighted")
-        to_weights = t.new((rows,), grad.kind, "router weights gradient")
-        to_down = t.new(back, back_kind, "gradient of every expert's down_proj")
-        each = t.new((rows, hidden), grad.kind, "input gradient of each chosen expert")
-        to_x = t.new((tokens, hidden), grad.kind, "experts' input gradient")
-        to_gate_up = t.new(wide, kind, "gradient of every expert's gate_up_proj")
-        del to_before, weighted, each
-        made = (to_x, to_gate_up, to_down, t.view(to_weights, per_token))
-        return [gradient if need else None for gradient, need in zip(made, needs, strict=True)]
+        made = _gradients(t, experts, grad, *saved[:5])
+        return [gradient if want else None for gradient, want in zip(made, wanted, strict=True)]
 
     return t.record(out, inputs, saved, backward)
+
+
+def _gradients(
+    t: Tape, experts: Experts, grad: Tensor, x: Tensor, gate_up: Tensor, down: Tensor, before: Tensor, weights: Tensor
+) -> list[Tensor]:
+    """Of the tokens, of all experts' weights and of the router's, wanted or not."""
+    rows, hidden = before.shape[0], x.shape[1]
+    to_before = t.new(before.shape, grad.kind, "gate and up gradient")
+    weighted = t.new((rows, experts.intermediate), grad.kind, "act * up, weighted")
+    to_weights = t.new((rows,), grad.kind, "router weights gradient")
+    to_down = t.new(down.shape, down.kind, "gradient of every expert's down_proj")
+    each = t.new((rows, hidden), grad.kind, "input gradient of each chosen expert")
+    to_x = t.new(x.shape, grad.kind, "experts' input gradient")
+    to_gate_up = t.new(gate_up.shape, gate_up.kind, "gradient of every expert's gate_up_proj")
+    del to_before, weighted, each
+    return [to_x, to_gate_up, to_down, t.view(to_weights, weights.shape)]
 
 
 def _routing(t: Tape, experts: Experts, tokens: int, rows: int) -> tuple[Tensor, list[Tensor]]:
