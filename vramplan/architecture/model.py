@@ -183,6 +183,11 @@ class Architecture:
         return bool(self.facts.get("derived"))
 
     @property
+    def mixes_experts(self) -> bool:
+        """Whether some layer has a mixture of experts."""
+        return any(block.experts is not None for block in self.blocks)
+
+    @property
     def table(self) -> Weight:
         """The input embedding, a row for each token, wherever the model keeps it; the head itself where that comes
         first."""

@@ -34,13 +34,13 @@ def read_loss(source: Source, keys: str | Sequence[str], model: ModelRef) -> Non
     source.read(keys, "stack.loss", "liger" if fused else "torch")
 
 
-def read_trainers_switch(source: Source, keys: Sequence[str], model: ModelRef) -> bool:
-    """The same for `use_liger_kernel` of TrainingArguments; whether the loss is fused too."""
+def read_trainers_switch(source: Source, model: ModelRef) -> bool:
+    """`stack.kernels` because of `use_liger_kernel` of TrainingArguments; whether the loss is fused too."""
     config = source.given(_CONFIG)
     if config is not None and not isinstance(config, Mapping):
         source.refuse(_CONFIG, "is no mapping", hint=f"{_CONFIG}: {{rope: true, swiglu: false}}")
     fused, kernels = trainers_choice(architecture(source, model).family, config or {})
-    read_kernels(source, [*keys, *([_CONFIG] if config else [])], model, kernels)
+    read_kernels(source, ["use_liger_kernel", *([_CONFIG] if config else [])], model, kernels)
     return fused
 
 

@@ -205,5 +205,5 @@ def _liger(source: Source, model: ModelRef) -> None:
         read_loss(source, "enable_liger_kernel", model)
         read_kernels(source, ["enable_liger_kernel"], model, tuple(LayerKernel))
     else:
-        fused = read_trainers_switch(source, ["use_liger_kernel"], model)
+        fused = read_trainers_switch(source, model)
         source.read("use_liger_kernel", "stack.loss", "liger" if fused else "torch")

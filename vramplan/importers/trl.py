@@ -190,4 +190,4 @@ def _liger(source: Source, model: ModelRef) -> None:
     config = source.given("liger_kernel_config")
     if isinstance(config, Mapping) and as_flag(config.get("fused_linear_cross_entropy")):
         source.refuse("liger_kernel_config", "asks for Liger's loss, which SFTTrainer refuses", hint="leave it out")
-    read_trainers_switch(source, ["use_liger_kernel"], model)
+    read_trainers_switch(source, model)

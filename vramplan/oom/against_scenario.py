@@ -17,7 +17,7 @@ from vramplan.oom.shortage import Shortage
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.forecast import ledger
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import context_of
 from vramplan.predict.replayable import replayable
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Enter, Part, Repeat, Timeline
@@ -157,8 +157,7 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
     Raises a UsageError for a scenario that cannot be predicted.
     """
     prediction, timeline = foresee(scenario)
-    target = card(scenario)
-    budget = shortage.room + (target.context if target else 0)
+    budget = shortage.room + context_of(scenario)
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
     tokens = _tokens(scenario, shortage.requested, where, component)
     ran = _as_it_ran(scenario, tokens)
@@ -263,19 +262,19 @@ def savings(scenario: Scenario, needed: int, probe: Probe) -> list[Saving]:
     found = []
     for change in CHANGES:
         variants = change.variants(scenario)
-        if variants and (saving := _saving(scenario, change, variants, now - needed, probe)) is not None:
+        if variants and (saving := _saving(scenario, change, variants, now, needed, probe)) is not None:
             found.append(saving)
     return sorted(found, key=lambda saving: not saving.enough)
 
 
 def _saving(
-    scenario: Scenario, change: Change, variants: tuple[Scenario, ...], highest: int, probe: Probe
+    scenario: Scenario, change: Change, variants: tuple[Scenario, ...], now: int, needed: int, probe: Probe
 ) -> Saving | None:
-    """The mildest degree whose peak is no higher than `highest` and which fits, else the strongest; None when nothing
-    is saved."""
+    """The mildest degree that saves `needed` of the peak of `now` and fits, else the strongest; None when nothing is
+    saved."""
 
     def enough(variant: Scenario) -> bool:
-        return ledger(variant).peak <= highest and probe.fits(variant)
+        return now - ledger(variant).peak >= needed and probe.fits(variant)
 
     try:
         low, high = 0, len(variants) - 1
@@ -283,7 +282,7 @@ def _saving(
             while low < high:
                 middle = (low + high) // 2
                 low, high = (low, middle) if enough(variants[middle]) else (middle + 1, high)
-        saves = ledger(scenario).peak - ledger(variants[high]).peak
+        saves = now - ledger(variants[high]).peak
     except VramplanError:  # the change leads out of what can be predicted
         return None
     if saves <= 0:

@@ -81,7 +81,7 @@ def _kernels(scenario: Scenario) -> Variants:
     if not scenario.method.trains or scenario.architecture.family not in LIGER:
         return ()
     has = LIGER[scenario.architecture.family].kernels
-    if any(block.experts for block in scenario.architecture.blocks):
+    if scenario.architecture.mixes_experts:
         has -= {LayerKernel.MLP}
     wanted = has.union(scenario.stack.kernels)
     if wanted == set(scenario.stack.kernels):

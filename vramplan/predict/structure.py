@@ -60,7 +60,7 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     """
     if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.derived:
         return None
-    if scenario.stack.kernels and any(block.experts for block in scenario.architecture.blocks):
+    if scenario.stack.kernels and scenario.architecture.mixes_experts:
         return None
     # The fewest rows of a product: when decoding, a token per sample.
     fewest = scenario.tokens if scenario.method.trains else scenario.batch

@@ -95,7 +95,7 @@ def _liger_warnings(scenario: Scenario, device: Device) -> Iterable[str]:
     if left and family in LIGER:
         yield f"Liger has no {' and '.join(left)} for {family}, which keeps transformers'"
     # triton/backends/nvidia/driver.py `get_empty_cache_for_benchmark`; liger-kernel 0.8.5 ops/fused_moe_kernels.py
-    if LayerKernel.MLP in has.kernels and any(block.experts for block in scenario.architecture.blocks):
+    if LayerKernel.MLP in has.kernels and scenario.architecture.mixes_experts:
         yield (
             "Liger's kernels for experts are tuned in the first step, for which Triton takes 256 MiB more than "
             "predicted; LIGER_FUSED_MOE_AUTOTUNE=0 leaves that out"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vramplan.errors import VramplanError
-from vramplan.predict.overheads import card
+from vramplan.predict.overheads import context_of
 from vramplan.record import Outcome, Record, Verdict
 from vramplan.report.report_case import Case
 from vramplan.scenario import Scenario
@@ -74,8 +74,7 @@ def _check(case: Case, judge: Judge) -> FitCheck | None:
 def _budget(case: Case, limit: int | None) -> int | None:
     """What the process could hold, context included: a limit is of the allocator alone; else what the card had free."""
     if limit is not None:
-        target = card(case.result.scenario)
-        return limit + (target.context if target else 0)
+        return limit + context_of(case.result.scenario)
     capacity = case.fact("capacity")
     return None if capacity is None else capacity - (case.fact("used_before") or 0)
 
