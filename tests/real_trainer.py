@@ -126,7 +126,7 @@ def train(scenario: Scenario, folder: Path) -> Run:
     meter = CpuMeter(vocab=vocabulary)
     with meter:
         model = prepare(build_model(scenario, CPU, meter), scenario, meter)
-        install_loss(causal_model(model), scenario.stack.loss)
+        install_loss(causal_model(model), scenario.stack)
         keep_packing(model)
         trainer = WatchedTrainer(
             model=model,

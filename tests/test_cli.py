@@ -354,7 +354,7 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "list", "models", "llama-2-7b")
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
     _, out, _ = run(capsys, "list", "stacks", "--json")
-    assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "script"]
+    assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "trl-dpo", "script"]
     _, out, _ = run(capsys, "list", "optimizers", "adamw_8bit")
     # two states of a byte, and of each a 4-byte scale for 256 of them: 2 + 2 x 4 / 256 = 2.03
     assert [line.split() for line in out.splitlines()[1:]] == [

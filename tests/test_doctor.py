@@ -40,7 +40,7 @@ def test_the_text_ends_with_what_works_and_what_is_missing() -> None:
             "",
             "works: predict, plan, inspect, quant, compare, check, explain-oom, list",
             "works: measure, predict --engine trace, quant --weights",
-            "needs pip install 'vramplan[trl]': measure and predict --engine trace of the stack trl",
+            "needs pip install 'vramplan[trl]': measure and predict --engine trace of the stacks trl and trl-dpo",
             "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html",
             "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR), data sets in Parquet",
             "needs a GPU: measure --device cuda",

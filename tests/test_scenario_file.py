@@ -53,6 +53,12 @@ def test_trl_casts_the_adapters_of_a_quantised_model() -> None:
     assert one().lora.dtype is DType.FLOAT32
 
 
+def test_a_sample_of_preference_training_is_a_pair() -> None:
+    pairs = one(stack="trl-dpo", batch=3, seq=100)
+    assert (pairs.sequences, pairs.tokens, pairs.batch_words) == (6, 600, "3 pairs")  # 3 pairs of 2 x 100 tokens
+    assert one(batch=3).sequences == one(stack="trl-dpo", batch=3, method="inference").sequences == 3
+
+
 def test_a_stack_can_be_changed_in_parts() -> None:
     stack = one(stack={"base": "script", "outputs": "freed"}).stack
     assert (stack.base, stack.outputs, stack.autocast) == ("script", Outputs.FREED, False)
@@ -132,6 +138,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "block size of a checkpoint": ({"quant": {"block_size": 128}}, "128", "load: random"),
     "unknown optimizer": ({"optimizer": "adamw_torhc"}, "adamw_torhc", "did you mean 'adamw_torch'?"),
     "adapters that TRL casts": ({"stack": "trl", "lora": {"dtype": "float32"}}, "float32", "leave lora.dtype out"),
+    "pairs and a second model": ({"stack": "trl-dpo", "method": "full"}, "method full", "qlora or lora"),
+    "pairs with another loss": ({"stack": {"base": "trl-dpo", "loss": "torch"}}, "another loss", "leave stack.loss"),
+    "pairs whose logits are gathered": (
+        {"stack": "trl-dpo", "eval": {"accumulate": 1}},
+        "eval.accumulate",
+        "eval.accumulate: 0",
+    ),
     "unknown stack": ({"stack": "hf-trianer"}, "hf-trianer", "did you mean 'hf-trainer'?"),
     "unknown attention": ({"attention": "sdpa:fast"}, "sdpa:fast", "sdpa:flash"),
     "checkpointing by a word": ({"checkpointing": "yes"}, "yes", "reentrant"),

@@ -15,7 +15,7 @@ from vramplan.record import SCHEMA
 #: Extra -> what needs it.
 EXTRAS = {
     "measure": ("measure", "predict --engine trace", "quant --weights"),
-    "trl": ("measure and predict --engine trace of the stack trl",),
+    "trl": ("measure and predict --engine trace of the stacks trl and trl-dpo",),
     "report": ("report --csv and --parquet, and the plots of --html",),
     "data": ("data sets of text (--data FILE --tokenizer DIR)", "data sets in Parquet"),
 }

@@ -170,9 +170,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     quant: Quant
     lora: Lora
     batch: int
-    """Micro-batch per device."""
+    """Micro-batch per device, in samples."""
     seq: int
-    """Tokens per sample as fed to the model."""
+    """Tokens per sequence as fed to the model."""
     grad_accum: int
     optimizer: str
     """transformers' OptimizerNames spelling, plus sgd."""
@@ -222,7 +222,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def masked(self) -> bool:
         """Whether a batch comes with an attention mask: where samples are padded, and always from TRL's collator."""
-        return self.padding or self.stack.base == "trl"
+        return self.padding or self.stack.trl
 
     @property
     def arrives_by_tensor(self) -> bool:
@@ -232,7 +232,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         (`model.to`); TRL loads it straight to the card (trl 1.16 trainer/utils.py `create_model_from_path`).
         """
         quantised = self.quant.type is not QuantType.NONE
-        straight = quantised or self.method is Method.MERGE or self.stack.base == "trl"
+        straight = quantised or self.method is Method.MERGE or self.stack.trl
         return self.load_from is Load.CHECKPOINT and straight
 
     @property
@@ -246,9 +246,21 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.stack.casts_adapters and self.quant.type is not QuantType.NONE
 
     @property
+    def sequences(self) -> int:
+        """Sequences that the model gets at once: two for each sample of preference training, which is a pair."""
+        return self.batch * self.stack.sequences_per_sample if self.method.trains else self.batch
+
+    @property
+    def batch_words(self) -> str:
+        """`2`, or `2 pairs`."""
+        if self.sequences == self.batch:
+            return f"{self.batch}"
+        return "1 pair" if self.batch == 1 else f"{self.batch} pairs"
+
+    @property
     def tokens(self) -> int:
         """Tokens of one micro-batch."""
-        return self.batch * self.seq
+        return self.sequences * self.seq
 
     def to_mapping(self) -> dict[str, Any]:
         """A plain mapping that is itself a valid scenario file: names where they are public, else the configuration."""

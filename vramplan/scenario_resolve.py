@@ -29,7 +29,7 @@ from vramplan.scenario import (
 )
 from vramplan.scenario_check import check_keys, convert
 from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
-from vramplan.stacks import STACKS, LayerKernel, Stack, Upcast
+from vramplan.stacks import STACKS, LayerKernel, LossKernel, Outputs, Stack, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 from vramplan.torch_release import OLDEST, is_older, release
 
@@ -67,7 +67,30 @@ def resolve_scenario(mapping: Mapping[str, Any], base: Path, where: str) -> Scen
         evaluation=_evaluation(keys, where),
     )
     _check_scaling(scenario, where)
+    _check_preference(scenario, where)
     return scenario
+
+
+def _check_preference(scenario: Scenario, where: str) -> None:
+    """Refuse what TRL's DPOTrainer does not do, or what it does that is not modelled."""
+    stack = scenario.stack
+    if not (scenario.method.trains and stack.prefers):
+        return
+    if scenario.method is Method.FULL:
+        raise UsageError(
+            f"{where}: stack {stack.base} with method full, whose reference is a second model that is not modelled",
+            hint="set method: qlora or lora, whose reference is the model without its adapters",
+        )
+    if stack.loss is not LossKernel.TILED or stack.outputs is not Outputs.FREED:
+        raise UsageError(
+            f"{where}: stack {stack.base} with another loss or with outputs that are held; its trainer has its own",
+            hint="leave stack.loss and stack.outputs out",
+        )
+    if scenario.evaluation is not None and scenario.evaluation.accumulate:
+        raise UsageError(
+            f"{where}: eval.accumulate with stack {stack.base}; what its trainer gathers is not modelled",
+            hint="set eval.accumulate: 0, which is its evaluation without a function of metrics",
+        )
 
 
 def _check_scaling(scenario: Scenario, where: str) -> None:
@@ -160,8 +183,8 @@ def _lora(keys: ScenarioKeys, stack: Stack, quant: Quant, where: str) -> Lora:
     for key, dtype in (("dtype", given.dtype), ("modules_dtype", given.modules_dtype)):
         if cast and dtype not in (UNSET, DType.BFLOAT16):
             raise UsageError(
-                f"{where}: lora.{key} {dtype} with stack trl, which casts what is trained of a quantised model to"
-                " bfloat16",
+                f"{where}: lora.{key} {dtype} with stack {stack.base}, which casts what is trained of a quantised model"
+                " to bfloat16",
                 hint=f"leave lora.{key} out, or set stack: hf-trainer",
             )
     adapters, modules = (DType.BFLOAT16, DType.BFLOAT16) if cast else (DType.FLOAT32, None)

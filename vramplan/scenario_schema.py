@@ -37,7 +37,7 @@ class LoraKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class StackKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named stack with some of its habits changed."""
 
-    base: Literal["hf-trainer", "trl", "script"] = "hf-trainer"
+    base: Literal["hf-trainer", "trl", "trl-dpo", "script"] = "hf-trainer"
     upcast: Upcast | UnsetType = UNSET
     autocast: bool | Literal["bfloat16", "float16"] | UnsetType = UNSET
     outputs: Outputs | UnsetType = UNSET

@@ -48,7 +48,8 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A training loop's habits that change memory, all of them spelled out."""
 
     base: str
-    """Whose loop runs: `hf-trainer` (transformers' Trainer), `trl` (TRL's SFTTrainer) or `script` (the articles')."""
+    """Whose loop runs: `hf-trainer` (transformers' Trainer), `trl` (TRL's SFTTrainer), `trl-dpo` (its DPOTrainer) or
+    `script` (the articles')."""
     upcast: Upcast
     autocast: bool | str
     """False, or the dtype that autocast computes in: `bfloat16` or `float16`."""
@@ -65,6 +66,21 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.base != "script"
 
     @property
+    def trl(self) -> bool:
+        """Whether the loop is one of TRL's trainers."""
+        return self.base in ("trl", "trl-dpo")
+
+    @property
+    def prefers(self) -> bool:
+        """Whether a sample is a pair of answers, of which one is preferred, and the loss compares with a reference."""
+        return self.base == "trl-dpo"
+
+    @property
+    def sequences_per_sample(self) -> int:
+        """Sequences that the model gets for each sample."""
+        return 2 if self.prefers else 1
+
+    @property
     def liger(self) -> bool:
         """Whether any of Liger's kernels runs."""
         return bool(self.kernels) or self.loss is LossKernel.LIGER
@@ -72,7 +88,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def casts_adapters(self) -> bool:
         """Whether the loop casts the adapters of a quantised model to bfloat16, after peft has cast them to fp32."""
-        return self.base == "trl"
+        return self.trl
 
 
 #: What each named stack does. `autocast: True` stands for the scenario's compute dtype until the scenario is resolved.
@@ -86,6 +102,10 @@ STACKS: dict[str, Stack] = {
     # bfloat16, and puts its own head on the model.
     "trl": Stack(
         base="trl", upcast=Upcast.NONE, autocast=True, outputs=Outputs.FREED, loss=LossKernel.TILED, clip=True
+    ),
+    # trl 1.16 dpo_trainer.py: the same of preference training; the reference is the model without its adapters.
+    "trl-dpo": Stack(
+        base="trl-dpo", upcast=Upcast.NONE, autocast=True, outputs=Outputs.FREED, loss=LossKernel.TILED, clip=True
     ),
     # `outputs = model(**batch); outputs.loss.backward(); optimizer.step()`, as tutorials print it.
     "script": Stack(

@@ -44,6 +44,20 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "eval": {"batch": 8},
         "stack": _TRL,
     },
+    "trl/dpo.yaml": {
+        "model": "Qwen/Qwen2.5-7B-Instruct",
+        **_BF16,
+        "method": "qlora",
+        "quant": {"type": "nf4", "double": False, "storage": "uint8"},
+        "lora": {"rank": 32, "dropout": 0.05, "targets": "all-linear", "dtype": "bfloat16"},
+        "batch": 2,
+        "grad_accum": 8,
+        "seq": 1536,
+        "optimizer": "adamw_torch_fused",
+        "attention": "sdpa",
+        "checkpointing": True,
+        "stack": {**_TRL, "base": "trl-dpo"},
+    },
     "trl/defaults.yaml": {
         "model": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
         "dtype": "float32",  # ModelConfig.dtype
@@ -455,6 +469,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 WARNED: dict[str, tuple[str, ...]] = {
     "trl/qlora.yaml": (),
     "trl/handbook.yaml": (),
+    "trl/dpo.yaml": ("precompute_ref_log_probs: the reference's pass",),
     "trl/defaults.yaml": (),
     "trl/full.yaml": (),
     "trl/int8-fp16.yaml": ("unknown key 'per_device: 2'",),

@@ -282,6 +282,21 @@ def test_a_fused_head_that_trl_put_into_the_model_is_seen(tmp_path: Path) -> Non
     assert described.scenario.stack.kernels == tuple(LayerKernel)
 
 
+def test_arguments_of_preference_training_mean_pairs(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    settings = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": [], "per_device_train_batch_size": 3}
+    args = trl.DPOConfig(max_length=48, **settings)
+    model = build_model(scenario_from_mapping(BASE), CPU, NoMeter())
+    planned = describe(model, args, peft_config=LoraConfig(r=4, target_modules=["q_proj"]))
+    assert planned.scenario.stack.base == "trl-dpo"
+    assert (planned.scenario.batch, planned.scenario.sequences, planned.scenario.seq) == (3, 6, 48)
+    assert planned.warnings == ()
+    # adapters that are there already get a copy: 2 layers x (4 x 64 + 64 x 4) numbers of 4 bytes = 4,096
+    attached = made(lora={"rank": 4, "targets": ["q_proj"]})[1]
+    (copied,) = describe(attached, args).warnings
+    assert "a copy of these adapters as its reference, 4.00 KiB" in copied
+
+
 def test_what_cannot_be_predicted_is_refused(model: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="peft method IA3"):
         predicted(wrapped(IA3Config(target_modules=["q_proj"], feedforward_modules=[])), tmp_path)

@@ -172,7 +172,7 @@ def test_the_shipped_suite_covers_what_decides_memory(shipped: Report) -> None:
     assert found["method"] == set(Method)
     assert found["batch"] >= {1, 2, 4, 8}
     assert found["checkpointing"] == set(Checkpointing)
-    assert {scenario.stack.base for scenario in scenarios} == {"hf-trainer", "trl", "script"}
+    assert {scenario.stack.base for scenario in scenarios} == {"hf-trainer", "trl", "trl-dpo", "script"}
     assert {scenario.attention for scenario in scenarios} >= {"sdpa", "eager"}
     assert any(scenario.evaluation for scenario in scenarios)
     decoded = [scenario for scenario in scenarios if scenario.method is Method.INFERENCE and scenario.new_tokens > 1]

@@ -88,6 +88,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "TRL in 8 bits": ({**LLAMA, "tie_word_embeddings": True}, {"stack": "trl", "quant": {"type": "int8"}}),
     "TRL, prepared": (LLAMA, {"stack": {"base": "trl", "upcast": "all"}, "checkpointing": "reentrant"}),
     "TRL, everything": (LLAMA, {"stack": "trl", "method": "full", "quant": BARE, "grad_accum": 2}),
+    "pairs": (LLAMA, {"stack": "trl-dpo"}),
+    "pairs, accumulating, with a copied head": (
+        TIED,
+        {"stack": "trl-dpo", "grad_accum": 2, "lora": {"modules_to_save": ["lm_head"]}, "optimizer": "adamw_8bit"},
+    ),
+    "pairs, padded": (LLAMA, {"stack": "trl-dpo", "padding": True, "checkpointing": "reentrant"}),
+    "pairs, evaluated": (LLAMA, {"stack": "trl-dpo", "eval": {"batch": 2}}),
+    "pairs without dropout": (
+        GPT2,
+        {"stack": "trl-dpo", "method": "lora", "quant": BARE, "lora": {"rank": 8, "dropout": 0.1}, "seq": 64},
+    ),
+    "pairs, windows": (GEMMA2, {"stack": "trl-dpo", "attention": "eager"}),
     "TRL, nothing quantised": (LLAMA, {"stack": "trl", "method": "lora", "quant": BARE, "checkpointing": False}),
 }
 

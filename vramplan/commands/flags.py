@@ -47,7 +47,7 @@ FLAGS = (
     Flag("--load", "load", "L", "checkpoint or random"),
     Flag("--checkpointing", "checkpointing", "C", "true, reentrant or false"),
     Flag("--attention", "attention", "A", "sdpa, sdpa:flash, eager, flash_attention_2, ..."),
-    Flag("--stack", "stack", "S", "training loop: hf-trainer, trl or script"),
+    Flag("--stack", "stack", "S", "training loop: hf-trainer, trl, trl-dpo or script"),
     Flag("--upcast", "stack.upcast", "U", "16-bit parameters cast to fp32: all, norms or none"),
     Flag("--autocast", "stack.autocast", "T", "false, true, bfloat16 or float16"),
     Flag("--outputs", "stack.outputs", "O", "model outputs: freed, held or held-next"),

@@ -1,4 +1,5 @@
-"""TRL: the YAML of `trl sft --config file.yaml`, keys of SFTConfig, ModelConfig and ScriptArguments (trl 1.16.0)."""
+"""TRL: the YAML of `trl sft --config file.yaml` or `trl dpo`, keys of SFTConfig or DPOConfig, ModelConfig and
+ScriptArguments (trl 1.16.0)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_flag, is_null
-from vramplan.importers.vocabulary.trl import SFT_ONLY, TRL
+from vramplan.importers.vocabulary.trl import DPO_ONLY, SFT_ONLY, TRL
 from vramplan.scenario import DType, ModelRef
 
 _MODEL = "trl 1.16.0 trainer/model_config.py"
 _SFT = "trl 1.16.0 trainer/sft_trainer.py"
+_DPO = "trl 1.16.0 trainer/dpo_trainer.py"
 _BASE = "trl 1.16.0 trainer/base_config.py"
 _LOSSES = ("nll", "chunked_nll", "dft")
 
@@ -151,11 +153,14 @@ def _attention(source: Source) -> None:
 
 
 def _stack(source: Source, model: ModelRef) -> None:
-    """TRL's SFTTrainer: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
-    told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
-    source.assume(
-        "stack.base", "trl", _SFT if told else "SFTTrainer (trl sft): no key says which trainer; DPO needs more"
-    )
+    """TRL's trainers: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
+    prefers = any(source.has(key) for key in DPO_ONLY)
+    if prefers:
+        _preference(source)
+    else:
+        told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
+        other = "SFTTrainer (trl sft): no key says which trainer; for trl dpo add --stack trl-dpo"
+        source.assume("stack.base", "trl", _SFT if told else other)
     fp16 = source.flag("fp16")
     bf16 = source.flag("bf16")
     if bf16 is None and not fp16:
@@ -164,15 +169,14 @@ def _stack(source: Source, model: ModelRef) -> None:
         dtype = hf.mixed_precision(source)
         source.read(("bf16", "fp16"), "stack.autocast", dtype.value if dtype else False)
     source.assume("stack.upcast", "none", f"{_SFT} does not prepare the model for k-bit training")
-    loss = source.word("loss_type")
-    if loss is not None and loss not in _LOSSES:
-        source.refuse("loss_type", "is no loss of SFTTrainer", hint=", ".join(_LOSSES))
-    source.take(
-        "loss_type",
-        "stack.loss",
-        "tiled",
-        "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again",
-    )
+    head = "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again"
+    if prefers:
+        source.assume("stack.loss", "tiled", head)
+    else:
+        loss = source.word("loss_type")
+        if loss is not None and loss not in _LOSSES:
+            source.refuse("loss_type", "is no loss of SFTTrainer", hint=", ".join(_LOSSES))
+        source.take("loss_type", "stack.loss", "tiled", head)
     _liger(source, model)
     kwargs = source.given("gradient_checkpointing_kwargs")
     if isinstance(kwargs, Mapping) and as_flag(kwargs.get("selective")):
@@ -180,6 +184,18 @@ def _stack(source: Source, model: ModelRef) -> None:
     if source.given("model_init_kwargs"):
         source.warn(f"model_init_kwargs: {source.given('model_init_kwargs')}: what they do to memory is not known")
     hf.read_clipping(source)
+
+
+def _preference(source: Source) -> None:
+    """`stack.base` of DPOTrainer, told by any key that SFTTrainer has not."""
+    told = next(key for key in sorted(DPO_ONLY) if source.has(key))
+    source.assume("stack.base", "trl-dpo", f"{told} is a key of DPOTrainer, {_DPO}; batches are of pairs")
+    if source.flag("sync_ref_model"):
+        source.refuse("sync_ref_model", "keeps a second model as the reference", hint="leave it out")
+    if source.flag("precompute_ref_log_probs"):
+        source.warn("precompute_ref_log_probs: the reference's pass is predicted in every step all the same")
+    if source.flag("disable_dropout") is False:
+        source.warn("disable_dropout: false: what dropout keeps is not in the prediction")
 
 
 def _liger(source: Source, model: ModelRef) -> None:

@@ -1,4 +1,4 @@
-"""A callback for transformers' Trainer (and TRL's SFTTrainer): predicts, compares, and warns before memory runs out.
+"""A callback for transformers' Trainer (and those of TRL): predicts, compares, and warns before memory runs out.
 
     from vramplan.integrations.transformers import MemoryCallback
 
@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vramplan.api import predict, predict_model
 from vramplan.errors import VramplanError
 from vramplan.integrations.trend import Reading, Trend
+from vramplan.live_model.arguments import sequences_per_sample
 from vramplan.record import Prediction
 from vramplan.units import GIB, human
 
@@ -208,18 +209,19 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             return
         rows, tokens = self._largest
         scenario = self.prediction.scenario
-        seen = replace(scenario, batch=rows or scenario.batch, seq=tokens or scenario.seq)
+        samples = rows // scenario.stack.sequences_per_sample
+        seen = replace(scenario, batch=samples or scenario.batch, seq=tokens or scenario.seq)
         expected = predict(seen).ledger.peak
         off = (expected - reading.peak) / reading.peak if reading.peak else 0.0
         self._tell(
             f"measured peak {human(reading.peak)} allocated, {human(reading.reserved)} reserved; predicted"
-            f" {human(expected)} for the largest batch so far ({seen.batch} x {seen.seq:,} tokens): {off:+.1%}"
+            f" {human(expected)} for the largest batch so far ({seen.batch_words} x {seen.seq:,} tokens): {off:+.1%}"
         )
 
     def _longest(self, args: TrainingArguments) -> int:
         """Tokens of the largest micro-batch that may come."""
-        rows = self._batch or int(args.per_device_train_batch_size)
-        return rows * (self._seq or 0)
+        samples = self._batch or int(args.per_device_train_batch_size)
+        return samples * sequences_per_sample(args) * (self._seq or 0)
 
     def _figures(self) -> dict[str, float]:
         figures = {}
@@ -243,7 +245,7 @@ def _summary(prediction: Prediction) -> str:
     parts = [f"predicted peak {human(ledger.peak)} allocated in {ledger.peak_phase.value}"]
     if prediction.reserved:
         parts.append(f"{human(prediction.peak_reserved)} reserved")
-    parts.append(f"batch {scenario.batch} x {scenario.seq:,} tokens")
+    parts.append(f"batch {scenario.batch_words} x {scenario.seq:,} tokens")
     text = ", ".join(parts)
     verdict = prediction.verdict
     if verdict is None:

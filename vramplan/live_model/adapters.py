@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
 from vramplan.scenario import ALL_LINEAR
+from vramplan.units import human
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +62,15 @@ def planned_warnings(config: Any) -> list[str]:
     if config.rank_pattern:
         found.append(f"LoraConfig.rank_pattern={config.rank_pattern!r} is not modelled: rank {config.r} is predicted")
     return found
+
+
+def copied_reference(model: Any) -> str:
+    """What TRL's DPOTrainer, not made yet, will add to a model with adapters (trl 1.16 trainer/dpo_trainer.py)."""
+    size = human(active_numel(model) * 4)  # peft 0.21 `add_adapter`: in fp32
+    return (
+        f"DPOTrainer takes a copy of these adapters as its reference, {size} that are not in the prediction; it makes"
+        " none for a model without adapters and a peft_config"
+    )
 
 
 def check_method(config: Any) -> None:

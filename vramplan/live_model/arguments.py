@@ -1,11 +1,11 @@
-"""What transformers' TrainingArguments (or TRL's SFTConfig, a subclass) say, as keys of a scenario."""
+"""What transformers' TrainingArguments (or TRL's SFTConfig or DPOConfig, subclasses) say, as keys of a scenario."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
 from vramplan.predict.liger import LIGER, trainers_choice
-from vramplan.stacks import LayerKernel
+from vramplan.stacks import STACKS, LayerKernel
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -27,20 +27,20 @@ def check_arguments(args: object) -> None:
     if not hasattr(args, "per_device_train_batch_size"):
         raise UsageError(
             f"training_args is a {type(args).__name__}, not TrainingArguments",
-            hint="give what the Trainer gets: transformers.TrainingArguments(bf16=True), or TRL's SFTConfig",
+            hint="give what the Trainer gets: transformers.TrainingArguments(bf16=True), TRL's SFTConfig or DPOConfig",
         )
 
 
 def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
     """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
     a trainer may have patched into the base `model`."""
-    fused = _has_fused_head(model) or _will_fuse_head(args)
+    fused = has_fused_head(model) or _will_fuse_head(args)
     ligers, kernels = _liger(args, model)
     return {
         "grad_accum": int(args.gradient_accumulation_steps),
         "optimizer": str(getattr(args.optim, "value", args.optim)),
         "stack": {
-            "base": "trl" if fused else "hf-trainer",
+            "base": _base(args) if fused else "hf-trainer",
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
             "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
             "outputs": "freed",
@@ -49,6 +49,16 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
             "kernels": [kernel.value for kernel in kernels],
         },
     }
+
+
+def _base(args: Any) -> str:
+    """Which of TRL's loops runs."""
+    return "trl-dpo" if _is(args, "DPOConfig") else "trl"
+
+
+def sequences_per_sample(args: "TrainingArguments") -> int:
+    """Sequences that the model gets for each sample: two, where samples are pairs of answers."""
+    return STACKS[_base(args)].sequences_per_sample
 
 
 def _loss(args: Any) -> str:
@@ -63,7 +73,7 @@ def _liger(args: Any, model: Any) -> tuple[bool, tuple[LayerKernel, ...]]:
     return trainers_choice(str(model.config.model_type), dict(getattr(args, "liger_kernel_config", None) or {}))
 
 
-def _has_fused_head(model: Any) -> bool:
+def has_fused_head(model: Any) -> bool:
     """Whether TRL has replaced the model's forward (trl 1.16 trainer/utils.py `add_fused_lm_head`)."""
     forward = vars(model).get("forward")
     code = getattr(getattr(forward, "__func__", forward), "__code__", None)
@@ -71,8 +81,8 @@ def _has_fused_head(model: Any) -> bool:
 
 
 def _will_fuse_head(args: Any) -> bool:
-    """Whether the arguments are for a TRL whose SFTTrainer will replace the model's forward."""
-    if not for_sft_trainer(args):
+    """Whether the arguments are for a TRL whose trainer will replace the model's forward."""
+    if not (for_sft_trainer(args) or _is(args, "DPOConfig")):
         return False
     from importlib import import_module
 
@@ -81,7 +91,11 @@ def _will_fuse_head(args: Any) -> bool:
 
 def for_sft_trainer(args: Any) -> bool:
     """Whether the arguments are TRL's SFTConfig."""
-    return any(base.__module__.startswith("trl.") and base.__name__ == "SFTConfig" for base in type(args).__mro__)
+    return _is(args, "SFTConfig")
+
+
+def _is(args: Any, name: str) -> bool:
+    return any(base.__module__.startswith("trl.") and base.__name__ == name for base in type(args).__mro__)
 
 
 def batch_of(args: "TrainingArguments", batch: int | None) -> int:
@@ -90,7 +104,7 @@ def batch_of(args: "TrainingArguments", batch: int | None) -> int:
 
 
 def seq_of(args: "TrainingArguments", seq: int | None) -> int:
-    """Tokens per sample: as asked for, else SFTConfig's `max_length`; a UsageError where nothing says it."""
+    """Tokens per sequence: as asked for, else `max_length` of TRL's arguments; a UsageError where nothing says it."""
     if seq is not None:
         return seq
     found = getattr(args, "max_length", None) or getattr(args, "max_seq_length", None)

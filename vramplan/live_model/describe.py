@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 from vramplan.allocator_settings import expandable_segments
 from vramplan.errors import UsageError, VramplanError
 from vramplan.ledger import Component, Phase
-from vramplan.live_model.adapters import active_numel, check_method, is_peft, lora_of, planned_warnings, target_choices
+from vramplan.live_model.adapters import (
+    active_numel,
+    check_method,
+    copied_reference,
+    is_peft,
+    lora_of,
+    planned_warnings,
+    target_choices,
+)
 from vramplan.live_model.arguments import (
     batch_of,
     check_arguments,
     checkpointing_of,
+    has_fused_head,
     keys_of,
     seq_of,
     warnings_of,
@@ -31,6 +40,7 @@ from vramplan.predict.adapters import trainables
 from vramplan.record import Prediction
 from vramplan.scenario import ALL_LINEAR, Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.stacks import STACKS
 from vramplan.units import human
 
 if TYPE_CHECKING:
@@ -90,7 +100,9 @@ def describe(
         "expandable_segments": expandable_segments(os.environ),
     }
     method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
-    if stack["base"] == "trl" and quant["type"] != "none":
+    if stack["base"] == "trl-dpo" and is_peft(model) and not has_fused_head(base):
+        warnings += [copied_reference(model)]
+    if STACKS[stack["base"]].trl and quant["type"] != "none":
         for key in ("dtype", "modules_dtype"):
             lora.pop(key, None)  # whatever it is now, the trainer casts
     scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)

@@ -41,8 +41,8 @@ def require_libraries(what: str = "measuring") -> None:
 def require_stack(scenario: Scenario) -> None:
     """CannotRun, naming what to install, unless what the scenario's training loop is built on is installed."""
     stack = scenario.stack
-    if stack.base == "trl" or stack.loss is LossKernel.TILED:
-        what = "stack trl" if stack.base == "trl" else "stack.loss: tiled"
+    if stack.trl or stack.loss is LossKernel.TILED:
+        what = f"stack {stack.base}" if stack.trl else "stack.loss: tiled"
         require_installed(what, ("trl",), hint="pip install 'vramplan[measure,trl]'")
     if scenario.runs_liger:
         what = "stack.kernels" if stack.kernels else "stack.loss: liger"

@@ -188,7 +188,7 @@ def seconds(scenario: Scenario, steps: int) -> float:
 def _evaluation_seconds(scenario: Scenario, numel: int) -> float:
     """The forward passes of an evaluation: warm-up, clean and attributed steps evaluate, timed ones do not."""
     settings = scenario.evaluation
-    tokens = 0 if settings is None else settings.batch * scenario.seq * max(1, settings.accumulate)
+    tokens = 0 if settings is None else settings.batch * scenario.tokens // scenario.batch * max(1, settings.accumulate)
     return 2 * numel * tokens / (_REACHED * _PEAK_FLOPS)
 
 
@@ -208,4 +208,4 @@ def _step_seconds(scenario: Scenario, numel: int) -> float:
 def _attention_flops(scenario: Scenario) -> float:
     config: Mapping[str, int] = scenario.model.config
     width = config.get("hidden_size", 0)
-    return 4.0 * scenario.batch * scenario.seq**2 * width * len(scenario.architecture.layers)
+    return 4.0 * scenario.sequences * scenario.seq**2 * width * len(scenario.architecture.layers)

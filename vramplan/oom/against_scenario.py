@@ -203,9 +203,9 @@ def _fits_expandable(scenario: Scenario, timeline: Timeline, room: int, failed: 
 
 def _as_it_ran(scenario: Scenario, tokens: Tokens | None) -> Scenario:
     """The scenario with samples as long as the failed request tells; itself where it tells of none."""
-    if tokens is None or tokens.seen % scenario.batch:
+    if tokens is None or tokens.seen % scenario.sequences:
         return scenario
-    return replace(scenario, seq=tokens.seen // scenario.batch)
+    return replace(scenario, seq=tokens.seen // scenario.sequences)
 
 
 def candidates(parts: Iterable[Part], requested: Printed, phase: Phase) -> tuple[Candidate, ...]:

@@ -68,7 +68,7 @@ def longest_sequence(
 ) -> Scenario | None:
     """`scenario` with the longest sequence of [low, high] below which everything fits; None when `low` does not."""
     windows = {block.attention.window for block in scenario.architecture.blocks}
-    switches = [NEVER_FUSED_ROWS // scenario.batch, *windows]
+    switches = [NEVER_FUSED_ROWS // scenario.sequences, *windows]
     return largest_fitting(lambda n: replace(scenario, seq=n), probe, low, high, switches=switches, near=near)
 
 

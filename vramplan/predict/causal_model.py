@@ -9,9 +9,9 @@ import msgspec
 from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.checkpoints import Returned, run_layer
-from vramplan.predict.embeddings import embed
+from vramplan.predict.embeddings import drops, embed
 from vramplan.predict.families import final_norm, known, layer_function, table_kind
-from vramplan.predict.fused_head import tiled_loss
+from vramplan.predict.fused_head import Scores, scores, tiled_loss
 from vramplan.predict.generic import stand_in
 from vramplan.predict.layer_context import Cache, Context
 from vramplan.predict.liger import check_liger
@@ -52,7 +52,7 @@ class CausalModel:
         self.scenario = scenario
         architecture = self._described(scenario.architecture)
         check_liger(scenario)
-        if not t.training:  # `eval()`: nothing is dropped out
+        if not drops(t, scenario):
             facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
             architecture = replace(architecture, facts=facts)
         self.architecture = architecture
@@ -94,6 +94,12 @@ class CausalModel:
             return Outcome(liger_loss(t, hidden, self._head()[0]), None)
         logits = self.logits(hidden)
         return Outcome(causal_loss(t, logits), logits)
+
+    def scores(self, phase: Phase) -> Scores:
+        """The forward with TRL's head as its DPOTrainer asks for it; what the head does belongs to `phase`."""
+        hidden = self.hidden_states(self.scenario.seq)
+        self.t.enter(phase)
+        return scores(self.t, hidden, *self._head(), means=True)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head on the hidden states of one or all tokens."""

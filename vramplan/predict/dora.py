@@ -2,7 +2,7 @@
 
 peft 0.21.2 tuners/lora/dora.py `DoraLinearLayer` and variants.py `DoraLinearVariant`. The matrix is dequantised, and
 B @ A is made by sending an identity of [in, in] through both factors; none of that is needed in backward, but where
-dropout makes the layer multiply by the dequantised matrix once more.
+a dropout module makes the layer multiply by the dequantised matrix once more.
 """
 
 from vramplan.predict.linear import Adapter, Layer, linear
@@ -14,9 +14,9 @@ from vramplan.predict.tape import FLOAT32, Tape, Tensor
 
 def with_dora(t: Tape, x: Tensor, result: Tensor, layer: Layer, adapter: Adapter) -> Tensor:
     """The layer's output with its adapter's, of the `result` without; `x` has the adapter's type where peft casts."""
-    base: Tensor | None = result
     if adapter.dropout:
-        x, base = dropout(t, x), None
+        x = dropout(t, x)
+    base = None if adapter.has_dropout else result
     return add(t, result, _difference(t, x, base, layer, adapter), "output with adapter")
 
 

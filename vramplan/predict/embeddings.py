@@ -9,6 +9,15 @@ from vramplan.predict.operations.products import product
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 from vramplan.scenario import Checkpointing, Scenario
 
+#: Families whose dropouts are functions that read the configuration (transformers 5.17), and no modules.
+_DROPS_BY_FUNCTION = ("opt", "falcon", "starcoder2")
+
+
+def drops(t: Tape, scenario: Scenario) -> bool:
+    """Whether the model's own dropouts are active: while training, unless TRL's DPOTrainer has switched the modules
+    off (trl 1.16 trainer/utils.py `disable_dropout_in_model`)."""
+    return t.training and not (scenario.stack.prefers and scenario.architecture.family not in _DROPS_BY_FUNCTION)
+
 
 def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[Tensor]]:
     """The first layer's input, and what else the model's forward keeps in its variables while the layers run."""
@@ -23,7 +32,7 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
         hidden = scale(t, hidden, "scaled output")
     held = [hidden]
     hidden = _positioned(t, outside, scenario, hidden, held)
-    if t.training and scenario.architecture.facts.get("embedding_dropout"):
+    if drops(t, scenario) and scenario.architecture.facts.get("embedding_dropout"):
         hidden = dropout(t, hidden)
     t.scope = ""
     return hidden, held
@@ -35,7 +44,7 @@ def _positioned(t: Tape, outside: Modules, scenario: Scenario, hidden: Tensor, h
     tables = [w for w in architecture.before if w.kind is WeightKind.EMBEDDING and w != architecture.table]
     if not tables:
         return hidden
-    batch = scenario.batch if architecture.family == "opt" else 1
+    batch = scenario.sequences if architecture.family == "opt" else 1
     held.append(lookup(t, outside.tensors[tables[0].path], (batch, scenario.seq)))
     return add(t, hidden, held[-1], "embeddings with positions")
 
@@ -49,7 +58,7 @@ def lookup(t: Tape, table: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _module(t: Tape, outside: Modules, scenario: Scenario, *, scaled: bool) -> Tensor:
     """The embedding's output; with an adapter as in peft 0.21.2 tuners/lora/layer.py `Embedding.forward`."""
     architecture = scenario.architecture
-    rows = lookup(t, outside.table(architecture), (scenario.batch, scenario.seq))
+    rows = lookup(t, outside.table(architecture), (scenario.sequences, scenario.seq))
     if scaled:
         rows = scale(t, rows, "scaled output")
     adapter = outside.tables.get(architecture.table.path)

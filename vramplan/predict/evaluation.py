@@ -13,6 +13,7 @@ from vramplan.predict.causal_model import CausalModel, Outcome
 from vramplan.predict.first_step import changed
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
+from vramplan.predict.preference import preference_loss
 from vramplan.predict.step import batch_tensors, new_tape
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import BFLOAT16, FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
@@ -35,7 +36,8 @@ def evaluation_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     settings = scenario.evaluation
     if settings is None:
         return ()
-    parts = _renumbered(_template(scenario, settings, device).parts(settings.batch, scenario.seq))
+    evaluated = _evaluated(scenario, settings)
+    parts = _renumbered(_template(evaluated, settings, device).parts(evaluated.sequences, scenario.seq))
     # trainer.py evaluation_loop: whenever what was gathered has gone to the host
     emptied = settings.accumulate and scenario.stack.trainer and device == "cuda"
     return (*parts, EmptyCache()) if emptied else parts
@@ -45,19 +47,24 @@ def evaluation_marks(scenario: Scenario, device: Device, granularity: int) -> Ma
     """The marks of these parts, without making them; None when the scenario has none."""
     if scenario.evaluation is None:
         return None
-    template = _template(scenario, scenario.evaluation, device)
-    return template.marks(scenario.evaluation.batch, scenario.seq, granularity)
+    evaluated = _evaluated(scenario, scenario.evaluation)
+    template = _template(evaluated, scenario.evaluation, device)
+    return template.marks(evaluated.sequences, scenario.seq, granularity)
 
 
-def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Template:
-    evaluated = replace(
+def _evaluated(scenario: Scenario, evaluation: Evaluation) -> Scenario:
+    """One of its steps as a scenario."""
+    return replace(
         scenario,
         batch=evaluation.batch,
         grad_accum=1,
         optimizer="",  # nothing is optimised: no step has this key
         lora=replace(scenario.lora, dropout=0.0),
-        stack=_evaluated(scenario.stack),
+        stack=_evaluated_stack(scenario.stack),
     )
+
+
+def _template(evaluated: Scenario, evaluation: Evaluation, device: Device) -> Template:
     if evaluation.accumulate > _FEW_STEPS:
         return with_model(evaluated, lambda model: _run(evaluated, evaluation.accumulate, device, model))
     return structured(
@@ -67,7 +74,7 @@ def _template(scenario: Scenario, evaluation: Evaluation, device: Device) -> Tem
     )
 
 
-def _evaluated(stack: Stack) -> Stack:
+def _evaluated_stack(stack: Stack) -> Stack:
     """liger-kernel 0.8.5 transformers/model/llama.py: a model that is not in training mode makes its logits."""
     return replace(stack, loss=LossKernel.TORCH) if stack.loss is LossKernel.LIGER else stack
 
@@ -81,7 +88,7 @@ def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]
         model = made(t, scenario)
         t.leaves.clear()
         _steps(t, model, scenario, steps)
-    return t.script.template(scenario.batch, scenario.seq)
+    return t.script.template(scenario.sequences, scenario.seq)
 
 
 def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
@@ -90,7 +97,7 @@ def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
     # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered
     variables = [*_gathered(t, s, 1, "of the step before")] if first > 2 else [*gathered]
     for step in range(first, max(steps, 1) + 1):
-        batch = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
+        batch = [t.new((s.sequences, s.seq), INT64, what) for what in batch_tensors(s)]
         outputs = _call(t, model, s)
         variables = [*_given(outputs), batch[1]] if steps else []
         gathered = gathered if step > 1 else [*variables]
@@ -107,7 +114,7 @@ def _gathered(t: Tape, s: Scenario, steps: int, what: str) -> Iterator[Tensor]:
     """Logits, if the loss makes any, and labels of `steps` steps, made one after the other."""
     if s.stack.loss is LossKernel.TORCH:
         yield _logits(t, s, steps, logits_kind(s), f"logits {what}")
-    yield t.new((steps * s.batch, s.seq), INT64, f"labels {what}")
+    yield t.new((steps * s.sequences, s.seq), INT64, f"labels {what}")
 
 
 def _given(outputs: Outcome) -> list[Tensor]:
@@ -115,7 +122,7 @@ def _given(outputs: Outcome) -> list[Tensor]:
 
 
 def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:
-    made = t.new((steps * s.batch, s.seq, s.architecture.vocab), kind, label)
+    made = t.new((steps * s.sequences, s.seq, s.architecture.vocab), kind, label)
     assert made.storage is not None
     t.script.name(made.storage.block, Component.LOGITS)
     return made
@@ -132,6 +139,8 @@ def logits_kind(scenario: Scenario) -> Kind:
 def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
     """The forward pass; under the Trainer accelerate casts 16-bit outputs to fp32 once autocast is over."""
     autocast = FLOATS[s.stack.autocast] if isinstance(s.stack.autocast, str) else None
+    if s.stack.prefers:
+        return Outcome(preference_loss(t, model, autocast, Phase.EVALUATION), None)
     with t.casting(autocast):
         outputs = model.forward(loss=Phase.EVALUATION)
     if autocast is not None and s.stack.trainer and outputs.logits is not None:

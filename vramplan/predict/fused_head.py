@@ -4,6 +4,8 @@ trl 1.16 kernels/chunked_logprob.py and trainer/utils.py `add_fused_lm_head`. On
 the tile and take no memory, and only tokens with a label are scored; what it does elsewhere is not written down.
 """
 
+from typing import NamedTuple
+
 from vramplan.errors import CannotRun
 from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
@@ -14,8 +16,24 @@ TILE_TOKENS, TILE_WORDS = 4096, 32768
 _STATISTICS = ("maximum", "sum", "weighted sum", "sum of squares", "sum of logits", "maximum before", "label's logit")
 
 
+class Scores(NamedTuple):
+    """What the head returns of each token but the last, [batch, seq - 1]: `FusedCausalLMOutput`."""
+
+    labelled: Tensor
+    logs: Tensor
+    """Log-probabilities of the labels: what has a gradient."""
+    others: tuple[Tensor, ...]
+    """Entropies, logits' means where they are asked for, whether the label comes first."""
+
+
 def tiled_loss(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`SFTTrainer.compute_loss` of hidden states [batch, seq, size] and the head's weight [vocab, size]."""
+    found = scores(t, hidden, weight, bias)
+    return _sum(t, found.logs)
+
+
+def scores(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, *, means: bool = False) -> Scores:
+    """The forward of a model with the head, behind its last layer; `means`: the mean of a token's logits as well."""
     if not t.cuda:
         raise CannotRun(
             "stack.loss: tiled is written down as it runs on a card", hint="--engine trace runs TRL's code for the CPU"
@@ -26,9 +44,9 @@ def tiled_loss(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> 
     places = _places(t, labelled)
     targets = t.new((labelled.numel,), INT64, "labels of the tokens")
     del places
-    outputs = [_put_back(t, each, labelled) for each in _log_probabilities(t, picked, targets, weight, bias)]
-    del picked, targets
-    return _sum(t, outputs[0])
+    found = _log_probabilities(t, picked, targets, weight, bias, means=means)
+    logs, *others = [_put_back(t, each, labelled) for each in found]
+    return Scores(labelled, logs, tuple(others))
 
 
 def _without_last(t: Tape, x: Tensor) -> Tensor:
@@ -77,27 +95,29 @@ def _sum(t: Tape, logs: Tensor) -> Tensor:
 
 
 def _log_probabilities(
-    t: Tape, x: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`ChunkedLogProbFunction`: of each token the log-probability of its label, the entropy, whether it comes first."""
+    t: Tape, x: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, *, means: bool
+) -> tuple[Tensor, ...]:
+    """`ChunkedLogProbFunction`: of each token the log-probability of its label, the entropy, with `means` the mean of
+    its logits, whether the label comes first."""
     tokens, kind = x.shape[0], t.autocast or x.kind
     statistics = [t.new((tokens,), FLOAT32, what) for what in _STATISTICS]
     tile = t.new((min(tokens, TILE_TOKENS), TILE_WORDS), kind, "logits of a tile")
-    _go_through(t, x, weight, bias, kind)
+    variables = _go_through(t, x, weight, bias, kind)
     sums = t.new((tokens,), FLOAT32, "log-sum-exp")
     logs = t.new((tokens,), FLOAT32, "log-probabilities")
     entropy = t.new((tokens,), FLOAT32, "entropies")
+    mean = [t.new((tokens,), FLOAT32, "means of logits")] if means else []
     first = t.new((tokens,), BOOL, "tokens whose label comes first")
-    del statistics, tile
+    del statistics, tile, variables
     if not t.needs_grad(x, weight):
-        return logs, entropy, first
+        return logs, entropy, *mean, first
     trained = weight.node is not None
     saved = t.save((x, targets, sums, entropy))
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         return _gradients(t, saved[0], weight, bias, kind, trained)
 
-    return t.record(logs, (x, weight), saved, backward), entropy, first
+    return t.record(logs, (x, weight), saved, backward), entropy, *mean, first
 
 
 def _gradients(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, kind: Kind, trained: bool) -> Gradients:
@@ -105,18 +125,20 @@ def _gradients(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, kind: Ki
     to_x = t.new(x.shape, FLOAT32, "hidden states' gradient, fp32")
     to_weight = t.new(weight.shape, FLOAT32, "head's gradient, fp32") if trained else None
     tile = t.new((min(x.shape[0], TILE_TOKENS), TILE_WORDS), kind, "logits of a tile")
-    _go_through(t, x, weight, bias, kind, held=True)
+    variables = _go_through(t, x, weight, bias, kind, held=True)
     cast_x = to_x if x.kind is FLOAT32 else t.new(x.shape, x.kind, "tokens' gradient")
     cast_weight = to_weight
     if to_weight is not None and weight.kind is not FLOAT32:
         cast_weight = t.new(weight.shape, weight.kind, "head's gradient")
-    del tile, to_x, to_weight
+    del tile, to_x, to_weight, variables
     return cast_x, cast_weight
 
 
-def _go_through(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, kind: Kind, *, held: bool = False) -> None:
-    """The tiles' products, and what of hidden states, head and bias is cast for them; `held` in a variable, until
-    the next tile's is there."""
+def _go_through(
+    t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, kind: Kind, *, held: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """The tiles' products, and what of hidden states, head and bias is cast for them; the head's is `held` in a
+    variable until the next tile's is there. Returns what the last tile leaves in variables."""
     vocab, size = weight.shape
     words = [min(TILE_WORDS, vocab - start) for start in range(0, vocab, TILE_WORDS)]
     rows = [min(TILE_TOKENS, x.shape[0] - start) for start in range(0, x.shape[0], TILE_TOKENS)]
@@ -129,4 +151,4 @@ def _go_through(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, kind: K
             part = part if held else None
             if bias is not None and bias.kind is not kind:
                 t.new((count,), kind, "bias of a tile, cast")
-    del piece, part
+    return piece, part

@@ -73,7 +73,7 @@ def causal_masks(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tensor |
     for windowed in sorted({block.attention.window > 0 for block in scenario.architecture.blocks}):
         windows = [b.attention.window for b in scenario.architecture.blocks if b.attention.window]
         if attention == "flash_attention_2" and scenario.padding:
-            masks[windowed] = t.new((scenario.batch, scenario.seq), BOOL, "padding mask")
+            masks[windowed] = t.new((scenario.sequences, scenario.seq), BOOL, "padding mask")
         elif always_masked(scenario) or (
             windowed and attention != "flash_attention_2" and min(windows) <= scenario.seq
         ):
@@ -92,7 +92,7 @@ def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: 
     allowed = (_pairs_with_mask if scenario.masked else _pairs)(t, scenario, windowed=windowed)
     if attention != "eager":
         return allowed
-    return t.new((scenario.batch, 1, seq, seq), kind, "causal mask")
+    return t.new((scenario.sequences, 1, seq, seq), kind, "causal mask")
 
 
 def _pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
@@ -111,7 +111,7 @@ def _pairs(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
 
 def _pairs_with_mask(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     """The causal pairs without those of a padded key, which may differ by sequence (`and_masks`, step by step)."""
-    batch, seq = scenario.batch, scenario.seq
+    batch, seq = scenario.sequences, scenario.seq
     padding = t.new((batch, seq), BOOL, "padding mask")
     part = _pairs(t, scenario, windowed=windowed)
     causal = t.new((1, 1, seq, seq), BOOL, "causal positions, and all")

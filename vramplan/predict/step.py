@@ -15,6 +15,7 @@ from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
+from vramplan.predict.preference import preference_loss
 from vramplan.predict.product_kinds import Product
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
@@ -29,12 +30,12 @@ def step_parts(scenario: Scenario, device: Device) -> tuple[Part, ...]:
     """FORWARD, LOSS, BACKWARD and STEP of one steady optimizer step, or a generation's PREFILL and DECODE.
 
     Weights, adapters and states exist already."""
-    return _template(scenario, device).parts(scenario.batch, scenario.seq)
+    return _template(scenario, device).parts(scenario.sequences, scenario.seq)
 
 
 def step_marks(scenario: Scenario, device: Device, granularity: int) -> Marks:
     """The marks of these parts, each block rounded up to `granularity`, without making them."""
-    return _template(scenario, device).marks(scenario.batch, scenario.seq, granularity)
+    return _template(scenario, device).marks(scenario.sequences, scenario.seq, granularity)
 
 
 def _template(scenario: Scenario, device: Device) -> Template:
@@ -100,7 +101,7 @@ class StepRun:
             self._held = [t.inherit(block) for block in before.tape.script.held()]
             del before
         self._run()
-        template = t.script.template(scenario.batch, scenario.seq)
+        template = t.script.template(scenario.sequences, scenario.seq)
         more = scenario.grad_accum - self.most
         if more > 0 and not template.lengthen(more):
             return StepRun(scenario, self.device, self.model, scenario.grad_accum).template()
@@ -125,7 +126,7 @@ class StepRun:
 
     def _batch(self) -> list[Tensor]:
         t, s = self.tape, self.scenario
-        made = [t.new((s.batch, s.seq), INT64, what) for what in batch_tensors(s)]
+        made = [t.new((s.sequences, s.seq), INT64, what) for what in batch_tensors(s)]
         for tensor in made:
             assert tensor.storage is not None
             t.script.name(tensor.storage.block, Component.ACTIVATIONS)
@@ -143,6 +144,8 @@ class StepRun:
         del loss
 
     def _loss(self, model: CausalModel) -> Tensor:
+        if self.scenario.stack.prefers:
+            return preference_loss(self.tape, model, self._autocast, Phase.LOSS)
         outputs = self._call(model)
         if self.scenario.stack.outputs is not Outputs.FREED:
             self._held = outputs
@@ -159,7 +162,7 @@ class StepRun:
 
 
 def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
-    """The tensors of a batch, [batch, seq] integers of 8 bytes each."""
+    """The tensors of a batch, [sequences, seq] integers of 8 bytes each; a mask of answers takes the labels' place."""
     return ("input_ids", "labels", "attention_mask") if scenario.masked else ("input_ids", "labels")
 
 
@@ -172,5 +175,5 @@ def new_tape(scenario: Scenario, device: Device) -> Tape:
     """An empty tape for the scenario's card; an A100's where no card is named."""
     card = gpu(scenario.gpu) if scenario.gpu else None
     tape = Tape(device, card.capability, card.multiprocessors) if card else Tape(device)
-    tape.batch, tape.seq = scenario.batch, scenario.seq
+    tape.batch, tape.seq = scenario.sequences, scenario.seq
     return tape

@@ -152,7 +152,7 @@ def _groups(groups: Sequence[Group], page: Page) -> list[str]:
 
 def _against(against: Against, shortage: Shortage, page: Page) -> Iterator[str]:
     scenario = against.scenario
-    name = f"{scenario.name}, batch {scenario.batch} x {scenario.seq:,} tokens"
+    name = f"{scenario.name}, batch {scenario.batch_words} x {scenario.seq:,} tokens"
     yield from page.wrap(
         f"{page.bold('prediction')} of {name}: {human(against.predicted)} allocated at the highest moment of"
         f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",

@@ -112,12 +112,13 @@ def _beyond_context(plan: Plan, page: Page) -> list[str]:
 
 def _none(plan: Plan, page: Page) -> str:
     scenario = plan.scenario
-    return f"{page.red('does not fit')}: {_GOALS[plan.goal]}: none, at batch {scenario.batch} x {scenario.seq:,} tokens"
+    asked = f"batch {scenario.batch_words} x {scenario.seq:,} tokens"
+    return f"{page.red('does not fit')}: {_GOALS[plan.goal]}: none, at {asked}"
 
 
 def _best(row: Row, plan: Plan) -> str:
     scenario = row.scenario
-    what = [f"batch {scenario.batch} x {scenario.seq:,} tokens"]
+    what = [f"batch {scenario.batch_words} x {scenario.seq:,} tokens"]
     if scenario.grad_accum > 1:
         what.append(f"{scenario.grad_accum} micro-batches")
     if scenario.method.adapts:
@@ -155,7 +156,7 @@ def _verdict(plan: Plan, page: Page) -> str:
             return _none(plan, page)
         return f"{verdict_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
     scenario = plan.scenario
-    given = f"batch {scenario.batch} x {scenario.seq:,} as given"
+    given = f"batch {scenario.batch_words} x {scenario.seq:,} as given"
     text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
     if plan.verdict.word == "fits":
         return text

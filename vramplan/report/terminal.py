@@ -169,7 +169,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
         yield from _merge(scenario)
         return
     micro = f" x {scenario.grad_accum} micro-batches" if scenario.grad_accum > 1 else ""
-    yield f"batch {scenario.batch} x {scenario.seq} tokens{micro}{', padded' if scenario.padding else ''}"
+    yield f"batch {scenario.batch_words} x {scenario.seq} tokens{micro}{', padded' if scenario.padding else ''}"
     yield scenario.compute_dtype.value
     taken = " and ".join(dict.fromkeys(kernels))
     yield f"{scenario.attention} ({taken} kernel)" if taken and ":" not in scenario.attention else scenario.attention

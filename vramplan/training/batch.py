@@ -67,15 +67,20 @@ def name_batch(batch: Batch, meter: Meter) -> None:
 
 
 def _made(scenario: Scenario, samples: int, vocabulary: int, generator: torch.Generator, device: torch.device) -> Batch:
-    """Random tokens. Padded as TRL's collator does it: on the right, without a label, with a zero in the mask.
+    """Random tokens. Padded as TRL's collators do it: on the right, without a label, with a zero in the mask.
 
     One token of padding is enough: where there is any, masks and copies have the same sizes whatever its share is.
     """
-    ids = torch.randint(vocabulary, (samples, scenario.seq), generator=generator).to(device)
-    batch = {"input_ids": ids, "labels": ids.clone()}
+    pairs = scenario.stack.prefers
+    shape = samples * scenario.stack.sequences_per_sample, scenario.seq
+    ids = torch.randint(vocabulary, shape, generator=generator).to(device)
+    batch = {"input_ids": ids}
     if scenario.masked:
         batch["attention_mask"] = torch.ones_like(ids)
+    # A pair's answers have no prompt: so every token has a label, which is the most.
+    name, targets, nothing = ("completion_mask", torch.ones_like(ids), 0) if pairs else ("labels", ids.clone(), -100)
+    batch[name] = targets
     if scenario.padding:
-        batch["labels"][-1, -1] = -100
+        batch[name][-1, -1] = nothing
         batch["attention_mask"][-1, -1] = 0
     return batch

@@ -10,27 +10,29 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vramplan.errors import CannotRun, UsageError
-from vramplan.stacks import CHUNK_TOKENS, LossKernel
+from vramplan.stacks import CHUNK_TOKENS, LossKernel, Stack
 
 #: Configuration keys that change logits after the head in ways that are not written down here.
 _UNSUPPORTED = ("logit_scale", "mup_width_multiplier")
 
 
-def install_loss(model: Any, kernel: LossKernel) -> None:
+def install_loss(model: Any, stack: Stack) -> None:
     """Give the causal language model the loss kernel of the stack; `torch` is the model's own and changes nothing.
 
-    Liger's comes with its other kernels (`vramplan.training.liger`).
+    Liger's comes with its other kernels (`vramplan.training.liger`). What TRL's trainers put on themselves, with
+    outputs for their metrics (sft_trainer.py, dpo_trainer.py), is put on here for our own loop.
     """
-    if kernel is LossKernel.CHUNKED:
+    if stack.loss is LossKernel.CHUNKED:
         _install_chunked(model)
-    elif kernel is LossKernel.TILED:
-        _install_tiled(model)
+    elif stack.prefers:
+        trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    elif stack.loss is LossKernel.TILED:
+        trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+        _take_fused_head(model)
 
 
-def _install_tiled(model: Any) -> None:
-    """TRL's own head, and around it a forward that takes it as its SFTTrainer does; that trainer puts on its own."""
-    add_fused_lm_head = trl_trainer().utils.add_fused_lm_head
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))  # sft_trainer.py: what its metrics need
+def _take_fused_head(model: Any) -> None:
+    """A forward that takes TRL's head as its SFTTrainer does."""
     fused = model.forward
 
     def forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, **inputs: Any) -> Any:
@@ -49,7 +51,7 @@ def trl_trainer() -> Any:
         utils = import_module("trl.trainer.utils")
     except ImportError as error:
         raise CannotRun(
-            "stack trl and stack.loss: tiled need the package trl", hint="pip install 'vramplan[measure,trl]'"
+            "TRL's stacks and stack.loss: tiled need the package trl", hint="pip install 'vramplan[measure,trl]'"
         ) from error
     if not hasattr(utils, "add_fused_lm_head"):
         raise CannotRun(f"trl {version('trl')} has no fused head", hint="pip install 'trl>=1.15'")

@@ -67,11 +67,12 @@ def _loop(model: torch.nn.Module, scenario: Scenario, device: torch.device, mete
     from vramplan.training.trainer_step import TrainerStep, why_not
 
     reason = why_not(scenario, device)
-    if not reason and scenario.stack.base == "trl":
+    if not reason and scenario.stack.trl:
         trl_trainer()
-        from vramplan.training.trl_step import TrlStep
+        from vramplan.training.trl_step import DpoStep, TrlStep
 
-        return TrlStep(model, scenario, device, meter)
+        kind = DpoStep if scenario.stack.prefers else TrlStep
+        return kind(model, scenario, device, meter)
     if not reason:
         return TrainerStep(model, scenario, device, meter)
     step = TrainingStep(model, create_optimizer(model, scenario), scenario, device, meter)

@@ -1,6 +1,7 @@
 """One optimizer step with all its micro-batches, as transformers' Trainer or a tutorial's script runs it."""
 
 import inspect
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -34,7 +35,8 @@ class TrainingStep(TrainingLoop):
         *,
         foreach: bool | None = None,
     ) -> None:
-        self._counts_items = accepts_loss_kwargs(causal_model(model))
+        # batches of preference training have no labels to count (transformers 5.17 trainer.py `get_batch_samples`)
+        self._counts_items = not scenario.stack.prefers and accepts_loss_kwargs(causal_model(model))
         self._shifted = shifts_labels(causal_model(model))
         super().__init__(model, scenario, device, meter)
         self.optimizer = optimizer
@@ -48,6 +50,7 @@ class TrainingStep(TrainingLoop):
             memory.clear_device_cache(garbage_collection=True)  # trainer.py _inner_training_loop: free_memory
         if self._trainer and self._autocast is not None:
             _wrap_forward(model, self._autocast)
+        self._preference = self._make_preference()
 
     def _step(self) -> Tensor:
         batches = make_batches(self._scenario, self._vocabulary, self._device, self.meter)
@@ -73,6 +76,13 @@ class TrainingStep(TrainingLoop):
             return make_evaluation_batch(self._scenario, settings.batch, self._vocabulary, self._device)
 
         return EvaluationLoop(settings, self._evaluated, batch, ignored, empties=self._trainer)
+
+    def _make_preference(self) -> Callable[[Batch], Tensor] | None:
+        if not self._stack.prefers:
+            return None
+        from vramplan.training.preference import PreferenceLoss
+
+        return PreferenceLoss(self.model, self._scenario.checkpointing, self._device)
 
     def _evaluated(self, batch: Batch) -> Any:
         """The model's outputs on a batch, which `Trainer.compute_loss` returns with the loss."""
@@ -108,6 +118,8 @@ class TrainingStep(TrainingLoop):
         return loss
 
     def _call(self, batch: Batch, items: Tensor | None) -> Any:
+        if self._preference is not None:
+            return {"loss": self._preference(batch)}
         extra = {} if items is None else {"num_items_in_batch": items}
         if self._autocast is not None and not self._trainer:
             with self._autocast:

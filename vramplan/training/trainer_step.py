@@ -75,15 +75,15 @@ class TrainerStep(TrainingLoop):
 
     def _rows(self) -> Rows:
         """The samples of one optimizer step."""
-        samples = self._scenario.batch * self._scenario.grad_accum
-        return Rows(samples, lambda: make_batches(self._scenario, self._vocabulary, _HOST, NoMeter()))
+        rows = self._scenario.sequences * self._scenario.grad_accum
+        return Rows(rows, lambda: make_batches(self._scenario, self._vocabulary, _HOST, NoMeter()))
 
     def _evaluation_rows(self, settings: Evaluation | None) -> Rows | None:
         """The samples of one evaluation: the same batch as often as it is gathered."""
         if settings is None:
             return None
-        samples = settings.batch * max(1, settings.accumulate)
-        return Rows(samples, lambda: [make_evaluation_batch(self._scenario, settings.batch, self._vocabulary, _HOST)])
+        rows = settings.batch * self._scenario.stack.sequences_per_sample * max(1, settings.accumulate)
+        return Rows(rows, lambda: [make_evaluation_batch(self._scenario, settings.batch, self._vocabulary, _HOST)])
 
     @property
     def evaluating(self) -> bool:

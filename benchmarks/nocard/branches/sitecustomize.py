@@ -39,9 +39,14 @@ def _head(kernels: ModuleType) -> None:
     get, step, argwhere = torch.Tensor.__getitem__, torch.amp.GradScaler.step, torch.argwhere
 
     def getitem(tensor: Any, index: Any) -> Any:
-        if isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.is_cuda:
-            os.environ["NOCARD_COUNT"] = str(index.numel() - PADDED)
-        return get(tensor, index)
+        if not (isinstance(index, torch.Tensor) and index.dtype is torch.bool and index.is_cuda):
+            return get(tensor, index)
+        before = os.environ.get("NOCARD_COUNT")
+        os.environ["NOCARD_COUNT"] = str(index.numel() - PADDED)
+        picked = get(tensor, index)
+        if before is not None and not picked.requires_grad:  # backward counts what has a gradient once more
+            os.environ["NOCARD_COUNT"] = before
+        return picked
 
     def stepped(*args: Any, **kwargs: Any) -> Any:
         os.environ.pop("NOCARD_COUNT", None)  # what it reads is whether a gradient has overflown

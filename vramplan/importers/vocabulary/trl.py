@@ -1,4 +1,4 @@
-"""Keys of TRL (trl 1.16.0: trainer/sft_config.py, model_config.py, scripts/utils.py)."""
+"""Keys of TRL (trl 1.16.0: trainer/sft_config.py, dpo_config.py, model_config.py, scripts/utils.py)."""
 
 from vramplan.importers.keys import Format
 from vramplan.importers.vocabulary.base import vocabulary, words
@@ -18,12 +18,15 @@ SFT_ONLY = words(
     max_seq_length
     """
 )
-#: Keys of dpo_config.py and kto_config.py, and of those of GRPO and RLOO, that sft_config.py has not.
-_PREFERENCE = """
+#: Keys of dpo_config.py that sft_config.py has not, max_prompt_length and ref_model_init_kwargs in older releases. KTO,
+#: GRPO and RLOO share some, and have others, which are refused.
+DPO_ONLY = words(
+    """
     beta precompute_ref_log_probs precompute_ref_batch_size max_prompt_length ref_model_init_kwargs sync_ref_model
     ref_model_mixup_alpha ref_model_sync_steps f_divergence_type f_alpha_divergence_coef discopop_tau ld_alpha
-    loss_weights use_weighting
+    loss_weights use_weighting disable_dropout label_smoothing
     """
+)
 _REINFORCEMENT = """
     num_generations max_completion_length reward_funcs reward_weights scale_rewards num_iterations steps_per_generation
     generation_batch_size epsilon_high use_vllm vllm_mode
@@ -55,7 +58,8 @@ TRL = vocabulary(
     router_aux_loss_coef gradient_checkpointing_kwargs
     """
         + _HANDBOOK
-    ),
+    )
+    | DPO_ONLY,
     unmodelled={
         **TRAINER_UNMODELLED,
         "activation_offloading": "moves activations to the host's memory",
@@ -63,12 +67,11 @@ TRL = vocabulary(
         "padding_free": "puts a batch's samples into one row without padding",
     },
     refused={
-        **dict.fromkeys(words(_PREFERENCE), "preference training (DPO, KTO), not SFT"),
-        "desirable_weight": "KTO, not SFT",
-        "undesirable_weight": "KTO, not SFT",
-        **dict.fromkeys(words(_REINFORCEMENT), "reinforcement learning (GRPO, RLOO), not SFT"),
-        "reward_model_path": "reinforcement learning (PPO, RLOO), not SFT",
-        "center_rewards_coefficient": "reward modelling, not SFT",
+        "desirable_weight": "KTO, not SFT or DPO",
+        "undesirable_weight": "KTO, not SFT or DPO",
+        **dict.fromkeys(words(_REINFORCEMENT), "reinforcement learning (GRPO, RLOO), not SFT or DPO"),
+        "reward_model_path": "reinforcement learning (PPO, RLOO), not SFT or DPO",
+        "center_rewards_coefficient": "reward modelling, not SFT or DPO",
     },
     several_gpus=TRAINER_GPUS,
 )

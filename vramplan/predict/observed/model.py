@@ -96,14 +96,14 @@ class ObservedModel(CausalModel):
         if self.scenario.stack.loss is not LossKernel.TORCH:
             return super().forward(loss)
         s, t = self.scenario, self.t
-        ids, labels = (Tensor((s.batch, s.seq), INT64, None) for _ in range(2))
+        ids, labels = (Tensor((s.sequences, s.seq), INT64, None) for _ in range(2))
         result = self._live().forward(ids, labels, self._mask(s.seq))
         t.scope = ""
         return Outcome(*result)
 
     def hidden_states(self, tokens: int, cache: object = None) -> Tensor:
         """The forward up to the head."""
-        ids = Tensor((self.scenario.batch, tokens), INT64, None)
+        ids = Tensor((self.scenario.sequences, tokens), INT64, None)
         hidden: Tensor = self._live().hidden_states(ids, self._mask(tokens))
         return hidden
 
@@ -114,7 +114,7 @@ class ObservedModel(CausalModel):
             if s.padding:
                 self.t.doubts.add("tokens that flash_attention_2 gathers from padded samples")
             return None
-        return Tensor((s.batch, tokens), INT64, None) if s.masked else None
+        return Tensor((s.sequences, tokens), INT64, None) if s.masked else None
 
     def zero_grad(self) -> None:
         """Gradients die; a parameter without one gets no optimizer state either, which is not known beforehand."""

@@ -1,0 +1,71 @@
+"""TRL's own DPOTrainer driven step by step, against our own loop with its loss, which is what a trace runs."""
+
+from typing import Any
+
+import pytest
+from real_trainer import CPU, Run, run_loop
+from tiny_models import LLAMA
+
+from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.scenario import Scenario
+from vramplan.scenario_file import scenario_from_mapping
+from vramplan.training.meter import NoMeter
+from vramplan.training.run import set_up
+from vramplan.training.step import TrainingStep
+from vramplan.training.trl_step import DpoStep
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "qlora": {},
+    "accumulation": {"batch": 1, "grad_accum": 3, "optimizer": "adamw_8bit"},
+    "padded": {"padding": True},
+    "dropout": {"lora": {"dropout": 0.5}, "checkpointing": "reentrant"},
+    "lora": {"method": "lora", "checkpointing": False},
+    "saved": {"lora": {"modules_to_save": ["embed_tokens", "lm_head"]}},
+    "evaluated": {"eval": {"batch": 2}},
+}
+
+#: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.
+NUMBERS = 64
+#: Bytes of the samples, which the trainer wants when it is made: 3 columns x 6 sequences x 64 tokens x 8 at most.
+SAMPLES = 9216
+
+
+def tiny(**keys: Any) -> Scenario:
+    mapping = {"model": LLAMA, "load": "random", "batch": 2, "seq": 64, "stack": "trl-dpo", **keys}
+    return scenario_from_mapping(mapping)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _made_once() -> None:
+    """Tables that a process makes once: they belong to the first run, whoever makes it."""
+    run_loop(tiny(), TrainingStep)
+
+
+@pytest.fixture(scope="module", params=SCENARIOS)
+def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
+    scenario = tiny(**SCENARIOS[request.param])
+    return run_loop(scenario, DpoStep), run_loop(scenario, TrainingStep)
+
+
+def test_the_losses_are_the_same_and_fall(runs: tuple[Run, Run]) -> None:
+    real, own = runs
+    assert own.losses == pytest.approx(real.losses, rel=1e-5)
+    assert real.losses[0] == pytest.approx(0.6931, rel=1e-3)  # log 2: nothing is preferred yet
+    assert real.losses[-1] < real.losses[0]
+    assert own.evaluated == pytest.approx(real.evaluated, rel=1e-5)
+
+
+def test_the_memory_is_the_same(runs: tuple[Run, Run]) -> None:
+    real, own = runs
+    for phase in (Phase.LOAD, *TRAINING_PHASES):
+        apart = SAMPLES if phase is Phase.LOAD else NUMBERS
+        assert own.ledger.allocated(phase) == pytest.approx(real.ledger.allocated(phase), abs=apart), phase
+        # the samples, which come last, decide where in the load phase the peak is
+        for component in (*STATIC_COMPONENTS, Component.GRADIENTS) if phase is not Phase.LOAD else ():
+            assert own.ledger.bytes(phase, component) == real.ledger.bytes(phase, component), (phase, component)
+
+
+def test_a_record_says_who_stepped() -> None:
+    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    assert isinstance(workload, DpoStep)
+    assert workload.loop.startswith("trl.DPOTrainer 1.")
