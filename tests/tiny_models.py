@@ -10,3 +10,5 @@ LLAMA = {
     "vocab_size": 256,
     "tie_word_embeddings": False,
 }
+
+MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}

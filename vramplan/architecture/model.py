@@ -117,6 +117,8 @@ class Experts:
     shared_intermediate: int = 0
     """Width of the shared experts together; 0 without."""
     bias: bool = False
+    shares: bool = True
+    """Whether the chosen experts' scores are divided by their sum."""
 
 
 @dataclass(frozen=True)

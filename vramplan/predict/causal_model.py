@@ -8,6 +8,7 @@ import msgspec
 
 from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
+from vramplan.predict.balancing import keeping_scores
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.embeddings import drops, embed
 from vramplan.predict.families import final_norm, known, layer_function, table_kind
@@ -160,7 +161,7 @@ class CausalModel:
             return out, weights
 
         kind = self.scenario.checkpointing if t.training else Checkpointing.OFF
-        out, weights = run_layer(t, run, hidden, kind)
+        out, weights = keeping_scores(t, self.scenario, own, lambda x: run_layer(t, run, x, kind), hidden)
         # without a checkpoint the graph itself keeps the weights, for longer
         return out, None if kind is Checkpointing.OFF and t.recording else weights
 

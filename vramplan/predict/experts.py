@@ -22,7 +22,7 @@ from vramplan.predict.operations import (
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.indexing import clamp, gather, grouped_product, masked_fill, topk
 from vramplan.predict.operations_mlp import activation
-from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Shape, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Gradients, Shape, Tape, Tensor
 from vramplan.stacks import LayerKernel
 
 
@@ -34,8 +34,11 @@ def mixture(t: Tape, m: Modules, experts: Experts, x: Tensor, *, family: str) ->
     if family == "deepseek_v2":
         out = _with_shared(t, m, experts, x, flat)
     else:
-        _logits, weights, indices = _route(t, m, experts, flat, family)
+        logits, weights, indices = _route(t, m, experts, flat, family)
+        if m.scores is not None:
+            m.scores.append(t.detach(logits))
         out = reshape(t, _routed(t, m, experts, flat, weights, indices), shape)
+        del logits  # the mixture's `_`
     t.scope = outer
     return out
 
@@ -59,10 +62,33 @@ def _route(t: Tape, m: Modules, experts: Experts, flat: Tensor, family: str) -> 
         logits = linear(t, flat, weight, None, "router logits")
     probabilities = softmax(t, logits, FLOAT32)
     best, indices = topk(t, probabilities, (flat.shape[0], experts.per_token), "best scores")
-    weights = best if family == "qwen3_moe" else scale(t, best, "router weights")
-    if family in ("qwen3_moe", "qwen2_moe"):
+    if family == "deepseek_v2":
+        weights = scale(t, best, "router weights")
+    else:
+        weights = _shares(t, best) if experts.shares else best
+    if family == "qwen3_moe":
         weights = cast(t, weights, logits.kind, "router weights")
     return logits, weights, indices
+
+
+def _shares(t: Tape, best: Tensor) -> Tensor:
+    """`best /= best.sum(dim=-1, keepdim=True)`: backward wants what was there before, and autograd keeps a copy."""
+    rows = (best.shape[0], 1)
+    total = t.new(rows, best.kind, "sums of best scores")
+    before = t.new(best.shape, best.kind, "best scores before") if t.needs_grad(best) else None
+    out = t.view(best, best.shape)
+    if before is None:
+        return out
+    shape, kind = best.shape, best.kind
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        to_best = t.new(shape, kind, "gradient of best scores")
+        quotient = t.new(shape, kind, "gradient of their sums")
+        t.new(rows, kind, "gradient of their sums, summed")
+        del quotient
+        return (to_best,)
+
+    return t.record(out, (best,), t.save((before, total)), backward)
 
 
 def _route_by_best(t: Tape, m: Modules, experts: Experts, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:

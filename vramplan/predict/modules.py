@@ -46,6 +46,8 @@ class Modules:
         """Those of bare parameters, by the parameter's path."""
         self.tables: dict[str, Adapter] = {}
         """Those of embeddings, by the table's path."""
+        self.scores: list[Tensor] | None = None
+        """What a router says of its experts, while somebody asks."""
         resolved = resolve_targets(scenario.architecture, scenario.lora) if scenario.method.adapts else None
         biases = {w.path: w for w in weights if w.kind is WeightKind.BIAS}
         for weight in weights:

@@ -44,7 +44,7 @@ class TrainingLoop:
         self._first = True
         causal = self._causal = causal_model(model)
         self._vocabulary = len(causal.get_input_embeddings().weight)
-        install_loss(causal, scenario.stack)
+        install_loss(causal, scenario.stack, scenario.grad_accum)
         install_liger(causal, scenario.stack)
         if scenario.stack.loss in (LossKernel.TILED, LossKernel.LIGER):  # they call no head
             getattr(causal, causal.base_model_prefix).register_forward_hook(self._enter_loss)

@@ -16,11 +16,12 @@ from vramplan.stacks import CHUNK_TOKENS, LossKernel, Stack
 _UNSUPPORTED = ("logit_scale", "mup_width_multiplier")
 
 
-def install_loss(model: Any, stack: Stack) -> None:
+def install_loss(model: Any, stack: Stack, micro_batches: int = 1) -> None:
     """Give the causal language model the loss kernel of the stack; `torch` is the model's own and changes nothing.
 
-    Liger's comes with its other kernels (`vramplan.training.liger`). What TRL's trainers put on themselves, with
-    outputs for their metrics (sft_trainer.py, dpo_trainer.py), is put on here for our own loop.
+    `micro_batches` are those of a step, over which TRL shares what it adds for a mixture of experts. Liger's comes with
+    its other kernels (`vramplan.training.liger`). What TRL's trainers put on themselves, with outputs for their metrics
+    (sft_trainer.py, dpo_trainer.py), is put on here for our own loop.
     """
     if stack.loss is LossKernel.CHUNKED:
         _install_chunked(model)
@@ -28,18 +29,30 @@ def install_loss(model: Any, stack: Stack) -> None:
         trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     elif stack.loss is LossKernel.TILED:
         trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-        _take_fused_head(model)
+        _take_fused_head(model, micro_batches)
 
 
-def _take_fused_head(model: Any) -> None:
+def balancing_weight(model: Any) -> float:
+    """What the loss that balances a mixture of experts is multiplied with by TRL's trainers (sft_trainer.py,
+    dpo_trainer.py); 0 where they ask for none."""
+    config = model.config.get_text_config()
+    known = hasattr(config, "output_router_logits")
+    return float(getattr(config, "router_aux_loss_coef", None) or 0.0) if known else 0.0
+
+
+def _take_fused_head(model: Any, micro_batches: int) -> None:
     """A forward that takes TRL's head as its SFTTrainer does."""
     fused = model.forward
+    weight = balancing_weight(model)
+    asked = {"output_router_logits": True} if weight else {}
 
     def forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, **inputs: Any) -> Any:
         """`SFTTrainer.compute_loss` (sft_trainer.py): the model's outputs, whose loss is that of all its tokens."""
-        outputs = fused(**inputs, labels=labels, fused_lm_head=True)
+        outputs = fused(**inputs, **asked, labels=labels, fused_lm_head=True)
         tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         outputs["loss"] = (-outputs.log_probs).sum() / tokens.clamp(min=1)
+        if weight:
+            outputs["loss"] = outputs["loss"] + weight * outputs.aux_loss / micro_batches
         return outputs
 
     model.forward = MethodType(forward, model)

@@ -10,6 +10,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
 from vramplan.scenario import Checkpointing
+from vramplan.training.loss import balancing_weight
 from vramplan.training.names import causal_model
 
 
@@ -28,9 +29,8 @@ class PreferenceLoss(DPOTrainer):  # type: ignore[misc]
         self.beta = 0.1
         self.loss_types, self.loss_weights = ["sigmoid"], [1.0]
         self.f_divergence_type, self.ld_alpha, self.use_weighting = "reverse_kl", None, False
-        config = causal_model(model).config.get_text_config()
-        self.router_aux_loss_coef = getattr(config, "router_aux_loss_coef", 0.0)
-        self.aux_loss_enabled = hasattr(config, "output_router_logits") and self.router_aux_loss_coef != 0.0
+        self.router_aux_loss_coef = balancing_weight(causal_model(model))
+        self.aux_loss_enabled = self.router_aux_loss_coef != 0.0
         self._metrics: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._total_train_tokens, self._tp_size = 0, 1
         disable_dropout_in_model(model)

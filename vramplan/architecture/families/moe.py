@@ -89,6 +89,7 @@ def _qwen3_sparse(fields: Fields, dims: Dims, around: Weights, attention: Attent
         per_token=fields.size("num_experts_per_tok", missing=8),
         intermediate=fields.size("moe_intermediate_size", missing=768),
         activation=dims.activation,
+        shares=fields.flag("norm_topk_prob", missing=False),
     )
     mixture = (*gated_experts(experts, dims.hidden), router("gate", experts, dims.hidden))
     return Block(_with_norms(dims, around, mixture), attention, None, experts)
