@@ -4,8 +4,7 @@ trl 1.16 trainer/sft_trainer.py and dpo_trainer.py (`aux_loss_enabled`), transfo
 `load_balancing_loss_func`: the scores of all layers are kept until the loss is there, and its backward begins with
 their gradients, which are as large and wait for their layers. What lies between, softmaxes and sums, is not written
 down: in SFT it is gone by then, in DPO it waits while the reference runs (0.1 % of a Qwen3 30B's peak without
-checkpoints). Nor is what reentrant checkpoints keep until the loss, whose forward has no graph that gradients could come
-through.
+checkpoints). Nor is what reentrant checkpoints keep until the loss: their forward has no graph for gradients.
 """
 
 from collections.abc import Callable
