@@ -70,7 +70,7 @@ def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
         parameters=observed.parameters,
         bits_per_parameter=observed.bits,
         ledger=observed.ledger,
-        libraries=library_versions(),
+        libraries=library_versions(scenario),
         warnings=_warnings(scenario),
         outcome=Outcome.OK,
         environment={**saved_files(observed.workload), **loop_facts(observed.workload)},

@@ -196,7 +196,7 @@ class CudaRun:
                 found.steady,
             ),
             reserved={phase: peak.reserved for phase, peak in self._meter.peaks.items()},
-            libraries=library_versions(),
+            libraries=library_versions(self._scenario),
             warnings=tuple(found.warnings),
             outcome=outcome,
             environment=found.facts,

@@ -17,15 +17,22 @@ from vramplan.torch_release import release
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "peft", "accelerate")
 
 
-def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that run; a library that is not installed is left out."""
+def library_versions(scenario: Scenario | None = None) -> dict[str, str]:
+    """Installed versions of the libraries that run, with the scenario's also of those that its training loop is built
+    on; a library that is not installed is left out."""
     versions = {}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *(() if scenario is None else _of_stack(scenario))):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
     return versions
+
+
+def _of_stack(scenario: Scenario) -> tuple[str, ...]:
+    """The packages, by the index's names, that run for this stack beside those that run for every one."""
+    trl = scenario.method.trains and scenario.stack.loss is LossKernel.TILED
+    return ("trl",) * trl + ("liger-kernel",) * scenario.runs_liger
 
 
 def installed_torch() -> str:

@@ -206,7 +206,7 @@ def failed(scenario: Scenario, device: Device, facts: Any, outcome: Outcome, not
         parameters=Parameters(scenario.architecture.numel, 0, 0),
         bits_per_parameter=0.0,
         ledger=Ledger((), 0),
-        libraries=library_versions(),
+        libraries=library_versions(scenario),
         outcome=outcome,
         environment=facts,
         timings={},

@@ -140,7 +140,7 @@ def fresh_record(file: Path, run: Run, device: Device, gpu: str) -> Record | Non
         and found.outcome in (Outcome.OK, Outcome.OOM)
         and found.device == device
         and found.scenario.to_mapping() == run.scenario.to_mapping()
-        and dict(found.libraries) == library_versions()
+        and dict(found.libraries) == library_versions(run.scenario)
         and found.environment.get("gpu", "") == gpu
         and found.environment.get("memory_limit") == run.memory_limit
     )
