@@ -129,6 +129,7 @@ def test_the_command_keeps_every_flag(here: Path, capsys: pytest.CaptureFixture[
         ([*DATA, "--tokenizer", "."], ["--tokenizer", "--data FILE"]),
         ([*DATA, "--sampler", "sorted"], ["'sorted'", "random, grouped, packed"]),
         ([*DATA, "--packing", "bfd"], ["--packing", "--sampler packed"]),
+        ([*DATA, "--stack", "trl-dpo"], ["pairs of answers", "--seq"]),
         ([*DATA, "--pad-to-multiple-of", "0"], ["--pad-to-multiple-of", "'0'"]),
         ([*DATA, "--engine", "trace"], ["--engine trace"]),
         ([*DATA, "--method", "inference"], ["inference does not train"]),
