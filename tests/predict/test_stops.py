@@ -17,6 +17,11 @@ FLASH = {"attention": "flash_attention_2"}
         # "_amp_foreach_non_finite_check_and_unscale_cuda" not implemented for 'BFloat16'
         ({"stack": "trl", "compute_dtype": "float16"}, "torch none in bfloat16, to which TRL casts"),
         ({"lora": {"dtype": "bfloat16"}, "compute_dtype": "float16"}, "torch none in bfloat16"),
+        # Attempting to unscale FP16 gradients.
+        ({"method": "lora", "compute_dtype": "float16", "lora": {"modules_to_save": ["lm_head"]}}, "none in float16"),
+        # ValueError: Gradient+optimizer bit data type combination not supported: grad torch.bfloat16
+        ({"stack": "trl", "optimizer": "rmsprop_bnb"}, "bitsandbytes has no rmsprop_bnb for gradients in bfloat16"),
+        ({"stack": "trl", "optimizer": "rmsprop_bnb_8bit", "lora": {"rank": 1}}, "no rmsprop_bnb_8bit for gradients"),
         # expected mat1 and mat2 to have the same dtype, but got: float != c10::BFloat16
         ({"stack": {**SCRIPT, "upcast": "norms"}}, "meets a head of bfloat16"),
         # ValueError: Applying a PEFT adapter to `lm_head` is not supported
@@ -35,6 +40,7 @@ def test_it_is_told(keys: dict[str, Any], reason: str) -> None:
     "keys",
     [
         {"stack": "trl"},
+        {"optimizer": "rmsprop_bnb"},
         {"compute_dtype": "float16"},
         {"stack": {**SCRIPT, "upcast": "all"}},
         {"stack": {"base": "hf-trainer", "upcast": "norms"}},

@@ -64,6 +64,7 @@ class CublasWorkspaces:
 def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
     """Inside, the libraries take the paths that they take on the card."""
     from bitsandbytes.autograd import _functions
+    from bitsandbytes.optim.ademamix import AdEMAMix
     from bitsandbytes.optim.optimizer import Optimizer8bit
 
     with ExitStack() as stack:
@@ -79,6 +80,7 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
             Replacement(_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
             # bitsandbytes/optim/optimizer.py `get_state_buffer`: large states of paged optimizers are managed memory.
             Replacement(Optimizer8bit, "get_state_buffer", _state_buffer(tracker)),
+            Replacement(AdEMAMix, "_get_state_double_buffer", _state_buffer(tracker, buffers=2)),
             # bitsandbytes/optim/optimizer.py `init_state`: tables are made on the host, those of the states moved.
             Replacement(Optimizer8bit, "fill_qmap", _tables(tracker)),
             # peft 0.21 utils/other.py: the cache is emptied after the upcast when there is a GPU.
@@ -145,13 +147,17 @@ def _tables(tracker: Tracker) -> Any:
     return fill
 
 
-def _state_buffer(tracker: Tracker) -> Any:
-    """`get_state_buffer` on CUDA: from 100,000 elements on managed memory, which torch's allocator does not hold."""
+def _state_buffer(tracker: Tracker, *, buffers: int = 1) -> Any:
+    """`get_state_buffer` on CUDA: from 100,000 elements on managed memory, which torch's allocator does not hold.
+
+    AdEMAMix has two `buffers` of the parameter's size in one tensor.
+    """
 
     def make(self: Any, parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        shape = parameter.shape if buffers == 1 else (buffers, *parameter.shape)
         if not self.is_paged or prod(parameter.shape) < MIN_PAGED_SIZE:
-            return torch.zeros_like(parameter, dtype=dtype)
+            return torch.zeros(shape, dtype=dtype)
         with tracker.elsewhere():
-            return torch.zeros_like(parameter, dtype=dtype)
+            return torch.zeros(shape, dtype=dtype)
 
     return make

@@ -23,6 +23,7 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
     It saves and allocates what torch's copy of the same kernels does; transformers' code around it is its own.
     """
     from transformers import PreTrainedModel, modeling_flash_attention_utils, modeling_utils
+    from transformers.models.falcon import modeling_falcon
 
     def flash_attn_func(
         q: Tensor,
@@ -65,6 +66,8 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
         mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
         mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
         mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
+        # imported there where the package is installed
+        mock.patch.object(modeling_falcon, "_flash_attention_forward", utils._flash_attention_forward, create=True),
     ):
         yield
 

@@ -40,8 +40,7 @@ def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: 
         writer.hold(workspace)
     adapters = [_made(writer, group, scenario, targets, device) for group in groups]
     copies = [_copied(writer, group, scenario) for group in groups]
-    if scenario.recasts_adapters:
-        _cast_all(writer, groups, adapters, _FP32)
+    _cast_all(writer, groups, adapters, _FP32 if scenario.recasts_adapters else None)
     made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
     _cast_all(writer, groups, made)
     return made
@@ -77,8 +76,9 @@ def _copied(writer: Writer, group: Group, scenario: Scenario) -> list[Attached]:
     with writer.repeat(group.times):
         for weight in group.weights:
             if is_copied(weight, scenario.lora):
-                tensor, element = whole(weight, scenario), prepared_element(weight, scenario)
-                kind = component(weight, scenario.quant) if scenario.method is Method.MERGE else Component.ADAPTERS
+                tensor, element, kind = whole(weight, scenario), prepared_element(weight, scenario), Component.ADAPTERS
+                if scenario.method is Method.MERGE:  # what is read into them is cast, they are not
+                    tensor, kind = tensor._replace(element=element), component(weight, scenario.quant)
                 copies.append(Attached(weight, tensor, element, _alloc(writer, tensor, element, kind)))
     return copies
 

@@ -92,7 +92,7 @@ class CausalModel:
         if s.stack.loss is LossKernel.TILED:
             return Outcome(tiled_loss(t, hidden, *self._head()), None)
         if s.stack.loss is LossKernel.LIGER:
-            return Outcome(liger_loss(t, hidden, self._head()[0]), None)
+            return Outcome(liger_loss(t, hidden, self._head()[0], s.architecture.family), None)
         logits = self.logits(hidden)
         return Outcome(causal_loss(t, logits), logits)
 

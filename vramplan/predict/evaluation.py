@@ -129,11 +129,12 @@ def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:
 
 
 def logits_kind(scenario: Scenario) -> Kind:
-    """The element type of the logits that a training step's model returns."""
+    """The element type of the logits that a training step's model returns: autocast's, which accelerate makes fp32
+    under the Trainer, else the head's."""
     stack = scenario.stack
-    wide = stack.upcast is Upcast.ALL or (isinstance(stack.autocast, str) and stack.trainer)
-    name = stack.autocast if isinstance(stack.autocast, str) else scenario.dtype.value
-    return FLOAT32 if wide else FLOATS[name]
+    if isinstance(stack.autocast, str):
+        return FLOAT32 if stack.trainer else FLOATS[stack.autocast]
+    return FLOAT32 if stack.upcast is Upcast.ALL else FLOATS[scenario.dtype.value]
 
 
 def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:

@@ -11,26 +11,30 @@ from vramplan.predict.loss import shifted_labels
 from vramplan.predict.operations import cast, reshape
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, Tensor
 
+#: `chunk_mem_const`, by family: how many times as much as all hidden states a chunk's logits may take
+#: (transformers/model/gpt_oss.py); once for others.
+_BUDGETS = {"gpt_oss": 8}
 
-def chunk_rows(tokens: int, hidden: int, vocab: int) -> int:
+
+def chunk_rows(tokens: int, hidden: int, vocab: int, family: str = "") -> int:
     """Tokens per chunk: so few that a chunk's logits take about as much as all hidden states; a power of two."""
-    wider = -(-vocab // hidden)
+    wider = -(-vocab // (hidden * _BUDGETS.get(family, 1)))
     rows = 1 << (-(-tokens // wider) - 1).bit_length()
     return min(rows, tokens)
 
 
-def liger_loss(t: Tape, hidden: Tensor, weight: Tensor) -> Tensor:
+def liger_loss(t: Tape, hidden: Tensor, weight: Tensor, family: str = "") -> Tensor:
     """`LigerForCausalLMLoss` of hidden states [batch, seq, size] and the head's weight [vocab, size]."""
     batch, seq, size = hidden.shape
     padded, shifted = shifted_labels(t, batch, seq)
     flat = reshape(t, hidden, (batch * seq, size))
-    loss = _fused(t, flat, weight)
+    loss = _fused(t, flat, weight, chunk_rows(batch * seq, size, weight.shape[0], family))
     del padded, shifted
     return loss
 
 
-def _fused(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    """`LigerFusedLinearCrossEntropyFunction`; a frozen head gets no gradient."""
+def _fused(t: Tape, x: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """`LigerFusedLinearCrossEntropyFunction` in chunks of so many rows; a frozen head gets no gradient."""
     tokens = x.shape[0]
     grad_needed = t.needs_grad(x, weight)
     to_x = t.new(x.shape, x.kind, "gradient of the hidden states")
@@ -39,7 +43,6 @@ def _fused(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     losses = t.new((tokens,), FLOAT32, "loss of each token")
     counted = t.new((tokens,), BOOL, "tokens that count")
     _count(t, tokens)
-    rows = chunk_rows(tokens, x.shape[1], weight.shape[0])
     direct = t.cuda and x.kind is weight.kind and t.autocast in (None, x.kind)
     buffer = t.new((rows, weight.shape[0]), x.kind, "logits of a chunk") if direct else None
     with t.no_grad():

@@ -48,8 +48,9 @@ def write_load(
     """
     begin_load(writer, scenario, device, capacity=capacity)
     groups = [(group, _load(writer, group, scenario, device)) for group in load_groups(scenario)]
-    if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
+    if scenario.method.trains:
         groups = _in_model_order(groups, scenario)
+    if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
         writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
         if scenario.stack.upcast is Upcast.NORMS:
@@ -88,7 +89,7 @@ def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]],
 
 
 def _in_model_order(groups: list[tuple[Group, list[Held]]], scenario: Scenario) -> list[tuple[Group, list[Held]]]:
-    """The same weights in the order of `model.parameters()`, in which peft's preparation goes through them."""
+    """The same weights in the order of `model.parameters()`, in which peft goes through them."""
     architecture = scenario.architecture
     outside = [held for _, group in (groups[0], *groups[-2:]) for held in group]
     ends = [Group(weights, 1) for weights in (architecture.before, architecture.after, architecture.buffers)]

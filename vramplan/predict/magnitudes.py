@@ -41,7 +41,8 @@ def adapted_matrix(
         held[-1] = writer.temporary(f"{weight.module} B @ A in float16", weight.numel * element)
         writer.free(product)
     scaled = writer.temporary(f"{weight.module} B @ A scaled", weight.numel * element)
-    of_sum = max(of_matrix, element)
+    mixed = quantised and scenario.dtype is not scenario.compute_dtype  # float16 plus bfloat16 is fp32
+    of_sum = 4 if mixed else max(of_matrix, element)
     held.append(writer.temporary(f"{weight.module} adapted", weight.numel * of_sum))
     writer.free(scaled)
     yield of_sum

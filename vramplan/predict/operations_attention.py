@@ -46,8 +46,8 @@ class Heads:
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
     expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
-    if backend == "flash_attention_2":  # modeling_flash_attention_utils.py casts itself
-        query, key, value = (lowered(t, x, what) for x, what in ((query, "query"), (key, "key"), (value, "value")))
+    if backend == "flash_attention_2":
+        query, key, value = cast_for_flash(t, query, key, value)
     elif expands and not spec.broadcasts:
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     out = _called(t, query, key, value, mask, spec, backend)
@@ -55,6 +55,17 @@ def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         return heads_last(t, out, copy=True)
     # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
     return heads_last(t, out, copy=spec.heads_first and backend != "efficient")
+
+
+def cast_for_flash(t: Tape, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What flash_attention_2 itself makes of fp32 queries, keys and values: autocast's type, else the model's own.
+
+    transformers 5.17 integrations/flash_attention.py `get_target_dtype`, `fa_peft_integration_check`.
+    """
+    kind = t.autocast or t.flash_kind
+    if kind is None or query.kind is not FLOAT32:
+        return query, key, value
+    return cast(t, query, kind, "query cast"), cast(t, key, kind, "key cast"), cast(t, value, kind, "value cast")
 
 
 def _called(
@@ -103,7 +114,8 @@ def _math(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         weights = dropout(t, weights)
     # C++ evaluates the parts of the tuple that is returned from the last to the first
     returned = cast(t, weights, before, "attention weights")
-    out = batched(t, weights, _operand(t, values, spec, permuted=True), "attention output")
+    one_head = spec.kv_heads == 1 and values is value  # repeated by a view, and not cast
+    out = batched(t, weights, _operand(t, values, spec, permuted=True, one_head=one_head), "attention output")
     result = cast(t, out, before, "attention output")
     del returned, bias
     return result
@@ -122,11 +134,12 @@ def _math_bias(t: Tape, query: Tensor, mask: Tensor | None) -> Tensor:
     return bias
 
 
-def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool) -> Tensor:
-    """Keys or values as the product takes them: broadcast, repeated already, or laid out anew."""
+def _operand(t: Tape, x: Tensor, spec: Heads, *, permuted: bool, one_head: bool = False) -> Tensor:
+    """Keys or values as the product takes them: broadcast, repeated already (but for the view of one head), or laid
+    out anew."""
     if spec.broadcasts and x.shape[1] < spec.heads:
         return broadcast_heads(t, x, spec.heads)
-    return dense(t, x, permuted=permuted and not spec.grouped)
+    return dense(t, x, permuted=permuted and (one_head or not spec.grouped))
 
 
 def _safe_softmax(t: Tape, scores: Tensor) -> Tensor:

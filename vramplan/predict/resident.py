@@ -66,11 +66,11 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
 def _resident(scenario: Scenario, device: Device) -> Resident:
     writer, target, trains = Writer(), card(scenario), scenario.method.trains
     groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
-    writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
-    write_first_step(writer, groups, scenario)
     managed, at_once = 0, scenario.optimizer in MADE_WITH_STATES
     if trains and at_once:
         managed = _write_states(writer, scenario, device)
+    writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
+    write_first_step(writer, groups, scenario)
     loaded = len(writer.parts)
     if device == "cuda":
         for workspace in kept_by_steps(scenario).values():

@@ -21,7 +21,7 @@ from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
-from vramplan.scenario import Method, Scenario
+from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.stacks import Outputs
 from vramplan.timeline import Marks, Part
 
@@ -176,4 +176,6 @@ def new_tape(scenario: Scenario, device: Device) -> Tape:
     card = gpu(scenario.gpu) if scenario.gpu else None
     tape = Tape(device, card.capability, card.multiprocessors) if card else Tape(device)
     tape.batch, tape.seq = scenario.sequences, scenario.seq
+    if scenario.quant.type is not QuantType.NONE:
+        tape.flash_kind = FLOATS[scenario.dtype.value]
     return tape

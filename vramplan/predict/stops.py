@@ -4,8 +4,10 @@ card has not."""
 from collections.abc import Iterator
 
 from vramplan.architecture import WeightKind
+from vramplan.predict.adapters import trainables
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.liger import replaced
+from vramplan.predict.optimizer import MIN_8BIT_SIZE
 from vramplan.predict.overheads import card
 from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
@@ -23,6 +25,8 @@ def stops(scenario: Scenario) -> Iterator[str]:
         if refused := _scaled_in_16_bits(scenario):
             cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
             yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
+        if name := _without_kernel(scenario):
+            yield f"{_ENDS}: bitsandbytes has no {name} for gradients in bfloat16"
         if _head_gets_fp32(scenario):
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
         if scenario.method.adapts and HEAD in scenario.lora.targets and scenario.stack.loss is LossKernel.TILED:
@@ -58,11 +62,30 @@ def _scaled_in_16_bits(scenario: Scenario) -> str:
     native/cuda/AmpKernels.cu `_amp_foreach_non_finite_check_and_unscale_cuda` dispatches no bfloat16, and
     torch/amp/grad_scaler.py `unscale_` refuses float16.
     """
-    stack = scenario.stack
-    cast_up = scenario.method is Method.FULL and stack.upcast is Upcast.ALL
-    trained = scenario.lora.dtype if scenario.method.adapts else scenario.dtype
-    scaled = stack.autocast == DType.FLOAT16.value and trained is not DType.FLOAT32 and not cast_up
-    return trained.value if scaled else ""
+    if scenario.stack.autocast != DType.FLOAT16.value:
+        return ""
+    return next((dtype.value for dtype in _trained(scenario) if dtype is not DType.FLOAT32), "")
+
+
+def _trained(scenario: Scenario) -> Iterator[DType]:
+    """The types of what is trained, and of its gradients: adapters and copies of whole modules, or the model."""
+    base = DType.FLOAT32 if scenario.stack.upcast is Upcast.ALL else scenario.dtype
+    if scenario.method is Method.FULL:
+        yield base
+        return
+    yield scenario.lora.dtype
+    if scenario.lora.modules_to_save:
+        yield scenario.lora.modules_dtype or base
+
+
+def _without_kernel(scenario: Scenario) -> str:
+    """An optimizer whose 32-bit states have no kernel for such gradients (bitsandbytes 0.50 backends/cuda/ops.py
+    `str2optimizer32bit`: rmsprop has two); small tensors have 32-bit states with the 8-bit one too."""
+    name = scenario.optimizer
+    if not name.startswith("rmsprop_bnb") or DType.BFLOAT16 not in _trained(scenario):
+        return ""
+    few = any(tensor.numel < MIN_8BIT_SIZE for tensor in trainables(scenario))
+    return name if few or not name.endswith("8bit") else ""
 
 
 def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:

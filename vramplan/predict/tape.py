@@ -65,6 +65,8 @@ class Tape:
         self.training = True
         self.autocast: Kind | None = None
         self.casts: dict[int, tuple[Tensor, Tensor]] = {}
+        self.flash_kind: Kind | None = None
+        """What flash_attention_2 casts fp32 queries to where autocast is off: a quantised model's own type."""
         self.batch = self.seq = 1
         """Of the run, whose product every number of tokens is a multiple of."""
         self.frame: Frame | None = None

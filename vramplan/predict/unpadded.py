@@ -4,10 +4,9 @@ transformers 5.17 modeling_flash_attention_utils.py `_flash_attention_forward`. 
 not known: memory is that of a batch where next to none is, the most that it can be.
 """
 
-from vramplan.predict.linear import lowered
 from vramplan.predict.operations import clone, reshape
 from vramplan.predict.operations.gradients import own_gradient, saved_for
-from vramplan.predict.operations_attention import Heads
+from vramplan.predict.operations_attention import Heads, cast_for_flash
 from vramplan.predict.operations_fused import fused
 from vramplan.predict.operations_heads import heads_last
 from vramplan.predict.tape import INT32, INT64, Tape, Tensor
@@ -15,7 +14,7 @@ from vramplan.predict.tape import INT32, INT64, Tape, Tensor
 
 def flash_unpadded(t: Tape, query: Tensor, key: Tensor, value: Tensor, spec: Heads) -> Tensor:
     """The attention output [batch, seq, heads, dim], zero where there is padding."""
-    query, key, value = (lowered(t, x, what) for x, what in ((query, "query"), (key, "key"), (value, "value")))
+    query, key, value = cast_for_flash(t, query, key, value)
     batch, _, seq, _ = query.shape
     places = t.new((batch, seq), INT64, "places of tokens")
     offsets = t.new((batch,), INT32, "offsets of samples")
