@@ -55,7 +55,7 @@ def test_trl_casts_the_adapters_of_a_quantised_model() -> None:
 
 def test_a_sample_of_preference_training_is_a_pair() -> None:
     pairs = one(stack="trl-dpo", batch=3, seq=100)
-    assert (pairs.sequences, pairs.tokens, pairs.batch_words) == (6, 600, "3 pairs")  # 3 pairs of 2 x 100 tokens
+    assert (pairs.sequences, pairs.tokens) == (6, 600)  # 3 pairs of 2 x 100 tokens
     assert one(batch=3).sequences == one(stack="trl-dpo", batch=3, method="inference").sequences == 3
 
 
@@ -139,7 +139,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown optimizer": ({"optimizer": "adamw_torhc"}, "adamw_torhc", "did you mean 'adamw_torch'?"),
     "adapters that TRL casts": ({"stack": "trl", "lora": {"dtype": "float32"}}, "float32", "leave lora.dtype out"),
     "pairs and a second model": ({"stack": "trl-dpo", "method": "full"}, "method full", "qlora or lora"),
-    "pairs with another loss": ({"stack": {"base": "trl-dpo", "loss": "torch"}}, "another loss", "leave stack.loss"),
+    "pairs with another loss": (
+        {"stack": {"base": "trl-dpo", "loss": "torch"}},
+        "stack.loss torch",
+        "leave stack.loss",
+    ),
     "pairs whose logits are gathered": (
         {"stack": "trl-dpo", "eval": {"accumulate": 1}},
         "eval.accumulate",

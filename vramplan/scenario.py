@@ -251,13 +251,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return self.batch * self.stack.sequences_per_sample if self.method.trains else self.batch
 
     @property
-    def batch_words(self) -> str:
-        """`2`, or `2 pairs`."""
-        if self.sequences == self.batch:
-            return f"{self.batch}"
-        return "1 pair" if self.batch == 1 else f"{self.batch} pairs"
-
-    @property
     def tokens(self) -> int:
         """Tokens of one micro-batch."""
         return self.sequences * self.seq

@@ -81,11 +81,12 @@ def _check_preference(scenario: Scenario, where: str) -> None:
             f"{where}: stack {stack.base} with method full, whose reference is a second model that is not modelled",
             hint="set method: qlora or lora, whose reference is the model without its adapters",
         )
-    if stack.loss is not LossKernel.TILED or stack.outputs is not Outputs.FREED:
-        raise UsageError(
-            f"{where}: stack {stack.base} with another loss or with outputs that are held; its trainer has its own",
-            hint="leave stack.loss and stack.outputs out",
-        )
+    for key, value, own in (("loss", stack.loss, LossKernel.TILED), ("outputs", stack.outputs, Outputs.FREED)):
+        if value is not own:
+            raise UsageError(
+                f"{where}: stack.{key} {value.value} with stack {stack.base}, whose trainer has its own",
+                hint=f"leave stack.{key} out",
+            )
     if scenario.evaluation is not None and scenario.evaluation.accumulate:
         raise UsageError(
             f"{where}: eval.accumulate with stack {stack.base}; what its trainer gathers is not modelled",

@@ -81,6 +81,11 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return 2 if self.prefers else 1
 
     @property
+    def balances(self) -> bool:
+        """Whether mixtures of experts are asked for what balances them: by TRL's trainers, with their own head."""
+        return self.trl and self.loss is LossKernel.TILED
+
+    @property
     def liger(self) -> bool:
         """Whether any of Liger's kernels runs."""
         return bool(self.kernels) or self.loss is LossKernel.LIGER

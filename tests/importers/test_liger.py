@@ -70,7 +70,7 @@ def test_ligers_loss_can_be_switched_off_and_sft_has_none(tmp_path: Path) -> Non
     config = "use_liger_kernel: true\nliger_kernel_config: {{fused_linear_cross_entropy: %s}}\n"
     stack = read(tmp_path, FACTORY + config % "false").scenarios[0].stack
     assert (stack.loss, stack.kernels) == (LossKernel.TORCH, tuple(LayerKernel))
-    with pytest.raises(UsageError, match="which SFTTrainer refuses"):
+    with pytest.raises(UsageError, match="which TRL's trainers refuse"):
         read(tmp_path, TRL.replace("use_liger_kernel: true\n", "") + config % "true")
 
 

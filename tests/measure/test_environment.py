@@ -14,6 +14,7 @@ from vramplan.scenario_file import scenario_from_mapping
     [
         ({}, ()),
         ({"stack": "trl"}, ("trl",)),
+        ({"stack": {"base": "trl-dpo", "kernels": "mlp"}}, ("trl", "liger-kernel")),
         ({"stack": {"loss": "tiled", "kernels": "liger"}}, ("trl", "liger-kernel")),
         ({"stack": "trl", "method": "inference"}, ()),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.predict.real_models import LLAMA, PHI3
-from vramplan.ledger import TRAINING_PHASES
+from vramplan.ledger import TRAINING_PHASES, Phase
 from vramplan.measure.trace import run_trace
 from vramplan.predict.forecast import forecast
 from vramplan.scenario_file import scenario_from_mapping
@@ -22,6 +22,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "what the step before left": (LLAMA, {"stack": {"base": "script", "outputs": "held-next"}}),
     "tied embeddings that are trained": ({**LLAMA, "tie_word_embeddings": True}, {"method": "full", **PLAIN}),
     "parameters in a script's order": (LLAMA, {"method": "full", "stack": "script", "optimizer": "adafactor", **PLAIN}),
+    "one key head, which a view repeats": (
+        {**LLAMA, "num_key_value_heads": 1},
+        {"stack": "script", "attention": "sdpa:math", "padding": True, "checkpointing": False},
+    ),
+    "an adapter that Liger's loss passes by": (
+        LLAMA,
+        {"stack": {"loss": "liger"}, "lora": {"targets": ["q_proj", "lm_head"], "rank": 64}},
+    ),
+    "AdEMAMix in managed memory": (LLAMA, {"optimizer": "paged_ademamix_8bit", "lora": {"rank": 1024}}),
+    "Adagrad": (LLAMA, {"optimizer": "adagrad", "lora": {"rank": 256}}),
     "two element types in one optimizer": (LLAMA, {"method": "full", "stack": {"upcast": "norms"}, **PLAIN}),
 }
 
@@ -33,6 +43,6 @@ def test_every_phase_agrees(name: str) -> None:
     mapping = {"model": {**model}, "load": "random", "batch": 2, "seq": 96, "gpu": "a100-80gb", **keys}
     scenario = scenario_from_mapping(mapping)
     ours, theirs = forecast(scenario, "cuda").timeline.ledger({}), run_trace(scenario, "cuda").timeline.ledger({})
-    for phase in TRAINING_PHASES:
+    for phase in (Phase.LOAD, *TRAINING_PHASES):
         # scalars and statistics of rows; the smallest hidden state has 24,576 bytes (2 x 96 x 64 x 2)
         assert ours.allocated(phase) == pytest.approx(theirs.allocated(phase), abs=5000), phase

@@ -35,6 +35,14 @@ def test_loss_and_backward_hold_what_the_libraries_hold(model: dict[str, Any], c
         assert most(predicted, phase) == pytest.approx(most(run, phase), abs=NUMBERS), phase
 
 
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("stack", [{"base": "hf-trainer", "loss": "tiled"}, {"base": "trl", "loss": "torch"}])
+def test_only_trls_trainers_with_their_own_head_ask(stack: dict[str, Any]) -> None:
+    scenario = told(MIXTRAL, stack={**stack, "upcast": "none"}, checkpointing=False)
+    predicted, run = forecast(scenario, "cuda").timeline, run_trace(scenario, "cuda").timeline
+    assert most(predicted, Phase.BACKWARD) == pytest.approx(most(run, Phase.BACKWARD), abs=NUMBERS)
+
+
 def test_each_layer_keeps_a_score_of_each_expert() -> None:
     """4 x 256 tokens, 4 experts, bfloat16: 8 KiB in each of two layers; without the loss only one layer's at a time."""
     kept = ledger(told(MIXTRAL), "cuda").bytes(Phase.LOSS, Component.ACTIVATIONS)

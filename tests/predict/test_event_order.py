@@ -99,6 +99,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         GPT2,
         {"stack": "trl-dpo", "method": "lora", "quant": BARE, "lora": {"rank": 8, "dropout": 0.1}, "seq": 64},
     ),
+    "pairs, dropout that no module makes": (
+        {**LLAMA, "attention_dropout": 0.1},
+        {"stack": "trl-dpo", "attention": "eager", "checkpointing": False},
+    ),
+    "flash_attention_2 on fp32": (LLAMA, {"stack": "script", "attention": "flash_attention_2", "checkpointing": False}),
+    "evaluated under a script's autocast": (
+        LLAMA,
+        {"stack": {"base": "script", "autocast": "bfloat16"}, "eval": {"batch": 2, "accumulate": 2}},
+    ),
     "pairs, windows": (GEMMA2, {"stack": "trl-dpo", "attention": "eager"}),
     "TRL, nothing quantised": (LLAMA, {"stack": "trl", "method": "lora", "quant": BARE, "checkpointing": False}),
 }

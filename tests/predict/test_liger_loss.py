@@ -3,12 +3,16 @@
 1,000 / 64 rounds up to 16, 1,024 tokens / 16 = 64, a power of two. In the sums T = 1,024 tokens, R = 64, V = 1,000.
 """
 
+from typing import Any
+
 import pytest
 
-from vramplan.ledger import Phase
+from tests.predict.real_models import LLAMA
+from vramplan.ledger import Component, Phase
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.liger_loss import chunk_rows, liger_loss
 from vramplan.predict.tape import BFLOAT16, FLOAT32, Kind, Tape
+from vramplan.scenario_file import scenario_from_mapping
 from vramplan.targets import resolve
 from vramplan.timeline import Timeline
 
@@ -59,3 +63,15 @@ def test_the_whole_prediction_has_no_logits_and_no_doubt() -> None:
     torch = predict_analytic(resolve("llama-3.1-8b", {"gpu": "a100-80gb"}).single("the test"))
     assert liger.ledger.peak < torch.ledger.peak
     assert not any("--engine trace" in warning for warning in liger.warnings)
+
+
+def test_adapters_on_the_head_are_never_trained() -> None:
+    """Rank 8 on a head of [512, 64] in fp32: a gradient and two of Adam's states of 8 x (64 + 512) x 4 bytes less."""
+    keys: dict[str, Any] = {"model": {**LLAMA}, "load": "random", "lora": {"rank": 8, "targets": ["q_proj", "lm_head"]}}
+    with_liger = predict_analytic(scenario_from_mapping({**keys, "stack": {"loss": "liger"}}))
+    without = predict_analytic(scenario_from_mapping(keys))
+    size = 8 * (64 + 512) * 4
+    for component, count in ((Component.OPTIMIZER, 2), (Component.GRADIENTS, 1), (Component.ADAPTERS, 0)):
+        held = [result.ledger.bytes(Phase.STEP, component) for result in (without, with_liger)]
+        assert held[0] - held[1] == count * size, component
+    assert any("adapters on lm_head are never trained" in text for text in with_liger.warnings)

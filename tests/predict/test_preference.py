@@ -6,6 +6,7 @@ import pytest
 
 from tests.predict.real_models import LLAMA
 from vramplan.ledger import Component, Phase
+from vramplan.measure.trace import run_trace
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -35,6 +36,18 @@ def test_the_reference_runs_without_adapters_and_without_a_graph() -> None:
     plain = forecast(told(stack="trl"), "cuda").timeline.events()
     alone = [e.label for e in plain if isinstance(e, Alloc) and "down_proj lora_B output" in e.label]
     assert len(down) == len([label for label in alone if "gradient" not in label])
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize("checkpointing", [True, "reentrant", False])
+def test_a_family_outside_the_table_runs_without_adapters_too(checkpointing: bool | str) -> None:
+    """Its own code is run for the model and for the reference, which are built of the same modules."""
+    helium = {**LLAMA, "model_type": "helium", "head_dim": 16}
+    scenario = told(model=helium, checkpointing=checkpointing)
+    predicted, run = forecast(scenario, "cuda").timeline, run_trace(scenario, "cuda").timeline
+    for phase in (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD):
+        of_both = [timeline.ledger({}).allocated(phase) for timeline in (predicted, run)]
+        assert of_both[0] == pytest.approx(of_both[1], rel=0.005), phase
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

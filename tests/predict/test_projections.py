@@ -57,7 +57,7 @@ def test_an_fp32_stream_adds_a_copy_into_and_out_of_a_4_bit_layer() -> None:
 def test_an_adapter_keeps_its_input_and_its_low_rank_output() -> None:
     def run(t: Tape, x: Tensor) -> Tensor:
         a, b = t.parameter((2, 8), FLOAT32, trained=True), t.parameter((16, 2), FLOAT32, trained=True)
-        return four_bit(t, double=False, adapter=Adapter(a, b, dropout=False, has_dropout=False, magnitude=None))(t, x)
+        return four_bit(t, double=False, adapter=Adapter(a, b, dropout=False, drops=False, magnitude=None))(t, x)
 
     # x itself (fp32, no copy) and lora_A's output: 6 x 2 x 4 bytes
     assert marks(run, FLOAT32, "cpu")[1] == 48

@@ -76,11 +76,6 @@ def outlook_of(args: Namespace, scenario: "Scenario", limit: "Limit | None", dev
     from vramplan.dataset.outlook import Feed, Sampler, outlook
     from vramplan.dataset.packing import Packer, Packing
 
-    if scenario.sequences != scenario.batch:
-        raise UsageError(
-            f"a data set with stack {scenario.stack.base}: pairs of answers are not read",
-            hint="give the longest prompt with its answer as --seq",
-        )
     sampler = Sampler(args.sampler or Sampler.RANDOM)
     if args.packing and sampler is not Sampler.PACKED:
         raise UsageError("--packing belongs to packed rows", hint="add --sampler packed")

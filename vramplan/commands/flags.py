@@ -26,8 +26,8 @@ class Flag(NamedTuple):
 FLAGS = (
     Flag("--name", "name", "NAME", "name of the scenario in records and tables"),
     Flag("--method", "method", "M", "qlora, lora, full, inference or merge"),
-    Flag("--batch", "batch", "N", "micro-batch per device"),
-    Flag("--seq", "seq", "N", "tokens per sample"),
+    Flag("--batch", "batch", "N", "micro-batch per device, in samples"),
+    Flag("--seq", "seq", "N", "tokens per sequence"),
     Flag("--padding", "padding", "", "batches have padded samples, or not"),
     Flag("--grad-accum", "grad_accum", "N", "micro-batches per optimizer step"),
     Flag("--rank", "lora.rank", "N", "rank of the adapters"),

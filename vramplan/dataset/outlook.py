@@ -173,6 +173,11 @@ def outlook(
         raise UsageError(
             f"method {scenario.method.value} does not train on a data set", hint="qlora, lora and full do; drop --data"
         )
+    if scenario.stack.prefers:
+        raise UsageError(
+            f"stack {scenario.stack.base} trains on pairs of answers, and of those no data set is read",
+            hint="give the longest prompt with its answer as --seq; drop --data",
+        )
     rows = survey.lengths.truncated(scenario.seq) if packed is None else packed
     run = _fed(scenario, rows, feed)
     batches: Batches = RandomBatches(rows, run.batch)

@@ -12,15 +12,13 @@ from vramplan.importers.liger import ignore_trainers_config, read_trainers_switc
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
+from vramplan.importers.trl_trainer import SFT, read_trainer
 from vramplan.importers.values import as_flag, is_null
-from vramplan.importers.vocabulary.trl import DPO_ONLY, SFT_ONLY, TRL
+from vramplan.importers.vocabulary.trl import TRL
 from vramplan.scenario import DType, ModelRef
 
 _MODEL = "trl 1.16.0 trainer/model_config.py"
-_SFT = "trl 1.16.0 trainer/sft_trainer.py"
-_DPO = "trl 1.16.0 trainer/dpo_trainer.py"
 _BASE = "trl 1.16.0 trainer/base_config.py"
-_LOSSES = ("nll", "chunked_nll", "dft")
 
 
 def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
@@ -123,7 +121,7 @@ def _adapters(source: Source, model: ModelRef, *, quantized: bool) -> None:
         )
     read_modules(source, "lora_target_modules", model)
     dtype = DType.BFLOAT16 if quantized else DType.FLOAT32
-    why = f"{_SFT} casts the adapters of a quantised model" if quantized else "peft's autocast_adapter_dtype"
+    why = f"{SFT} casts the adapters of a quantised model" if quantized else "peft's autocast_adapter_dtype"
     source.assume("lora.dtype", dtype.value, why)
     read_saved_modules(source, "lora_modules_to_save", model)
 
@@ -154,13 +152,7 @@ def _attention(source: Source) -> None:
 
 def _stack(source: Source, model: ModelRef) -> None:
     """TRL's trainers: no prepare_model_for_kbit_training, and the fused head that never makes all logits."""
-    prefers = any(source.has(key) for key in DPO_ONLY)
-    if prefers:
-        _preference(source)
-    else:
-        told = any(source.has(key) for key in (*SFT_ONLY, "loss_type"))
-        other = "SFTTrainer (trl sft): no key says which trainer; for trl dpo add --stack trl-dpo"
-        source.assume("stack.base", "trl", _SFT if told else other)
+    trainer = read_trainer(source)
     fp16 = source.flag("fp16")
     bf16 = source.flag("bf16")
     if bf16 is None and not fp16:
@@ -168,15 +160,7 @@ def _stack(source: Source, model: ModelRef) -> None:
     else:
         dtype = hf.mixed_precision(source)
         source.read(("bf16", "fp16"), "stack.autocast", dtype.value if dtype else False)
-    source.assume("stack.upcast", "none", f"{_SFT} does not prepare the model for k-bit training")
-    head = "trl 1.16.0 trainer/utils.py add_fused_lm_head: logits in tiles, made again"
-    if prefers:
-        source.assume("stack.loss", "tiled", head)
-    else:
-        loss = source.word("loss_type")
-        if loss is not None and loss not in _LOSSES:
-            source.refuse("loss_type", "is no loss of SFTTrainer", hint=", ".join(_LOSSES))
-        source.take("loss_type", "stack.loss", "tiled", head)
+    source.assume("stack.upcast", "none", f"{trainer} does not prepare the model for k-bit training")
     _liger(source, model)
     kwargs = source.given("gradient_checkpointing_kwargs")
     if isinstance(kwargs, Mapping) and as_flag(kwargs.get("selective")):
@@ -186,18 +170,6 @@ def _stack(source: Source, model: ModelRef) -> None:
     hf.read_clipping(source)
 
 
-def _preference(source: Source) -> None:
-    """`stack.base` of DPOTrainer, told by any key that SFTTrainer has not."""
-    told = next(key for key in sorted(DPO_ONLY) if source.has(key))
-    source.assume("stack.base", "trl-dpo", f"{told} is a key of DPOTrainer, {_DPO}; batches are of pairs")
-    if source.flag("sync_ref_model"):
-        source.refuse("sync_ref_model", "keeps a second model as the reference", hint="leave it out")
-    if source.flag("precompute_ref_log_probs"):
-        source.warn("precompute_ref_log_probs: the reference's pass is predicted in every step all the same")
-    if source.flag("disable_dropout") is False:
-        source.warn("disable_dropout: false: what dropout keeps is not in the prediction")
-
-
 def _liger(source: Source, model: ModelRef) -> None:
     """Its kernels without its loss, which would replace TRL's own (trainer/sft_trainer.py)."""
     if not source.flag("use_liger_kernel"):
@@ -205,5 +177,5 @@ def _liger(source: Source, model: ModelRef) -> None:
         return
     config = source.given("liger_kernel_config")
     if isinstance(config, Mapping) and as_flag(config.get("fused_linear_cross_entropy")):
-        source.refuse("liger_kernel_config", "asks for Liger's loss, which SFTTrainer refuses", hint="leave it out")
+        source.refuse("liger_kernel_config", "asks for Liger's loss, which TRL's trainers refuse", hint="leave it out")
     read_trainers_switch(source, model)

@@ -19,8 +19,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vramplan.api import predict, predict_model
 from vramplan.errors import VramplanError
 from vramplan.integrations.trend import Reading, Trend
-from vramplan.live_model.arguments import sequences_per_sample
 from vramplan.record import Prediction
+from vramplan.report.stack_words import batch_words
 from vramplan.units import GIB, human
 
 #: The first step makes the optimizer's states, so its peak is lower than those after it.
@@ -215,13 +215,14 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         off = (expected - reading.peak) / reading.peak if reading.peak else 0.0
         self._tell(
             f"measured peak {human(reading.peak)} allocated, {human(reading.reserved)} reserved; predicted"
-            f" {human(expected)} for the largest batch so far ({seen.batch_words} x {seen.seq:,} tokens): {off:+.1%}"
+            f" {human(expected)} for the largest batch so far ({batch_words(seen)} x {seen.seq:,} tokens): {off:+.1%}"
         )
 
     def _longest(self, args: TrainingArguments) -> int:
         """Tokens of the largest micro-batch that may come."""
         samples = self._batch or int(args.per_device_train_batch_size)
-        return samples * sequences_per_sample(args) * (self._seq or 0)
+        per_sample = 1 if self.prediction is None else self.prediction.scenario.stack.sequences_per_sample
+        return samples * per_sample * (self._seq or 0)
 
     def _figures(self) -> dict[str, float]:
         figures = {}
@@ -245,7 +246,7 @@ def _summary(prediction: Prediction) -> str:
     parts = [f"predicted peak {human(ledger.peak)} allocated in {ledger.peak_phase.value}"]
     if prediction.reserved:
         parts.append(f"{human(prediction.peak_reserved)} reserved")
-    parts.append(f"batch {scenario.batch_words} x {scenario.seq:,} tokens")
+    parts.append(f"batch {batch_words(scenario)} x {scenario.seq:,} tokens")
     text = ", ".join(parts)
     verdict = prediction.verdict
     if verdict is None:

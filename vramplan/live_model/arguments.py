@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
 from vramplan.predict.liger import LIGER, trainers_choice
-from vramplan.stacks import STACKS, LayerKernel
+from vramplan.stacks import LayerKernel
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -54,11 +54,6 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
 def _base(args: Any) -> str:
     """Which of TRL's loops runs."""
     return "trl-dpo" if _is(args, "DPOConfig") else "trl"
-
-
-def sequences_per_sample(args: "TrainingArguments") -> int:
-    """Sequences that the model gets for each sample: two, where samples are pairs of answers."""
-    return STACKS[_base(args)].sequences_per_sample
 
 
 def _loss(args: Any) -> str:
@@ -135,6 +130,10 @@ def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
     """What the arguments ask for that the prediction leaves out."""
     if getattr(args, "use_liger_kernel", False) and model.config.model_type not in LIGER:
         yield f"use_liger_kernel: what Liger replaces in {model.config.model_type}, if anything, is not modelled"
+    if _is(args, "DPOConfig") and not (has_fused_head(model) or _will_fuse_head(args)):
+        yield "this TRL has no fused head: preference training is predicted as the Trainer's, of single samples"
+    if getattr(args, "router_aux_loss_coef", None) == 0:
+        yield "router_aux_loss_coef=0: a mixture's router scores are predicted to be kept all the same"
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):

@@ -10,7 +10,7 @@ from typing import Any
 
 from vramplan.errors import require_installed
 from vramplan.scenario import Scenario
-from vramplan.stacks import LossKernel
+from vramplan.stacks import LossKernel, Stack
 from vramplan.torch_release import release
 
 #: The libraries whose behaviour decides what a run takes; their versions stand in every record.
@@ -31,8 +31,16 @@ def library_versions(scenario: Scenario | None = None) -> dict[str, str]:
 
 def _of_stack(scenario: Scenario) -> tuple[str, ...]:
     """The packages, by the index's names, that run for this stack beside those that run for every one."""
-    trl = scenario.method.trains and scenario.stack.loss is LossKernel.TILED
-    return ("trl",) * trl + ("liger-kernel",) * scenario.runs_liger
+    packages = []
+    if scenario.method.trains and _needs_trl(scenario.stack):
+        packages.append("trl")
+    if scenario.runs_liger:
+        packages.append("liger-kernel")
+    return tuple(packages)
+
+
+def _needs_trl(stack: Stack) -> bool:
+    return stack.trl or stack.loss is LossKernel.TILED
 
 
 def installed_torch() -> str:
@@ -48,7 +56,7 @@ def require_libraries(what: str = "measuring") -> None:
 def require_stack(scenario: Scenario) -> None:
     """CannotRun, naming what to install, unless what the scenario's training loop is built on is installed."""
     stack = scenario.stack
-    if stack.trl or stack.loss is LossKernel.TILED:
+    if _needs_trl(stack):
         what = f"stack {stack.base}" if stack.trl else "stack.loss: tiled"
         require_installed(what, ("trl",), hint="pip install 'vramplan[measure,trl]'")
     if scenario.runs_liger:

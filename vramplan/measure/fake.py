@@ -147,11 +147,12 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             aten.is_nonzero.default: self._read_back,
             aten._safe_softmax.default: open_safe_softmax,
             aten._grouped_mm.default: _grouped_mm,
+            **MASK_OPENERS,
         }
         if gpu is not None:
             self._scalars_on_host = True
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
-            self._openers |= attention_openers(self) | SAMPLES_OPENERS | MASK_OPENERS
+            self._openers |= attention_openers(self) | SAMPLES_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
             libraries = CublasWorkspaces(gpu, shared=workspaces_shared)
             self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, libraries.after)

@@ -97,13 +97,7 @@ def _samples_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return torch.empty_like(query), sums, seed, offset, torch.empty((0,), dtype=query.dtype)
 
 
-def _places(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Where a tensor is not zero: how many places these are fake tensors cannot know, and all are the most."""
-    return torch.empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
-
-
 #: What runs these operations instead of their registered fake versions.
 SAMPLES_OPENERS: dict[Any, Opener] = {
     aten._flash_attention_forward.default: _samples_outputs,
-    aten.nonzero.default: _places,
 }

@@ -57,6 +57,11 @@ def _added(total: Tensor, left: Tensor, right: Tensor) -> None:
     total.zero_()
 
 
+def _places(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Where a tensor is not zero: how many places these are fake tensors cannot know, and all are the most."""
+    return torch.empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+
+
 def places_of_truths(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """What a mask of truths picks; ATen/TensorIndexing.h makes places of it first: all, for that is the most."""
     tensor, indices = args
@@ -74,4 +79,4 @@ def places_of_truths(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 #: What runs these operations instead of their registered fake versions.
-MASK_OPENERS: dict[Any, Opener] = {aten.index.Tensor: places_of_truths}
+MASK_OPENERS: dict[Any, Opener] = {aten.index.Tensor: places_of_truths, aten.nonzero.default: _places}

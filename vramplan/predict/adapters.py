@@ -1,5 +1,6 @@
 """The adapters that peft attaches, and the tensors that are trained (peft 0.21.2)."""
 
+from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layer_runs import runs
 from vramplan.predict.saved_modules import HEAD, copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
+from vramplan.stacks import LossKernel
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
 _ADAPTABLE = (WeightKind.LINEAR, WeightKind.SUBLINEAR, WeightKind.HEAD, WeightKind.EMBEDDING)
@@ -165,12 +167,27 @@ def trainables(scenario: Scenario) -> tuple[Trainable, ...]:
     return tuple(t for weight, times in counted for t in trained_tensors(weight, scenario, targets, times))
 
 
-def trained_in_order(scenario: Scenario) -> list[tuple[int, tuple[Trainable, ...]]]:
-    """The trained tensors in the model's order, layers that follow each other and are alike once, with their number."""
+def stepped(scenario: Scenario) -> tuple[Trainable, ...]:
+    """The trainable tensors that get a gradient, which are those that the optimizer makes states for."""
+    return tuple(t for t in trainables(scenario) if not is_idle(t, scenario))
+
+
+def is_idle(tensor: Trainable, scenario: Scenario) -> bool:
+    """Whether it is of an adapter on the head, past which Liger's loss multiplies by the head's own weight
+    (liger-kernel 0.8.5 transformers/model/*.py)."""
+    return scenario.stack.loss is LossKernel.LIGER and tensor.label.startswith(f"{HEAD}.lora_")
+
+
+def stepped_in_order(scenario: Scenario) -> list[tuple[int, tuple[Trainable, ...]]]:
+    """The stepped tensors in the model's order, layers that follow each other and are alike once, with their number."""
     architecture = training_architecture(scenario)
     targets = resolve_targets(architecture, scenario.lora)
     groups = (Group(architecture.before, 1), *runs(architecture), Group(architecture.after, 1))
     return [
-        (times, tuple(t for weight in weights for t in trained_tensors(weight, scenario, targets)))
+        (times, tuple(t for weight in weights for t in _stepped_of(weight, scenario, targets)))
         for weights, times in groups
     ]
+
+
+def _stepped_of(weight: Weight, scenario: Scenario, targets: Targets) -> Iterator[Trainable]:
+    return (t for t in trained_tensors(weight, scenario, targets) if not is_idle(t, scenario))

@@ -14,9 +14,8 @@ from vramplan.predict.modules import Modules
 from vramplan.predict.tape import Tape, Tensor
 from vramplan.scenario import Checkpointing, Scenario
 
-#: Families with `output_router_logits` in their configuration; its weight is this where config.json does not say it.
+#: Families with `output_router_logits` in their configuration; their weight is not 0 where config.json does not say it.
 _FAMILIES = ("mixtral", "qwen3_moe", "gpt_oss")
-_USUAL_WEIGHT = 0.001
 
 
 def keeping_scores(
@@ -40,5 +39,5 @@ def keeping_scores(
 
 def balances(scenario: Scenario) -> bool:
     """Whether the trainer adds that loss."""
-    weight = scenario.model.config.get("router_aux_loss_coef", _USUAL_WEIGHT)
-    return scenario.stack.trl and scenario.architecture.family in _FAMILIES and bool(weight)
+    unwanted = scenario.model.config.get("router_aux_loss_coef") == 0
+    return scenario.stack.balances and scenario.architecture.family in _FAMILIES and not unwanted

@@ -10,9 +10,10 @@ from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.balancing import keeping_scores
 from vramplan.predict.checkpoints import Returned, run_layer
-from vramplan.predict.embeddings import drops, embed
+from vramplan.predict.dropouts import drops
+from vramplan.predict.embeddings import embed
 from vramplan.predict.families import final_norm, known, layer_function, table_kind
-from vramplan.predict.fused_head import Scores, scores, tiled_loss
+from vramplan.predict.fused_head import HeadOutputs, head_outputs, tiled_loss
 from vramplan.predict.generic import stand_in
 from vramplan.predict.layer_context import Cache, Context
 from vramplan.predict.liger import check_liger
@@ -53,9 +54,8 @@ class CausalModel:
         self.scenario = scenario
         architecture = self._described(scenario.architecture)
         check_liger(scenario)
-        if not drops(t, scenario):
-            facts = {name: value for name, value in architecture.facts.items() if not name.endswith("_dropout")}
-            architecture = replace(architecture, facts=facts)
+        facts = {name: value for name, value in architecture.facts.items() if drops(t, scenario, name)}
+        architecture = replace(architecture, facts=facts)
         self.architecture = architecture
         self.layers = self._rounds(architecture, scenario)
         self.groups = [Repeated(run.times) for run in self.layers]
@@ -96,11 +96,11 @@ class CausalModel:
         logits = self.logits(hidden)
         return Outcome(causal_loss(t, logits), logits)
 
-    def scores(self, phase: Phase) -> Scores:
+    def head_outputs(self, phase: Phase) -> HeadOutputs:
         """The forward with TRL's head as its DPOTrainer asks for it; what the head does belongs to `phase`."""
         hidden = self.hidden_states(self.scenario.seq)
         self.t.enter(phase)
-        return scores(self.t, hidden, *self._head(), means=True)
+        return head_outputs(self.t, hidden, *self._head(), means=True)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head on the hidden states of one or all tokens."""

@@ -14,9 +14,9 @@ from vramplan.predict.tape import FLOAT32, Tape, Tensor
 
 def with_dora(t: Tape, x: Tensor, result: Tensor, layer: Layer, adapter: Adapter) -> Tensor:
     """The layer's output with its adapter's, of the `result` without; `x` has the adapter's type where peft casts."""
-    if adapter.dropout:
+    if adapter.drops:
         x = dropout(t, x)
-    base = None if adapter.has_dropout else result
+    base = None if adapter.dropout else result
     return add(t, result, _difference(t, x, base, layer, adapter), "output with adapter")
 
 

@@ -1,6 +1,7 @@
 """What stands before the first layer: the embedding, with its adapter where it has one, and learned positions."""
 
 from vramplan.architecture import WeightKind
+from vramplan.predict.dropouts import drops
 from vramplan.predict.linear import Adapter, lowered
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, dropout, scale
@@ -8,15 +9,6 @@ from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.products import product
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 from vramplan.scenario import Checkpointing, Scenario
-
-#: Families whose dropouts are functions that read the configuration (transformers 5.17), and no modules.
-_DROPS_BY_FUNCTION = ("opt", "falcon", "starcoder2")
-
-
-def drops(t: Tape, scenario: Scenario) -> bool:
-    """Whether the model's own dropouts are active: while training, unless TRL's DPOTrainer has switched the modules
-    off (trl 1.16 trainer/utils.py `disable_dropout_in_model`)."""
-    return t.training and not (scenario.stack.prefers and scenario.architecture.family not in _DROPS_BY_FUNCTION)
 
 
 def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[Tensor]]:
@@ -32,7 +24,7 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
         hidden = scale(t, hidden, "scaled output")
     held = [hidden]
     hidden = _positioned(t, outside, scenario, hidden, held)
-    if drops(t, scenario) and scenario.architecture.facts.get("embedding_dropout"):
+    if drops(t, scenario, "embedding_dropout") and scenario.architecture.facts.get("embedding_dropout"):
         hidden = dropout(t, hidden)
     t.scope = ""
     return hidden, held

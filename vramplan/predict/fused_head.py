@@ -16,7 +16,7 @@ TILE_TOKENS, TILE_WORDS = 4096, 32768
 _STATISTICS = ("maximum", "sum", "weighted sum", "sum of squares", "sum of logits", "maximum before", "label's logit")
 
 
-class Scores(NamedTuple):
+class HeadOutputs(NamedTuple):
     """What the head returns of each token but the last, [batch, seq - 1]: `FusedCausalLMOutput`."""
 
     labelled: Tensor
@@ -28,11 +28,11 @@ class Scores(NamedTuple):
 
 def tiled_loss(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`SFTTrainer.compute_loss` of hidden states [batch, seq, size] and the head's weight [vocab, size]."""
-    found = scores(t, hidden, weight, bias)
+    found = head_outputs(t, hidden, weight, bias)
     return _sum(t, found.logs)
 
 
-def scores(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, *, means: bool = False) -> Scores:
+def head_outputs(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, *, means: bool = False) -> HeadOutputs:
     """The forward of a model with the head, behind its last layer; `means`: the mean of a token's logits as well."""
     if not t.cuda:
         raise CannotRun(
@@ -46,7 +46,7 @@ def scores(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, *, mean
     del places
     found = _log_probabilities(t, picked, targets, weight, bias, means=means)
     logs, *others = [_put_back(t, each, labelled) for each in found]
-    return Scores(labelled, logs, tuple(others))
+    return HeadOutputs(labelled, logs, tuple(others))
 
 
 def _without_last(t: Tape, x: Tensor) -> Tensor:

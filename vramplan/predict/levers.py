@@ -28,7 +28,10 @@ def levers(prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
     """The `n` changes to the predicted scenario that lower its peak on the prediction's device most, the biggest
     first."""
     scenario, device = prediction.scenario, prediction.device
-    now = ledger(scenario, device).peak
+    try:
+        now = ledger(scenario, device).peak
+    except VramplanError:  # predicted by the trace alone
+        return ()
     found = []
     for change in CHANGES:
         variants = () if change.name in _SIZES else change.variants(scenario)

@@ -31,9 +31,9 @@ class Adapter:
     a: Tensor
     b: Tensor
     dropout: bool
-    """Whether numbers are dropped in front of them."""
-    has_dropout: bool
-    """Whether a module for that is there, which DoRA asks about: it need not drop anything."""
+    """Whether a module for dropout is there, which DoRA asks about."""
+    drops: bool
+    """Whether it drops anything."""
     magnitude: Tensor | None
     """DoRA's, one for each output."""
 

@@ -148,15 +148,15 @@ def _adapter(t: Tape, scenario: Scenario, weight: Weight) -> Adapter:
     magnitude = None
     if scenario.lora.dora:
         magnitude = t.parameter((outputs,), FLOAT32 if scenario.recasts_adapters else kind, trained=True)
-    has_dropout = scenario.lora.dropout > 0
-    return Adapter(a, b, has_dropout and not scenario.stack.prefers, has_dropout, magnitude)
+    dropout = scenario.lora.dropout > 0
+    return Adapter(a, b, dropout=dropout, drops=dropout and not scenario.stack.prefers, magnitude=magnitude)
 
 
 def _plain_adapter(t: Tape, scenario: Scenario, shapes: tuple[Shape, Shape]) -> Adapter:
     """The adapter of what is no linear layer: without dropout or magnitude."""
     kind = FLOATS[scenario.lora.dtype.value]
     a, b = (t.parameter(shape, kind, trained=True) for shape in shapes)
-    return Adapter(a, b, dropout=False, has_dropout=False, magnitude=None)
+    return Adapter(a, b, dropout=False, drops=False, magnitude=None)
 
 
 def _quantised(scenario: Scenario, *, biased: bool) -> Quantised:

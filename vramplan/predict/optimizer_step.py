@@ -7,7 +7,7 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 from collections.abc import Callable, Iterable, Iterator
 
 from vramplan.optimizers import Family, Optimizer, optimizer
-from vramplan.predict.adapters import MAGNITUDES, Trainable, trained_in_order
+from vramplan.predict.adapters import MAGNITUDES, Trainable, stepped_in_order
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
@@ -67,7 +67,7 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
 
     The variables keep one type's lists until the next one's are made.
     """
-    ordered = trained_in_order(scenario)
+    ordered = stepped_in_order(scenario)
     for belongs in _groups(trainer=scenario.stack.trainer):
         held: list[Tensor] = []
         mine = [(times, tuple(filter(belongs, tensors))) for times, tensors in ordered]

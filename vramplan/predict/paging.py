@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vramplan.ledger import Phase
 from vramplan.optimizers import optimizer
-from vramplan.predict.adapters import Trainable, trainables
+from vramplan.predict.adapters import Trainable, stepped
 from vramplan.predict.optimizer import MIN_PAGED_SIZE, State, shared_states, states
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -64,7 +64,7 @@ class Paging:
 
 def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
     """Where the scenario's optimizer states are; empty for a run that trains nothing."""
-    trained, trainer = trainables(scenario), scenario.stack.trainer
+    trained, trainer = stepped(scenario), scenario.stack.trainer
     counts: dict[tuple[str, tuple[int, ...]], int] = {}
     first: dict[tuple[str, tuple[int, ...]], Trainable] = {}
     for tensor in trained:

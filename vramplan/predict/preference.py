@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel
-from vramplan.predict.fused_head import Scores
+from vramplan.predict.fused_head import HeadOutputs
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
@@ -21,14 +21,13 @@ def preference_loss(t: Tape, model: CausalModel, autocast: Kind | None, phase: P
     labels = t.new(shape, INT64, "labels")
     del prompt
     with t.casting(autocast):
-        found = model.scores(phase)
+        found = model.head_outputs(phase)
     summed = t.new((shape[0],), FLOAT32, "log-probabilities of the answers")
     with t.no_grad():
-        leaves = [*t.leaves]
         reference = type(model)(t, _without_adapters(model.scenario))
-        t.leaves[:] = leaves
+        t.leaves.clear()  # no gradient comes to what it has; the model took note of its own when it was made
         with t.casting(autocast):
-            expected = reference.scores(phase)
+            expected = reference.head_outputs(phase)
         other = t.new((shape[0],), FLOAT32, "log-probabilities of the answers, by the reference")
     # backward fills the slice of the last `seq - 1` tokens, which are all, into zeros
     loss = own_gradient(t, found.logs, t.new((), FLOAT32, "loss"), "log-probabilities' gradient")
@@ -42,7 +41,7 @@ def _without_adapters(scenario: Scenario) -> Scenario:
     return replace(scenario, lora=replace(scenario.lora, targets=(), modules_to_save=()))
 
 
-def _metrics(t: Tape, found: Scores) -> None:
+def _metrics(t: Tape, found: HeadOutputs) -> None:
     """What is logged, in the order of the code: entropy, logits of the answers, how many labels come first."""
     sequences, tokens = found.labelled.shape
     t.new((sequences, tokens), FLOAT32, "entropies of the answers")

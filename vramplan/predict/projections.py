@@ -48,6 +48,6 @@ class Projection(Layer):
 
     @staticmethod
     def _delta(t: Tape, x: Tensor, adapter: Adapter) -> Tensor:
-        if adapter.dropout:
+        if adapter.drops:
             return scale(t, linear(t, linear(t, dropout(t, x), adapter.a, None, _A), adapter.b, None, _B))
         return scale(t, linear(t, linear(t, x, adapter.a, None, _A), adapter.b, None, _B))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import Trainable, trainables, trained_in_order
+from vramplan.predict.adapters import Trainable, stepped, stepped_in_order
 from vramplan.predict.loading import write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, kept_by_steps
@@ -85,10 +85,10 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
 def _write_states(writer: Writer, scenario: Scenario, device: Device) -> int:
     """Write the optimizer's states; returns the bytes of those in managed memory."""
     trainer = scenario.stack.trainer
-    for shared in shared_states(scenario.optimizer, trainables(scenario), device, trainer=trainer):
+    for shared in shared_states(scenario.optimizer, stepped(scenario), device, trainer=trainer):
         _hold_state(writer, shared)
     managed = 0
-    for times, tensors in trained_in_order(scenario):
+    for times, tensors in stepped_in_order(scenario):
         with writer.repeat(times):
             for tensor in tensors:
                 managed += times * _write_tensor(writer, tensor, scenario, device, trainer=trainer)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
-from vramplan.predict.adapters import trainables
+from vramplan.predict.adapters import stepped
 from vramplan.predict.backward import run_backward
 from vramplan.predict.causal_model import CausalModel, Outcome
 from vramplan.predict.families import known, unknown_features
@@ -118,7 +118,7 @@ class StepRun:
         for _ in range(min(scenario.grad_accum, self.most)):
             self._micro_batch(model)
         t.enter(Phase.STEP)
-        run_optimizer(t, scenario, trainables(scenario))
+        run_optimizer(t, scenario, stepped(scenario))
         if scenario.stack.outputs is not Outputs.HELD_NEXT:
             self._held = None
         model.zero_grad()

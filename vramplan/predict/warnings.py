@@ -7,6 +7,7 @@ from msgspec import structs
 from vramplan.architecture import WeightKind
 from vramplan.attention import Choice, Kernel
 from vramplan.optimizers import optimizer
+from vramplan.predict.adapters import is_idle, trainables
 from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
 from vramplan.predict.context_length import model_warnings
@@ -94,6 +95,11 @@ def _liger_warnings(scenario: Scenario, device: Device) -> Iterable[str]:
     left = [kernel for kernel in scenario.stack.kernels if kernel not in has.kernels]
     if left and family in LIGER:
         yield f"Liger has no {' and '.join(left)} for {family}, which keeps transformers'"
+    if any(is_idle(tensor, scenario) for tensor in trainables(scenario)):
+        yield (
+            "adapters on lm_head are never trained: Liger's loss multiplies by the head's own weight; remove lm_head "
+            "from lora.targets, or name it in lora.modules_to_save"
+        )
     # triton/backends/nvidia/driver.py `get_empty_cache_for_benchmark`; liger-kernel 0.8.5 ops/fused_moe_kernels.py
     if LayerKernel.MLP in has.kernels and scenario.architecture.mixes_experts:
         yield (

@@ -8,6 +8,7 @@ from vramplan.oom.other_failures import Known
 from vramplan.oom.shortage import Cause, Shortage
 from vramplan.oom.usage import Group, Usage
 from vramplan.report.layout import Page, bar, table, table_unit
+from vramplan.report.stack_words import batch_words
 from vramplan.units import human
 
 _BAR_CELLS = 24
@@ -152,7 +153,7 @@ def _groups(groups: Sequence[Group], page: Page) -> list[str]:
 
 def _against(against: Against, shortage: Shortage, page: Page) -> Iterator[str]:
     scenario = against.scenario
-    name = f"{scenario.name}, batch {scenario.batch_words} x {scenario.seq:,} tokens"
+    name = f"{scenario.name}, batch {batch_words(scenario)} x {scenario.seq:,} tokens"
     yield from page.wrap(
         f"{page.bold('prediction')} of {name}: {human(against.predicted)} allocated at the highest moment of"
         f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",

@@ -13,7 +13,7 @@ from vramplan.predict.stops import stops_of_card
 from vramplan.record import Verdict
 from vramplan.report.layout import Page, table
 from vramplan.report.report_words import counted
-from vramplan.report.stack_words import stack_words
+from vramplan.report.stack_words import batch_words, stack_words
 from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.units import gib, human
@@ -112,13 +112,13 @@ def _beyond_context(plan: Plan, page: Page) -> list[str]:
 
 def _none(plan: Plan, page: Page) -> str:
     scenario = plan.scenario
-    asked = f"batch {scenario.batch_words} x {scenario.seq:,} tokens"
+    asked = f"batch {batch_words(scenario)} x {scenario.seq:,} tokens"
     return f"{page.red('does not fit')}: {_GOALS[plan.goal]}: none, at {asked}"
 
 
 def _best(row: Row, plan: Plan) -> str:
     scenario = row.scenario
-    what = [f"batch {scenario.batch_words} x {scenario.seq:,} tokens"]
+    what = [f"batch {batch_words(scenario)} x {scenario.seq:,} tokens"]
     if scenario.grad_accum > 1:
         what.append(f"{scenario.grad_accum} micro-batches")
     if scenario.method.adapts:
@@ -156,7 +156,7 @@ def _verdict(plan: Plan, page: Page) -> str:
             return _none(plan, page)
         return f"{verdict_word(plan.best_verdict, page)}: {goal}: {_best(plan.best, plan)}"
     scenario = plan.scenario
-    given = f"batch {scenario.batch_words} x {scenario.seq:,} as given"
+    given = f"batch {batch_words(scenario)} x {scenario.seq:,} as given"
     text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
     if plan.verdict.word == "fits":
         return text

@@ -12,6 +12,14 @@ def stack_words(scenario: Scenario) -> str:
     return ", ".join((scenario.stack.base, *_differences(scenario.stack, STACKS[scenario.stack.base], quantised)))
 
 
+def batch_words(scenario: Scenario, batch: int = 0) -> str:
+    """`2`, or `2 pairs`: of the scenario's micro-batch, or of another one."""
+    samples = batch or scenario.batch
+    if not (scenario.method.trains and scenario.stack.prefers):
+        return f"{samples}"
+    return "1 pair" if samples == 1 else f"{samples} pairs"
+
+
 def _differences(stack: Stack, named: Stack, quantised: bool) -> Iterator[str]:
     if stack.outputs is not named.outputs:
         yield f"outputs {stack.outputs.value}"

@@ -10,7 +10,7 @@ from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
-from vramplan.report.stack_words import stack_words
+from vramplan.report.stack_words import batch_words, stack_words
 from vramplan.report.verdict_text import verdict_lines, verdict_word
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
@@ -169,7 +169,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
         yield from _merge(scenario)
         return
     micro = f" x {scenario.grad_accum} micro-batches" if scenario.grad_accum > 1 else ""
-    yield f"batch {scenario.batch_words} x {scenario.seq} tokens{micro}{', padded' if scenario.padding else ''}"
+    yield f"batch {batch_words(scenario)} x {scenario.seq} tokens{micro}{', padded' if scenario.padding else ''}"
     yield scenario.compute_dtype.value
     taken = " and ".join(dict.fromkeys(kernels))
     yield f"{scenario.attention} ({taken} kernel)" if taken and ":" not in scenario.attention else scenario.attention
@@ -182,7 +182,7 @@ def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
     if scenario.evaluation is not None:
         steps = scenario.evaluation.accumulate
         gathered = f"logits of {steps} steps gathered" if steps else "loss alone"
-        yield f"evaluation with batch {scenario.evaluation.batch} ({gathered})"
+        yield f"evaluation with batch {batch_words(scenario, scenario.evaluation.batch)} ({gathered})"
     if scenario.gpu:
         yield scenario.gpu
         yield f"torch {scenario.torch}"

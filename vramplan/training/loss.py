@@ -29,7 +29,7 @@ def install_loss(model: Any, stack: Stack, micro_batches: int = 1) -> None:
         trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     elif stack.loss is LossKernel.TILED:
         trl_trainer().utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-        _take_fused_head(model, micro_batches)
+        _take_fused_head(model, balancing_weight(model) / micro_batches if stack.balances else 0.0)
 
 
 def balancing_weight(model: Any) -> float:
@@ -40,10 +40,9 @@ def balancing_weight(model: Any) -> float:
     return float(getattr(config, "router_aux_loss_coef", None) or 0.0) if known else 0.0
 
 
-def _take_fused_head(model: Any, micro_batches: int) -> None:
-    """A forward that takes TRL's head as its SFTTrainer does."""
+def _take_fused_head(model: Any, weight: float) -> None:
+    """A forward that takes TRL's head as its SFTTrainer does, with so much of the loss that balances experts."""
     fused = model.forward
-    weight = balancing_weight(model)
     asked = {"output_router_logits": True} if weight else {}
 
     def forward(self: Any, labels: Tensor, num_items_in_batch: Tensor | None = None, **inputs: Any) -> Any:
@@ -52,7 +51,7 @@ def _take_fused_head(model: Any, micro_batches: int) -> None:
         tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
         outputs["loss"] = (-outputs.log_probs).sum() / tokens.clamp(min=1)
         if weight:
-            outputs["loss"] = outputs["loss"] + weight * outputs.aux_loss / micro_batches
+            outputs["loss"] = outputs["loss"] + weight * outputs.aux_loss
         return outputs
 
     model.forward = MethodType(forward, model)

@@ -66,9 +66,7 @@ class LiveModel:
         self._training = training
         self._active, self._next = False, 0
         self._results = _Results()
-        wire(self._model, prefix, around, self._handles)
-        for number, layer in enumerate(self._layers):
-            layer.forward = partial(self._called, number)
+        self._prefix = prefix
 
     @property
     def checkpoints(self) -> bool:
@@ -98,6 +96,7 @@ class LiveModel:
             yield
             return
         self._active, self._mode.calls, self._next = True, 0, 0
+        self._wire()
         try:
             self._model.train(self._training)
             autocast, sets = observed_autocast(self._files, self._around), sorted_sets(self._model, self._files)
@@ -107,6 +106,12 @@ class LiveModel:
                 yield
         finally:
             self._active = False
+
+    def _wire(self) -> None:
+        """Have the model call us: it may have called another, which is built of the same modules, meanwhile."""
+        wire(self._model, self._prefix, self._around, self._handles)
+        for number, layer in enumerate(self._layers):
+            layer.forward = partial(self._called, number)
 
     def _called(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """A decoder layer, called by the model's code."""

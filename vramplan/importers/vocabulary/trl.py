@@ -18,18 +18,18 @@ SFT_ONLY = words(
     max_seq_length
     """
 )
-#: Keys of dpo_config.py that sft_config.py has not, max_prompt_length and ref_model_init_kwargs in older releases. KTO,
-#: GRPO and RLOO share some, and have others, which are refused.
+#: Keys of dpo_config.py that sft_config.py has not, max_prompt_length and ref_model_init_kwargs in older releases. The
+#: configurations of KTO, GRPO and RLOO have `beta` too, and others, which are refused.
 DPO_ONLY = words(
     """
     beta precompute_ref_log_probs precompute_ref_batch_size max_prompt_length ref_model_init_kwargs sync_ref_model
     ref_model_mixup_alpha ref_model_sync_steps f_divergence_type f_alpha_divergence_coef discopop_tau ld_alpha
-    loss_weights use_weighting disable_dropout label_smoothing
+    loss_weights use_weighting
     """
 )
 _REINFORCEMENT = """
     num_generations max_completion_length reward_funcs reward_weights scale_rewards num_iterations steps_per_generation
-    generation_batch_size epsilon_high use_vllm vllm_mode
+    generation_batch_size epsilon epsilon_high use_vllm vllm_mode
     """
 
 TRL = vocabulary(
@@ -40,7 +40,7 @@ TRL = vocabulary(
     use_peft dataset_name max_seq_length use_bnb_nested_quant dataset_text_field lora_task_type
     packing_strategy eval_packing padding_free completion_only_loss assistant_only_loss dataset_train_split
     dataset_test_split dataset_config dataset_kwargs chat_template_path model_init_kwargs dataset_mixer
-    dataset_mixture dataset_splits dataset_id_or_path
+    dataset_mixture dataset_splits dataset_id_or_path beta precompute_ref_log_probs
     """,
     read=TRAINER_READ
     + """
@@ -55,7 +55,7 @@ TRL = vocabulary(
     streaming test_split_size dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size eos_token
     pad_token truncation_mode shuffle_dataset packing_strategy pad_to_multiple_of eval_packing completion_only_loss
     assistant_only_loss chat_template_path loss_type lora_alpha lora_task_type use_rslora model_revision env config
-    router_aux_loss_coef gradient_checkpointing_kwargs
+    router_aux_loss_coef gradient_checkpointing_kwargs disable_dropout label_smoothing
     """
         + _HANDBOOK
     )
