@@ -3,7 +3,7 @@
 peft 0.21 tuners/tuners_utils.py `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`; TRL casts once more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vramplan.architecture import Weight
@@ -13,7 +13,7 @@ from vramplan.predict.base import Group, component, prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
 from vramplan.predict.overheads import while_loading
-from vramplan.predict.quantization import is_quantized
+from vramplan.predict.quantization import Piece, is_quantized
 from vramplan.predict.saved_modules import is_copied
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
@@ -33,17 +33,29 @@ class Attached(NamedTuple):
 
 
 def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: Device) -> list[list[Attached]]:
-    """Write the adapters of every group; what is left of them, group by group."""
+    """Write the adapters of every group; what is left of them, group by group.
+
+    DoRA's first product, which takes the library's workspace, is the first layer's: a group of its own.
+    """
     targets = resolve_targets(scenario.architecture, scenario.lora)
     workspace = while_loading(scenario) if device == "cuda" else None
     if workspace is not None:
-        writer.hold(workspace)
-    adapters = [_made(writer, group, scenario, targets, device) for group in groups]
+        groups = [*_first_apart(groups)]
+    library = [] if workspace is None else [workspace]
+    adapters = [_made(writer, group, scenario, targets, device, library) for group in groups]
     copies = [_copied(writer, group, scenario) for group in groups]
     _cast_all(writer, groups, adapters, _FP32 if scenario.recasts_adapters else None)
     made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
     _cast_all(writer, groups, made)
     return made
+
+
+def _first_apart(groups: Iterable[Group]) -> Iterator[Group]:
+    """The groups, of each that repeats the first time apart."""
+    for weights, times in groups:
+        yield Group(weights, 1)
+        if times > 1:
+            yield Group(weights, times - 1)
 
 
 def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]], element: int | None = None) -> None:
@@ -53,8 +65,12 @@ def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]
             attached[:] = [_cast(writer, one, element or one.tensor.element) for one in attached]
 
 
-def _made(writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device) -> list[Attached]:
-    """A layer's matrices are made together, then moved one by one: to a card as they are cast. Then DoRA's."""
+def _made(
+    writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device, library: list[Piece]
+) -> list[Attached]:
+    """A layer's matrices are made together, then moved one by one: to a card as they are cast. Then DoRA's.
+
+    The first product of all takes what is in `library`."""
     attached = []
     with writer.repeat(group.times):
         for weight in group.weights:
@@ -65,7 +81,7 @@ def _made(writer: Writer, group: Group, scenario: Scenario, targets: Targets, de
             new = [Attached(weight, tensor, made, _alloc(writer, tensor, made)) for tensor in matrices]
             attached += [_cast(writer, one, moved) for one in new]
             for tensor in magnitudes:
-                with adapted_matrix(writer, weight, group, matrices, scenario, moved) as element:
+                with adapted_matrix(writer, weight, group, matrices, scenario, moved, library) as element:
                     attached.append(Attached(weight, tensor, element, _alloc(writer, tensor, element)))
     return attached
 

@@ -10,18 +10,25 @@ from vramplan.architecture import Weight
 from vramplan.predict.adapters import Trainable
 from vramplan.predict.base import Group, prepared_element
 from vramplan.predict.dequantized import dequantized_element, write_dequantized
-from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.quantization import Piece, is_quantized, pieces
 from vramplan.predict.writer import Writer
 from vramplan.scenario import DType, Scenario
 
 
 @contextmanager
 def adapted_matrix(
-    writer: Writer, weight: Weight, group: Group, factors: Sequence[Trainable], scenario: Scenario, element: int
+    writer: Writer,
+    weight: Weight,
+    group: Group,
+    factors: Sequence[Trainable],
+    scenario: Scenario,
+    element: int,
+    library: list[Piece],
 ) -> Iterator[int]:
     """Inside, `weight + scaling * B @ A` is there: bytes of each of its numbers.
 
-    `factors` have numbers of `element` bytes; those in float16 are multiplied in fp32.
+    `factors` have numbers of `element` bytes; those in float16 are multiplied in fp32. Once the product has its place,
+    its library takes what is left in `library`.
     """
     quantised = is_quantized(weight, scenario.quant)
     held = []
@@ -37,6 +44,8 @@ def adapted_matrix(
         of_matrix = prepared_element(weight, scenario)
     product = writer.temporary(f"{weight.module} B @ A", weight.numel * (4 if half else element))
     held.append(product)
+    while library:
+        writer.hold(library.pop())
     if half:
         held[-1] = writer.temporary(f"{weight.module} B @ A in float16", weight.numel * element)
         writer.free(product)
