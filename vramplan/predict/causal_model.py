@@ -24,7 +24,7 @@ from vramplan.predict.modules import Modules
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
-from vramplan.predict.tape import INT64, Tape, Tensor
+from vramplan.predict.tape import INT64, Kind, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
@@ -131,11 +131,14 @@ class CausalModel:
     def hidden_states(self, tokens: int, cache: Cache | None = None) -> Tensor:
         """`...Model.forward` on `tokens` of each sequence: embeddings, layers, final norm."""
         t, s = self.t, msgspec.structs.replace(self.scenario, seq=tokens)
-        hidden, held = embed(t, self.outside, s)
         context = Context(self.architecture, s.attention, partial(attention_choice, s, t), cache=cache)
-        context.position_ids = t.new((1, tokens), INT64, "position_ids")
-        if cache is None or not cache.layers:  # one new token sees everything before it
-            context.masks = causal_masks(t, s, held[0].kind)
+
+        def see(kind: Kind) -> None:
+            context.position_ids = t.new((1, tokens), INT64, "position_ids")
+            if cache is None or not cache.layers:  # one new token sees everything before it
+                context.masks = causal_masks(t, s, kind)
+
+        hidden, held = embed(t, self.outside, s, see)
         context.tables = rotary(t, s, table_kind(self.architecture, hidden.kind))
         number, weights = 0, None
         for run, group, modules in zip(self.layers, self.groups, self.modules, strict=True):

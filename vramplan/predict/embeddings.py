@@ -1,5 +1,7 @@
 """What stands before the first layer: the embedding, with its adapter where it has one, and learned positions."""
 
+from collections.abc import Callable
+
 from vramplan.architecture import WeightKind
 from vramplan.predict.dropouts import drops
 from vramplan.predict.linear import Adapter, lowered
@@ -7,12 +9,21 @@ from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, dropout, scale
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.products import product
-from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
+from vramplan.predict.positions import makes_mask
+from vramplan.predict.tape import FLOAT32, INT64, Gradients, Kind, Shape, Tape, Tensor
 from vramplan.scenario import Checkpointing, Scenario
 
+#: What OPT makes of a batch without a mask (transformers 5.17 models/opt/modeling_opt.py).
+_OWN_MASK = ((FLOAT32, "mask of ones"), (INT64, "position_ids"))
 
-def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[Tensor]]:
-    """The first layer's input, and what else the model's forward keeps in its variables while the layers run."""
+
+def embed(
+    t: Tape, outside: Modules, scenario: Scenario, between: Callable[[Kind], None]
+) -> tuple[Tensor, list[Tensor]]:
+    """The first layer's input, and what else the model's forward keeps in its variables while the layers run.
+
+    `between` makes the masks, for an embedding of that type: OPT has them before its learned positions.
+    """
     t.scope = "embedding"
     scaled = bool(scenario.architecture.facts.get("embedding_scale"))
     outside_module = scenario.architecture.family == "granite"  # Gemma scales inside its embedding's module
@@ -23,10 +34,17 @@ def embed(t: Tape, outside: Modules, scenario: Scenario) -> tuple[Tensor, list[T
     if scaled and outside_module:
         hidden = scale(t, hidden, "scaled output")
     held = [hidden]
+    if makes_mask(scenario):
+        outer, t.scope = t.scope, ""
+        held += [t.new((scenario.sequences, scenario.seq), kind, what) for kind, what in _OWN_MASK]
+        between(hidden.kind)
+        t.scope = outer
     hidden = _positioned(t, outside, scenario, hidden, held)
     if drops(t, scenario, "embedding_dropout") and scenario.architecture.facts.get("embedding_dropout"):
         hidden = dropout(t, hidden)
     t.scope = ""
+    if not makes_mask(scenario):
+        between(held[0].kind)
     return hidden, held
 
 

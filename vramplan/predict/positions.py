@@ -87,9 +87,15 @@ def always_masked(scenario: Scenario) -> bool:
     return scenario.attention == "eager" or scenario.padding or broadcasts(scenario.architecture)
 
 
+def makes_mask(scenario: Scenario) -> bool:
+    """Whether the model makes the batch's mask itself where there is none, and its positions of it."""
+    return scenario.architecture.family == "opt"
+
+
 def _mask(t: Tape, scenario: Scenario, attention: str, kind: Kind, *, windowed: bool) -> Tensor:
     seq = scenario.seq
-    allowed = (_pairs_with_mask if scenario.masked else _pairs)(t, scenario, windowed=windowed)
+    masked = scenario.masked or makes_mask(scenario)
+    allowed = (_pairs_with_mask if masked else _pairs)(t, scenario, windowed=windowed)
     if attention != "eager":
         return allowed
     return t.new((scenario.sequences, 1, seq, seq), kind, "causal mask")
