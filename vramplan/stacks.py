@@ -80,6 +80,12 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Sequences that the model gets for each sample."""
         return 2 if self.prefers else 1
 
+    def counted(self, batch: int) -> str:
+        """A batch in words: `2`, or `2 pairs`."""
+        if not self.prefers:
+            return f"{batch}"
+        return "1 pair" if batch == 1 else f"{batch} pairs"
+
     @property
     def balances(self) -> bool:
         """Whether mixtures of experts are asked for what balances them: by TRL's trainers, with their own head."""

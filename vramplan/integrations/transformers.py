@@ -20,7 +20,6 @@ from vramplan.api import predict, predict_model
 from vramplan.errors import VramplanError
 from vramplan.integrations.trend import Reading, Trend
 from vramplan.record import Prediction
-from vramplan.report.stack_words import batch_words
 from vramplan.units import GIB, human
 
 #: The first step makes the optimizer's states, so its peak is lower than those after it.
@@ -215,7 +214,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         off = (expected - reading.peak) / reading.peak if reading.peak else 0.0
         self._tell(
             f"measured peak {human(reading.peak)} allocated, {human(reading.reserved)} reserved; predicted"
-            f" {human(expected)} for the largest batch so far ({batch_words(seen)} x {seen.seq:,} tokens): {off:+.1%}"
+            f" {human(expected)} for the largest batch so far ({seen.stack.counted(seen.batch)} x {seen.seq:,} tokens): {off:+.1%}"
         )
 
     def _longest(self, args: TrainingArguments) -> int:
@@ -246,7 +245,7 @@ def _summary(prediction: Prediction) -> str:
     parts = [f"predicted peak {human(ledger.peak)} allocated in {ledger.peak_phase.value}"]
     if prediction.reserved:
         parts.append(f"{human(prediction.peak_reserved)} reserved")
-    parts.append(f"batch {batch_words(scenario)} x {scenario.seq:,} tokens")
+    parts.append(f"batch {scenario.stack.counted(scenario.batch)} x {scenario.seq:,} tokens")
     text = ", ".join(parts)
     verdict = prediction.verdict
     if verdict is None:

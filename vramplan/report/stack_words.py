@@ -15,9 +15,7 @@ def stack_words(scenario: Scenario) -> str:
 def batch_words(scenario: Scenario, batch: int = 0) -> str:
     """`2`, or `2 pairs`: of the scenario's micro-batch, or of another one."""
     samples = batch or scenario.batch
-    if not (scenario.method.trains and scenario.stack.prefers):
-        return f"{samples}"
-    return "1 pair" if samples == 1 else f"{samples} pairs"
+    return scenario.stack.counted(samples) if scenario.method.trains else f"{samples}"
 
 
 def _differences(stack: Stack, named: Stack, quantised: bool) -> Iterator[str]:
