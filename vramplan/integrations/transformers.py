@@ -214,7 +214,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         off = (expected - reading.peak) / reading.peak if reading.peak else 0.0
         self._tell(
             f"measured peak {human(reading.peak)} allocated, {human(reading.reserved)} reserved; predicted"
-            f" {human(expected)} for the largest batch so far ({seen.stack.counted(seen.batch)} x {seen.seq:,} tokens): {off:+.1%}"
+            f" {human(expected)} for the largest batch so far ({seen.stack.counted(seen.batch)} x {seen.seq:,} tokens):"
+            f" {off:+.1%}"
         )
 
     def _longest(self, args: TrainingArguments) -> int:
