@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop
-from tiny_models import LLAMA, MIXTRAL
+from tiny_models import MIXTRAL
+from trl_loops import check_memory, tiny_scenario
 
-from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.ledger import TRAINING_PHASES
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
@@ -25,15 +25,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "experts": {"model": MIXTRAL, "grad_accum": 2, "lora": {"targets": ["q_proj", "v_proj"]}},
 }
 
-#: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.
-NUMBERS = 64
 #: Bytes of the samples, which the trainer wants when it is made: 3 columns x 6 sequences x 64 tokens x 8 at most.
 SAMPLES = 9216
 
 
 def tiny(**keys: Any) -> Scenario:
-    mapping = {"model": LLAMA, "load": "random", "batch": 2, "seq": 64, "stack": "trl-dpo", **keys}
-    return scenario_from_mapping(mapping)
+    return tiny_scenario("trl-dpo", keys)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,13 +54,8 @@ def test_the_losses_are_the_same_and_fall(runs: tuple[Run, Run]) -> None:
 
 
 def test_the_memory_is_the_same(runs: tuple[Run, Run]) -> None:
-    real, own = runs
-    for phase in (Phase.LOAD, *TRAINING_PHASES):
-        apart = SAMPLES if phase is Phase.LOAD else NUMBERS
-        assert own.ledger.allocated(phase) == pytest.approx(real.ledger.allocated(phase), abs=apart), phase
-        # the samples, which come last, decide where in the load phase the peak is
-        for component in (*STATIC_COMPONENTS, Component.GRADIENTS) if phase is not Phase.LOAD else ():
-            assert own.ledger.bytes(phase, component) == real.ledger.bytes(phase, component), (phase, component)
+    # the samples, which come last, decide where in the load phase the peak is
+    check_memory(*runs, samples=SAMPLES, compared=TRAINING_PHASES)
 
 
 def test_a_record_says_who_stepped() -> None:

@@ -77,19 +77,15 @@ def has_fused_head(model: Any) -> bool:
 
 def _will_fuse_head(args: Any) -> bool:
     """Whether the arguments are for a TRL whose trainer will replace the model's forward."""
-    if not (for_sft_trainer(args) or _is(args, "DPOConfig")):
+    if not (_is(args, "SFTConfig") or _is(args, "DPOConfig")):
         return False
     from importlib import import_module
 
     return hasattr(import_module("trl.trainer.utils"), "add_fused_lm_head")
 
 
-def for_sft_trainer(args: Any) -> bool:
-    """Whether the arguments are TRL's SFTConfig."""
-    return _is(args, "SFTConfig")
-
-
 def _is(args: Any, name: str) -> bool:
+    """Whether the arguments are TRL's of that name."""
     return any(base.__module__.startswith("trl.") and base.__name__ == name for base in type(args).__mro__)
 
 

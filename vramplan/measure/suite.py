@@ -188,7 +188,9 @@ def seconds(scenario: Scenario, steps: int) -> float:
 def _evaluation_seconds(scenario: Scenario, numel: int) -> float:
     """The forward passes of an evaluation: warm-up, clean and attributed steps evaluate, timed ones do not."""
     settings = scenario.evaluation
-    tokens = 0 if settings is None else settings.batch * scenario.tokens // scenario.batch * max(1, settings.accumulate)
+    if settings is None:
+        return 0.0
+    tokens = settings.batch * scenario.stack.sequences_per_sample * scenario.seq * max(1, settings.accumulate)
     return 2 * numel * tokens / (_REACHED * _PEAK_FLOPS)
 
 

@@ -41,7 +41,7 @@ def head_outputs(t: Tape, hidden: Tensor, weight: Tensor, bias: Tensor | None, *
     batch, seq, _ = hidden.shape
     labelled = t.new((batch, seq - 1), BOOL, "tokens with a label")
     picked = _pick(t, _without_last(t, hidden), labelled)
-    places = _places(t, labelled)
+    places = places_of(t, labelled)
     targets = t.new((labelled.numel,), INT64, "labels of the tokens")
     del places
     found = _log_probabilities(t, picked, targets, weight, bias, means=means)
@@ -55,14 +55,14 @@ def _without_last(t: Tape, x: Tensor) -> Tensor:
     return own_gradient(t, x, t.view(x, (batch, seq - 1, size)), "slice gradient")
 
 
-def _places(t: Tape, truths: Tensor) -> Tensor:
+def places_of(t: Tape, truths: Tensor) -> Tensor:
     """Where a mask is true, for all of its dimensions: all places, for that is the most."""
     return t.new((truths.numel, len(truths.shape)), INT64, "places of the tokens")
 
 
 def _pick(t: Tape, x: Tensor, truths: Tensor) -> Tensor:
     """`x[truths]`, rows behind each other; backward adds them into zeros (cuda/Indexing.cu: sorted by place)."""
-    places = _places(t, truths)
+    places = places_of(t, truths)
     out = t.new((truths.numel, x.shape[-1]), x.kind, "hidden states of the tokens")
     del places
     if not t.needs_grad(x):

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Phase
 from vramplan.predict.causal_model import CausalModel
-from vramplan.predict.fused_head import HeadOutputs
+from vramplan.predict.fused_head import HeadOutputs, places_of
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
@@ -48,7 +48,7 @@ def _metrics(t: Tape, found: HeadOutputs) -> None:
     half = sequences // 2, tokens
     for answer in ("chosen", "rejected"):
         truths = t.new(half, BOOL, f"tokens of the {answer} answers")
-        places = t.new((truths.numel, len(half)), INT64, "places of the tokens")
+        places = places_of(t, truths)
         t.new((truths.numel,), FLOAT32, f"logits of the {answer} answers")
         del truths, places
     truths = t.new(half, BOOL, "tokens of the chosen answers")

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 class TrlStep(TrainerStep):
     """A loop whose steps are made by `trl.SFTTrainer`."""
 
+    trainer = "SFTTrainer"
+
     def __init__(self, model: nn.Module, scenario: Scenario, device: torch.device, meter: Meter) -> None:
         super().__init__(model, scenario, device, meter)
-        self.loop = f"trl.SFTTrainer {version('trl')}"
+        self.loop = f"trl.{self.trainer} {version('trl')}"
 
     def _made(self, settings: dict[str, Any]) -> SteppingTrainer:
         evaluated = self._evaluation_rows(self._scenario.evaluation)
@@ -50,12 +52,10 @@ class SteppingSFTTrainer(SteppingTrainer, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, stopped before its first epoch and driven from there as the Trainer is."""
 
 
-class DpoStep(TrainerStep):
+class DpoStep(TrlStep):
     """A loop whose steps are made by `trl.DPOTrainer`."""
 
-    def __init__(self, model: nn.Module, scenario: Scenario, device: torch.device, meter: Meter) -> None:
-        super().__init__(model, scenario, device, meter)
-        self.loop = f"trl.DPOTrainer {version('trl')}"
+    trainer = "DPOTrainer"
 
     def _made(self, settings: dict[str, Any]) -> SteppingTrainer:
         evaluation, batch = self._scenario.evaluation, self._scenario.batch
