@@ -54,7 +54,7 @@ def _positioned(t: Tape, outside: Modules, scenario: Scenario, hidden: Tensor, h
     tables = [w for w in architecture.before if w.kind is WeightKind.EMBEDDING and w != architecture.table]
     if not tables:
         return hidden
-    batch = scenario.sequences if architecture.family == "opt" else 1
+    batch = scenario.sequences if makes_mask(scenario) else 1
     held.append(lookup(t, outside.tensors[tables[0].path], (batch, scenario.seq)))
     return add(t, hidden, held[-1], "embeddings with positions")
 
