@@ -14,7 +14,7 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 from tiny_models import LLAMA, MIXTRAL
 from torch import nn
-from transformers import TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainingArguments
 
 import vramplan
 from vramplan.errors import UsageError
@@ -294,6 +294,41 @@ def test_arguments_of_preference_training_mean_pairs(tmp_path: Path) -> None:
     attached = made(lora={"rank": 4, "targets": ["q_proj"]})[1]
     (copied,) = describe(attached, args).warnings
     assert "a copy of these adapters as its reference, 4.00 KiB" in copied
+
+
+def test_models_that_unsloth_has_rewritten_are_told(tmp_path: Path) -> None:
+    """Unsloth replaces `forward` of transformers' classes by functions of its own modules."""
+
+    class Rewritten(LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    Rewritten.forward.__module__ = "unsloth.models.llama"
+    model = made(method="full")[1]
+    model.__class__ = Rewritten
+    (text,) = own(predicted(model, tmp_path))
+    assert text.startswith("the model is Unsloth's")
+
+
+def test_loops_of_trl_that_are_not_modelled_are_refused(model: Any, tmp_path: Path) -> None:
+    """Also where their arguments are made of those of a trainer that is: GKDConfig is an SFTConfig."""
+    trl = pytest.importorskip("trl")
+    gkd = pytest.importorskip("trl.experimental.gkd")
+    settings = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": []}
+    for args in (trl.RewardConfig(**settings), gkd.GKDConfig(**settings)):
+        with pytest.raises(UsageError, match=f"TRL's {type(args).__name__}, whose training is not modelled"):
+            vramplan.predict_model(model, args, seq=32)
+
+    class OwnConfig(trl.SFTConfig):
+        """What people derive from a trainer's arguments is read as those."""
+
+    assert describe(model, OwnConfig(max_length=32, **settings)).scenario.seq == 32
+
+
+def test_models_without_a_head_over_a_vocabulary_are_refused(tmp_path: Path) -> None:
+    classifier = LlamaForSequenceClassification(LlamaConfig(**{k: v for k, v in LLAMA.items() if k != "model_type"}))
+    with pytest.raises(UsageError, match="a LlamaForSequenceClassification has no head over a vocabulary"):
+        predicted(classifier, tmp_path)
 
 
 def test_what_cannot_be_predicted_is_refused(model: Any, tmp_path: Path) -> None:

@@ -22,12 +22,22 @@ _NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
+#: TRL's arguments that are modelled -> whose loop they are for.
+_TRL = {"SFTConfig": "trl", "DPOConfig": "trl-dpo"}
+
+
 def check_arguments(args: object) -> None:
-    """UsageError for anything but TrainingArguments."""
+    """UsageError for anything but TrainingArguments, and for those of a TRL trainer whose loop is another."""
     if not hasattr(args, "per_device_train_batch_size"):
         raise UsageError(
             f"training_args is a {type(args).__name__}, not TrainingArguments",
             hint="give what the Trainer gets: transformers.TrainingArguments(bf16=True), TRL's SFTConfig or DPOConfig",
+        )
+    found = _trls(args)
+    if found is not None and found not in _TRL:
+        raise UsageError(
+            f"training_args is TRL's {found}, whose training is not modelled",
+            hint=f"what is predicted: TrainingArguments, {', '.join(_TRL)}; explain-oom reads logs of any trainer",
         )
 
 
@@ -40,7 +50,7 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
         "grad_accum": int(args.gradient_accumulation_steps),
         "optimizer": str(getattr(args.optim, "value", args.optim)),
         "stack": {
-            "base": _base(args) if fused else "hf-trainer",
+            "base": _TRL.get(_trls(args) or "", "trl") if fused else "hf-trainer",
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
             "autocast": "bfloat16" if args.bf16 else "float16" if args.fp16 else False,
             "outputs": "freed",
@@ -49,11 +59,6 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
             "kernels": [kernel.value for kernel in kernels],
         },
     }
-
-
-def _base(args: Any) -> str:
-    """Which of TRL's loops runs."""
-    return "trl-dpo" if _is(args, "DPOConfig") else "trl"
 
 
 def _loss(args: Any) -> str:
@@ -77,16 +82,16 @@ def has_fused_head(model: Any) -> bool:
 
 def _will_fuse_head(args: Any) -> bool:
     """Whether the arguments are for a TRL whose trainer will replace the model's forward."""
-    if not (_is(args, "SFTConfig") or _is(args, "DPOConfig")):
+    if _trls(args) is None:
         return False
     from importlib import import_module
 
     return hasattr(import_module("trl.trainer.utils"), "add_fused_lm_head")
 
 
-def _is(args: Any, name: str) -> bool:
-    """Whether the arguments are TRL's of that name."""
-    return any(base.__module__.startswith("trl.") and base.__name__ == name for base in type(args).__mro__)
+def _trls(args: object) -> str | None:
+    """Which of TRL's classes the arguments are of, the most special one; None where they are not TRL's."""
+    return next((base.__name__ for base in type(args).__mro__ if base.__module__.startswith("trl.")), None)
 
 
 def batch_of(args: "TrainingArguments", batch: int | None) -> int:
@@ -126,7 +131,7 @@ def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
     """What the arguments ask for that the prediction leaves out."""
     if getattr(args, "use_liger_kernel", False) and model.config.model_type not in LIGER:
         yield f"use_liger_kernel: what Liger replaces in {model.config.model_type}, if anything, is not modelled"
-    if _is(args, "DPOConfig") and not (has_fused_head(model) or _will_fuse_head(args)):
+    if _trls(args) == "DPOConfig" and not (has_fused_head(model) or _will_fuse_head(args)):
         yield "this TRL has no fused head: preference training is predicted as the Trainer's, of single samples"
     if getattr(args, "router_aux_loss_coef", None) == 0:
         yield "router_aux_loss_coef=0: a mixture's router scores are predicted to be kept all the same"

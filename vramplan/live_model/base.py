@@ -29,6 +29,26 @@ def config_of(model: Any) -> dict[str, Any]:
     return {**found, "_name_or_path": str(name)}
 
 
+def check_head(model: Any) -> None:
+    """UsageError for a model whose outputs are not logits over a vocabulary, which are what a prediction counts."""
+    if model.get_output_embeddings() is None:
+        raise UsageError(
+            f"a {type(model).__name__} has no head over a vocabulary: it is no causal language model",
+            hint="give what AutoModelForCausalLM makes; classifiers and reward models are not predicted",
+        )
+
+
+def rewritten(model: "nn.Module") -> list[str]:
+    """A warning where another package runs the layers: Unsloth (2026.10) replaces the classes' forward."""
+    homes = {str(getattr(type(module).forward, "__module__", "")) for module in model.modules()}
+    if not any(home.startswith("unsloth") for home in homes):
+        return []
+    return [
+        "the model is Unsloth's: what its layers, loss and checkpoints save is not modelled; predicted as transformers'"
+        " own, which takes more"
+    ]
+
+
 def quant_of(model: "nn.Module") -> dict[str, Any]:
     """The scenario's `quant` section, by the first layer that bitsandbytes made; type none without one."""
     quantizer = getattr(model, "hf_quantizer", None)

@@ -29,11 +29,13 @@ from vramplan.live_model.arguments import (
 from vramplan.live_model.base import (
     attention_of,
     check_dtype,
+    check_head,
     compute_dtype_of,
     config_of,
     dtypes_of,
     quant_of,
     quantized_layers,
+    rewritten,
 )
 from vramplan.measure.environment import installed_torch
 from vramplan.predict.adapters import trainables
@@ -77,13 +79,31 @@ def describe(
 
     check_arguments(args)
     base = causal_model(model)
+    common, warnings = _without_adapters(base, args, batch=batch, seq=seq, gpu=gpu)
+    quantized, loop = common["quant"]["type"] != "none", common["stack"]["base"]
+    method, lora, told = _method(model, peft_config, quantized=quantized)
+    warnings += told
+    if loop == "trl-dpo" and is_peft(model) and not has_fused_head(base):
+        warnings.append(copied_reference(model))
+    if STACKS[loop].trl and quantized:
+        for key in ("dtype", "modules_dtype"):
+            lora.pop(key, None)  # whatever it is now, the trainer casts
+    scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
+    return Described(scenario, (*warnings, *unmatched))
+
+
+def _without_adapters(
+    base: Any, args: "TrainingArguments", *, batch: int | None, seq: int | None, gpu: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The scenario's keys but those of the method and the adapters, and warnings."""
     config = config_of(base)
+    check_head(base)
     keys = keys_of(args, base)
     quant = quant_of(base)
     dtype, upcast, mixed = dtypes_of(base)
     attention, unknown_attention = attention_of(base)
     stack = {**keys["stack"], "upcast": upcast}
-    common = {
+    found = {
         **keys,
         "model": config,
         "quant": quant,
@@ -99,14 +119,7 @@ def describe(
         "torch": installed_torch(),
         "expandable_segments": expandable_segments(os.environ),
     }
-    method, lora, warnings = _method(model, peft_config, quantized=quant["type"] != "none")
-    if stack["base"] == "trl-dpo" and is_peft(model) and not has_fused_head(base):
-        warnings += [copied_reference(model)]
-    if STACKS[stack["base"]].trl and quant["type"] != "none":
-        for key in ("dtype", "modules_dtype"):
-            lora.pop(key, None)  # whatever it is now, the trainer casts
-    scenario, unmatched = _with_targets(model, {**common, "method": method}, lora, peft_config)
-    return Described(scenario, (*warnings_of(args, base), *mixed, *unknown_attention, *warnings, *unmatched))
+    return found, [*warnings_of(args, base), *rewritten(base), *mixed, *unknown_attention]
 
 
 def _own_card() -> str:
