@@ -97,6 +97,13 @@ def test_a_matrix_is_every_combination_under_a_name_that_says_which() -> None:
     assert [(s.quant.double, s.seq) for s in scenarios] == [(True, 512), (True, 1024), (False, 512), (False, 1024)]
 
 
+def test_names_have_lists_and_sections_as_the_command_line_does() -> None:
+    scenarios = scenarios_from_mapping(
+        {"name": "run", "model": TINY, "matrix": {"lora": [{"rank": 8, "targets": ["q_proj", "v_proj"]}, {}]}}
+    )
+    assert [s.name for s in scenarios] == ["run-rank=8-targets=q_proj,v_proj", "run-lora={}"]
+
+
 def test_overrides_win_over_the_file_and_open_up_a_named_stack() -> None:
     changed = override({"stack": "script", "seq": 512}, {"seq": 1024, "stack.upcast": "none", "lora.rank": 8})
     assert changed == {"stack": {"base": "script", "upcast": "none"}, "seq": 1024, "lora": {"rank": 8}}

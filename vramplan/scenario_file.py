@@ -80,15 +80,22 @@ def expand_matrix(mapping: Mapping[str, Any], where: str) -> Iterator[dict[str, 
     for values in itertools.product(*axes.values()):
         cell = override(plain, dict(zip(map(str, axes), values, strict=True)))
         if axes:
-            parts = [str(plain.get("name") or plain.get("model", "scenario"))]
-            parts += [f"{str(key).split('.')[-1]}={_word(value)}" for key, value in zip(axes, values, strict=True)]
-            cell["name"] = "-".join(parts)
+            said = (_named(str(key), value) for key, value in zip(axes, values, strict=True))
+            cell["name"] = "-".join((str(plain.get("name") or plain.get("model", "scenario")), *said))
         yield cell
 
 
+def _named(key: str, value: object) -> str:
+    """A key and its value for a name, as the command line has them; what is in a section stands by itself."""
+    if isinstance(value, Mapping) and value:
+        return "-".join(_named(str(inner), item) for inner, item in value.items())
+    return f"{key.split('.')[-1]}={_word(value)}"
+
+
 def _word(value: object) -> str:
-    """A value as YAML spells it, for a name."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return ",".join(map(_word, value)) if isinstance(value, list) else str(value)
 
 
 def scenario_yaml(scenario: Scenario) -> str:
