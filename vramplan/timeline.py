@@ -190,15 +190,17 @@ class _Gauge:
         if known is None or self.total > known.total:
             self.marks[self._phase] = Moment(self.total, self._held.copy())
 
-    def _note(self, moment: Moment) -> None:
+    def _note(self, moment: Moment | None) -> None:
+        if moment is None:
+            return
         known = self.marks.get(self._phase)
-        if moment.total > (known.total if known else -1):
+        if known is None or moment.total > known.total:
             self.marks[self._phase] = moment
 
-    def _straight(self, parts: tuple[Part, ...]) -> Moment:
-        """Run events that move memory; the highest moment before a free among them, which has total -1 if none is."""
+    def _straight(self, parts: tuple[Part, ...]) -> Moment | None:
+        """Run events that move memory; the highest moment before a free among them, None if there is no free."""
         held, sizes, granularity, total = self._held, self._sizes, self._granularity, self.total
-        highest, then = -1, held
+        highest, then = 0, None
         for part in parts:
             if type(part) is Alloc:
                 block, size, component, _ = part
@@ -208,13 +210,13 @@ class _Gauge:
                 held[index] += size
                 total += rounded
             elif type(part) is Free:
-                if total > highest:
+                if then is None or total > highest:
                     highest, then = total, held.copy()
                 index, size, rounded = sizes[part.block]
                 held[index] -= size
                 total -= rounded
         self.total = total
-        return Moment(highest, then)
+        return None if then is None else Moment(highest, then)
 
     def _repeat(self, part: Repeat) -> None:
         """Rounds change the totals linearly, so the highest is the first or the last: only these count."""
@@ -258,7 +260,7 @@ class _Gauge:
         moment, left = self._straight(part.body), part.times - 1
         change = [now - then for now, then in zip(self._held, before, strict=True)]
         growth = self.total - total
-        if growth > 0 and moment.total >= 0:
+        if growth > 0 and moment is not None:
             held = [then + left * more for then, more in zip(moment.held, change, strict=True)]
             moment = Moment(moment.total + left * growth, held)
         self._note(moment)

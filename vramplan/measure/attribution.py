@@ -32,8 +32,8 @@ class Block:
     """The operation that made it."""
     place: Place
     phase: Phase
-    node: int = -1
-    """The number of the autograd node that made it; -1 in forward code."""
+    node: int | None = None
+    """The number of the autograd node that made it; None in forward code."""
     kept: bool = False
     """Whether it was made by the forward and alive when backward began."""
     elsewhere: bool = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,34 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
     from transformers import PreTrainedModel, modeling_flash_attention_utils, modeling_utils
     from transformers.models.falcon import modeling_falcon
 
+    utils, package = modeling_flash_attention_utils, _Package(tracker)
+    process = utils._lazy_define_process_function(package.flash_attn_varlen_func)
+    functions = (
+        package.flash_attn_func,
+        package.flash_attn_varlen_func,
+        None,  # with a block table: generation
+        utils._pad_input,
+        utils._unpad_input,
+    )
+    find = lambda *args, **kwargs: (functions, process)  # noqa: E731
+    with (
+        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
+        # imported there where the package is installed
+        mock.patch.object(modeling_falcon, "_flash_attention_forward", utils._flash_attention_forward, create=True),
+    ):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """The package's functions, with those of its parameters that transformers looks for."""
+
+    tracker: Tracker
+
     def flash_attn_func(
+        self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -36,11 +64,13 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
         softcap: float = 0.0,
         deterministic: bool = False,
     ) -> Tensor:
-        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
+        """Rows of one length: [batch, tokens, heads, dim]."""
+        self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
         query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
         return flash(query, key, value, None, dropout_p, causal, softmax_scale).transpose(1, 2)
 
     def flash_attn_varlen_func(
+        self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -55,21 +85,9 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
         softcap: float = 0.0,
         deterministic: bool = False,
     ) -> Tensor:
-        tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
+        """Samples behind each other: [tokens, heads, dim]."""
+        self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
         return _flash_samples(q, k, v, (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k), dropout_p, causal)
-
-    utils = modeling_flash_attention_utils
-    process = utils._lazy_define_process_function(flash_attn_varlen_func)
-    functions = (flash_attn_func, flash_attn_varlen_func, None, utils._pad_input, utils._unpad_input)
-    find = lambda *args, **kwargs: (functions, process)  # noqa: E731
-    with (
-        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
-        mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
-        mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
-        # imported there where the package is installed
-        mock.patch.object(modeling_falcon, "_flash_attention_forward", utils._flash_attention_forward, create=True),
-    ):
-        yield
 
 
 def _flash_samples(

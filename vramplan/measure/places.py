@@ -115,10 +115,10 @@ class Places:
         finally:
             self._stack.pop()
 
-    def node(self) -> int:
-        """The number of the autograd node that is running; -1 outside backward."""
+    def node(self) -> int | None:
+        """The number of the autograd node that is running; None outside backward."""
         node = torch._C._current_autograd_node()
-        return -1 if node is None else int(node._sequence_nr())
+        return None if node is None else int(node._sequence_nr())
 
 
 def _first_layer(args: tuple[Any, ...], index: int, layer_of: Callable[[Tensor], int | None]) -> int | None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
 from vramplan.plan.limit import Limit, Probe, allocated_peak
-from vramplan.plan.search import largest
+from vramplan.plan.search import Gap, largest
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.fused import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
@@ -82,17 +82,18 @@ def largest_fitting(
     whose tensors leave too little room to be sure. A number that does not fit becomes the new upper end. A band of
     failing numbers narrower than the spacing can be missed.
     """
+    lacking: Gap = lambda n: probe.gap(make(n))  # noqa: E731
     while low <= high:
-        number = largest(lambda n: probe.gap(make(n)), low, high, near=near)
+        number = largest(lacking, low, high, near=near)
         if number is None:
             return None
         answer = make(number)
-        if not probe.fits(answer):
-            high = number - 1
+        if not probe.fits(answer):  # lost to fragmentation, in more room than is ever lost to it in training
+            lacking, high = lambda n: probe.replayed_gap(make(n)), number - 1
             continue
         around = [n + more for n in switches for more in (0, 1)] + [number - less for less in NEAR_BELOW]
         around += _in_doubt(make, low, number, probe)
-        failing = next((n for n in sorted(set(around)) if low <= n < number and probe.gap(make(n)) > 0), None)
+        failing = next((n for n in sorted(set(around)) if low <= n < number and lacking(n) > 0), None)
         if failing is None:
             return answer
         high = failing - 1

@@ -65,7 +65,13 @@ class Probe:
         """
         room = self.limit.room(scenario)
         allocated = ledger(scenario).peak
-        if allocated > room or sure_room(allocated) <= room:
+        return allocated - room if sure_room(allocated) <= room else self.replayed_gap(scenario)
+
+    def replayed_gap(self, scenario: Scenario) -> int:
+        """The same, replayed wherever the tensors alone have room."""
+        room = self.limit.room(scenario)
+        allocated = ledger(scenario).peak
+        if allocated > room:
             return allocated - room
         played = self._replay(scenario, room)
         if played.oom is None:

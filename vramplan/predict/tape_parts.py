@@ -71,7 +71,7 @@ class Script:
         self._group: Repeated | None = None
         self._phase = Phase.LOAD
         self._products: dict[Product, int] = {}
-        self._vocab = -1
+        self._vocab: int | None = None
         self._misplaced = ""
         self._late: list[int] = []
 
@@ -112,7 +112,7 @@ class Script:
     def enter(self, phase: Phase) -> None:
         """From here on the high-water mark belongs to `phase`; logits are born in loss and backward alone."""
         if phase in (Phase.FORWARD, Phase.STEP):
-            self._vocab = -1
+            self._vocab = None
         self._phase = phase
         self._items.append(phase)
 
