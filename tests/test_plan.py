@@ -1,6 +1,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -224,9 +225,21 @@ def test_goals_that_make_no_sense_are_refused() -> None:
 # -- models against cards
 
 
-@pytest.mark.parametrize("seq", [256, 2048])
-def test_cards_that_are_the_same_have_the_same_timeline(seq: int) -> None:
-    scenario = scenario_from_mapping({"model": "qwen2.5-0.5b", "seq": seq})
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"seq": 256},
+        {"seq": 2048},
+        {"padding": True},
+        {"lora": {"dora": True}},
+        {"lora": {"modules_to_save": ["norm"]}},
+        {"method": "full"},
+        {"model": "gemma-2b"},  # heads of 256
+    ],
+    ids=str,
+)
+def test_cards_that_are_the_same_have_the_same_timeline(keys: dict[str, Any]) -> None:
+    scenario = scenario_from_mapping({"model": "qwen2.5-0.5b", "seq": 512, **keys})
     timelines = {}
     for name in gpu_names():
         on_card = replace(scenario, gpu=name)

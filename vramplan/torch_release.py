@@ -9,6 +9,9 @@ OLDEST, NEWEST = "2.0", "2.14"
 _COUNTS_SEGMENTS = (2, 12)
 #: aten/src/ATen/cuda/CublasHandlePool.cpp: cuBLASLt and cuBLAS have one workspace between them.
 _SHARES_WORKSPACES = (2, 12)
+#: The same file, `parseChosenWorkspaceSize`: since when cards of Blackwell (10.x, 12.x) have Hopper's large workspace,
+#: and since when every card after Hopper has it (11.0, Thor). Seen in the CUDA builds of 2.11, 2.12.1, 2.13 and 2.14.
+_LARGE_ON_BLACKWELL, _LARGE_AFTER_HOPPER = (2, 12), (2, 14)
 
 
 def release(version: str) -> str:
@@ -38,6 +41,13 @@ def youngest_first(torch: str) -> bool:
 def shares_workspaces(torch: str) -> bool:
     """Whether cuBLASLt, which computes products with a bias, takes cuBLAS's workspace and none of its own."""
     return _numbers(torch) >= _SHARES_WORKSPACES
+
+
+def has_large_workspaces(torch: str, capability: tuple[int, int]) -> bool:
+    """Whether cuBLAS's workspaces on a card of this compute capability are the large ones."""
+    if capability[0] < 10:
+        return capability == (9, 0)
+    return _numbers(torch) >= (_LARGE_AFTER_HOPPER if capability[0] == 11 else _LARGE_ON_BLACKWELL)
 
 
 def _numbers(torch: str) -> tuple[int, ...]:

@@ -40,3 +40,8 @@ def test_products_with_a_bias_keep_a_workspace_more_up_to_torch_2_11(
 
 def test_the_workspace_of_an_h200_is_the_large_one() -> None:
     assert sizes("llama-3.2-1b", gpu="h200") == ([CUBLAS_WORKSPACE_LARGE], [CUBLAS_WORKSPACE_LARGE])
+
+
+def test_those_of_a_consumer_blackwell_grew_with_torch_2_12() -> None:
+    assert sizes("llama-3.2-1b", gpu="rtx5090", torch="2.11") == (PLAIN, PLAIN)
+    assert sizes("llama-3.2-1b", gpu="rtx5090", torch="2.12") == ([CUBLAS_WORKSPACE_LARGE], [CUBLAS_WORKSPACE_LARGE])

@@ -25,6 +25,7 @@ from vramplan.measure.tracker import Tracker
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.overheads import lt_workspace, workspaces
 from vramplan.predict.quantization import Piece
+from vramplan.torch_release import shares_workspaces
 
 aten = torch.ops.aten
 
@@ -41,9 +42,9 @@ class CublasWorkspaces:
         *(aten.baddbmm.default, aten.linear.default),
     )
 
-    def __init__(self, gpu: Gpu, *, shared: bool) -> None:
-        self._pieces = dict(zip(("main", "backward"), workspaces(gpu), strict=True))
-        self._shared = shared
+    def __init__(self, gpu: Gpu, release: str) -> None:
+        self._pieces = dict(zip(("main", "backward"), workspaces(gpu, release), strict=True))
+        self._shared = shares_workspaces(release)
         self._taken: set[Piece] = set()
 
     def after(self, tracker: Tracker, func: Any, args: tuple[Any, ...]) -> None:

@@ -24,6 +24,7 @@ from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.fused_head import MASK_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Rule, Tracker
+from vramplan.torch_release import NEWEST
 from vramplan.training import build
 
 aten = torch.ops.aten
@@ -135,11 +136,11 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         gpu: Gpu | None = None,
         rules: Mapping[Any, Rule] | None = None,
         padding: bool = False,
-        workspaces_shared: bool = True,
+        release: str = NEWEST,
     ) -> None:
         """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
         what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros.
-        `workspaces_shared`: cuBLASLt takes cuBLAS's, and none of its own."""
+        `release`: of the PyTorch whose workspaces the libraries take."""
         super().__init__(vocab=vocab, rules=rules)
         self._openers |= {
             "bitsandbytes": fake_opener(gpu),
@@ -154,7 +155,7 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             self._rules = temporaries(gpu.capability, gpu.multiprocessors)
             self._openers |= attention_openers(self) | SAMPLES_OPENERS
             self._openers[aten.native_dropout.default] = _native_dropout
-            libraries = CublasWorkspaces(gpu, shared=workspaces_shared)
+            libraries = CublasWorkspaces(gpu, release)
             self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, libraries.after)
         self._named = 0
         self._last_layer: int | None = None

@@ -34,7 +34,6 @@ from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
-from vramplan.torch_release import shares_workspaces
 from vramplan.training.build import modeling_of, transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
@@ -200,8 +199,7 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     vocab = int(transformers_config(scenario).get_text_config().vocab_size)
     merges = scenario.method is Method.MERGE
     rules = None if card else MIXED_SUMS if merges else PRODUCTS
-    shared = shares_workspaces(scenario.torch)
-    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding, workspaces_shared=shared)
+    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding, release=scenario.torch)
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:

@@ -15,7 +15,7 @@ from vramplan.predict.overheads import workspaces
 from vramplan.predict.quantization import is_quantized, quantized_parameters
 from vramplan.predict.stops import stops_of_card
 from vramplan.record import SCHEMA
-from vramplan.scenario import Scenario
+from vramplan.scenario import Method, Scenario
 from vramplan.units import GIB
 
 SEQS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -135,14 +135,22 @@ class _Runs:
 def same_run(scenario: Scenario) -> tuple[object, ...]:
     """Two cards for which this is equal have the same timeline of the scenario.
 
-    Cards decide how large cuBLAS's workspaces are, the attention kernel (compute capability 8.0), fused 4-bit products
-    (small batches only), and how large the block of from_pretrained's warm-up may be (only for models of that size).
+    Compute capabilities decide on attention kernels and their tiles. Cards also decide how large cuBLAS's workspaces
+    are, fused 4-bit products (small batches only), the buffers in which gradients of vectors are added up, and how
+    large the block of from_pretrained's warm-up may be (only for models of that size).
     """
     if not scenario.gpu:
         return ()
     card = gpu(scenario.gpu)
     warm_up = card.capacity if card.capacity < weights_floor(scenario) + 2 * GIB else 0
-    return card.capability >= (8, 0), _fused(scenario), workspaces(card), warm_up
+    sums = card.multiprocessors if _trains_vectors(scenario) else 0
+    return card.capability, _fused(scenario), workspaces(card, scenario.torch), sums, warm_up
+
+
+def _trains_vectors(scenario: Scenario) -> bool:
+    """Whether norms' weights, biases or DoRA's magnitudes may be trained, whose gradients are sums over tokens."""
+    whole = scenario.method is Method.FULL or bool(scenario.lora.modules_to_save)
+    return whole or scenario.lora.dora
 
 
 def weights_floor(scenario: Scenario) -> int:

@@ -40,11 +40,8 @@ def footprint(
         return Footprint(timeline.ledger(basis), {}, None)
     ready = program()
     played = replay(ready)
-    ledger, target = played.ledger(basis), card(scenario)
-    entries = (
-        *workspace_entries(target, ledger.entries, trains=scenario.method.trains),
-        *context_entries(target, ledger.phases),
-    )
+    ledger = played.ledger(basis)
+    entries = (*workspace_entries(scenario, ledger.entries), *context_entries(card(scenario), ledger.phases))
     return Footprint(
         Ledger(entries, ledger.steady),
         {mark.phase: mark.reserved for mark in played.marks},

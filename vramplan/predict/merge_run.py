@@ -77,7 +77,7 @@ class _Merge:
         first = {weight.owner for weight in scenario.architecture.before}
         self._put_in_place(stages, lambda weight: weight.owner in first)
         if self._device == "cuda":
-            writer.hold(workspaces(card(scenario))[0])
+            writer.hold(workspaces(card(scenario), scenario.torch)[0])
         for stage in stages:
             with writer.repeat(stage.group.times):
                 for weight, pair in stage.adapters.items():

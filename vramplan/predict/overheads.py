@@ -9,13 +9,12 @@ from vramplan.ledger import Basis, Component, Entry, Phase
 from vramplan.predict.product_kinds import Product
 from vramplan.predict.quantization import Piece
 from vramplan.scenario import Checkpointing, QuantType, Scenario
-from vramplan.torch_release import shares_workspaces
+from vramplan.torch_release import has_large_workspaces, shares_workspaces
 
 #: aten/src/ATen/cuda/CublasHandlePool.cpp (torch 2.13), default workspace `:4096:2:16:8`: 2 x 4096 KiB + 8 x 16 KiB.
 CUBLAS_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
-#: The same function on compute capabilities 9.0 and 10.0: 8 x 4096 KiB.
+#: The same function on Hopper and, in newer releases, on what came after it (`has_large_workspaces`): 8 x 4096 KiB.
 CUBLAS_WORKSPACE_LARGE = 8 * 4096 * 1024
-_LARGE = ((9, 0), (10, 0))
 #: What cuBLASLt has of its own up to torch 2.11, `getCUDABlasLtWorkspaceSize` in the same file.
 LT_WORKSPACE = 1024 * 1024
 
@@ -47,7 +46,7 @@ def kept(scenario: Scenario) -> Mapping[Product, Piece]:
     layers = [weight for block in scenario.architecture.blocks for weight in block.weights]
     everything = [*scenario.architecture.before, *layers, *scenario.architecture.after]
     again = layers if scenario.checkpointing is not Checkpointing.OFF else []  # computed once more in backward
-    threads = zip((False, True), workspaces(card(scenario)), (everything, again), strict=True)
+    threads = zip((False, True), workspaces(card(scenario), scenario.torch), (everything, again), strict=True)
     for backward, workspace, weights in threads if scenario.method.trains else list(threads)[:1]:
         made[Product(backward, biased=False)] = workspace
         if not shares_workspaces(scenario.torch) and _biased(scenario, weights):
@@ -65,7 +64,8 @@ def kept_by_steps(scenario: Scenario) -> Mapping[Product, Piece]:
 
 def while_loading(scenario: Scenario) -> Piece | None:
     """What the first product leaves in use where it is made before the first step: DoRA measures B @ A."""
-    return workspaces(card(scenario))[0] if scenario.lora.dora and scenario.method.adapts else None
+    first, _ = workspaces(card(scenario), scenario.torch)
+    return first if scenario.lora.dora and scenario.method.adapts else None
 
 
 def _biased(scenario: Scenario, weights: list[Weight]) -> bool:
@@ -84,32 +84,33 @@ def lt_workspace(thread: str) -> Piece:
     return Piece(Component.WORKSPACE, f"cuBLASLt workspace of the {thread} thread", LT_WORKSPACE)
 
 
-def workspaces(target: Gpu | None) -> tuple[Piece, Piece]:
+def workspaces(target: Gpu | None, torch: str) -> tuple[Piece, Piece]:
     """cuBLAS's workspaces, which torch's allocator holds: one per handle, of the main thread and of autograd's.
 
-    Where they were measured on the card, both together are as large as that.
+    Where they were measured on the card, both together are as large as that; else as the release of torch makes them.
     """
-    main, backward = _sizes(target)
+    main, backward = _sizes(target, torch)
     return (
         Piece(Component.WORKSPACE, "cuBLAS workspace of the main thread", main),
         Piece(Component.WORKSPACE, "cuBLAS workspace of the backward thread", backward),
     )
 
 
-def _sizes(target: Gpu | None) -> tuple[int, int]:
+def _sizes(target: Gpu | None, torch: str) -> tuple[int, int]:
     if target is not None and target.workspaces is not None:
         return target.workspaces - target.workspaces // 2, target.workspaces // 2
-    large = target is not None and target.capability in _LARGE
+    large = target is not None and has_large_workspaces(torch, target.capability)
     size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
     return size, size
 
 
-def workspace_entries(target: Gpu | None, entries: Iterable[Entry], *, trains: bool) -> Iterator[Entry]:
+def workspace_entries(scenario: Scenario, entries: Iterable[Entry]) -> Iterator[Entry]:
     """The entries, cuBLAS's workspaces on a line of their own where their size was measured on the card.
 
     They are made by the first matrix product, after loading, and kept: every later phase's peak holds them whole.
     """
-    pieces = workspaces(target)[: 2 if trains else 1]
+    target = card(scenario)
+    pieces = workspaces(target, scenario.torch)[: 2 if scenario.method.trains else 1]
     held = 0 if target is None or target.workspaces is None else sum(piece.bytes for piece in pieces)
     for entry in entries:
         if not held or entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
