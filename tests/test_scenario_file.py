@@ -258,6 +258,7 @@ def test_what_a_scenario_does_not_do_is_not_printed() -> None:
         ({"merge": {"safe": True}}, "merge with method qlora"),
         ({"method": "merge", "merge": {"dequantize": True}, "quant": {"type": "none"}}, "nothing to dequantise"),
         ({"method": "merge", "merge": {"max_shard_size": "lots"}}, "merge.max_shard_size"),
+        ({"method": "merge", "merge": {"max_shard_size": "2GiB"}}, "merge.max_shard_size"),  # save_pretrained refuses
         ({"method": "merge", "eval": {"batch": 2}}, "eval with method merge"),
         ({"eval": {"batch": 0}}, "eval.batch"),
         ({"eval": {"accumulate": -1}}, "eval.accumulate"),

@@ -51,7 +51,7 @@ class MergeKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     dequantize: bool = False
     safe: bool = False
-    max_shard_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*([KMG]B|[KMG]iB|TB|TiB)$")] = "50GB"
+    max_shard_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[KMGT]B$")] = "50GB"
 
 
 class EvalKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -42,6 +42,8 @@ MODES: dict[str, dict[str, Any]] = {
     "conv1d-nf4": {"model": GPT2, "quant": {"type": "nf4"}},
     "experts": {"model": MIXTRAL},
     "embeddings": {"lora": {"rank": 8, "targets": ["embed_tokens", "q_proj", "lm_head"]}},
+    "head": {"lora": {"rank": 8, "targets": ["lm_head", "q_proj"]}},
+    "table": {"lora": {"rank": 8, "targets": ["embed_tokens"]}},
     "trained-whole": {"lora": {"rank": 8, "modules_to_save": ["embed_tokens", "lm_head", "norm"]}},
     "trained-whole-nf4": {"lora": {"rank": 8, "modules_to_save": ["lm_head"]}, "quant": {"type": "nf4"}},
     "trained-whole-tied": {"model": TIED, "lora": {"rank": 8, "modules_to_save": ["embed_tokens", "lm_head"]}},
@@ -57,13 +59,14 @@ def scenario(**keys: Any) -> Scenario:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_closed_form_and_trace_agree_on_a_card(mode: str) -> None:
-    load = "checkpoint" if mode in ("16-bit", "nf4-dequantised", "experts") else "random"
+    load = "checkpoint" if mode in ("16-bit", "nf4-dequantised", "experts", "head") else "random"
     wanted = scenario(load=load, **MODES[mode])
     closed, traced = vramplan.predict(wanted), vramplan.predict(wanted, "trace")
     assert closed.parameters == traced.parameters
     assert closed.ledger.phases == traced.ledger.phases == (Phase.LOAD, Phase.MERGE, Phase.SAVE)
     for phase in closed.ledger.phases:
         assert closed.ledger.allocated(phase) == pytest.approx(traced.ledger.allocated(phase), rel=0.0005), phase
+        assert closed.reserved[phase] == traced.reserved[phase], phase
 
 
 @pytest.mark.parametrize(

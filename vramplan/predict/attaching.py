@@ -3,13 +3,13 @@
 peft 0.21 tuners/tuners_utils.py `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`; TRL casts once more.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vramplan.architecture import Weight
 from vramplan.ledger import Component
 from vramplan.predict.adapters import Trainable, adapter_tensors, whole
-from vramplan.predict.base import Group, component, prepared_element
+from vramplan.predict.base import Group, component, first_apart, prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
 from vramplan.predict.overheads import while_loading
@@ -40,7 +40,7 @@ def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: 
     targets = resolve_targets(scenario.architecture, scenario.lora)
     workspace = while_loading(scenario) if device == "cuda" else None
     if workspace is not None:
-        groups = [*_first_apart(groups)]
+        groups = [*first_apart(groups)]
     library = [] if workspace is None else [workspace]
     adapters = [_made(writer, group, scenario, targets, device, library) for group in groups]
     copies = [_copied(writer, group, scenario) for group in groups]
@@ -48,14 +48,6 @@ def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: 
     made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
     _cast_all(writer, groups, made)
     return made
-
-
-def _first_apart(groups: Iterable[Group]) -> Iterator[Group]:
-    """The groups, of each that repeats the first time apart."""
-    for weights, times in groups:
-        yield Group(weights, 1)
-        if times > 1:
-            yield Group(weights, times - 1)
 
 
 def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]], element: int | None = None) -> None:

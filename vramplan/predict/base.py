@@ -1,5 +1,6 @@
 """The base model's own tensors: which component each belongs to, and its bytes at each stage of a run."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
@@ -19,6 +20,14 @@ class Group(NamedTuple):
 
     weights: tuple[Weight, ...]
     times: int
+
+
+def first_apart(groups: Iterable[Group]) -> Iterator[Group]:
+    """The groups, of each that repeats the first time apart."""
+    for weights, times in groups:
+        yield Group(weights, 1)
+        if times > 1:
+            yield Group(weights, times - 1)
 
 
 def component(weight: Weight, quant: Quant) -> Component:

@@ -11,21 +11,22 @@ from vramplan.predict.dequantized import dequantized_element, write_dequantized
 from vramplan.predict.expert_targets import Targets
 from vramplan.predict.loading import write_quantization
 from vramplan.predict.merge import merged_quant
-from vramplan.predict.quantization import is_quantized
+from vramplan.predict.quantization import Piece, is_quantized
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, QuantType, Scenario
 
 
 class MatrixMerge:
-    """Writes what each matrix takes."""
+    """Writes what each matrix takes; once the first product has its place, `library` takes its workspace on a card."""
 
-    def __init__(self, writer: Writer, scenario: Scenario, device: Device, targets: Targets) -> None:
+    def __init__(self, writer: Writer, scenario: Scenario, device: Device, targets: Targets, library: Piece) -> None:
         self._writer = writer
         self._scenario = scenario
         self._device = device
         self._targets = targets
         self._quant = merged_quant(scenario)
+        self._library = library if device == "cuda" else None
 
     def merged(self, weight: Weight, base: tuple[int, ...]) -> tuple[int, ...]:
         """Merge the adapter of one weight into it; the blocks that it has from now on."""
@@ -64,6 +65,9 @@ class MatrixMerge:
         tensors = adapter_tensors(weight, scenario, self._targets) if in_fp32 else ()
         factors = [self._writer.temporary(f"{t.label} fp32", 4 * t.numel) for t in tensors]
         product = self._writer.temporary(f"{weight.module} B @ A", 4 * numel if in_fp32 else size)
+        if self._library is not None:
+            self._writer.hold(self._library)
+            self._library = None
         delta = self._replaced(product, f"{weight.module} delta", 4 * numel if in_fp32 else size)
         if in_fp32:
             delta = self._replaced(delta, f"{weight.module} delta cast", size)

@@ -7,12 +7,12 @@ layer has been merged. What is in flight meanwhile is one matrix, in several cop
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from vramplan.architecture import Weight
+from vramplan.architecture import Architecture, Weight
 from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trained_tensors
 from vramplan.predict.attaching import attach
-from vramplan.predict.base import Group, is_vocabulary, loaded_element
+from vramplan.predict.base import Group, first_apart, is_vocabulary, loaded_element
 from vramplan.predict.checkpoint import load_groups
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
 from vramplan.predict.layer_runs import runs
@@ -29,9 +29,6 @@ from vramplan.timeline import Part
 
 #: bitsandbytes 0.50 utils.py pack_dict_to_tensor: about so many characters of JSON go with each saved 4-bit matrix.
 _STATE_JSON = 170
-#: peft 0.21 utils/constants.py EMBEDDING_LAYER_NAMES: where one is adapted, `save_pretrained` writes the whole
-#: embedding and head beside the adapters.
-_VOCABULARY = {"embed_tokens", "lm_head"}
 #: Blocks by the group that they repeat with.
 _Blocks = list[tuple[Group, list[int]]]
 
@@ -58,6 +55,18 @@ class _Stage:
     """Of modules that were trained whole."""
 
 
+def _in_order(stages: list[_Stage], architecture: Architecture) -> list[_Stage]:
+    """What was loaded in the checkpoint's order, in the model's."""
+    first, *layers, last, buffers = stages
+    outside = first.base | last.base
+    return [
+        _Stage(Group(architecture.before, 1), {weight: outside[weight] for weight in architecture.before}),
+        *(_Stage(group, stage.base) for group, stage in zip(first_apart(runs(architecture)), layers, strict=True)),
+        _Stage(Group(architecture.after, 1), {weight: outside[weight] for weight in architecture.after}),
+        buffers,
+    ]
+
+
 class _Merge:
     """Writes the run."""
 
@@ -67,7 +76,8 @@ class _Merge:
         self._writer = Writer()
         self._quant = merged_quant(scenario)
         self._targets = resolve_targets(scenario.architecture, scenario.lora)
-        self._matrices = MatrixMerge(self._writer, scenario, device, self._targets)
+        library, _ = workspaces(card(scenario), scenario.torch)
+        self._matrices = MatrixMerge(self._writer, scenario, device, self._targets, library)
 
     def parts(self) -> tuple[Part, ...]:
         """The whole run."""
@@ -76,8 +86,6 @@ class _Merge:
         writer.enter(Phase.MERGE)
         first = {weight.owner for weight in scenario.architecture.before}
         self._put_in_place(stages, lambda weight: weight.owner in first)
-        if self._device == "cuda":
-            writer.hold(workspaces(card(scenario), scenario.torch)[0])
         for stage in stages:
             with writer.repeat(stage.group.times):
                 for weight, pair in stage.adapters.items():
@@ -93,10 +101,11 @@ class _Merge:
         for stage in stages:
             with self._writer.repeat(stage.group.times):
                 for weight in filter(wanted, stage.copies):
-                    self._writer.free(*self._last_of(weight, stages))
+                    self._writer.free(*self._last_of(weight, [stage, *stages]))
 
     def _last_of(self, weight: Weight, stages: list[_Stage]) -> tuple[int, ...]:
-        """The blocks that go with the module of `weight`; a tied table goes with the head, if the embedding has."""
+        """The blocks that go with the module of `weight`, by the first stage that has it; a tied table goes with the
+        head, if the embedding has."""
         scenario, apart = self._scenario, head_apart(self._scenario)
         table = scenario.architecture.table
         if apart and (weight == table or not is_copied(table, scenario.lora)):
@@ -108,14 +117,14 @@ class _Merge:
 
     def _load(self) -> list[_Stage]:
         writer, scenario, target = self._writer, self._scenario, card(self._scenario)
+        # the first product takes the library's workspace: the first layer stands apart
         begin_load(writer, scenario, self._device, capacity=target.capacity if target else 0)
         stages = []
-        for group in load_groups(scenario):
+        for group in first_apart(load_groups(scenario)):
             with writer.repeat(group.times):
                 base = {weight: load_weight(writer, weight, scenario, self._device) for weight in group.weights}
             stages.append(_Stage(group, base))
-        for stage, layers in zip(stages[1:-2], runs(scenario.architecture), strict=True):
-            stage.group = layers
+        stages = _in_order(stages, scenario.architecture)
         if scenario.merge.dequantize:
             self._dequantize(stages)
         stages.append(_Stage(Group(head_apart(scenario), 1), {}))
@@ -151,9 +160,9 @@ class _Merge:
     def _read_file(self, stages: list[_Stage]) -> None:
         """The saved adapters arrive as a whole beside the ones that were made for them (peft `load_peft_weights`).
 
-        A safetensors file holds them in the order of their names.
+        A safetensors file holds them in the order of their names, and beside them the whole of an adapted embedding or
+        head (peft 0.21 `get_peft_model_state_dict`, EMBEDDING_LAYER_NAMES).
         """
-        lora = self._scenario.lora
 
         def read(stage: _Stage) -> Iterable[tuple[str, int]]:
             attached = sorted((*stage.adapters, *stage.copies), key=lambda weight: weight.path)
@@ -161,11 +170,11 @@ class _Merge:
             return ((f"{t.label} from the file", t.bytes) for t in tensors)
 
         arrived = self._make(stages, read)
-        if _VOCABULARY & set(lora.targets):
-            tables = [w for stage in stages for w in stage.base if is_vocabulary(w, self._scenario.architecture)]
-            sizes = [(w.path, w.numel * self._scenario.dtype.bytes) for w in tables]
-            blocks = [self._writer.temporary(f"{path} from the file", size) for path, size in sizes]
-            arrived.append((Group((), 1), blocks))
+        adapted = (weight for stage in stages for weight in stage.adapters)
+        for weight in sorted(adapted, key=lambda weight: weight.path):
+            if is_vocabulary(weight, self._scenario.architecture):
+                size = weight.numel * self._scenario.dtype.bytes
+                arrived.append((Group((), 1), [self._writer.temporary(f"{weight.path} from the file", size)]))
         # peft compares shapes with those of the model (utils/save_and_load.py `_find_mismatched_keys`)
         self._free(self._state_dict(stages) + arrived)
 
