@@ -50,6 +50,10 @@ def test_what_pushes_attention_off_flash(change: dict[str, object], kernel: Kern
         ({"capability": (7, 5)}, "efficient", "bfloat16"),
         ({"capability": (7, 5), "dtype": DType.FLOAT16}, "efficient", ""),
         ({"dtype": DType.FLOAT32}, "flash", "float32"),
+        ({}, "cudnn", ""),
+        ({"capability": (7, 5)}, "cudnn", "7.5 is below 8.0"),
+        ({"dtype": DType.FLOAT32}, "cudnn", "float32"),
+        ({"head_dim": 100, "value_dim": 100}, "cudnn", "100 are no multiple of 8"),
     ],
 )
 def test_a_kernel_that_is_named_may_be_refused(change: dict[str, object], named: str, refused: str) -> None:
@@ -101,3 +105,29 @@ def test_a_named_kernel_without_grouped_queries_says_what_it_takes_for_granted()
     assert "taken to be repeated" in resolve(AMPERE, pinned="efficient").warning
     assert not resolve(replace(AMPERE, grouped=False), pinned="efficient").warning
     assert not resolve(AMPERE, pinned="flash").warning
+
+
+@pytest.mark.parametrize(
+    ("capability", "taken"),
+    [
+        ((7, 5), ()),
+        ((8, 0), (64, 80, 128)),
+        ((8, 9), (64, 80, 128)),
+        ((9, 0), (64, 80, 128, 136, 160, 192, 256, (192, 128))),
+        ((10, 0), (64, 80, 128, (192, 128))),
+        ((12, 0), (64, 80, 128)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [DType.BFLOAT16, DType.FLOAT16])
+def test_cudnn_takes_the_heads_that_the_cuda_build_says(
+    dtype: DType, capability: tuple[int, int], taken: tuple[int | tuple[int, int], ...]
+) -> None:
+    """`torch.backends.cuda.can_use_cudnn_attention` of 2.11 and 2.13 on emulated cards, masked and grouped or not."""
+    sizes = (64, 80, 100, 128, 136, 160, 192, 256, 264, 512, (192, 128))
+    found = []
+    for size in sizes:
+        keys, values = size if isinstance(size, tuple) else (size, size)
+        call = replace(AMPERE, dtype=dtype, capability=capability, head_dim=keys, value_dim=values)
+        if not resolve(call, "cudnn").refused:
+            found.append(size)
+    assert tuple(found) == taken

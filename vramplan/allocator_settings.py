@@ -1,28 +1,33 @@
-"""The variable that sets PyTorch's CUDA allocator, as far as predictions follow it."""
+"""The variable that sets PyTorch's CUDA allocator, as far as predictions follow it.
+
+c10/cuda/CUDAAllocatorConfig.h (torch 2.9 to 2.14) reads one of two, the first that is there, and of a key that stands
+in it twice the last value; asked of the CUDA builds of 2.11 and 2.13.
+"""
 
 from collections.abc import Mapping
 
-#: c10/cuda/CUDAAllocatorConfig.h: torch 2.9 and later know the shorter name too.
-VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+#: The second is known to torch 2.9 and later.
+VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 _EXPANDABLE = "expandable_segments"
 
 
 def settings(environment: Mapping[str, str]) -> str:
-    """All that these variables set; empty where they set nothing."""
-    return ",".join(filter(None, (environment.get(name, "") for name in VARIABLES)))
+    """What is set; empty where nothing is."""
+    return environment.get(_read(environment), "")
 
 
 def expandable_segments(environment: Mapping[str, str]) -> bool:
     """Whether a process with these variables runs with `expandable_segments:True`."""
-    given = settings(environment).split(",")
-    return any(setting.replace(" ", "") == f"{_EXPANDABLE}:True" for setting in given)
+    pairs = (setting.partition(":") for setting in settings(environment).replace(" ", "").split(","))
+    return [value for key, _, value in pairs if key == _EXPANDABLE][-1:] == ["True"]
 
 
 def with_expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:
-    """Both variables, their other settings kept, for a process that shall run with `expandable_segments:True`."""
-    return {name: _with_expandable(environment.get(name, "")) for name in VARIABLES}
+    """The variable that is read, its other settings kept, for a process that shall run with them."""
+    others = [setting for setting in settings(environment).split(",") if setting and _EXPANDABLE not in setting]
+    return {_read(environment): ",".join((*others, f"{_EXPANDABLE}:True"))}
 
 
-def _with_expandable(given: str) -> str:
-    others = [setting for setting in given.split(",") if setting and _EXPANDABLE not in setting]
-    return ",".join((*others, f"{_EXPANDABLE}:True"))
+def _read(environment: Mapping[str, str]) -> str:
+    """The name of the variable that is read."""
+    return next((name for name in VARIABLES if name in environment), VARIABLES[0])

@@ -39,7 +39,7 @@ class AttentionInput:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A kernel and the reason that the better ones were not taken; the reason is empty for flash and cuDNN."""
+    """A kernel and the reason that the better ones were not taken; the reason is empty where none is better."""
 
     kernel: Kernel
     reason: str = ""
@@ -70,9 +70,14 @@ MASK_ALIGNMENT = 8
 BFLOAT16_SINCE = (8, 0)
 #: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
-#: Largest head of cuDNN's kernels by compute capability, where they are preferred (`check_cudnn_tensor_shapes`).
-_CUDNN_HEAD = {(9, 0): 256, (10, 0): 128}
-#: Keys' and values' heads that cuDNN takes beyond that: DeepSeek's.
+#: Compute capabilities on which cuDNN's kernels come before all others (`check_prefer_cudnn_attention`).
+_PREFERS_CUDNN = ((9, 0), (10, 0))
+#: Compute capability since which cuDNN's kernels run (`check_sm_version`).
+_CUDNN_SINCE = (8, 0)
+#: Largest head of cuDNN's kernels, by compute capability where it is not the last (`check_cudnn_tensor_shapes`).
+_CUDNN_HEAD = {(9, 0): 256}
+_CUDNN_HEAD_ELSEWHERE = 128
+#: Keys' and values' heads that cuDNN takes beyond that, on the cards that prefer it: DeepSeek's.
 _CUDNN_LATENT = (192, 128)
 
 
@@ -82,7 +87,7 @@ def resolve(call: AttentionInput, pinned: str = "") -> Choice:
         named = Kernel(pinned)
         repeated = named is Kernel.EFFICIENT and call.grouped
         return Choice(named, "named by the scenario", _refused(call, named), repeated)
-    if _takes_cudnn(call):
+    if call.capability in _PREFERS_CUDNN and not _refuses_cudnn(call):
         return Choice(Kernel.CUDNN)
     no_flash = _refuses_flash(call)
     if not no_flash:
@@ -97,21 +102,34 @@ def _refused(call: AttentionInput, named: Kernel) -> str:
     """Why a kernel that is named takes no such call; whoever names the efficient one repeats grouped heads for it."""
     if named is Kernel.FLASH:
         return _refuses_flash(call)
+    if named is Kernel.CUDNN:
+        return _refuses_cudnn(call)
     return _refuses_efficient(replace(call, grouped=False)) if named is Kernel.EFFICIENT else ""
 
 
-def _takes_cudnn(call: AttentionInput) -> bool:
-    """With a mask and grouped queries too; heads of a multiple of 8."""
-    if call.dtype is DType.FLOAT32 or call.capability not in _CUDNN_HEAD:
-        return False
+def _refuses_cudnn(call: AttentionInput) -> str:
+    """Why cuDNN takes no such call; masks and grouped queries it takes."""
+    if call.capability < _CUDNN_SINCE:
+        return _below_8(call)
+    if call.dtype is DType.FLOAT32:
+        return "query, key and value are float32"
     sizes = call.head_dim, call.value_dim
-    fits = max(sizes) <= _CUDNN_HEAD[call.capability] or sizes == _CUDNN_LATENT
-    return fits and not any(size % 8 for size in sizes)
+    if sizes == _CUDNN_LATENT and call.capability in _PREFERS_CUDNN:
+        return ""
+    largest = _CUDNN_HEAD.get(call.capability, _CUDNN_HEAD_ELSEWHERE)
+    if max(sizes) > largest:
+        return f"heads of {max(sizes)} are larger than {largest}"
+    odd = next((size for size in sizes if size % 8), None)
+    return "" if odd is None else f"heads of {odd} are no multiple of 8"
+
+
+def _below_8(call: AttentionInput) -> str:
+    return f"compute capability {call.capability[0]}.{call.capability[1]} is below 8.0"
 
 
 def _refuses_flash(call: AttentionInput) -> str:
     if call.capability < (8, 0):
-        return f"compute capability {call.capability[0]}.{call.capability[1]} is below 8.0"
+        return _below_8(call)
     if call.dtype is DType.FLOAT32:
         return "query, key and value are float32"
     if call.masked:

@@ -99,7 +99,7 @@ def predicted_or_refused(read: Any, family: str, **changes: Any) -> int | Vrampl
     """The peak, or the refusal; any other exception is the test's failure."""
     try:
         run = read(family, **{"checkpointing": False, "seq": 64} | changes)
-        assert all("--engine trace" in warning for warning in step_warnings(run))
+        assert all("--engine trace" in warning for warning in step_warnings(run, "cuda"))
         return ledger(run).peak
     except VramplanError as refusal:
         return refusal
@@ -203,13 +203,13 @@ def test_the_closed_form_follows_the_trace_however_a_family_is_trained(family: s
 
 def test_a_buffer_that_the_code_replaces_is_said_to_be_open() -> None:
     run = scenario("ctrl", **FULL)  # its positions become 16-bit in the first step
-    assert any("'pos_encoding'" in warning and "--engine trace" in warning for warning in step_warnings(run))
+    assert any("'pos_encoding'" in warning and "--engine trace" in warning for warning in step_warnings(run, "cuda"))
     assert ledger(run) == ledger(scenario("ctrl", **FULL))
 
 
 def test_what_a_module_keeps_for_the_next_step_is_said_to_be_open() -> None:
     run = scenario("recurrent_gemma", seq=64)
-    assert any("keeps in 'recurrent_states'" in warning for warning in step_warnings(run))
+    assert any("keeps in 'recurrent_states'" in warning for warning in step_warnings(run, "cuda"))
 
 
 def tensors(prediction: Prediction, phase: Phase) -> int:
@@ -238,14 +238,14 @@ def test_what_peft_leaves_alone_in_a_state_space_is_refused() -> None:
 
 def test_a_loop_over_tokens_is_said_to_be_open() -> None:
     run = scenario("rwkv", seq=4096)
-    assert any("taken for Llama's" in warning and "--engine trace" in warning for warning in step_warnings(run))
+    assert any("taken for Llama's" in warning and "--engine trace" in warning for warning in step_warnings(run, "cuda"))
 
 
 @pytest.mark.parametrize("family", ["cohere", "bloom", "gpt_neo"])
 def test_generation_warns(family: str) -> None:
     run = scenario(family, method="inference", new_tokens=8)
     assert ledger(run).peak > 0
-    assert any("taken for Llama's" in warning for warning in step_warnings(run))
+    assert any("taken for Llama's" in warning for warning in step_warnings(run, "cuda"))
 
 
 def test_layers_that_differ_in_a_switch_alone_are_kinds_of_their_own() -> None:

@@ -52,6 +52,15 @@ def test_the_trace_agrees(model: dict[str, Any], kind: str) -> None:
     assert closed.bytes(Phase.PREFILL, Component.CACHE) == traced.bytes(Phase.PREFILL, Component.CACHE)
 
 
+@pytest.mark.parametrize(("card", "kernels"), [("t4", {"math"}), ("a100-80gb", {"flash"})])
+def test_the_attention_kernels_are_those_of_the_trace(card: str, kernels: set[str]) -> None:
+    wanted = scenario(LLAMA, gpu=card)
+    closed, traced = (vramplan.predict(wanted, engine) for engine in ("analytic", "trace"))
+    assert set(closed.attention) == set(traced.attention) == kernels
+    assert closed.warnings == traced.warnings
+    assert any("math kernel" in warning for warning in closed.warnings) is ("math" in kernels)
+
+
 def test_the_cache_is_every_tokens_keys_and_values() -> None:
     # 3 layers, 2 heads of 32, 16 bits, keys and values: 768 bytes a token, 3 samples; the last token is never fed back
     found = ledger(scenario(LLAMA), "cpu")
@@ -64,7 +73,8 @@ def test_the_cache_is_every_tokens_keys_and_values() -> None:
 def test_latent_attention_remembers_the_compressed_form() -> None:
     # 32 of the latent and 16 rotated of the key in 16 bits, in 3 layers, for 3 samples
     assert ledger(scenario(LATENT), "cpu").bytes(Phase.PREFILL, Component.CACHE) == 3 * 3 * 96 * 2 * (32 + 16)
-    assert not any("latent" in warning for warning in vramplan.predict(scenario(LATENT), device="cpu").warnings)
+    (warning,) = vramplan.predict(scenario(LATENT), device="cpu").warnings
+    assert "3-D parameters" in warning  # its experts; of its attention nothing is open
 
 
 def test_while_a_token_is_added_a_layers_keys_are_there_twice() -> None:

@@ -118,7 +118,7 @@ def test_so_it_is_for_families_with_code_of_their_own(name: str, tmp_path: Path)
     adapters = {} if "method" in keys else {"lora": {"rank": 8}}
     file.write_text(safe_dump({"model": model, "load": "random", "batch": 2, "seq": 48, **adapters, **keys}))
     run = resolve(str(file), {}).single("the test")
-    assert step_warnings(run) == ()
+    assert step_warnings(run, "cuda") == ()
     assert predicted(run) == pytest.approx(real_peaks(run), rel=0.005)
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_known_exactly_is_said(tmp_path: Path) -> None:
     file = tmp_path / "scenario.yaml"
     file.write_text(safe_dump({"model": {**GPT_OSS, "model_type": "olmo", "intermediate_size": 64}}))
     unknown = resolve(str(file), {"method": "inference"}).single("the test")
-    assert step_warnings(known) == ()
-    assert any("layer of olmo" in warning and "--engine trace" in warning for warning in step_warnings(unknown))
+    assert step_warnings(known, "cuda") == ()
+    assert any("layer of olmo" in warning and "--engine trace" in warning for warning in step_warnings(unknown, "cuda"))
     trained = resolve(str(file), {}).single("the test")
-    assert step_warnings(trained) == ()  # read off the family's own code
+    assert step_warnings(trained, "cuda") == ()  # read off the family's own code

@@ -22,6 +22,16 @@ FLASH = {"attention": "flash_attention_2"}
         # ValueError: Gradient+optimizer bit data type combination not supported: grad torch.bfloat16
         ({"stack": "trl", "optimizer": "rmsprop_bnb"}, "bitsandbytes has no rmsprop_bnb for gradients in bfloat16"),
         ({"stack": "trl", "optimizer": "rmsprop_bnb_8bit", "lora": {"rank": 1}}, "no rmsprop_bnb_8bit for gradients"),
+        # under the Trainer an embedding's states have 32 bits
+        (
+            {
+                "method": "lora",
+                "optimizer": "rmsprop_bnb_8bit",
+                "lora": {"modules_to_save": ["embed_tokens"]},
+                "stack": {"base": "hf-trainer", "upcast": "none"},
+            },
+            "no rmsprop_bnb_8bit for gradients",
+        ),
         # expected mat1 and mat2 to have the same dtype, but got: float != c10::BFloat16
         ({"stack": {**SCRIPT, "upcast": "norms"}}, "meets a head of bfloat16"),
         # ValueError: Applying a PEFT adapter to `lm_head` is not supported

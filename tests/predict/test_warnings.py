@@ -56,3 +56,10 @@ def test_a_cpu_has_no_kernels_of_ligers_and_none_is_proposed() -> None:
     assert any("none for the CPU" in text for text in predict_analytic(asked, device="cpu").warnings)
     plain = predict_analytic(scenario("llama", batch=8, seq=256), device="cpu")
     assert not any(lever.scenario.runs_liger for lever in levers(plain, n=20))
+
+
+def test_what_is_not_paged_is_said_of_cards_alone() -> None:
+    wanted = scenario("llama", optimizer="paged_adamw_32bit", lora={"rank": 1})
+    on_card, on_cpu = (predict_analytic(wanted, device=device).warnings for device in ("cuda", "cpu"))
+    assert any("no optimizer state is paged" in text for text in on_card)
+    assert not any("paged" in text for text in on_cpu)

@@ -1,7 +1,7 @@
 """A suite of measurements: scenarios in order, in chunks, resumable; records are written as they finish. No torch."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +208,5 @@ def _step_seconds(scenario: Scenario, numel: int) -> float:
 
 
 def _attention_flops(scenario: Scenario) -> float:
-    config: Mapping[str, int] = scenario.model.config
-    width = config.get("hidden_size", 0)
-    return 4.0 * scenario.sequences * scenario.seq**2 * width * len(scenario.architecture.layers)
+    architecture = scenario.architecture
+    return 4.0 * scenario.sequences * scenario.seq**2 * architecture.hidden * len(architecture.layers)

@@ -84,7 +84,7 @@ def conclude(
         reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in run.attention),
         libraries=library_versions(scenario),
-        warnings=scenario_warnings(scenario, paging(scenario).managed, device, run.attention),
+        warnings=scenario_warnings(scenario, paging(scenario, device).managed, device, run.attention),
         verdict=found.verdict,
     )
 

@@ -21,13 +21,14 @@ from vramplan.predict.liger_loss import liger_loss
 from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
 from vramplan.predict.modules import Modules
+from vramplan.predict.operations import cast
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
-from vramplan.predict.tape import INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
 from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
-from vramplan.stacks import LossKernel
+from vramplan.stacks import LossKernel, Stack
 
 
 @dataclass(slots=True)
@@ -167,6 +168,23 @@ class CausalModel:
         out, weights = keeping_scores(t, self.scenario, own, lambda x: run_layer(t, run, x, kind), hidden)
         # without a checkpoint the graph itself keeps the weights, for longer
         return out, None if kind is Checkpointing.OFF and t.recording else weights
+
+
+def called(t: Tape, model: CausalModel, loss: Phase = Phase.LOSS) -> Outcome:
+    """The forward pass as the loop makes it: under the Trainer accelerate casts 16-bit outputs to fp32 once autocast is
+    over."""
+    stack = model.scenario.stack
+    autocast = autocast_kind(stack)
+    with t.casting(autocast):
+        outputs = model.forward(loss)
+    if autocast is None or not stack.trainer or outputs.logits is None:
+        return outputs
+    return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
+
+
+def autocast_kind(stack: Stack) -> Kind | None:
+    """What autocast around the forward pass computes in; None without."""
+    return FLOATS[stack.autocast] if isinstance(stack.autocast, str) else None
 
 
 def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds]:

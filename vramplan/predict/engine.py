@@ -55,7 +55,7 @@ def conclude(
         reserved=found.reserved,
         attention=tuple(choice.kernel.value for choice in choices),
         libraries=LIBRARIES,
-        warnings=(*scenario_warnings(scenario, run.managed, device, choices), *step_warnings(scenario)),
+        warnings=(*scenario_warnings(scenario, run.managed, device, choices), *step_warnings(scenario, device)),
         verdict=found.verdict,
     )
 

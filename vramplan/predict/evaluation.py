@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.causal_model import CausalModel, Outcome, autocast_kind, called
 from vramplan.predict.first_step import changed
 from vramplan.predict.models import with_model
-from vramplan.predict.operations import cast
 from vramplan.predict.preference import preference_loss
 from vramplan.predict.step import batch_tensors, new_tape
 from vramplan.predict.structure import structured
@@ -88,7 +87,7 @@ def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]
         model = made(t, scenario)
         t.leaves.clear()
         _steps(t, model, scenario, steps)
-    return t.script.template(scenario.sequences, scenario.seq)
+    return t.template()
 
 
 def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
@@ -132,21 +131,16 @@ def logits_kind(scenario: Scenario) -> Kind:
     """The element type of the logits that a training step's model returns: autocast's, which accelerate makes fp32
     under the Trainer, else the head's."""
     stack = scenario.stack
-    if isinstance(stack.autocast, str):
-        return FLOAT32 if stack.trainer else FLOATS[stack.autocast]
+    autocast = autocast_kind(stack)
+    if autocast is not None:
+        return FLOAT32 if stack.trainer else autocast
     return FLOAT32 if stack.upcast is Upcast.ALL else FLOATS[scenario.dtype.value]
 
 
 def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
-    """The forward pass; under the Trainer accelerate casts 16-bit outputs to fp32 once autocast is over."""
-    autocast = FLOATS[s.stack.autocast] if isinstance(s.stack.autocast, str) else None
     if s.stack.prefers:
-        return Outcome(preference_loss(t, model, autocast, Phase.EVALUATION), None)
-    with t.casting(autocast):
-        outputs = model.forward(loss=Phase.EVALUATION)
-    if autocast is not None and s.stack.trainer and outputs.logits is not None:
-        return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
-    return outputs
+        return Outcome(preference_loss(t, model, autocast_kind(s.stack), Phase.EVALUATION), None)
+    return called(t, model, Phase.EVALUATION)
 
 
 def _renumbered(parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -28,7 +28,7 @@ def generation(scenario: Scenario, t: Tape) -> Template:
             token = _next(t, model, cache, 1)
         del token
         cache.layers.clear()
-    return t.script.template(scenario.batch, scenario.seq)
+    return t.template()
 
 
 def _next(t: Tape, model: CausalModel, cache: Cache, tokens: int) -> Tensor:

@@ -63,7 +63,7 @@ class Paging:
 
 
 def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
-    """Where the scenario's optimizer states are; empty for a run that trains nothing."""
+    """Where on the device the scenario's optimizer states are; empty for a run that trains nothing."""
     trained, trainer = stepped(scenario), scenario.stack.trainer
     counts: dict[tuple[str, tuple[int, ...]], int] = {}
     first: dict[tuple[str, tuple[int, ...]], Trainable] = {}

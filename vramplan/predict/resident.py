@@ -60,7 +60,7 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
     s = scenario
     target = card(s) if device == "cuda" else None  # a calibration may come between two questions about one card
     run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from)
-    return (id(s.model), device, s.stack.base, s.stack.upcast, *run, target, s.torch, s.checkpointing)
+    return (id(s.model), device, s.stack.base, s.stack.upcast, s.stack.loss, *run, target, s.torch, s.checkpointing)
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:

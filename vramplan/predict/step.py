@@ -8,17 +8,16 @@ from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import stepped
 from vramplan.predict.backward import run_backward
-from vramplan.predict.causal_model import CausalModel, Outcome
+from vramplan.predict.causal_model import CausalModel, Outcome, autocast_kind, called
 from vramplan.predict.families import known, unknown_features
 from vramplan.predict.graph import Storage
 from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
-from vramplan.predict.operations import cast
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.preference import preference_loss
 from vramplan.predict.product_kinds import Product
 from vramplan.predict.structure import structured
-from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import FLOATS, INT64, Tape, Tensor
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Method, QuantType, Scenario
@@ -58,13 +57,13 @@ def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
     return tuple(sorted(_template(scenario, device).choices, key=lambda choice: choice.reason))
 
 
-def step_warnings(scenario: Scenario) -> tuple[str, ...]:
+def step_warnings(scenario: Scenario, device: Device) -> tuple[str, ...]:
     """What the closed form of this step does not know exactly; each sentence points to the trace."""
     if scenario.method is Method.MERGE:  # nothing is computed
         return ()
     found = unknown_features(scenario)
     if scenario.method.trains and not known(scenario.architecture):
-        found += tuple(sorted(_template(scenario, "cuda").doubts))
+        found += tuple(sorted(_template(scenario, device).doubts))
     return tuple(f"{what}: not exact in closed form, use --engine trace" for what in found)
 
 
@@ -85,7 +84,6 @@ class StepRun:
 
     def __post_init__(self) -> None:
         self.tape = new_tape(self.scenario, self.device)
-        self._autocast = _autocast(self.scenario)
         self._held: Outcome | list[Storage] | None = None
 
     def template(self) -> Template:
@@ -101,12 +99,10 @@ class StepRun:
             self._held = [t.inherit(block) for block in before.tape.script.held()]
             del before
         self._run()
-        template = t.script.template(scenario.sequences, scenario.seq)
+        template = t.template()
         more = scenario.grad_accum - self.most
         if more > 0 and not template.lengthen(more):
             return StepRun(scenario, self.device, self.model, scenario.grad_accum).template()
-        template.choices = frozenset(t.choices)
-        template.doubts = frozenset(t.doubts)
         return template
 
     def _run(self) -> None:
@@ -145,30 +141,16 @@ class StepRun:
 
     def _loss(self, model: CausalModel) -> Tensor:
         if self.scenario.stack.prefers:
-            return preference_loss(self.tape, model, self._autocast, Phase.LOSS)
-        outputs = self._call(model)
+            return preference_loss(self.tape, model, autocast_kind(self.scenario.stack), Phase.LOSS)
+        outputs = called(self.tape, model)
         if self.scenario.stack.outputs is not Outputs.FREED:
             self._held = outputs
         return outputs.loss
-
-    def _call(self, model: CausalModel) -> Outcome:
-        """The forward pass; under the Trainer accelerate casts 16-bit outputs to fp32 once autocast is over."""
-        t = self.tape
-        with t.casting(self._autocast):
-            outputs = model.forward()
-        if self._autocast is not None and self.scenario.stack.trainer and outputs.logits is not None:
-            return Outcome(outputs.loss, cast(t, outputs.logits, FLOAT32, "logits fp32 (accelerate)"))
-        return outputs
 
 
 def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
     """The tensors of a batch, [sequences, seq] integers of 8 bytes each; a mask of answers takes the labels' place."""
     return ("input_ids", "labels", "attention_mask") if scenario.masked else ("input_ids", "labels")
-
-
-def _autocast(scenario: Scenario) -> Kind | None:
-    name = scenario.stack.autocast
-    return FLOATS[name] if isinstance(name, str) else None
 
 
 def new_tape(scenario: Scenario, device: Device) -> Tape:

@@ -4,10 +4,11 @@ card has not."""
 from collections.abc import Iterator
 
 from vramplan.architecture import WeightKind
-from vramplan.predict.adapters import trainables
+from vramplan.optimizers import Family, optimizer
+from vramplan.predict.adapters import stepped
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.liger import replaced
-from vramplan.predict.optimizer import MIN_8BIT_SIZE
+from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.overheads import card
 from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
@@ -25,8 +26,8 @@ def stops(scenario: Scenario) -> Iterator[str]:
         if refused := _scaled_in_16_bits(scenario):
             cause = ", to which TRL casts a quantised model's adapters" if scenario.recasts_adapters else ""
             yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
-        if name := _without_kernel(scenario):
-            yield f"{_ENDS}: bitsandbytes has no {name} for gradients in bfloat16"
+        if _lacks_kernel(scenario):
+            yield f"{_ENDS}: bitsandbytes has no {scenario.optimizer} for gradients in bfloat16"
         if _head_gets_fp32(scenario):
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
         if scenario.method.adapts and HEAD in scenario.lora.targets and scenario.stack.loss is LossKernel.TILED:
@@ -78,14 +79,14 @@ def _trained(scenario: Scenario) -> Iterator[DType]:
         yield scenario.lora.modules_dtype or base
 
 
-def _without_kernel(scenario: Scenario) -> str:
-    """An optimizer whose 32-bit states have no kernel for such gradients (bitsandbytes 0.50 backends/cuda/ops.py
-    `str2optimizer32bit`: rmsprop has two); small tensors have 32-bit states with the 8-bit one too."""
-    name = scenario.optimizer
-    if not name.startswith("rmsprop_bnb") or DType.BFLOAT16 not in _trained(scenario):
-        return ""
-    few = any(tensor.numel < MIN_8BIT_SIZE for tensor in trainables(scenario))
-    return name if few or not name.endswith("8bit") else ""
+def _lacks_kernel(scenario: Scenario) -> bool:
+    """Whether a tensor with gradients in bfloat16 has 32-bit states of an optimizer without a kernel for both
+    (bitsandbytes 0.50 backends/cuda/ops.py `str2optimizer32bit`: rmsprop has two); some have them with 8-bit ones."""
+    kind, trainer = optimizer(scenario.optimizer), scenario.stack.trainer
+    if kind.family is not Family.RMSPROP or not kind.bitsandbytes or DType.BFLOAT16 not in _trained(scenario):
+        return False
+    wide = (tensor for tensor in stepped(scenario) if not eight_bit(kind, tensor, trainer=trainer))
+    return any(tensor.element == DType.BFLOAT16.bytes for tensor in wide)
 
 
 def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:

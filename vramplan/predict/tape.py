@@ -31,6 +31,7 @@ from vramplan.predict.graph import (
     Tensor,
 )
 from vramplan.predict.tape_parts import Block, Repeated, Script
+from vramplan.predict.template import Template
 
 #: What an operation is written with.
 __all__ = [
@@ -90,6 +91,12 @@ class Tape:
         """A tensor with memory of its own, shaped and laid out as another one (what element by element follows)."""
         made = self.new(tensor.shape, kind, label)
         made.heads_first = tensor.heads_first
+        return made
+
+    def template(self) -> Template:
+        """The timeline's parts for every batch and sequence, the kernels that were taken, and what is not known."""
+        made = self.script.template(self.batch, self.seq)
+        made.choices, made.doubts = frozenset(self.choices), frozenset(self.doubts)
         return made
 
     def inherit(self, block: Block) -> Storage:

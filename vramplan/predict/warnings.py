@@ -26,7 +26,7 @@ from vramplan.units import human
 
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
-    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed)]
+    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed, device)]
     own += [_int8_warning(scenario, device), *_liger_warnings(scenario, device)]
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
@@ -119,8 +119,8 @@ def _int8_warning(scenario: Scenario, device: Device) -> str:
     )
 
 
-def _paged_warning(scenario: Scenario, managed: int) -> str:
-    if not scenario.method.trains or not optimizer(scenario.optimizer).paged or managed:
+def _paged_warning(scenario: Scenario, managed: int, device: Device) -> str:
+    if device == "cpu" or not scenario.method.trains or not optimizer(scenario.optimizer).paged or managed:
         return ""
     return (
         f"no optimizer state is paged: bitsandbytes pages tensors of at least {MIN_PAGED_SIZE:,} elements, and none is "
