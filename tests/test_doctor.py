@@ -1,12 +1,13 @@
 import json
 import sys
 from dataclasses import replace
+from importlib.metadata import metadata
 from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
-from vramplan.doctor import Diagnosis, Library, diagnose
+from vramplan.doctor import EXTRAS, Diagnosis, Library, diagnose
 from vramplan.measure.nvml import Card
 from vramplan.report.doctor_text import render_diagnosis
 from vramplan.units import GIB
@@ -41,6 +42,7 @@ def test_the_text_ends_with_what_works_and_what_is_missing() -> None:
             "works: predict, plan, inspect, quant, compare, check, explain-oom, list",
             "works: measure, predict --engine trace, quant --weights",
             "needs pip install 'vramplan[trl]': measure and predict --engine trace of the stacks trl and trl-dpo",
+            "needs pip install 'vramplan[liger]': measure and predict --engine trace with Liger's kernels or loss",
             "needs pip install 'vramplan[report]': report --csv and --parquet, and the plots of --html",
             "needs pip install 'vramplan[data]': data sets of text (--data FILE --tokenizer DIR), data sets in Parquet",
             "needs a GPU: measure --device cuda",
@@ -73,7 +75,7 @@ def test_this_machine_can_be_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (body["kind"], body["offline"], set(body["ready"])) == (
         "diagnosis",
         True,
-        {"measure", "trl", "report", "data"},
+        {"measure", "trl", "liger", "report", "data"},
     )
     assert bool(diagnosis.gpus) != bool(diagnosis.gpu_note)
 
@@ -137,3 +139,8 @@ def test_versions_are_compared_as_numbers(wanted: str, installed: str, accepted:
     from vramplan.doctor import accepts
 
     assert accepts(wanted, installed) is accepted
+
+
+def test_every_extra_of_the_package_but_that_of_its_tests_is_known() -> None:
+    assert {*EXTRAS, "test"} == set(metadata("vramplan").get_all("Provides-Extra"))
+    assert {library.extra for library in diagnose().libraries} == set(EXTRAS)

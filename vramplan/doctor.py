@@ -16,6 +16,7 @@ from vramplan.record import SCHEMA
 EXTRAS = {
     "measure": ("measure", "predict --engine trace", "quant --weights"),
     "trl": ("measure and predict --engine trace of the stacks trl and trl-dpo",),
+    "liger": ("measure and predict --engine trace with Liger's kernels or loss",),
     "report": ("report --csv and --parquet, and the plots of --html",),
     "data": ("data sets of text (--data FILE --tokenizer DIR)", "data sets in Parquet"),
 }
@@ -93,7 +94,7 @@ def _libraries() -> Iterator[Library]:
     for text in _requirements():
         specifier, _, marker = text.partition(";")
         for extra in EXTRAS:
-            if marker.replace('"', "'").strip() == f"extra == '{extra}'":
+            if f"extra == '{extra}'" in marker.replace('"', "'"):
                 yield _library(specifier.strip(), extra)
 
 

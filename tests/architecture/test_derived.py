@@ -119,6 +119,11 @@ def test_latent_attention_of_a_later_deepseek() -> None:
             "'vit' in the configuration of m is not a causal language model",
             "AutoModelForCausalLM",
         ),
+        (
+            {"model_type": "whisper", "d_model": 64, "encoder_layers": 1, "decoder_layers": 1},
+            "'whisper' in the configuration of m is an encoder with a decoder",
+            "only decoders that stand alone",
+        ),
         (SMALL | {"model_type": "cohere", "hidden_size": "x"}, "transformers cannot build 'cohere'", "hidden_size"),
     ],
 )

@@ -89,6 +89,14 @@ def test_a_configuration_without_a_family_is_refused(config: Any, message: str) 
     assert refused.value.hint
 
 
+@pytest.mark.parametrize("head", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "BertForMaskedLM"])
+def test_a_model_with_another_head_is_refused(head: str) -> None:
+    config = catalog_config("llama-3.2-1b")
+    with pytest.raises(UnknownArchitecture, match=f"is a {head}'s, which is no causal language model"):
+        read_architecture(config | {"architectures": [head]}, name="m")
+    assert read_architecture(config | {"architectures": ["LlamaForCausalLM"]}, name="m").family == "llama"
+
+
 NONSENSE: list[Any] = ["x", -1, 0, 2**70, 0.5, float("nan"), None, [], ["x"], {}, {"x": "x"}, True]
 
 

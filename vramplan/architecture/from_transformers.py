@@ -50,7 +50,13 @@ def _build(config: dict[str, Any], name: str) -> Any:
         )
     config.pop("quantization_config", None)
     with building(family, name), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family].from_dict(config), dtype=torch.bfloat16)
+        made = CONFIG_MAPPING[family].from_dict(config)
+        if getattr(made, "is_encoder_decoder", False):  # transformers would build the decoder alone
+            raise UnknownArchitecture(
+                f"'{family}' in the configuration of {name} is an encoder with a decoder",
+                hint="only decoders that stand alone can be planned",
+            )
+        return AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
 
 
 @contextmanager

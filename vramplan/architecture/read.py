@@ -32,6 +32,9 @@ FAMILIES: dict[str, Callable[[Fields], Architecture]] = {
     "deepseek_v2": moe.read_deepseek_v2,
 }
 
+#: How classes of transformers are called whose heads are no vocabulary's.
+_OTHER_HEADS = ("Classification", "QuestionAnswering", "MaskedLM", "MultipleChoice", "RewardModel")
+
 
 def read_architecture(config: Mapping[str, Any], *, name: str) -> Architecture:
     """The model that a config.json describes: every weight once, and the facts about its layers.
@@ -39,6 +42,7 @@ def read_architecture(config: Mapping[str, Any], *, name: str) -> Architecture:
     A model_type outside the table is read off the model that transformers builds, when it is installed.
     """
     family = _family(config, name)
+    _check_head(config, name)
     if family in FAMILIES:
         return FAMILIES[family](Fields(config, name))
     from vramplan.architecture.from_transformers import derive_architecture, installed
@@ -49,6 +53,17 @@ def read_architecture(config: Mapping[str, Any], *, name: str) -> Architecture:
         f"unknown architecture '{family}' in the configuration of {name}",
         hint=f"{nearest(family, FAMILIES)}known: {', '.join(FAMILIES)}; install vramplan[measure] to ask transformers",
     )
+
+
+def _check_head(config: Mapping[str, Any], name: str) -> None:
+    """UnknownArchitecture where `architectures` names a model that makes no logits over the vocabulary."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    if isinstance(first, str) and first.endswith(_OTHER_HEADS):
+        raise UnknownArchitecture(
+            f"the configuration of {name} is a {first}'s, which is no causal language model",
+            hint="classifiers and reward models are not predicted; for a causal model, remove 'architectures'",
+        )
 
 
 def _family(config: Mapping[str, Any], name: str) -> str:
