@@ -247,9 +247,9 @@ def _risk(run: Scenario, rows: Lengths, batches: Batches, feed: Feed, limit: int
     if known == len(values):
         return None
     found = largest_fitting(lambda i: replace(run, seq=values[i]), probe, max(known - 1, 0), len(values) - 1)
-    fitting = found.seq if found else 0
-    if fitting == values[-1]:
+    if found is not None and found.seq == values[-1]:
         return None
+    fitting = max(found.seq if found else 0, limit)  # what fits need not be a length of the data
     expected, count = batches.longer(fitting), batches.count
     chances = [(number, batches.met_within(number, fitting)) for number in _AFTER if number < count]
     sure = next((i for i, (_, chance) in enumerate(chances) if chance > _SURE), len(chances))

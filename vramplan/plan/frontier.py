@@ -68,7 +68,7 @@ def longest_sequence(
 ) -> Scenario | None:
     """`scenario` with the longest sequence of [low, high] below which everything fits; None when `low` does not."""
     windows = {block.attention.window for block in scenario.architecture.blocks}
-    switches = [NEVER_FUSED_ROWS // scenario.sequences, *windows]
+    switches = [NEVER_FUSED_ROWS // scenario.sequences, *windows, scenario.seq]
     return largest_fitting(lambda n: replace(scenario, seq=n), probe, low, high, switches=switches, near=near)
 
 
@@ -78,9 +78,9 @@ def largest_fitting(
     """The scenario of the largest number of [low, high] below which all fit; None when that of `low` does not.
 
     Found by search, then checked below, because fitting need not be monotone: at `switches` (numbers at which kernels
-    change) and the numbers after them, right below the answer, and at evenly spaced numbers of those in doubt, that is,
-    whose tensors leave too little room to be sure. A number that does not fit becomes the new upper end. A band of
-    failing numbers narrower than the spacing can be missed.
+    change, or that are asked about) and the numbers after them, right below the answer, and at evenly spaced numbers of
+    those in doubt, that is, whose tensors leave too little room to be sure. A number that does not fit becomes the new
+    upper end. A band of failing numbers narrower than the spacing can be missed.
     """
     lacking: Gap = lambda n: probe.gap(make(n))  # noqa: E731
     while low <= high:
