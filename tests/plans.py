@@ -1,6 +1,7 @@
 """Small random scenarios, and budgets at which something is to be decided, for the tests of plans and advice."""
 
 import random
+from collections.abc import Hashable
 from typing import Any
 
 from vramplan.allocator import replay
@@ -50,11 +51,18 @@ def random_scenario(seed: int) -> Scenario:
     )
 
 
+#: By run and budget: trying every list of changes comes to the same runs many times.
+_FITTING: dict[tuple[Hashable, int], bool] = {}
+
+
 def fits(scenario: Scenario, budget: int) -> bool:
     """What `predict` says."""
-    verdict = predict_analytic(scenario, budget=budget).verdict
-    assert verdict is not None
-    return verdict.fits
+    asked = scenario.key, budget
+    if asked not in _FITTING:
+        verdict = predict_analytic(scenario, budget=budget).verdict
+        assert verdict is not None
+        _FITTING[asked] = verdict.fits
+    return _FITTING[asked]
 
 
 def held(scenario: Scenario) -> int:

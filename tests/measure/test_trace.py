@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vramplan.catalog.gpus import gpu
+from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.depth import Depths, find_depths
@@ -195,3 +196,10 @@ def test_the_libraries_are_quiet(capfd: pytest.CaptureFixture[str]) -> None:
 def test_bits_are_those_of_weights_and_constants_without_tables(quant: dict[str, object]) -> None:
     wanted = scenario(quant=quant, gpu="t4", compute_dtype="float16")
     assert trace(wanted).bits_per_parameter == predict_analytic(wanted).bits_per_parameter
+
+
+def test_what_stops_the_libraries_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+    odd = scenario_from_mapping({"model": LLAMA | {"head_dim": 13}, "load": "random", "seq": 16})
+    with pytest.raises(CannotRun, match=r"cannot run this step of 'llama' on fake tensors: .* length 14"):
+        trace(odd)
+    assert capfd.readouterr().err == ""

@@ -1,5 +1,6 @@
 """A machine of fake tensors: shapes and storages without memory, so that a real step of any size runs anywhere."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -41,6 +42,8 @@ def fake_machine() -> Iterator[None]:
         # bitsandbytes' kernels hand data pointers to a C library, which here does nothing with them.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         warnings.filterwarnings("ignore", message="inner dimension .* is not aligned for fast kernel")
+        # what stops an operation is raised, and told once
+        stack.enter_context(mock.patch.object(logging.getLogger("torch._subclasses.fake_tensor"), "disabled", True))
         stack.enter_context(mock.patch("bitsandbytes.functional.create_dynamic_map", _dynamic_map))
         # The library's code map for the whole process would be fake outside too.
         stack.enter_context(mock.patch("bitsandbytes.functional.name2qmap", {}))
