@@ -166,6 +166,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "1,000,000",
         "at most",
     ),
+    "a list for a number": ({"batch": [1, True, "two"]}, "batch: [1, true, two]", "a whole number"),
     "padding by a word": ({"padding": "left"}, "padding: 'left'", "true or false"),
     "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),
     "padding for a kernel without masks": (
