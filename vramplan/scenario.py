@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from vramplan.architecture import Architecture, read_architecture
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.stacks import Stack
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
@@ -58,7 +59,7 @@ class DType(StrEnum):
     @property
     def bytes(self) -> int:
         """Bytes per element."""
-        return 4 if self is DType.FLOAT32 else 2
+        return ELEMENT_BYTES[self]
 
 
 class Checkpointing(StrEnum):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import prod
 
 from vramplan.architecture import Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.predict.adapters import adapted
-from vramplan.predict.base import ELEMENT, loaded_element, prepared_element, upcasts
+from vramplan.predict.base import loaded_element, prepared_element, upcasts
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.quantization import is_quantized, not_quantized, pieces
 from vramplan.predict.saved_modules import is_copied
@@ -146,7 +147,7 @@ def _stored(weight: Weight, scenario: Scenario) -> str:
         return scenario.quant.type.value
     element = prepared_element(weight, scenario)
     for name in (weight.dtype, scenario.dtype.value, "float32"):
-        if name and ELEMENT[name] == element:
+        if name and ELEMENT_BYTES[name] == element:
             return name
     raise AssertionError(weight)
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.scenario import Quant, QuantType
 
@@ -14,9 +15,6 @@ CODE_TABLE_BYTES = 16 * 4
 DYNAMIC_MAP_BYTES = 256 * 4
 #: functional.py quantize_4bit: `offset = absmax.mean()`, one fp32.
 OFFSET_BYTES = 4
-
-#: Bytes of one element of the packed tensor, by the name of its dtype.
-STORAGE_BYTES = {"uint8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Piece(NamedTuple):
@@ -71,7 +69,7 @@ def packed_bytes(numel: int, quant: Quant) -> int:
     """
     if not quant.type.four_bit:
         return numel
-    element = STORAGE_BYTES[quant.storage]
+    element = ELEMENT_BYTES[quant.storage]
     return (numel + 1) // (2 * element) * element
 
 
