@@ -13,7 +13,7 @@ from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.forecast import ledger
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_plan
 from vramplan.scenario import Checkpointing, Scenario
@@ -221,7 +221,7 @@ def test_advice_as_text(width: int) -> None:
     scenario = small_scenario(batch=8, seq=512, checkpointing=False)
     checkpointed = replace(scenario, checkpointing=BY_NAME["checkpointing"].variants(scenario)[0].checkpointing)
     halved = replace(checkpointed, batch=4, grad_accum=2)
-    fits_ = Verdict(8 * GIB, True, "fits", 2 * GIB)
+    fits_ = Verdict(8 * GIB, Fit.FITS, 2 * GIB)
     two = Advice(
         (
             Step(BY_NAME["checkpointing"], "gradient checkpointing", 5 * GIB, 10 * GIB, checkpointed),
@@ -230,6 +230,6 @@ def test_advice_as_text(width: int) -> None:
         fits_,
     )
     one = Advice((Step(BY_NAME["sequence"], "sequence 128 instead of 512", 8 * GIB, 7 * GIB, scenario),), fits_)
-    given = Verdict(8 * GIB, False, "does not fit", -7 * GIB)
+    given = Verdict(8 * GIB, Fit.NO, -7 * GIB)
     plan = Plan(scenario, Limit(8 * GIB), Goal.MAX_TOKENS, (), None, given, None, (two, one))
     check_golden(f"advice-{width or 'pipe'}.txt", render_plan(plan, Page(width)))

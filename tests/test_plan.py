@@ -23,7 +23,7 @@ from vramplan.plan.matrix import Cell, Matrix, matrix, same_run
 from vramplan.plan.search import largest
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_matrix, render_plan
 from vramplan.scenario import Scenario
@@ -79,7 +79,7 @@ def test_a_probe_says_what_predict_says(seed: int) -> None:
         assert verdict is not None
         probe = Probe(Limit(budget))
         assert probe.fits(scenario) is verdict.fits
-        assert probe.fits_surely(scenario) is (verdict.word == "fits")
+        assert probe.fits_surely(scenario) is (verdict.word is Fit.FITS)
         assert (probe.gap(scenario) <= 0) is verdict.fits
 
 
@@ -263,7 +263,7 @@ def test_no_length_fits_where_the_run_would_stop() -> None:
 def _sample(**keys: object) -> Plan:
     scenario = small_scenario(batch=1, seq=512, gpu="rtx3090")
     rows = (_row(1, 9000), _row(2, 4400), _row(4, 2000))
-    fits, edge = Verdict(20 * GIB, True, "fits", 16 * GIB), Verdict(20 * GIB, True, "tight", 0)
+    fits, edge = Verdict(20 * GIB, Fit.FITS, 16 * GIB), Verdict(20 * GIB, Fit.TIGHT, 0)
     values = {"rows": rows, "best": rows[2], "verdict": fits, "best_verdict": edge} | keys
     return Plan(scenario, Limit(20 * GIB), values.pop("goal", Goal.MAX_TOKENS), **values)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from vramplan.errors import VramplanError
 from vramplan.plan.limit import Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.forecast import forecast
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.scenario import Scenario
 
 Fits = Callable[[Scenario], bool]
@@ -64,7 +64,7 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     fit without that word.
     """
     now = probe.verdict(scenario)
-    if now.word == "fits":
+    if now.word is Fit.FITS:
         return ()
     fits = probe.fits_surely if now.fits else probe.fits
     found: list[tuple[Change, ...]] = []
