@@ -394,6 +394,7 @@ def test_nothing_that_fits_is_written_and_another_card_is_named(here: Path, caps
         (["--gpu", "t4,a10", "--write", "x.yaml"], ["--write"]),
         (["--gpu", "t4,a10", "--budget", "8GiB"], ["--budget"]),
         (["--gpu", "t4,a10", "--seqs", "512,many"], ["'512,many'"]),
+        (["--gpu", "t4,a10", "--seqs", f"512,{2**24 + 1}"], [f"'512,{2**24 + 1}'"]),
         (["--budget", "8GB"], ["'8GB'", "8GiB"]),
         (["--gpu", "t4", "--method", "merge"], ["a merge has no batch to plan", "vramplan predict"]),
         (["--gpu", "t4", "--write", "no/such/dir.yaml"], ["--write", "there is no directory 'no/such'"]),
