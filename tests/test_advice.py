@@ -213,6 +213,21 @@ def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
         assert scenario_from_mapping(scenario.to_mapping()) == scenario
 
 
+def test_advice_as_json() -> None:
+    scenario = small_scenario(batch=8, seq=512)
+    change, verdict = BY_NAME["sequence"], Verdict(8 * GIB, Fit.TIGHT, GIB)
+    label = "sequence 128 instead of 512"
+    advice = Advice((Step(change, label, 8 * GIB, 7 * GIB, scenario),), verdict)
+    assert advice.to_json() == {
+        "keeps_training": False,
+        "changes": [
+            {"name": "sequence", "label": label, "saves": 8 * GIB, "total": 7 * GIB, "cost": change.cost},
+        ],
+        "verdict": {"budget": 8 * GIB, "fits": True, "word": "tight", "margin": GIB},
+        "scenario": scenario.to_mapping(),
+    }
+
+
 # -- text
 
 

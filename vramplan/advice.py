@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from vramplan.errors import VramplanError
 from vramplan.plan.limit import Probe
@@ -27,6 +28,16 @@ class Step:
     """Bytes that the process then holds on the card."""
     scenario: Scenario
     """With this change and those before it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The element of an advice's `changes`."""
+        return {
+            "name": self.change.name,
+            "label": self.label,
+            "saves": self.saves,
+            "total": self.total,
+            "cost": self.change.cost,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,15 @@ class Advice:
         if self.keeps_training:
             return "with the same data, tokens per step and trained parameters"
         return "with another training"
+
+    def to_json(self) -> dict[str, Any]:
+        """The element of the `advice` array."""
+        return {
+            "keeps_training": self.keeps_training,
+            "changes": [step.to_json() for step in self.steps],
+            "verdict": self.verdict.to_json(),
+            "scenario": self.scenario.to_mapping(),
+        }
 
 
 def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:

@@ -64,7 +64,7 @@ class Plan:
             "frontier": [_row_json(row) for row in self.rows],
             "best": {**_row_json(self.best), "scenario": self.best.scenario.to_mapping()} if self.best else None,
             "best_verdict": self.best_verdict.to_json() if self.best_verdict else None,
-            "advice": [_advice_json(advice) for advice in self.advice],
+            "advice": [advice.to_json() for advice in self.advice],
             "proposed": self.proposed.to_mapping() if self.proposed else None,
             "warnings": list(self.warnings),
         }
@@ -120,22 +120,4 @@ def _row_json(row: Row) -> dict[str, Any]:
             "phase": row.phase.value,
             "bytes": row.binding_bytes,
         },
-    }
-
-
-def _advice_json(advice: Advice) -> dict[str, Any]:
-    return {
-        "keeps_training": advice.keeps_training,
-        "changes": [
-            {
-                "name": step.change.name,
-                "label": step.label,
-                "saves": step.saves,
-                "total": step.total,
-                "cost": step.change.cost,
-            }
-            for step in advice.steps
-        ],
-        "verdict": advice.verdict.to_json(),
-        "scenario": advice.scenario.to_mapping(),
     }
