@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
-from vramplan.record import Outcome, Parameters, Prediction, Record, Verdict
+from vramplan.record import Fit, Outcome, Parameters, Prediction, Record, Verdict
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import GIB, MIB
 
@@ -65,9 +65,9 @@ PREDICTION = Prediction(
     reserved={phase: 5 * GIB + i * 512 * MIB for i, phase in enumerate(_HELD)},
     libraries={"torch": "2.13.0", "peft": "0.21.2"},
     warnings=("attention runs on the math kernel, which holds the full score matrix: 1.00 GiB",),
-    verdict=Verdict(budget=24 * GIB, fits=True, word="fits", margin=17 * GIB - 300 * MIB),
+    verdict=Verdict(budget=24 * GIB, word=Fit.FITS, margin=17 * GIB - 300 * MIB),
 )
-NO_FIT = replace(PREDICTION, verdict=Verdict(budget=6 * GIB, fits=False, word="does not fit", margin=-1324 * MIB))
+NO_FIT = replace(PREDICTION, verdict=Verdict(budget=6 * GIB, word=Fit.NO, margin=-1324 * MIB))
 ON_CPU = replace(PREDICTION, device="cpu", reserved={}, ledger=ledger(), verdict=None, warnings=())
 
 #: Measured: weights as predicted, 100 MiB more activations in backward, 4 KiB that nobody explains.

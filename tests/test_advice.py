@@ -13,7 +13,7 @@ from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.forecast import ledger
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_plan
 from vramplan.scenario import Checkpointing, Scenario
@@ -213,6 +213,21 @@ def test_every_change_leads_to_a_scenario_file_that_loads() -> None:
         assert scenario_from_mapping(scenario.to_mapping()) == scenario
 
 
+def test_advice_as_json() -> None:
+    scenario = small_scenario(batch=8, seq=512)
+    change, verdict = BY_NAME["sequence"], Verdict(8 * GIB, Fit.TIGHT, GIB)
+    label = "sequence 128 instead of 512"
+    advice = Advice((Step(change, label, 8 * GIB, 7 * GIB, scenario),), verdict)
+    assert advice.to_json() == {
+        "keeps_training": False,
+        "changes": [
+            {"name": "sequence", "label": label, "saves": 8 * GIB, "total": 7 * GIB, "cost": change.cost},
+        ],
+        "verdict": {"budget": 8 * GIB, "fits": True, "word": "tight", "margin": GIB},
+        "scenario": scenario.to_mapping(),
+    }
+
+
 # -- text
 
 
@@ -221,7 +236,7 @@ def test_advice_as_text(width: int) -> None:
     scenario = small_scenario(batch=8, seq=512, checkpointing=False)
     checkpointed = replace(scenario, checkpointing=BY_NAME["checkpointing"].variants(scenario)[0].checkpointing)
     halved = replace(checkpointed, batch=4, grad_accum=2)
-    fits_ = Verdict(8 * GIB, True, "fits", 2 * GIB)
+    fits_ = Verdict(8 * GIB, Fit.FITS, 2 * GIB)
     two = Advice(
         (
             Step(BY_NAME["checkpointing"], "gradient checkpointing", 5 * GIB, 10 * GIB, checkpointed),
@@ -230,6 +245,6 @@ def test_advice_as_text(width: int) -> None:
         fits_,
     )
     one = Advice((Step(BY_NAME["sequence"], "sequence 128 instead of 512", 8 * GIB, 7 * GIB, scenario),), fits_)
-    given = Verdict(8 * GIB, False, "does not fit", -7 * GIB)
+    given = Verdict(8 * GIB, Fit.NO, -7 * GIB)
     plan = Plan(scenario, Limit(8 * GIB), Goal.MAX_TOKENS, (), None, given, None, (two, one))
     check_golden(f"advice-{width or 'pipe'}.txt", render_plan(plan, Page(width)))

@@ -15,7 +15,7 @@ from vramplan.check import Status, check
 from vramplan.cli import main
 from vramplan.errors import UsageError
 from vramplan.ledger import Component, Ledger, Phase
-from vramplan.record import Outcome, Record, save_result
+from vramplan.record import Fit, Outcome, Record, save_result
 from vramplan.units import MIB
 
 #: Fault, exit code, words of the answer's last line (what is to blame).
@@ -260,7 +260,7 @@ def test_a_run_that_works_again_is_an_improvement() -> None:
 
 def test_a_verdict_that_turns_is_an_outcome() -> None:
     assert PREDICTION.verdict
-    worse = replace(PREDICTION, verdict=replace(PREDICTION.verdict, fits=False, word="does not fit", margin=-MIB))
+    worse = replace(PREDICTION, verdict=replace(PREDICTION.verdict, word=Fit.NO, margin=-MIB))
     done = check(items([worse]), items([PREDICTION]))
     assert [finding.text for finding in done.cases[0].findings] == ["outcome fits -> does not fit: 1.00 MiB too much"]
     lost = check(items([replace(PREDICTION, verdict=None)]), items([PREDICTION]))

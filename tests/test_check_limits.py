@@ -123,6 +123,11 @@ def test_a_changed_model_is_judged_and_named() -> None:
     b = changed(RECORD, model=config | {"num_hidden_layers": 3, "transformers_version": "6"})
     assert different_fields(a, b) == ()
     assert [str(change) for change in other_changes(a, b)] == ["model.num_hidden_layers 2 -> 3"]
+    listed = (
+        changed(RECORD, model=config | {"mlp_only_layers": []}),
+        changed(RECORD, model=config | {"mlp_only_layers": [0, 1]}),
+    )
+    assert [str(change) for change in other_changes(*listed)] == ["model.mlp_only_layers none -> 0+1"]
     other = changed(RECORD, model=config | {"_name_or_path": "yours"})
     assert [change.what for change in different_fields(a, other)] == ["model"]
 

@@ -72,6 +72,10 @@ def test_notes_say_what_else_differs() -> None:
         "different torch: 2.13.0 against 2.14.0",
     )
     assert compare(PREDICTION, PREDICTION).notes == ()
+    evaluated = scenario_from_mapping(SCENARIO.to_mapping() | {"eval": {"batch": 8, "accumulate": 1}})
+    assert compare(PREDICTION, replace(PREDICTION, scenario=evaluated)).notes == (
+        "different scenarios: eval none against {batch: 8, accumulate: 1}",
+    )
 
 
 def test_a_phase_of_one_side_only_is_named() -> None:

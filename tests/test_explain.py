@@ -116,6 +116,14 @@ def test_the_rules_of_8_bit_optimizers_are_told() -> None:
     assert large.note == "8-bit, not paged: 14336 elements are fewer than 100000"
 
 
+def test_why_a_weight_is_not_quantised_is_what_inspect_says() -> None:
+    notes = {line.what: line.note.partition("; ")[2] for line in lines_of("experts", Component.UNQUANTIZED)}
+    assert notes["mlp.gate: weight"] == "a bare parameter of the router, no nn.Linear"
+    assert notes["mlp.experts: down_proj"] == "8 experts in one parameter, no nn.Linear"
+    assert notes["model.rotary_emb: inv_freq"] == "a buffer"
+    assert lines_of("lora", Component.UNQUANTIZED)[0].note == "bfloat16"
+
+
 def test_the_trace_is_told_tensor_by_tensor() -> None:
     mapping = {"model": SMALL, "load": "random", "batch": 4, "seq": 512, "lora": {"rank": 4}}
     found = foresee(scenario_from_mapping(mapping), "trace")

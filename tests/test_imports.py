@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "vramplan"
 
 #: Each floor may import itself and the floors below it (earlier in the list).
 FLOORS = [
-    {"errors", "files", "torch_release", "allocator_settings"},
+    {"errors", "files", "spelling", "element_types", "torch_release", "allocator_settings"},
     {"units"},
     {"ledger", "architecture", "catalog", "optimizers", "stacks"},
     {"scenario"},

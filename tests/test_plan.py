@@ -24,7 +24,7 @@ from vramplan.plan.matrix import Cell, Matrix, matrix, same_run
 from vramplan.plan.search import largest
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page
 from vramplan.report.plan_text import render_matrix, render_plan
 from vramplan.scenario import Scenario
@@ -80,7 +80,7 @@ def test_a_probe_says_what_predict_says(seed: int) -> None:
         assert verdict is not None
         probe = Probe(Limit(budget))
         assert probe.fits(scenario) is verdict.fits
-        assert probe.fits_surely(scenario) is (verdict.word == "fits")
+        assert probe.fits_surely(scenario) is (verdict.word is Fit.FITS)
         assert (probe.gap(scenario) <= 0) is verdict.fits
 
 
@@ -276,7 +276,7 @@ def test_no_length_fits_where_the_run_would_stop() -> None:
 def _sample(**keys: object) -> Plan:
     scenario = small_scenario(batch=1, seq=512, gpu="rtx3090")
     rows = (_row(1, 9000), _row(2, 4400), _row(4, 2000))
-    fits, edge = Verdict(20 * GIB, True, "fits", 16 * GIB), Verdict(20 * GIB, True, "tight", 0)
+    fits, edge = Verdict(20 * GIB, Fit.FITS, 16 * GIB), Verdict(20 * GIB, Fit.TIGHT, 0)
     values = {"rows": rows, "best": rows[2], "verdict": fits, "best_verdict": edge} | keys
     return Plan(scenario, Limit(20 * GIB), values.pop("goal", Goal.MAX_TOKENS), **values)  # type: ignore[arg-type]
 
@@ -407,6 +407,7 @@ def test_nothing_that_fits_is_written_and_another_card_is_named(here: Path, caps
         (["--gpu", "t4,a10", "--write", "x.yaml"], ["--write"]),
         (["--gpu", "t4,a10", "--budget", "8GiB"], ["--budget"]),
         (["--gpu", "t4,a10", "--seqs", "512,many"], ["'512,many'"]),
+        (["--gpu", "t4,a10", "--seqs", f"512,{2**24 + 1}"], [f"'512,{2**24 + 1}'"]),
         (["--budget", "8GB"], ["'8GB'", "8GiB"]),
         (["--gpu", "t4", "--method", "merge"], ["a merge has no batch to plan", "vramplan predict"]),
         (["--gpu", "t4", "--write", "no/such/dir.yaml"], ["--write", "there is no directory 'no/such'"]),

@@ -1,11 +1,22 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vramplan.errors import UsageError
 from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
-from vramplan.record import Outcome, Parameters, Prediction, Record, Verdict, load_result, result_from_json, save_result
+from vramplan.record import (
+    Fit,
+    Outcome,
+    Parameters,
+    Prediction,
+    Record,
+    Verdict,
+    load_result,
+    result_from_json,
+    save_result,
+)
 from vramplan.scenario_file import scenario_from_mapping
 
 SCENARIO = scenario_from_mapping({"model": {"model_type": "llama", "hidden_size": 64, "_name_or_path": "tiny"}})
@@ -29,7 +40,7 @@ PREDICTION = Prediction(
     reserved={Phase.LOAD: 2048, Phase.BACKWARD: 4096},
     libraries={"transformers": "5.17.0"},
     warnings=("one",),
-    verdict=Verdict(budget=5000, fits=True, word="fits", margin=834),
+    verdict=Verdict(budget=5000, word=Fit.FITS, margin=834),
 )
 RECORD = Record(
     engine="measure",
@@ -55,6 +66,19 @@ def test_a_prediction_prints_the_public_object() -> None:
     assert body["verdict"] == {"budget": 5000, "fits": True, "word": "fits", "margin": 834}
     assert (body["schema"], body["kind"], body["engine"]) == (1, "prediction", "analytic")
     assert body["entries"][1]["note"] == "t4, driver 550"
+
+
+def test_a_tight_run_fits_by_its_margin() -> None:
+    fits = Verdict(budget=5000, word=Fit.TIGHT, margin=0)
+    assert fits.to_json() == {"budget": 5000, "fits": True, "word": "tight", "margin": 0}
+    assert not replace(fits, margin=-1).fits
+
+
+def test_a_verdict_in_a_foreign_word_is_refused() -> None:
+    body = PREDICTION.to_json()
+    body["verdict"] |= {"word": "perhaps"}
+    with pytest.raises(UsageError, match="perhaps"):
+        result_from_json(body)
 
 
 def test_on_a_cpu_what_does_not_exist_is_absent() -> None:

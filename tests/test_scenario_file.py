@@ -122,6 +122,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown value": ({"quant": {"type": "nf5"}}, "'nf5'", "did you mean 'nf4'?"),
     "negative batch": ({"batch": -1}, "batch: -1", ">= 1"),
     "huge integer": ({"seq": 2**70}, f"seq: {2**70}", "<="),
+    "one more than the largest count": ({"new_tokens": 2**24 + 1}, f"new_tokens: {2**24 + 1}", f"<= {2**24}"),
     "a key of a section": ({"rank": 8}, "unknown key 'rank'", "did you mean 'lora.rank'?"),
     "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
     "more micro-batches than a step has": ({"grad_accum": 2**24}, f"grad_accum: {2**24}", "<= 65536"),
@@ -166,6 +167,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "1,000,000",
         "at most",
     ),
+    "a list for a number": ({"batch": [1, True, "two"]}, "batch: [1, true, two]", "a whole number"),
     "padding by a word": ({"padding": "left"}, "padding: 'left'", "true or false"),
     "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),
     "padding for a kernel without masks": (

@@ -72,7 +72,7 @@ def test_managed_memory_that_the_card_has_no_room_for_moves() -> None:
 def test_a_run_that_fits_only_by_freeing_what_is_cached_says_so() -> None:
     assert PREDICTION.verdict is not None
     budget = max(PREDICTION.reserved.values()) + PREDICTION.context - 1
-    freed = replace(PREDICTION, verdict=replace(PREDICTION.verdict, budget=budget, fits=True, margin=MIB))
+    freed = replace(PREDICTION, verdict=replace(PREDICTION.verdict, budget=budget, margin=MIB))
     assert render_prediction(freed, Page()).endswith("because PyTorch gives cached memory back before it runs out")
     assert "cached" not in render_prediction(PREDICTION, Page())
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from vramplan.errors import VramplanError
 from vramplan.plan.limit import Probe
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.predict.forecast import forecast
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.scenario import Scenario
 
 Fits = Callable[[Scenario], bool]
@@ -27,6 +28,16 @@ class Step:
     """Bytes that the process then holds on the card."""
     scenario: Scenario
     """With this change and those before it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The element of an advice's `changes`."""
+        return {
+            "name": self.change.name,
+            "label": self.label,
+            "saves": self.saves,
+            "total": self.total,
+            "cost": self.change.cost,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,15 @@ class Advice:
             return "with the same data, tokens per step and trained parameters"
         return "with another training"
 
+    def to_json(self) -> dict[str, Any]:
+        """The element of the `advice` array."""
+        return {
+            "keeps_training": self.keeps_training,
+            "changes": [step.to_json() for step in self.steps],
+            "verdict": self.verdict.to_json(),
+            "scenario": self.scenario.to_mapping(),
+        }
+
 
 def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     """The lists of changes that make `scenario` fit, the recommended one first; empty when no list does, or none must.
@@ -64,7 +84,7 @@ def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
     fit without that word.
     """
     now = probe.verdict(scenario)
-    if now.word == "fits":
+    if now.word is Fit.FITS:
         return ()
     fits = probe.fits_surely if now.fits else probe.fits
     found: list[tuple[Change, ...]] = []

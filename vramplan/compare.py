@@ -7,6 +7,7 @@ from typing import Any, Literal
 from vramplan.errors import UsageError
 from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
 from vramplan.record import SCHEMA, Record, Result
+from vramplan.spelling import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,16 +213,8 @@ def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") 
         elif isinstance(one, dict) and isinstance(other, dict):
             yield from _changed_keys(one, other, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key} {_shown(one)} against {_shown(other)}"
+            yield f"{prefix}{key} {shown(one)} against {shown(other)}"
 
 
 def _model_name(model: Any) -> str:
     return str(model.get("_name_or_path", "(inline)")) if isinstance(model, dict) else str(model)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list | tuple):
-        return "+".join(map(str, value)) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vramplan.api import Foreseen
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Basis, Component, Ledger, Phase
-from vramplan.predict.base import ELEMENT
 from vramplan.predict.forecast import CUDA_GRANULARITY
 from vramplan.predict.formulas import Formula, Key, dimensions, formulas
 from vramplan.predict.paging import paging, paging_sentences
@@ -21,8 +21,6 @@ _OUTSIDE = (Component.ALLOCATOR, Component.CONTEXT)
 #: The two spellings of a label that ends in shape and dtype: the closed form's and the trace's.
 _TYPED = re.compile(r"(?P<what>.+) (?P<dtype>[a-z]+\d*) \[(?P<shape>[\d, ]*)\]")
 _TRACED = re.compile(r"(?P<op>\S+) \[(?P<shape>[\d, ]*)\] (?P<dtype>[a-z]+\d*)(?P<where>.*)")
-#: Bytes of one element, by torch's name of the dtype.
-_ELEMENT = {**ELEMENT, "float64": 8, "int8": 1, "uint8": 1}
 _LAYER = re.compile(r"\.\d+(?=\.)")
 
 
@@ -140,7 +138,7 @@ def _from_label(block: Alloc) -> Formula:
         return Formula(label, "", "")
     what = match["what"] if typed else match["op"] + match["where"]
     shape = tuple(map(int, filter(None, match["shape"].split(", "))))
-    element = _ELEMENT.get(match["dtype"], 0)
+    element = ELEMENT_BYTES.get(match["dtype"], 0)
     text = f"{dimensions(shape)} x {element}"
     size = element
     for extent in shape:

@@ -38,23 +38,38 @@ class Parameters:
     trainable: int
 
 
+class Fit(StrEnum):
+    """Whether a run fits, and how surely."""
+
+    FITS = "fits"
+    TIGHT = "tight"  # an error that the engine has made before would turn the answer, be it yes or no
+    NO = "does not fit"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the run fits the budget."""
 
     budget: int
     """Bytes that the process may hold on the card, context included."""
-    fits: bool
-    word: str
-    """`fits`, `tight` or `does not fit`."""
+    word: Fit
     margin: int
     """Budget less what the process needs; negative when it does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits if the engine is right; a run that is `tight` may or may not."""
+        return self.margin >= 0
 
     @property
     def needed(self) -> int:
         """What the process needs at most on the card, context included; cached memory that it gives back in time is
         not among it."""
         return self.budget - self.margin
+
+    def to_json(self) -> dict[str, Any]:
+        """The `verdict` object of every answer that has one."""
+        return {"budget": self.budget, "fits": self.fits, "word": self.word.value, "margin": self.margin}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +151,7 @@ class Prediction(Result):
         """The public JSON object, `kind: prediction`."""
         body = self._body("prediction") | {"managed": self.managed}
         if self.verdict is not None:
-            body["verdict"] = {name: getattr(self.verdict, name) for name in Verdict.__slots__}
+            body["verdict"] = self.verdict.to_json()
         return body
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from vramplan.architecture import Architecture, read_architecture
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.stacks import Stack
-from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
 
 class Method(StrEnum):
@@ -58,7 +58,7 @@ class DType(StrEnum):
     @property
     def bytes(self) -> int:
         """Bytes per element."""
-        return 4 if self is DType.FLOAT32 else 2
+        return ELEMENT_BYTES[self]
 
 
 class Checkpointing(StrEnum):
@@ -143,12 +143,12 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
     """How adapters are merged into the base and the result is saved; read by `method: merge` alone."""
 
-    dequantize: bool = False
+    dequantize: bool
     """Whether a quantised base is made 16-bit whole (`model.dequantize()`) before the adapters are attached."""
-    safe: bool = False
+    safe: bool
     """Whether each sum is made in a copy and looked through for NaN (`merge_and_unload(safe_merge=True)`)."""
-    max_shard_size: str = "50GB"
-    """`save_pretrained`'s limit of one file, in its own spelling; the default is transformers' 5.17."""
+    max_shard_size: str
+    """`save_pretrained`'s limit of one file, in its own spelling."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,18 +185,18 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     checkpointing: Checkpointing
     attention: str
     stack: Stack
-    gpu: str = ""
+    gpu: str
     """Catalogue name of the card; empty when none is meant."""
-    torch: str = USUAL_TORCH
+    torch: str
     """Release of PyTorch that runs it on a card, as major and minor number (`vramplan.torch_release`)."""
-    expandable_segments: bool = False
+    expandable_segments: bool
     """Whether it runs with `PYTORCH_ALLOC_CONF=expandable_segments:True`."""
-    new_tokens: int = 128
+    new_tokens: int
     """Tokens that inference generates after the prompt of `seq` tokens."""
-    merge: Merge = Merge()
-    padding: bool = False
+    merge: Merge
+    padding: bool
     """Whether samples of a batch are padded, so that its attention mask has zeros and attention gets a mask."""
-    evaluation: Evaluation | None = msgspec.field(default=None, name="eval")
+    evaluation: Evaluation | None = msgspec.field(name="eval")
     """The file's `eval` key; None when the run does not evaluate."""
 
     @classmethod

@@ -9,6 +9,7 @@ import msgspec
 
 from vramplan.errors import UsageError, nearest
 from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.spelling import in_yaml
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "quant": QuantKeys,
@@ -117,8 +118,8 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
 
 
 def _spelled(value: Any) -> str:
-    """A value as the file has it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    """A value as the file has it; text in quotes, for they tell '8' from 8."""
+    return repr(value) if isinstance(value, str) else in_yaml(value)
 
 
 #: msgspec's words for what a value is.

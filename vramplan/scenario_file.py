@@ -10,6 +10,7 @@ import msgspec
 from vramplan.errors import UsageError
 from vramplan.scenario import Scenario
 from vramplan.scenario_resolve import resolve_scenario
+from vramplan.spelling import in_yaml
 
 LARGEST_MATRIX = 100_000
 
@@ -89,13 +90,8 @@ def _named(key: str, value: object) -> str:
     """A key and its value for a name, as the command line has them; what is in a section stands by itself."""
     if isinstance(value, Mapping) and value:
         return "-".join(_named(str(inner), item) for inner, item in value.items())
-    return f"{key.split('.')[-1]}={_word(value)}"
-
-
-def _word(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return ",".join(map(_word, value)) if isinstance(value, list) else str(value)
+    word = ",".join(map(in_yaml, value)) if isinstance(value, list) else in_yaml(value)
+    return f"{key.split('.')[-1]}={word}"
 
 
 def scenario_yaml(scenario: Scenario) -> str:

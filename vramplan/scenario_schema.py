@@ -9,7 +9,9 @@ from vramplan.scenario import DType, Load, Method, QuantType
 from vramplan.stacks import LayerKernel, LossKernel, Outputs, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
-Count = Annotated[int, Meta(ge=1, le=2**24)]
+#: A guard against slips of the keyboard, and no limit of the arithmetic: no run has as many samples, tokens or steps.
+LARGEST_COUNT = 2**24
+Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # bitsandbytes 0.50 functional.py: quantize_4bit
 
 
@@ -51,14 +53,14 @@ class MergeKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     dequantize: bool = False
     safe: bool = False
-    max_shard_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[KMGT]B$")] = "50GB"
+    max_shard_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[KMGT]B$")] = "50GB"  # transformers 5.17
 
 
 class EvalKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Evaluation inside training; the batch is the training's where none is given."""
 
     batch: Count | UnsetType = UNSET
-    accumulate: Annotated[int, Meta(ge=0, le=2**24)] = 0
+    accumulate: Annotated[int, Meta(ge=0, le=LARGEST_COUNT)] = 0
 
 
 class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

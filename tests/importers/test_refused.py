@@ -44,6 +44,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_TRL + "use_peft: true\nload_in_4bit: true\nload_in_8bit: true", "load_in_8bit: true with load_in_4bit"),
         (_TRL + "use_peft: maybe", "use_peft: maybe is neither true nor false"),
         (_TRL + "per_device_train_batch_size: 0", "per_device_train_batch_size: 0 is not a count"),
+        (_TRL + f"per_device_train_batch_size: {2**24 + 1}", f"{2**24 + 1} is not a count"),
         (_TRL + "per_device_train_batch_size: [1]", "per_device_train_batch_size: [1] is not a number"),
         (_TRL + "max_length: 1e300", "max_length: 1e+300 is not a number"),
         (_TRL + "max_length: .nan", "max_length: nan is not a number"),

@@ -123,7 +123,11 @@ def test_the_advised_list_fits_with_what_was_lacking_to_spare() -> None:
     assert found.against is not None
     assert found.shortage is not None
     assert found.against.advice
-    assert found.against.advice[0].steps[-1].total <= found.against.held - found.shortage.lacking
+    advice = found.against.advice[0]
+    assert advice.steps[-1].total <= found.against.held - found.shortage.lacking
+    body = found.to_json()["prediction"]["advice"][0]
+    assert body["verdict"] == advice.verdict.to_json()
+    assert [change["cost"] for change in body["changes"]] == [step.change.cost for step in advice.steps]
     assert found.solvable
 
 

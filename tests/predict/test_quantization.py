@@ -8,7 +8,7 @@ import torch
 
 from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
-from vramplan.predict.quantization import bits, packed_bytes, pieces, shared_pieces, stored
+from vramplan.predict.quantization import bits, not_quantized, packed_bytes, pieces, shared_pieces, stored
 from vramplan.scenario import Quant, QuantType, Scenario
 
 SHAPES = ((64, 64), (7, 9), (100, 333), (512, 257))
@@ -116,3 +116,40 @@ def test_parts_of_a_7b() -> None:
     assert found.second == 4 * 6_476_005_376 // (64 * 256)
     assert found.offsets == 224 * 4
     assert found.tables == 224 * (64 + 1024) + 1024
+
+
+def reason(model: str, path: str) -> str:
+    architecture = Scenario.load(model).architecture
+    weights = (*(weight for weight, _ in architecture.counted), *architecture.buffers)
+    return not_quantized(next(weight for weight in weights if weight.path == path), architecture)
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "why"),
+    [
+        ("llama-2-7b", "lm_head.weight", "the output head, which transformers leaves out"),
+        ("llama-2-7b", "model.embed_tokens.weight", "nn.Embedding, no nn.Linear"),
+        ("gpt2", "transformer.wte.weight", "nn.Embedding; the output head shares it"),
+        ("gpt2", "transformer.wpe.weight", "nn.Embedding, no nn.Linear"),
+        (
+            "falcon-7b",
+            "mlp.dense_h_to_4h.weight",
+            "a subclass of nn.Linear, or skipped by transformers for this model: only nn.Linear itself is replaced",
+        ),
+        ("gpt-oss-20b", "mlp.experts.gate_up_proj", "32 experts in one parameter, no nn.Linear"),
+        ("gpt-oss-20b", "mlp.experts.gate_up_proj_bias", "a bias of every expert, no nn.Linear"),
+        ("gpt-oss-20b", "mlp.router.weight", "a bare parameter of the router, no nn.Linear"),
+        ("gpt-oss-20b", "mlp.router.bias", ""),
+        ("gpt-oss-20b", "self_attn.sinks", ""),
+        ("llama-2-7b", "model.norm.weight", ""),
+        ("llama-2-7b", "model.rotary_emb.inv_freq", ""),
+    ],
+)
+def test_why_a_weight_is_not_quantised(model: str, path: str, why: str) -> None:
+    assert reason(model, path) == why
+
+
+def test_experts_end_to_end_in_a_matrix_are_no_bias() -> None:
+    weight = Weight("ffn.experts.mlp.w1", WeightKind.EXPERTS, (16 * 10752, 6144), "mlp")
+    architecture = Scenario.load("llama-2-7b").architecture
+    assert not_quantized(weight, architecture) == "every expert in one parameter, no nn.Linear"

@@ -9,7 +9,7 @@ from samples import FAILED, ON_CPU, PREDICTION, RECORD, SCENARIO, TINY
 
 from vramplan.check.items import Item
 from vramplan.ledger import Basis, Component, Ledger, Phase
-from vramplan.record import Device, Outcome, Prediction, Record, Result, Verdict
+from vramplan.record import Device, Fit, Outcome, Prediction, Record, Result, Verdict
 from vramplan.report.report_facts import Report
 from vramplan.report.report_reading import make_report
 from vramplan.scenario import Scenario
@@ -67,8 +67,8 @@ def closed_form(scenario: Scenario, device: Device) -> Prediction:
 def judge(scenario: Scenario, budget: int) -> Verdict:
     """The made-up verdict: 7 GiB are needed, and below 7.5 GiB that is not sure."""
     margin = budget - 7 * GIB
-    word = "does not fit" if margin < 0 else "tight" if margin < GIB // 2 else "fits"
-    return Verdict(budget, margin >= 0, word, margin)
+    word = Fit.NO if margin < 0 else Fit.TIGHT if margin < GIB // 2 else Fit.FITS
+    return Verdict(budget, word, margin)
 
 
 def report(*results: Prediction | Record, skipped: tuple[str, ...] = ()) -> Report:

@@ -9,7 +9,7 @@ from vramplan.check.sameness import different_fields, other_changes
 from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
 from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
-from vramplan.record import Outcome, Prediction, Record
+from vramplan.record import Fit, Outcome, Prediction, Record
 from vramplan.units import human
 
 #: What may be gone from a whole run without anything being lost.
@@ -105,11 +105,11 @@ def outcome_of(item: Item) -> str:
     if isinstance(item.result, Record):
         return item.result.outcome.value
     verdict = item.result.verdict
-    return "" if verdict is None else "fits" if verdict.fits else "does not fit"
+    return "" if verdict is None else (Fit.FITS if verdict.fits else Fit.NO).value
 
 
 def _unless_well(outcome: str) -> str:
-    return "" if outcome in ("ok", "fits") else outcome
+    return "" if outcome in (Outcome.OK, Fit.FITS) else outcome
 
 
 def _well(item: Item) -> bool:

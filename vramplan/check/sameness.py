@@ -6,6 +6,7 @@ from typing import Any
 
 from vramplan.record import Record, Result
 from vramplan.scenario import Method, QuantType, Scenario
+from vramplan.spelling import shown
 
 #: Facts of the machine that come and go with versions: both can move what the libraries hold.
 _MACHINE_VERSIONS = ("driver", "python")
@@ -38,7 +39,7 @@ def different_fields(baseline: Result, new: Result) -> tuple[Change, ...]:
     before, after = _question(baseline), _question(new)
     keys = dict.fromkeys((*before, *after))
     return tuple(
-        Change(key, _shown(before.get(key)), _shown(after.get(key)))
+        Change(key, shown(before.get(key)), shown(after.get(key)))
         for key in keys
         if not _same(key, before.get(key), after.get(key))
     )
@@ -108,10 +109,4 @@ def _configuration(scenario: Scenario) -> dict[str, Any]:
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     for key in dict.fromkeys((*before, *after)):
         if before.get(key) != after.get(key):
-            yield Change(key, _shown(before.get(key)), _shown(after.get(key)))
-
-
-def _shown(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return "none" if value is None else str(value).lower()
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield Change(key, shown(before.get(key)), shown(after.get(key)))

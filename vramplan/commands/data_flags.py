@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from vramplan.commands.flags import count, one_of
 from vramplan.errors import UsageError
 from vramplan.files import user_path
+from vramplan.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("random", "grouped", "packed")
 PACKINGS = ("bfd", "bfd_split", "wrapped")
 #: A file of this size is read in about a second, or tokenised in some ten; for a larger one there is progress.
-_LARGE = 2**24
+_LARGE = 16 * MIB
 
 
 def add_data_flags(parser: ArgumentParser) -> None:

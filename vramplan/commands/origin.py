@@ -54,8 +54,10 @@ def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
         return foreseen
     from dataclasses import replace
 
+    from vramplan.record import Fit
+
     prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
     if verdict is not None and verdict.margin < 0 <= verdict.margin + target.origin.above:
-        verdict = replace(verdict, word="tight")
+        verdict = replace(verdict, word=Fit.TIGHT)
     warnings = (*target.origin.warnings, *prediction.warnings)
     return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

@@ -154,8 +154,10 @@ def _cards(args: Namespace) -> list[str]:
 
 def _lengths(text: str) -> tuple[int, ...]:
     """An argparse `type`: sequence lengths with commas between them."""
+    from vramplan.scenario_schema import LARGEST_COUNT
+
     words = text.split(",")
-    if not all(word.strip().isdecimal() and 1 <= int(word.strip()[:9]) <= 2**24 for word in words):
+    if not all(word.strip().isdecimal() and 1 <= int(word.strip()[:9]) <= LARGEST_COUNT for word in words):
         raise UsageError(f"--seqs: '{text}' are not sequence lengths", hint="such as --seqs 512,2048,8192")
     return tuple(sorted({int(word) for word in words}))
 

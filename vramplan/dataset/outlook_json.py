@@ -70,7 +70,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
     if prediction.reserved:
         body |= {"reserved": prediction.peak_reserved, "device": prediction.peak_on_device}
     if prediction.verdict:
-        body["verdict"] = prediction.verdict.word
+        body["verdict"] = prediction.verdict.word.value
     return body
 
 

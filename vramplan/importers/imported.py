@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vramplan.spelling import in_yaml
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -97,12 +99,5 @@ def _replaced(row: Row, keys: Mapping[str, Any]) -> Row:
 
 def spelled(value: object) -> str:
     """A value as YAML spells it on one line, long ones cut."""
-    if isinstance(value, bool) or value is None:
-        text = "null" if value is None else str(value).lower()
-    elif isinstance(value, list | tuple):
-        text = f"[{', '.join(map(spelled, value))}]"
-    elif isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{key}: {spelled(item)}" for key, item in value.items()) + "}"
-    else:
-        text = " ".join(str(value).split())
+    text = in_yaml(value)
     return text if len(text) <= 72 else text[:69] + "..."

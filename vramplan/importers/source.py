@@ -10,9 +10,7 @@ from vramplan.importers.values import as_dtype, as_flag, as_names, as_number, is
 from vramplan.importers.vocabulary.base import Vocabulary
 from vramplan.scenario import DType
 from vramplan.scenario_file import override
-
-#: Largest value of a count (scenario_schema.py: Count).
-_LARGEST = 2**24
+from vramplan.scenario_schema import LARGEST_COUNT
 
 
 class Source:
@@ -64,8 +62,8 @@ class Source:
         number = self.number(key)
         if number is None:
             return None
-        if number != int(number) or not 1 <= number <= _LARGEST:
-            self.refuse(key, "is not a count", hint=f"a whole number from 1 to {_LARGEST}")
+        if number != int(number) or not 1 <= number <= LARGEST_COUNT:
+            self.refuse(key, "is not a count", hint=f"a whole number from 1 to {LARGEST_COUNT}")
         return int(number)
 
     def number(self, key: str) -> float | None:

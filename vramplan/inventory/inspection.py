@@ -98,7 +98,7 @@ def _role_json(role: Role) -> dict[str, Any]:
 def _choice_json(choice: Choice) -> dict[str, Any]:
     body = {name: getattr(choice, name) for name in Choice.__slots__ if name not in ("targets", "verdict")}
     body["targets"] = list(choice.targets)
-    return body | ({"verdict": asdict(choice.verdict)} if choice.verdict is not None else {})
+    return body | ({"verdict": choice.verdict.to_json()} if choice.verdict is not None else {})
 
 
 def _paging_json(found: Paging) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.predict.adapters import adapted
-from vramplan.predict.base import ELEMENT, loaded_element, prepared_element, upcasts
+from vramplan.predict.base import loaded_element, prepared_element, upcasts
 from vramplan.predict.expert_targets import Targets, resolve_targets
-from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.quantization import is_quantized, not_quantized, pieces
 from vramplan.predict.saved_modules import is_copied
 from vramplan.scenario import QuantType, Scenario
 
@@ -146,7 +147,7 @@ def _stored(weight: Weight, scenario: Scenario) -> str:
         return scenario.quant.type.value
     element = prepared_element(weight, scenario)
     for name in (weight.dtype, scenario.dtype.value, "float32"):
-        if name and ELEMENT[name] == element:
+        if name and ELEMENT_BYTES[name] == element:
             return name
     raise AssertionError(weight)
 
@@ -154,28 +155,15 @@ def _stored(weight: Weight, scenario: Scenario) -> str:
 def why(weight: Weight, scenario: Scenario) -> str:
     """Why a weight is quantised or not, and why it was cast; empty where nothing needs a reason.
 
-    transformers 5.17 integrations/bitsandbytes.py replace_with_bnb_linear, quantizers/base.py
-    get_modules_to_not_convert; peft 0.21.2 utils/other.py prepare_model_for_kbit_training.
+    peft 0.21.2 utils/other.py prepare_model_for_kbit_training.
     """
-    reason = _reason(weight, scenario.architecture) if scenario.quant.type is not QuantType.NONE else ""
+    reason = _reason(weight, scenario) if scenario.quant.type is not QuantType.NONE else ""
     if upcasts(weight, scenario) and loaded_element(weight, scenario) != prepared_element(weight, scenario):
         reason += f"{'; ' if reason else ''}cast from {scenario.dtype.value} by the preparation for k-bit training"
     return reason
 
 
-def _reason(weight: Weight, architecture: Architecture) -> str:
-    if weight.kind is WeightKind.LINEAR:
+def _reason(weight: Weight, scenario: Scenario) -> str:
+    if is_quantized(weight, scenario.quant):
         return "Conv1D, replaced as nn.Linear is" if weight.transposed else "nn.Linear"
-    if weight.kind is WeightKind.SUBLINEAR:
-        return "a subclass of nn.Linear, or skipped by transformers for this model: only nn.Linear itself is replaced"
-    if weight.kind is WeightKind.HEAD:
-        return "the output head, which transformers leaves out"
-    if weight.kind is WeightKind.EMBEDDING:
-        tied = architecture.tied and weight.path == architecture.table.path
-        return "nn.Embedding; the output head shares it" if tied else "nn.Embedding, no nn.Linear"
-    if weight.kind is WeightKind.EXPERTS:
-        what = f"{weight.shape[0]} experts in one parameter" if len(weight.shape) > 2 else "a bias of every expert"
-        return f"{what}, no nn.Linear"
-    if weight.kind is WeightKind.ROUTER:
-        return "a bare parameter of the router, no nn.Linear"
-    return ""
+    return not_quantized(weight, scenario.architecture)

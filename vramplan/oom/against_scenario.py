@@ -124,17 +124,7 @@ class Against:
                 {name: getattr(saving, name) for name in ("name", "label", "saves", "enough", "cost")}
                 for saving in self.savings
             ],
-            "advice": [
-                {
-                    "keeps_training": advice.keeps_training,
-                    "changes": [
-                        {"name": step.change.name, "label": step.label, "saves": step.saves, "total": step.total}
-                        for step in advice.steps
-                    ],
-                    "scenario": advice.scenario.to_mapping(),
-                }
-                for advice in self.advice
-            ],
+            "advice": [advice.to_json() for advice in self.advice],
         }
 
 

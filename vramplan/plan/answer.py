@@ -60,11 +60,11 @@ class Plan:
             "goal": self.goal.value,
             "scenario": self.scenario.to_mapping(),
             "context_length": context_length(self.scenario),
-            "verdict": _verdict_json(self.verdict) if self.verdict else None,
+            "verdict": self.verdict.to_json() if self.verdict else None,
             "frontier": [_row_json(row) for row in self.rows],
             "best": {**_row_json(self.best), "scenario": self.best.scenario.to_mapping()} if self.best else None,
-            "best_verdict": _verdict_json(self.best_verdict) if self.best_verdict else None,
-            "advice": [_advice_json(advice) for advice in self.advice],
+            "best_verdict": self.best_verdict.to_json() if self.best_verdict else None,
+            "advice": [advice.to_json() for advice in self.advice],
             "proposed": self.proposed.to_mapping() if self.proposed else None,
             "warnings": list(self.warnings),
         }
@@ -105,10 +105,6 @@ def most_tokens(rows: Sequence[Row], limit: Limit) -> Row | None:
     return reach(Goal.MAX_BATCH, replace(best.scenario, seq=context), Probe(limit))
 
 
-def _verdict_json(verdict: Verdict) -> dict[str, Any]:
-    return {name: getattr(verdict, name) for name in Verdict.__slots__}
-
-
 def _row_json(row: Row) -> dict[str, Any]:
     return {
         "batch": row.scenario.batch,
@@ -124,22 +120,4 @@ def _row_json(row: Row) -> dict[str, Any]:
             "phase": row.phase.value,
             "bytes": row.binding_bytes,
         },
-    }
-
-
-def _advice_json(advice: Advice) -> dict[str, Any]:
-    return {
-        "keeps_training": advice.keeps_training,
-        "changes": [
-            {
-                "name": step.change.name,
-                "label": step.label,
-                "saves": step.saves,
-                "total": step.total,
-                "cost": step.change.cost,
-            }
-            for step in advice.steps
-        ],
-        "verdict": _verdict_json(advice.verdict),
-        "scenario": advice.scenario.to_mapping(),
     }

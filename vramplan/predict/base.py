@@ -4,13 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.predict.quantization import Piece, is_quantized
 from vramplan.scenario import Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
-
-#: Bytes of one element, by torch's name of the dtype.
-ELEMENT = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
 
 _LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
 
@@ -38,7 +36,7 @@ def component(weight: Weight, quant: Quant) -> Component:
 
 def loaded_element(weight: Weight, scenario: Scenario) -> int:
     """Bytes per element of an unquantised weight as loaded."""
-    return ELEMENT[weight.dtype] if weight.dtype else scenario.dtype.bytes
+    return ELEMENT_BYTES[weight.dtype] if weight.dtype else scenario.dtype.bytes
 
 
 def upcasts(weight: Weight, scenario: Scenario) -> bool:

@@ -33,6 +33,7 @@ from vramplan.predict.quantization import (
     NESTED_BLOCK,
     Piece,
     is_quantized,
+    not_quantized,
     pieces,
     shared_pieces,
 )
@@ -154,16 +155,12 @@ def _unquantized(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> d
 
 
 def _why(weight: Weight, scenario: Scenario) -> str:
-    """Why a weight that looks like a matrix product's is not quantised."""
+    """Why a weight is not quantised, where that needs a reason; of a buffer that it is one, for its name does not."""
     if scenario.quant.type is QuantType.NONE:
         return ""
-    reasons = {
-        WeightKind.EXPERTS: "; experts are one 3-D parameter, no nn.Linear",
-        WeightKind.HEAD: "; transformers leaves the output head out",
-        WeightKind.SUBLINEAR: "; a subclass of nn.Linear, which transformers leaves as it is",
-        WeightKind.BUFFER: "; a buffer",
-    }
-    return reasons.get(weight.kind, "")
+    buffer = weight.kind is WeightKind.BUFFER
+    reason = "a buffer" if buffer else not_quantized(weight, scenario.architecture)
+    return f"; {reason}" if reason else ""
 
 
 def _trained(scenario: Scenario, device: Device) -> dict[Key, Formula]:

@@ -8,6 +8,7 @@ from math import prod
 from typing import NamedTuple
 from weakref import ref
 
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.predict.tape_parts import Script
 
 
@@ -18,8 +19,12 @@ class Kind(NamedTuple):
     bytes: int
 
 
-FLOAT32, FLOAT16, BFLOAT16 = Kind("float32", 4), Kind("float16", 2), Kind("bfloat16", 2)
-INT64, INT32, INT8, UINT8, BOOL = Kind("int64", 8), Kind("int32", 4), Kind("int8", 1), Kind("uint8", 1), Kind("bool", 1)
+def _kind(name: str) -> Kind:
+    return Kind(name, ELEMENT_BYTES[name])
+
+
+FLOAT32, FLOAT16, BFLOAT16 = map(_kind, ("float32", "float16", "bfloat16"))
+INT64, INT32, INT8, UINT8, BOOL = map(_kind, ("int64", "int32", "int8", "uint8", "bool"))
 FLOATS = {kind.name: kind for kind in (FLOAT32, FLOAT16, BFLOAT16)}
 
 Shape = tuple[int, ...]

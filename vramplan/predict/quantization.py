@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.scenario import Quant, QuantType
 
@@ -14,9 +15,6 @@ CODE_TABLE_BYTES = 16 * 4
 DYNAMIC_MAP_BYTES = 256 * 4
 #: functional.py quantize_4bit: `offset = absmax.mean()`, one fp32.
 OFFSET_BYTES = 4
-
-#: Bytes of one element of the packed tensor, by the name of its dtype.
-STORAGE_BYTES = {"uint8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Piece(NamedTuple):
@@ -37,6 +35,33 @@ def is_quantized(weight: Weight, quant: Quant) -> bool:
     return quant.type is not QuantType.NONE and weight.kind is WeightKind.LINEAR
 
 
+def not_quantized(weight: Weight, architecture: Architecture) -> str:
+    """Why bitsandbytes leaves a weight as it is; empty for one that nobody takes for a matrix (norms, biases, buffers).
+
+    transformers 5.17 integrations/bitsandbytes.py replace_with_bnb_linear, quantizers/base.py
+    get_modules_to_not_convert.
+    """
+    if weight.kind is WeightKind.SUBLINEAR:
+        return "a subclass of nn.Linear, or skipped by transformers for this model: only nn.Linear itself is replaced"
+    if weight.kind is WeightKind.HEAD:
+        return "the output head, which transformers leaves out"
+    if weight.kind is WeightKind.EMBEDDING:
+        tied = architecture.tied and weight.path == architecture.table.path
+        return "nn.Embedding; the output head shares it" if tied else "nn.Embedding, no nn.Linear"
+    if weight.kind is WeightKind.EXPERTS:
+        return f"{_of_experts(weight)}, no nn.Linear"
+    if weight.kind is WeightKind.ROUTER:
+        return "a bare parameter of the router, no nn.Linear"
+    return ""
+
+
+def _of_experts(weight: Weight) -> str:
+    if weight.path.endswith("bias"):
+        return "a bias of every expert"
+    stacked = len(weight.shape) > 2  # DBRX lays its experts end to end in a matrix
+    return f"{weight.shape[0]} experts in one parameter" if stacked else "every expert in one parameter"
+
+
 def packed_bytes(numel: int, quant: Quant) -> int:
     """Bytes of the quantised weight itself: two to a byte in 4 bits, in whole elements of the storage dtype.
 
@@ -44,7 +69,7 @@ def packed_bytes(numel: int, quant: Quant) -> int:
     """
     if not quant.type.four_bit:
         return numel
-    element = STORAGE_BYTES[quant.storage]
+    element = ELEMENT_BYTES[quant.storage]
     return (numel + 1) // (2 * element) * element
 
 

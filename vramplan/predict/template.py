@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from vramplan.attention import Choice
 from vramplan.attention_tiles import Tile
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
@@ -18,10 +19,6 @@ from vramplan.predict.product_kinds import Product
 from vramplan.predict.reductions import row_sum_buffer
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
-
-_BYTES = {
-    "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
-}  # fmt: skip
 
 
 class Padding(NamedTuple):
@@ -184,7 +181,8 @@ class Template:
     def _moments(self) -> tuple[tuple[Size, ...], Moments]:
         """The distinct sizes, and the moments that refer to them by number."""
         numbers: dict[Size, int] = {}
-        number = [numbers.setdefault(Size.of(_BYTES[kind], shape), len(numbers)) for _, kind, shape in self._kinds]
+        sizes = (Size.of(ELEMENT_BYTES[kind], shape) for _, kind, shape in self._kinds)
+        number = [numbers.setdefault(size, len(numbers)) for size in sizes]
         blocks = [(number[kind], component) for kind, component in self._blocks]
         return tuple(numbers), Moments(blocks, self._items)
 
@@ -194,7 +192,7 @@ class Template:
         made: list[tuple[int, str]] = []
         for name, kind, dimensions in self._kinds:
             shape = [sizes[d] if d in sizes else d.at(batch, seq) for d in dimensions]
-            size = _BYTES[kind]
+            size = ELEMENT_BYTES[kind]
             for extent in shape:
                 size *= extent
             made.append((size, f"{name} {kind} {shape}"))

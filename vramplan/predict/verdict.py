@@ -7,7 +7,7 @@ from typing import NamedTuple
 from vramplan import catalog
 from vramplan.allocator import Program, Replay, replay
 from vramplan.predict.overheads import budget_of, context_of
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.scenario import Scenario
 
 
@@ -49,22 +49,21 @@ def judge(
         return None
     room = budget - context_of(scenario)
     run = _Run(program, played)
-    fits = run.fits(room)
-    word, asked = _word(run, room, ERROR[engine], fits=fits)
-    return Verdict(budget, fits, word, room - run.held(asked))
+    word, asked = _word(run, room, ERROR[engine])
+    return Verdict(budget, word, room - run.held(asked))
 
 
-def _word(run: "_Run", room: int, error: ErrorInterval, *, fits: bool) -> tuple[str, int]:
+def _word(run: "_Run", room: int, error: ErrorInterval) -> tuple[Fit, int]:
     """`tight` when an error that the engine has made before would turn the answer; and the room to tell the need in.
 
     The true need is predicted / (1 + error): what fits in room x (1 + low) fits for sure, and what does not fit in
     room x (1 + high) cannot. A run that fits in the latter alone needs what it takes there: without a cap it would
     keep segments that it gives back when it has to, and take much more.
     """
-    if fits:
-        return ("fits" if run.fits(int(room * (1 + error.low))) else "tight"), room
+    if run.fits(room):
+        return (Fit.FITS if run.fits(int(room * (1 + error.low))) else Fit.TIGHT), room
     more = int(room * (1 + error.high))
-    return ("tight", more) if run.fits(more) else ("does not fit", room)
+    return (Fit.TIGHT, more) if run.fits(more) else (Fit.NO, room)
 
 
 class _Run:

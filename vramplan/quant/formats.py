@@ -15,7 +15,7 @@ from vramplan.predict.quantization import (
     stored,
 )
 from vramplan.quant.levels import fp4_levels, int4_levels, nf4_levels
-from vramplan.scenario import Quant, QuantType, Scenario
+from vramplan.scenario import DType, Quant, QuantType, Scenario
 
 
 class Kind(StrEnum):
@@ -161,5 +161,4 @@ def baselines(scenario: Scenario) -> tuple[Baseline, ...]:
     """The scenario's model in fp32 and in the two 16-bit types."""
     architecture = scenario.architecture
     count = quantized_parameters(architecture, Format(Kind.NF4, 64, double=True).quant)
-    elements = {"float32": 4, "float16": 2, "bfloat16": 2}
-    return tuple(Baseline(name, size, count * size, architecture.numel * size) for name, size in elements.items())
+    return tuple(Baseline(d.value, d.bytes, count * d.bytes, architecture.numel * d.bytes) for d in DType)

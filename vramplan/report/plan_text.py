@@ -10,7 +10,7 @@ from vramplan.plan.goals import Goal
 from vramplan.plan.matrix import Matrix
 from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops_of_card
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page, table
 from vramplan.report.report_words import counted
 from vramplan.report.stack_words import batch_words, stack_words
@@ -39,7 +39,7 @@ def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -
     elif beyond:
         lines += ["", *beyond]
     if plan.best and plan.verdict:
-        edge = ", tight" if plan.best_verdict and plan.best_verdict.word == "tight" else ""
+        edge = ", tight" if plan.best_verdict and plan.best_verdict.word is Fit.TIGHT else ""
         lines += ["", *page.wrap(f"{_GOALS[plan.goal]}: {_best(plan.best, plan)}{edge}", indent="  ")]
     for i, advice in enumerate(plan.advice):
         lines += ["", *_advice(advice, plan, page, first=i == 0)]
@@ -158,7 +158,7 @@ def _verdict(plan: Plan, page: Page) -> str:
     scenario = plan.scenario
     given = f"batch {batch_words(scenario)} x {scenario.seq:,} as given"
     text = f"{verdict_word(plan.verdict, page)}: {given} takes {_of(plan.verdict)}"
-    if plan.verdict.word == "fits":
+    if plan.verdict.word is Fit.FITS:
         return text
     if plan.advice:
         count = len(plan.advice[0].steps)

@@ -52,7 +52,7 @@ class Case:
         """How the run ended; a prediction says whether it fits, where it was asked."""
         if isinstance(self.result, Record):
             return self.result.outcome.value
-        return self.result.verdict.word if self.result.verdict else "predicted"
+        return self.result.verdict.word.value if self.result.verdict else "predicted"
 
     @property
     def how(self) -> str:

@@ -145,7 +145,7 @@ def _fit(check: FitCheck) -> dict[str, Any]:
         "scenario": check.case.name,
         "memory_limit": check.limit,
         "budget": check.verdict.budget,
-        "predicted": check.verdict.word,
+        "predicted": check.verdict.word.value,
         "margin": check.verdict.margin,
         "outcome": check.case.outcome,
         "judgement": check.judgement.value,

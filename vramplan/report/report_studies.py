@@ -8,6 +8,7 @@ from vramplan.errors import VramplanError
 from vramplan.ledger import Component
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.paging import paging
+from vramplan.record import Fit
 from vramplan.report.comparison import percent
 from vramplan.report.layout import amount, table_unit
 from vramplan.report.report_case import Case
@@ -267,7 +268,7 @@ def _fit_row(check: FitCheck) -> tuple[Cell, ...]:
         _named(check.case, small="the allocator limited" if check.limit is not None else "the whole card"),
         Cell(sizes=(verdict.budget,)),
         Cell(sizes=(verdict.margin,)),
-        Cell(verdict.word),
+        Cell(verdict.word.value),
         Cell(check.case.outcome),
         Cell(check.judgement.value),
     )
@@ -275,7 +276,7 @@ def _fit_row(check: FitCheck) -> tuple[Cell, ...]:
 
 def fits_sentence(checks: Sequence[FitCheck]) -> str:
     """How many runs that were predicted to fit ran out of memory, and which."""
-    wrong, promised = false_fits(checks), sum(check.verdict.word == "fits" for check in checks)
+    wrong, promised = false_fits(checks), sum(check.verdict.word is Fit.FITS for check in checks)
     if not wrong:
         return f"of {counted(promised, 'run')} predicted to fit, none ran out of memory"
     names = ", ".join(check.case.name for check in wrong)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from vramplan.errors import VramplanError
 from vramplan.predict.overheads import context_of
-from vramplan.record import Outcome, Record, Verdict
+from vramplan.record import Fit, Outcome, Record, Verdict
 from vramplan.report.report_case import Case
 from vramplan.scenario import Scenario
 
@@ -43,7 +43,7 @@ class FitCheck:
     @property
     def judgement(self) -> Judgement:
         """What became of the verdict."""
-        if self.verdict.word == "tight":
+        if self.verdict.word is Fit.TIGHT:
             return Judgement.OPEN
         if self.verdict.fits == self.ran:
             return Judgement.RIGHT
