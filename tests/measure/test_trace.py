@@ -51,6 +51,7 @@ FAMILIES = (
     "gemma2-softcap",
     "gpt2-conv1d",
     "llama-chunked",
+    "llama-compute-float32",
     "llama-full",
     "mixtral-experts",
     "opt-float16",

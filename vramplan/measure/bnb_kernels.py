@@ -10,7 +10,9 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable
-from functools import cache
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -91,13 +93,42 @@ def _int8_vectorwise_dequant(codes: Tensor, constants: Tensor) -> Tensor:
 
 def _opener(table: dict[str, Kernel]) -> Opener:
     table = {"int8_vectorwise_dequant": _int8_vectorwise_dequant, **table}
+    _note_autocast()
 
     def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func._schema.name.partition("::")[2]
         overload = func._schema.overload_name
-        return table[f"{name}.{overload}" if overload else name](*args, **kwargs)
+        with _AUTOCAST.get(contextlib.nullcontext()):
+            return table[f"{name}.{overload}" if overload else name](*args, **kwargs)
 
     return run
+
+
+#: Autocast as it is where the product was called; a dispatch mode sees none.
+_AUTOCAST: ContextVar[AbstractContextManager[Any]] = ContextVar("autocast")
+
+
+@cache
+def _note_autocast() -> None:
+    """From now on, in this process, a product notes autocast on its way to the kernel, whose `F.linear` it casts."""
+    library = torch.library.Library("bitsandbytes", "IMPL")  # type: ignore[no-untyped-call]
+    for device in ("cpu", "cuda"):
+        key = f"Autocast{device.upper()}"
+        noting = partial(_noting, device, getattr(torch._C.DispatchKey, key))
+        library.impl("gemm_4bit", noting, key, with_keyset=True)  # type: ignore[no-untyped-call]
+    _REGISTERED.append(library)  # what goes is registered no longer
+
+
+_REGISTERED: list[torch.library.Library] = []
+
+
+def _noting(device: str, key: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+    """The product as it goes on without this function: autocast stays on for what its kernel calls."""
+    noted = _AUTOCAST.set(torch.autocast(device, dtype=torch.get_autocast_dtype(device)))
+    try:
+        return torch.ops.bitsandbytes.gemm_4bit.default.redispatch(keys.remove(key), *args, **kwargs)
+    finally:
+        _AUTOCAST.reset(noted)
 
 
 def _execute(name: str, found: dict[str, Kernel]) -> ModuleType:

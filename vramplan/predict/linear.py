@@ -163,10 +163,21 @@ def _gemm_4bit(t: Tape, x: Tensor, layer: Layer, quantised: Quantised) -> Tensor
         return t.new(shape, x.kind, "output")
     constants = _block_constants(t, layer, quantised) if quantised.double else None
     matrix = t.new((layer.outputs, layer.inputs), x.kind, "dequantised")
-    out = t.new(shape, x.kind, "output")
+    copies = _recast(t, x, layer, quantised)
+    out = t.new(shape, t.autocast or x.kind, "output")
     t.product(biased=quantised.biased)
-    del matrix, constants
+    del copies, matrix, constants
     return out
+
+
+def _recast(t: Tape, x: Tensor, layer: Layer, quantised: Quantised) -> list[Tensor]:
+    """What autocast makes of the `F.linear` inside the kernel where bitsandbytes computes in another type than it."""
+    kind = t.autocast
+    if kind is None or kind is x.kind:
+        return []
+    bias = [t.new((layer.outputs,), kind, "bias cast once more")] if quantised.biased else []
+    weight = t.new((layer.outputs, layer.inputs), kind, "dequantised, cast once more")
+    return [*bias, weight, t.new(x.shape, kind, "input cast once more")]
 
 
 def _block_constants(t: Tape, layer: Layer, quantised: Quantised) -> list[Tensor]:
