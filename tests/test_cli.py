@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+from oom_samples import V29
 from samples import FAILED, ON_CPU, RECORD
 
 import vramplan
@@ -320,6 +321,23 @@ def test_a_matrix_is_a_table_or_an_array(here: Path, capsys: pytest.CaptureFixtu
     assert (code, out.splitlines()[-1]) == (0, "2 of 2 fit")
 
 
+def test_a_matrix_of_which_flags_leave_one_is_one_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "two.yaml").write_text(json.dumps(json.loads(TINY) | {"matrix": {"batch": [1, 2], "lora.rank": [4, 8]}}))
+    (here / "one.yaml").write_text(json.dumps(json.loads(TINY) | {"name": "two", "lora": {"rank": 8}}))
+    (here / "train.log").write_text(V29)
+    flags = ["--batch", "1", "--rank", "8"]
+    for argv in (["inspect"], ["compare", "tiny.yaml"], ["explain-oom", "train.log", "--scenario"], ["predict"]):
+        found = run(capsys, *argv, "two.yaml", *flags)
+        assert (found[1] != "", found[2]) == (True, "")
+        assert found == run(capsys, *argv, "one.yaml", *flags)
+    explained = [run(capsys, "predict", name, *flags, "--explain")[1] for name in ("two.yaml", "one.yaml")]
+    assert explained[0] == explained[1]
+    body = json.loads(run(capsys, "predict", "two.yaml", *flags, "--explain", "--json")[1])
+    assert [part["scenario"]["name"] for part in body] == ["two"]  # a list, as of every matrix
+    assert body[0]["explain"]
+    assert vramplan.Scenario.load("two.yaml", batch=1, **{"lora.rank": 8}) == vramplan.Scenario.load("one.yaml")
+
+
 def test_the_answer_no_is_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "predict", "tiny.yaml", "--budget", "1MiB")
     assert (code, err) == (1, "")
@@ -559,12 +577,12 @@ def test_the_largest_numbers_that_are_accepted_are_predicted(capsys: pytest.Capt
 def test_where_records_go(here: Path) -> None:
     from vramplan.commands.measure import record_files
 
-    assert record_files(None, ["a", "b"], many=True) == [None, None]
-    assert record_files(Path("x.json"), ["a"], many=False) == [Path("x.json")]
-    assert record_files(Path("new"), ["a"], many=False) == [Path("new/a.json")]
-    assert record_files(Path("new"), ["a/b", "c"], many=True) == [Path("new/a-b.json"), Path("new/c.json")]
+    assert record_files(None, ["a", "b"]) == [None, None]
+    assert record_files(Path("x.json"), ["a"]) == [Path("x.json")]
+    assert record_files(Path("new"), ["a"]) == [Path("new/a.json")]
+    assert record_files(Path("new"), ["a/b", "c"]) == [Path("new/a-b.json"), Path("new/c.json")]
     with pytest.raises(UsageError, match="same name"):
-        record_files(Path("new"), ["a", "a"], many=True)
+        record_files(Path("new"), ["a", "a"])
 
 
 def test_what_may_not_be_read_is_said_and_a_name_needs_none_of_it(tmp_path: Path) -> None:

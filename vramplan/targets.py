@@ -34,8 +34,8 @@ class Target:
     """What another trainer's file said, where the target is one."""
 
     def single(self, what: str, *, hint: str = "fix the matrix's keys with flags, or give one scenario") -> Scenario:
-        """The one scenario, where a list will not do; `what` says what needs it."""
-        if self.is_matrix:
+        """The one scenario, where several will not do; `what` says what needs it."""
+        if len(self.scenarios) > 1:
             raise UsageError(
                 f"{what} needs one scenario, and this target has a matrix of {len(self.scenarios)}",
                 hint=hint,
@@ -115,15 +115,27 @@ def _adapter_file(path: Path) -> Path | None:
 
 
 def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path, where: str) -> Target:
-    """A matrix's axis that an override names is no longer an axis: what is typed wins over the file."""
+    """What is typed wins over the file, and over its matrix."""
     axes = mapping.get("matrix")
     if isinstance(axes, Mapping):
-        mapping = {**mapping, "matrix": {key: values for key, values in axes.items() if key not in overrides}}
+        mapping = {**mapping, "matrix": dict(_axes_left(axes, overrides))}
     # `stack` before `stack.upcast`: a part is set in the whole that was asked for.
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
     mapping = override(mapping, ordered)
     scenarios = scenarios_from_mapping(mapping, base=base, where=where)
     return Target(scenarios, is_matrix="matrix" in mapping)
+
+
+def _axes_left(axes: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """A matrix's axes without those that `overrides` name; in a section's values the parts that they name are set."""
+    for key, values in axes.items():
+        if any(f"{key}.".startswith(f"{typed}.") for typed in overrides):
+            continue
+        parts = {typed: value for typed, value in overrides.items() if typed.startswith(f"{key}.")}
+        if parts and isinstance(values, list):
+            changed = [override({key: value}, parts)[key] for value in values]
+            values = [value for i, value in enumerate(changed) if value not in changed[:i]]
+        yield key, values
 
 
 def _scenario_file(target: str) -> Path | None:
@@ -173,7 +185,7 @@ def load_scenario(target: str, overrides: Mapping[str, Any]) -> Scenario:
     found = resolve(target, dict(_dotted(overrides)))
     for text in found.origin.warnings if found.origin else ():
         warnings.warn(f"{target}: {text}", stacklevel=3)
-    return found.single("Scenario.load")
+    return found.single("Scenario.load", hint="give a value for each key of its matrix, such as batch=1")
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

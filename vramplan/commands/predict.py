@@ -114,7 +114,7 @@ def run(args: Namespace) -> Answer:
         code = 1
     if args.timeline is not None:
         _draw(found[0], args.timeline)
-    if target.is_matrix:
+    if len(predictions) > 1:
         return Answer(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions), code)
     explanations = _explain(found[0], args.explain) if args.explain is not None else ()
     if args.json:
@@ -125,7 +125,7 @@ def run(args: Namespace) -> Answer:
             from vramplan.dataset.outlook_json import outlook_json
 
             body["dataset"] = outlook_json(outlook)
-        return Answer(json_text(body), code)
+        return Answer(json_text([body] if target.is_matrix else body), code)
     above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
     return Answer(above + _detailed(predictions[0], _before_verdict(predictions[0], outlook, args)), code)
 
