@@ -11,9 +11,10 @@ from samples import PREDICTION, RECORD, SCENARIO
 from vramplan.check import DEFAULT_LIMITS, check, parse_limits
 from vramplan.check.limits import Amount, Cell, Limit, Measure, Percent
 from vramplan.check.sameness import different_fields, other_changes
-from vramplan.compare import Pair
+from vramplan.compare import Pair, Row
 from vramplan.errors import UsageError
 from vramplan.ledger import Component, Ledger, Phase
+from vramplan.record import Prediction, Record
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import KIB, MIB
 
@@ -92,6 +93,42 @@ def test_the_context_belongs_to_the_device_alone() -> None:
     )
     for limit, passes in (("device:1%", False), ("reserved:0B", True), ("phases:0B", True)):
         assert check(items([bigger]), items([PREDICTION]), parse_limits([limit])).passed is passes
+
+
+def culprit(limit: str, new: Record | Prediction, baseline: Record | Prediction) -> Row | None:
+    (case,) = check(items([new]), items([baseline]), parse_limits([limit])).cases
+    return case.findings[0].culprit
+
+
+def test_the_culprit_of_what_stays_between_steps_stays_between_steps() -> None:
+    fault = grown(CUDA, None, Component.UNQUANTIZED, 60 * MIB)
+    fault = grown(fault, Phase.BACKWARD, Component.LOGITS, 200 * MIB)
+    fault = grown(fault, Phase.LOAD, Component.WEIGHTS, 300 * MIB)
+    fault = replace(fault, ledger=Ledger(fault.ledger.entries, CUDA.ledger.steady + 60 * MIB))
+    pair = Pair(1024 * MIB, 1084 * MIB)
+    assert culprit("steady:1%", fault, CUDA) == Row(Phase.FORWARD, Component.UNQUANTIZED, pair)
+    unexplained = replace(CUDA, ledger=Ledger(CUDA.ledger.entries, CUDA.ledger.steady + 60 * MIB))
+    assert culprit("steady:1%", unexplained, CUDA) is None
+
+
+def test_the_culprit_of_reserved_is_in_a_phase_that_needed_more() -> None:
+    fault = grown(CUDA, Phase.LOAD, Component.WEIGHTS, 300 * MIB)  # for which 5 of the 7 GiB are enough
+    fault = grown(fault, Phase.STEP, Component.GRADIENTS, 200 * MIB)
+    fault = replace(fault, reserved={**CUDA.reserved, Phase.STEP: CUDA.reserved[Phase.STEP] + 200 * MIB})
+    pair = Pair(152 * MIB, 352 * MIB)
+    assert culprit("reserved:1%", fault, CUDA) == Row(Phase.STEP, Component.GRADIENTS, pair)
+
+
+def test_the_context_is_a_culprit_of_the_device_alone() -> None:
+    entries = (
+        replace(e, bytes=e.bytes + (200 * MIB if e.component is Component.CONTEXT else 0))
+        for e in grown(PREDICTION, Phase.BACKWARD, Component.LOGITS, 150 * MIB).ledger.entries
+    )
+    fault = replace(PREDICTION, ledger=Ledger(tuple(entries), PREDICTION.ledger.steady))
+    logits = Row(Phase.BACKWARD, Component.LOGITS, Pair(250 * MIB, 400 * MIB))
+    assert culprit("peak:1%", fault, PREDICTION) == culprit("backward:1%", fault, PREDICTION) == logits
+    context = Row(Phase.LOAD, Component.CONTEXT, Pair(300 * MIB, 500 * MIB))
+    assert culprit("device:1%", fault, PREDICTION) == context
 
 
 def test_limits_on_nothing_are_said_or_refused() -> None:

@@ -8,7 +8,7 @@ from vramplan.check.limits import DEFAULT_LIMITS, Limit, Reading, mirrored, read
 from vramplan.check.sameness import different_fields, other_changes
 from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
-from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
+from vramplan.ledger import RESIDENT_COMPONENTS, Component
 from vramplan.record import Outcome, Prediction, Record
 from vramplan.units import human
 
@@ -176,7 +176,7 @@ def _beyond_limits(comparison: Comparison, limits: Sequence[Limit]) -> Iterator[
             what = (reading.phase, reading.component, reading.pair, limit.allowance)
             if not limit.allowance.allows(reading.pair) and what not in said:
                 said.add(what)
-                yield _beyond(limit, reading, comparison)
+                yield _beyond(limit, reading)
 
 
 def _worse_outcome(baseline: Item, new: Item) -> Iterator[Finding]:
@@ -190,16 +190,11 @@ def _worse_outcome(baseline: Item, new: Item) -> Iterator[Finding]:
         yield Finding(FindingKind.VANISHED, "entries", "the run ended ok and holds no memory: all entries are gone")
 
 
-def _beyond(limit: Limit, reading: Reading, comparison: Comparison) -> Finding:
+def _beyond(limit: Limit, reading: Reading) -> Finding:
     """The finding for growth beyond a limit, with the component that grew most behind it."""
     pair = reading.pair
-    culprit = _grew_most(row for row in comparison.rows if reading.phase in (None, row.phase))
-    if reading.component:
-        culprit = Row(reading.phase or Phase.LOAD, reading.component, pair)
-    grown = f"{human(pair.reference)} -> {human(pair.other)} ({growth(pair)})"
-    return Finding(
-        FindingKind.LIMIT, reading.name, f"{reading.name} {grown}, limit {limit.allowance}", pair, culprit=culprit
-    )
+    text = f"{reading.name} {human(pair.reference)} -> {human(pair.other)} ({growth(pair)}), limit {limit.allowance}"
+    return Finding(FindingKind.LIMIT, reading.name, text, pair, culprit=_grew_most(reading.rows))
 
 
 def growth(pair: Pair) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from vramplan.compare import Comparison, Pair
+from vramplan.compare import Comparison, Pair, Row
 from vramplan.errors import UsageError, unknown
 from vramplan.ledger import Component, Phase
 from vramplan.units import human, parse_bytes
@@ -90,6 +90,8 @@ class Reading:
 
     name: str
     pair: Pair
+    rows: tuple[Row, ...]
+    """What it consists of, as far as the ledgers say: the cause of its growth is among these."""
     phase: Phase | None = None
     """The phase it belongs to; the peak belongs to the phase in which the new result peaks."""
     component: Component | None = None
@@ -143,22 +145,44 @@ def readings(subject: Subject, comparison: Comparison) -> Iterator[Reading]:
         component = subject.component if isinstance(subject, Cell) else subject
         for row in comparison.rows:
             if row.component is component and (not isinstance(subject, Cell) or row.phase is subject.phase):
-                yield Reading(f"{component.value} in {row.phase.value}", row.pair, row.phase, component)
+                yield Reading(f"{component.value} in {row.phase.value}", row.pair, (row,), row.phase, component)
 
 
 def _measured(measure: Measure, comparison: Comparison) -> Iterator[Reading]:
     baseline, new = comparison.a, comparison.b
     if measure is Measure.PEAK:
-        yield Reading("peak", comparison.peak, new.ledger.peak_phase)
+        phase = new.ledger.peak_phase
+        yield Reading("peak", comparison.peak, _allocated(comparison, phase), phase)
     elif measure is Measure.STEADY:
-        yield Reading("steady", comparison.steady)
+        yield Reading("steady", comparison.steady, tuple(_between_steps(comparison)))
     elif measure is Measure.PHASES:
         yield from _phases(comparison)
     elif baseline.reserved and new.reserved:
-        peaks = [side.peak_reserved if measure is Measure.RESERVED else side.peak_on_device for side in (baseline, new)]
-        yield Reading(measure.value, Pair(*peaks))
+        late = {phase for phase, mark in new.reserved.items() if mark > baseline.peak_reserved}
+        rows = tuple(row for row in _allocated(comparison) if row.phase in late)
+        if measure is Measure.RESERVED:
+            yield Reading("reserved", Pair(baseline.peak_reserved, new.peak_reserved), rows)
+        else:
+            rows += tuple(row for row in comparison.rows if row.component is Component.CONTEXT)
+            yield Reading("device", Pair(baseline.peak_on_device, new.peak_on_device), rows)
 
 
 def _phases(comparison: Comparison) -> Iterator[Reading]:
     for total in comparison.totals:
-        yield Reading(f"{total.phase.value} phase", total.allocated, total.phase)
+        rows = _allocated(comparison, total.phase)
+        yield Reading(f"{total.phase.value} phase", total.allocated, rows, total.phase)
+
+
+def _allocated(comparison: Comparison, phase: Phase | None = None) -> tuple[Row, ...]:
+    """What the allocator has handed out in a phase, or in all of them."""
+    rows = (row for row in comparison.rows if phase in (None, row.phase))
+    return tuple(row for row in rows if row.component is not Component.CONTEXT)
+
+
+def _between_steps(comparison: Comparison) -> Iterator[Row]:
+    """Each component that every phase after loading holds, where it is least: only that can stay between steps."""
+    phases = [total.phase for total in comparison.totals if total.phase is not Phase.LOAD]
+    for component in Component:
+        rows = [row for row in _allocated(comparison) if row.component is component and row.phase in phases]
+        if rows and len(rows) == len(phases):
+            yield min(rows, key=lambda row: row.pair.other)
