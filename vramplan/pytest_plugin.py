@@ -117,10 +117,12 @@ class Vram:
 
         with _Hinted():
             item = Item(result, "this test")
+            adds = f"`vramplan check TARGET --against {against} --update` adds it, with the keys of this test as flags"
+            if not Path(against).exists():
+                raise UsageError(f"{against} does not exist", hint=adds)
             scope = [known for known in read_items(Path(against)) if known.key == item.key]
             if not scope:
-                hint = "`vramplan check TARGET --against BASELINE --update` adds it"
-                raise UsageError(f"{against} has no result of {item.key}", hint=hint)
+                raise UsageError(f"{against} has no result of {item.key}", hint=adds)
             done = check([item], scope, parse_limits(limits) or DEFAULT_LIMITS)
         if not done.passed:
             pytest.fail(render_check(done, Page()), pytrace=True)
