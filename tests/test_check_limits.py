@@ -20,24 +20,26 @@ from vramplan.units import KIB, MIB
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "words", "hint"),
     [
-        ("peak:1MB", "'1MB' is ambiguous"),
-        ("peak:1G", "'1G' is ambiguous"),
-        ("peak", "no amount"),
-        ("peak:", "not an amount"),
-        ("peak:-1%", "not an amount"),
-        ("peak:1e3%", "not an amount"),
-        ("weigths:0B", "unknown limit 'weigths'"),
-        ("backward.logit:1%", "unknown component 'logit'"),
-        ("backwards.logits:1%", "unknown phase 'backwards'"),
+        ("peak:1MB", "'1MB' is ambiguous", "write 1MiB"),
+        ("peak:1G", "'1G' is ambiguous", "write 1GiB"),
+        ("peak", "no amount", "peak:1%"),
+        ("peak:", "not an amount", "such as 1% or 2MiB"),
+        ("peak:%", "'%' is not an amount", "such as 1% or 2MiB"),
+        ("step:-1%", "'-1%' is not an amount", "such as 1% or 2MiB"),
+        ("peak:1e3%", "not an amount", "such as 1% or 2MiB"),
+        ("peak:1", "'1' is a number without a unit", "write 1%, 1MiB or 1B"),
+        ("weigths:0B", "unknown limit 'weigths'", "did you mean 'weights'?"),
+        ("backward.logit:1%", "unknown component 'logit'", "did you mean 'logits'?"),
+        ("backwards.logits:1%", "unknown phase 'backwards'", "did you mean 'backward'?"),
     ],
 )
-def test_a_limit_that_is_none_is_refused(text: str, words: str) -> None:
+def test_a_limit_that_is_none_is_refused(text: str, words: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_limits([text])
     assert words in error.value.message
-    assert error.value.hint
+    assert hint in error.value.hint
 
 
 def test_limits_as_people_write_them() -> None:

@@ -11,11 +11,15 @@ _AMBIGUOUS = {"k": "KiB", "kb": "KiB", "m": "MiB", "mb": "MiB", "g": "GiB", "gb"
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
-def parse_bytes(text: str, key: str = "size") -> int:
-    """Bytes of `24GiB`, `512 MiB` or `1073741824`; `24GB` is refused, because it has two meanings 7 % apart."""
+def parse_bytes(text: str, key: str = "size", *, such_as: str = "24GiB") -> int:
+    """Bytes of `24GiB`, `512 MiB` or `1073741824`; `24GB` is refused, because it has two meanings 7 % apart.
+
+    `such_as` is what the hint gives as an example where `text` is nothing of the kind.
+    """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"{key}: '{text}' is not an amount of memory", hint="write a number and a unit, such as 24GiB")
+        hint = f"write a number and a unit, such as {such_as}"
+        raise UsageError(f"{key}: '{text}' is not an amount of memory", hint=hint)
     number, unit = match.groups()
     if unit.lower() in _AMBIGUOUS:
         binary = _AMBIGUOUS[unit.lower()]
@@ -29,6 +33,11 @@ def parse_bytes(text: str, key: str = "size") -> int:
     if size >= 2**60:
         raise UsageError(f"{key}: '{text}' is more than any machine holds", hint="write a size below 1024 PiB")
     return int(number) * _UNITS[unit.lower()] if "." not in number else int(size)
+
+
+def lacks_unit(text: str, size: int) -> bool:
+    """Whether the text of so many bytes is a bare number of which nobody means bytes: `24`."""
+    return text.strip().isdigit() and 0 < size < MIB
 
 
 def gib(size: int) -> str:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from vramplan.compare import Comparison, Pair, Row
 from vramplan.errors import UsageError, unknown
 from vramplan.ledger import Component, Phase
-from vramplan.units import human, parse_bytes
+from vramplan.units import human, lacks_unit, parse_bytes
 
 _PERCENT = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%\s*")
 _FORM = "write SUBJECT:AMOUNT, such as peak:1%, unquantized:0B or backward.activations:2MiB"
@@ -112,9 +112,17 @@ def _parse(text: str) -> Iterator[Limit]:
 
 
 def parse_allowance(text: str, key: str) -> Allowance:
-    """`1%`, `0B` or `2MiB`; an amount without its meaning (`1MB`) is refused, `key` naming where it stood."""
+    """`1%`, `0B` or `2MiB`; an amount without its meaning (`1MB`, `1`) is refused, `key` naming where it stood."""
     percent = _PERCENT.fullmatch(text)
-    return Percent(Fraction(percent[1])) if percent else Amount(parse_bytes(text, key))
+    if percent:
+        return Percent(Fraction(percent[1]))
+    size = parse_bytes(text, key, such_as="1% or 2MiB")
+    if lacks_unit(text, size):
+        number = text.strip()
+        raise UsageError(
+            f"{key}: '{text}' is a number without a unit", hint=f"write {number}%, {number}MiB or {number}B"
+        )
+    return Amount(size)
 
 
 def _subject(word: str) -> Subject:

@@ -161,11 +161,11 @@ def count(option: str) -> Any:
 
 def size(option: str) -> Any:
     """An argparse `type` that takes an amount of memory such as `24GiB`; a bare `24` is a unit forgotten."""
-    from vramplan.units import MIB, parse_bytes
+    from vramplan.units import lacks_unit, parse_bytes
 
     def read(text: str) -> int:
         bytes_ = parse_bytes(text, option)
-        if text.strip().isdigit() and 0 < bytes_ < MIB:
+        if lacks_unit(text, bytes_):
             raise UsageError(f"{option}: '{text}' is a number without a unit", hint=f"write {text.strip()}GiB")
         return bytes_
 
