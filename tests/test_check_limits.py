@@ -24,7 +24,8 @@ from vramplan.units import KIB, MIB
     [
         ("peak:1MB", "'1MB' is ambiguous", "write 1MiB"),
         ("peak:1G", "'1G' is ambiguous", "write 1GiB"),
-        ("peak", "no amount", "peak:1%"),
+        ("peak", "limit 'peak' has no amount", "peak:1%"),
+        (1, "limit '1' has no amount", "peak:1%"),
         ("peak:", "not an amount", "such as 1% or 2MiB"),
         ("peak:%", "'%' is not an amount", "such as 1% or 2MiB"),
         ("step:-1%", "'-1%' is not an amount", "such as 1% or 2MiB"),
@@ -35,7 +36,7 @@ from vramplan.units import KIB, MIB
         ("backwards.logits:1%", "unknown phase 'backwards'", "did you mean 'backward'?"),
     ],
 )
-def test_a_limit_that_is_none_is_refused(text: str, words: str, hint: str) -> None:
+def test_a_limit_that_is_none_is_refused(text: Any, words: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_limits([text])
     assert words in error.value.message

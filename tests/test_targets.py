@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,14 @@ def test_scenario_load_takes_keywords(here: Path) -> None:
     assert (scenario.batch, scenario.quant.double, scenario.quant.type) == (4, False, QuantType.NF4)
     assert (scenario.lora.rank, scenario.lora.targets) == (8, ("all-linear",))
     assert scenario.to_mapping()["load"] == "random"
+
+
+@pytest.mark.parametrize("target", [{"model": "llama-2-7b"}, None, ["llama-2-7b"]])
+def test_scenario_load_refuses_what_names_nothing(target: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        vramplan.Scenario.load(target)
+    assert caught.value.message == f"{target!r} is no target"
+    assert 'Scenario.load("llama-2-7b", batch=4)' in caught.value.hint
 
 
 @pytest.mark.parametrize(

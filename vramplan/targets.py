@@ -1,5 +1,6 @@
 """From what people type to scenarios: a scenario file or name, another trainer's file, a model, a directory."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -177,12 +178,15 @@ def _unknown(target: str) -> UsageError:
     )
 
 
-def load_scenario(target: str, overrides: Mapping[str, Any]) -> Scenario:
+def load_scenario(target: "str | os.PathLike[str]", overrides: Mapping[str, Any]) -> Scenario:
     """The one scenario of `target`; nested mappings in `overrides` change the keys they name and leave the others.
 
     What another trainer's file says and a scenario cannot is a Python warning, one each.
     """
-    found = resolve(target, dict(_dotted(overrides)))
+    if not isinstance(target, str | os.PathLike):
+        hint = 'name a file or a model, and the keys that differ: Scenario.load("llama-2-7b", batch=4)'
+        raise UsageError(f"{target!r:.60} is no target", hint=hint)
+    found = resolve(os.fspath(target), dict(_dotted(overrides)))
     for text in found.origin.warnings if found.origin else ():
         warnings.warn(f"{target}: {text}", stacklevel=3)
     return found.single("Scenario.load", hint="give a value for each key of its matrix, such as batch=1")

@@ -103,10 +103,10 @@ def parse_limits(texts: Iterable[str]) -> tuple[Limit, ...]:
 
 
 def _parse(text: str) -> Iterator[Limit]:
-    *subjects, amount = text.split(":")
+    *subjects, amount = str(text).split(":")
     if not subjects:
-        raise UsageError(f"--limit: '{text}' has no amount or no subject", hint=_FORM)
-    allowance = parse_allowance(amount, f"--limit {text}")
+        raise UsageError(f"limit '{text}' has no amount or no subject", hint=_FORM)
+    allowance = parse_allowance(amount, f"limit {text}")
     for subject in subjects:
         yield Limit(_subject(subject.strip()), allowance)
 
@@ -134,7 +134,7 @@ def _subject(word: str) -> Subject:
         return Cell(Phase(phase), Component(component))
     if dot:
         words_, wrong = (list(Component), component) if phase in list(Phase) else (list(Phase), phase)
-        raise unknown("component" if phase in list(Phase) else "phase", wrong, words_, where=f"--limit {word}")
+        raise unknown("component" if phase in list(Phase) else "phase", wrong, words_, where=f"limit {word}")
     raise unknown("limit", word, [*Measure, *Phase, *Component])
 
 
