@@ -1,5 +1,6 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec import structs
 
 from vramplan.errors import UsageError, VramplanError, unknown
-from vramplan.record import Device, Prediction, Record, Result
+from vramplan.files import user_path
+from vramplan.record import Device, Prediction, Record, Result, load_result
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
 
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
     from vramplan.compare import Comparison
 
-__all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict", "predict_model"]
+__all__ = [
+    "Prediction",
+    "Record",
+    "Scenario",
+    "VramplanError",
+    "compare",
+    "load",
+    "measure",
+    "predict",
+    "predict_model",
+]
 
 Engine = Literal["analytic", "trace"]
 ENGINES: tuple[Engine, ...] = ("analytic", "trace")
@@ -156,6 +168,13 @@ def measure(
 
     _check_arguments(scenario, device, None, 0)
     return run(scenario, device=device, steps=steps, timeout=timeout, memory_limit=memory_limit, progress=progress)
+
+
+def load(path: "str | os.PathLike[str]") -> Prediction | Record:
+    """The prediction or record in a file: what `vramplan predict --json` printed, or `vramplan measure --out` wrote."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{path!r:.60} is no file", hint='name one: vramplan.load("record.json")')
+    return load_result(user_path(os.fspath(path)))
 
 
 def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":
