@@ -90,6 +90,10 @@ def test_a_typed_part_of_a_section_is_set_in_every_value_of_its_axis(here: Path)
     assert [s.name for s in found] == ["run-base=script-upcast=none-rank=4", "run-base=trl-upcast=none-rank=4"]
     whole = {"stack": "script", "lora": {"rank": 4}}
     assert [s.name for s in resolve("run.yaml", whole).scenarios] == ["run"]
+    (here / "parts.yaml").write_text("model: llama-2-7b\nmatrix: {stack.base: [trl], stack.upcast: [all, none]}\n")
+    found = resolve("parts.yaml", {"stack": "script"}).scenarios
+    assert [(s.stack.base, s.stack.upcast) for s in found] == [("script", "all"), ("script", "none")]
+    assert [s.name for s in resolve("parts.yaml", {"stack": {"base": "trl", "upcast": "all"}}).scenarios] == ["parts"]
 
 
 def test_one_scenario_is_asked_of_a_matrix(here: Path) -> None:

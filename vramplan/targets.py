@@ -130,13 +130,21 @@ def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path
 def _axes_left(axes: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """A matrix's axes without those that `overrides` name; in a section's values the parts that they name are set."""
     for key, values in axes.items():
-        if any(f"{key}.".startswith(f"{typed}.") for typed in overrides):
+        if _is_set(str(key), overrides):
             continue
         parts = {typed: value for typed, value in overrides.items() if typed.startswith(f"{key}.")}
         if parts and isinstance(values, list):
             changed = [override({key: value}, parts)[key] for value in values]
             values = [value for i, value in enumerate(changed) if value not in changed[:i]]
         yield key, values
+
+
+def _is_set(key: str, overrides: Mapping[str, Any]) -> bool:
+    """Whether `overrides` set a key, by itself or in its section: `stack: script` sets `stack.base`."""
+    section, _, part = key.partition(".")
+    whole = overrides.get(section)
+    parts = {"base": whole} if section == "stack" and isinstance(whole, str) else whole
+    return key in overrides or (isinstance(parts, Mapping) and part in parts)
 
 
 def _scenario_file(target: str) -> Path | None:
