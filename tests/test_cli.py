@@ -22,7 +22,7 @@ from vramplan.commands import all_commands, commands_for
 from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
 from vramplan.record import save_result
-from vramplan.scenario_schema import ScenarioKeys
+from vramplan.scenario_schema import SECTIONS, ScenarioKeys
 
 MODEL = {
     "model_type": "llama",
@@ -272,12 +272,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_key_of_the_file_has_a_flag() -> None:
     from vramplan.commands.flags import FLAGS
-    from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, StackKeys
 
-    sections: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
-    sections |= {"eval": EvalKeys, "merge": MergeKeys}
-    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
-    for section, content in sections.items():
+    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *SECTIONS}
+    for section, content in SECTIONS.items():
         keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(content)}
     assert keys - {flag.key for flag in FLAGS} == {"stack.base"}  # which is what `--stack` sets
     assert {flag.key for flag in FLAGS} - keys == {"stack"}
@@ -391,7 +388,12 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_schema_accepts_what_the_file_has(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "schema")
     assert code == 0
-    assert set(json.loads(out)["$defs"]["ScenarioKeys"]["properties"]) >= {"model", "quant", "matrix"}
+    definitions = json.loads(out)["$defs"]
+    assert set(definitions["ScenarioKeys"]["properties"]) >= {"model", "quant", "matrix"}
+    structs = [ScenarioKeys, *SECTIONS.values()]
+    properties = {name: definitions[name]["properties"] for name in (struct.__name__ for struct in structs)}
+    bare = [(name, key) for name, keys in properties.items() for key in keys if "description" not in keys[key]]
+    assert {key for _, key in bare} == SECTIONS.keys() - {"stack"}  # which their definitions describe as a whole
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from vramplan.errors import UsageError
-from vramplan.scenario import Checkpointing, DType, QuantType, Scenario
+from vramplan.optimizers import OPTIMIZERS
+from vramplan.scenario import ATTENTION, Checkpointing, DType, QuantType, Scenario
 from vramplan.scenario_file import (
     override,
     read_scenarios,
@@ -13,8 +14,8 @@ from vramplan.scenario_file import (
     scenario_yaml,
     scenarios_from_mapping,
 )
-from vramplan.scenario_schema import json_schema
-from vramplan.stacks import Outputs, Upcast
+from vramplan.scenario_schema import BLOCK_SIZES, json_schema
+from vramplan.stacks import STACKS, Outputs, Upcast
 
 TINY = {"model_type": "llama", "hidden_size": 64, "_name_or_path": "tiny"}
 
@@ -229,10 +230,22 @@ def test_missing_and_broken_models_are_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_lists_every_key_of_a_printed_scenario() -> None:
-    schema = json_schema()
+    schema = json_schema({})
     keys = schema["$defs"]["ScenarioKeys"]["properties"]
     assert set(one(gpu="rtx3090").to_mapping()) <= set(keys)
     assert keys["batch"] == {"type": "integer", "minimum": 1, "maximum": 2**24, "default": 1}
+
+
+def test_the_schema_lists_the_words_of_closed_sets_and_proposes_cards() -> None:
+    definitions = json_schema({"lora.rank": "rank of the adapters"})["$defs"]
+    keys = definitions["ScenarioKeys"]["properties"]
+    assert keys["optimizer"]["enum"] == list(OPTIMIZERS)
+    assert keys["attention"]["enum"] == list(ATTENTION)
+    assert keys["stack"]["anyOf"][0] == {"type": "string", "enum": list(STACKS)}
+    assert "rtx4090" in keys["gpu"]["anyOf"][0]["enum"]
+    assert keys["gpu"]["anyOf"][1] == {"type": "string"}  # `4090` is a card too
+    assert definitions["QuantKeys"]["properties"]["block_size"]["enum"] == list(BLOCK_SIZES)
+    assert definitions["LoraKeys"]["properties"]["rank"]["description"] == "rank of the adapters"
 
 
 def test_a_merge_goes_into_16_bits_unless_said_otherwise() -> None:

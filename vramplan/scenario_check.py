@@ -8,15 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from vramplan.errors import UsageError, nearest
-from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
-
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "quant": QuantKeys,
-    "lora": LoraKeys,
-    "stack": StackKeys,
-    "merge": MergeKeys,
-    "eval": EvalKeys,
-}
+from vramplan.scenario_schema import SECTIONS, ScenarioKeys
 
 #: Keys of other tools that ask for more than one GPU, or for a way of sharing one model between several.
 _SEVERAL_GPUS = frozenset(
@@ -29,7 +21,7 @@ _SEVERAL_GPUS = frozenset(
 def check_keys(mapping: Mapping[str, Any], where: str) -> None:
     """Refuse unknown keys and values outside a closed list, each with the nearest allowed word."""
     _check_level(mapping, ScenarioKeys, "", where)
-    for section, struct in _SECTIONS.items():
+    for section, struct in SECTIONS.items():
         part = mapping.get(section)
         if isinstance(part, Mapping):
             _check_level(part, struct, f"{section}.", where)
@@ -69,7 +61,7 @@ def _check_words(value: Any, annotation: Any, where: str) -> None:
 
 def _section_of(key: object) -> str:
     """`did you mean 'lora.rank'? ` for a key that stands in a section, else the empty string."""
-    found = (name for name, struct in _SECTIONS.items() if key in struct.__struct_fields__)
+    found = (name for name, struct in SECTIONS.items() if key in struct.__struct_fields__)
     section = next(found, None)
     return f"did you mean '{section}.{key}'? " if section else ""
 

@@ -37,7 +37,10 @@ EXAMPLES = """\
   vramplan predict llama-2-7b --gpu rtx3090 --explain quant-state
   vramplan predict llama-2-7b --gpu rtx3090 --engine trace --timeline step.html
   vramplan predict ./my-model --set lora.targets=[q_proj,v_proj] --budget 24GiB
-  vramplan predict llama-3.1-8b --gpu rtx4090 --batch 4 --seq 4096 --data train.jsonl --tokenizer ./my-model"""
+  vramplan predict llama-3.1-8b --gpu rtx4090 --batch 4 --seq 4096 --data train.jsonl --tokenizer ./my-model
+  vramplan predict scenarios/stacks.yaml
+
+a scenario file with `matrix: {seq: [512, 1024], lora.rank: [8, 64]}` is one scenario per combination."""
 ENGINES = ("analytic", "trace")
 PICTURES = (".html", ".svg")
 
