@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from oom_samples import V29
 from samples import FAILED, ON_CPU, RECORD
 
 import vramplan
+from vramplan.catalog.gpus import gpu
 from vramplan.cli import build_parser, main
 from vramplan.commands import all_commands, commands_for
 from vramplan.doctor import diagnose
@@ -370,6 +372,9 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
     _, out, _ = run(capsys, "list", "stacks", "--json")
     assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "trl-dpo", "script"]
+    assert json.loads(out)[0] == {
+        "name": "hf-trainer", "upcast": "all", "autocast": True, "outputs": "freed", "loss": "torch", "clip": True
+    }  # fmt: skip
     _, out, _ = run(capsys, "list", "optimizers", "adamw_8bit")
     # two states of a byte, and of each a 4-byte scale for 256 of them: 2 + 2 x 4 / 256 = 2.03
     assert [line.split() for line in out.splitlines()[1:]] == [
@@ -382,7 +387,22 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "list", "scenarios", "mine")
     assert out.split() == ["name", "model", "file", "mine", "llama-2-7b", "scenarios/mine.yaml"]
     _, out, _ = run(capsys, "list", "gpus", "rtx3090")
-    assert "rtx3090" in out
+    assert [line.split() for line in out.splitlines()[:2]] == [
+        ["name", "GiB", "compute", "capability"],
+        ["rtx3090", "23.67", "8.6"],
+    ]
+
+
+def test_numbers_of_lists_are_numbers_in_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(kind: str, word: str) -> Any:
+        return json.loads(run(capsys, "list", kind, word, "--json")[1])[0]
+
+    assert listed("models", "llama-2-7b") == {"name": "llama-2-7b", "parameters": 6_738_415_616, "family": "llama"}
+    kept = {"name": "adamw_8bit", "state bytes per fp32 parameter": 2 + 2 * 4 / 256, "where": "card"}
+    assert listed("optimizers", "adamw_8bit") == kept
+    card = listed("gpus", "rtx3090")
+    assert card["bytes"] == gpu("rtx3090").capacity
+    assert (card["GiB"], card["compute capability"]) == (card["bytes"] / 2**30, "8.6")
 
 
 def test_the_schema_accepts_what_the_file_has(capsys: pytest.CaptureFixture[str]) -> None:
