@@ -137,8 +137,15 @@ def test_the_context_is_a_culprit_of_the_device_alone() -> None:
 def test_limits_on_nothing_are_said_or_refused() -> None:
     done = check(items([RECORD]), items([RECORD]), parse_limits(["peak:1%", "prefill:1%"]))
     assert done.notes == ("limit prefill:1% applied to nothing",)
-    with pytest.raises(UsageError, match="no limit applies"):
-        check(items([RECORD]), items([RECORD]), parse_limits(["reserved:1%"]))  # a cpu reserves nothing
+    with pytest.raises(UsageError, match="no limit applies to any result: evaluation:1%, reserved:1%") as caught:
+        check(items([RECORD]), items([RECORD]), parse_limits(["evaluation:1%", "reserved:1%"]))  # a cpu's
+    assert caught.value.hint == (
+        "these results have peak, steady, phases, load, forward, loss, backward, step, weights, quant-state, "
+        "unquantized, adapters, gradients, optimizer, activations, logits, workspace, allocator, unknown"
+    )
+    with pytest.raises(UsageError) as caught:
+        check(items([CUDA]), items([CUDA]), parse_limits(["evaluation:1%"]))
+    assert caught.value.hint.startswith("these results have peak, steady, phases, reserved, device, load, ")
 
 
 def test_fields_without_effect_on_memory_are_not_asked() -> None:

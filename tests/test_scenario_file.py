@@ -127,6 +127,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
     "more micro-batches than a step has": ({"grad_accum": 2**24}, f"grad_accum: {2**24}", "<= 65536"),
     "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
+    "a whole number with a point": ({"batch": 4.0}, "batch: 4.0 does not do", "write 4"),
+    "a fraction": ({"batch": 1.5}, "batch: 1.5 does not do", "a whole number is wanted"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
     "gradients that the scaler refuses": (

@@ -103,6 +103,8 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     if keys == ["torch"] and isinstance(value, float):
         return UsageError(f"{where}: torch: {value} is a number", hint=f"quote it: torch: '{value}'; 2.10 would be 2.1")
     wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
+    if isinstance(value, float) and "a whole number" in wanted:
+        wanted = f"write {int(value)}" if value.is_integer() else "a whole number is wanted"
     if keys == ["merge", "max_shard_size"] and isinstance(value, str):
         wanted = "a whole number and one of the units KB, MB, GB and TB, as transformers has it: 5GB, 500MB"
     return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {_spelled(value)} does not do", hint=wanted)

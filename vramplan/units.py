@@ -47,7 +47,20 @@ def gib(size: int) -> str:
 
 def human(size: int) -> str:
     """`12.34 GiB`, `8.13 MiB`, `512 B`: the unit chosen for a sentence, the sign kept."""
-    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if abs(size) >= factor:
-            return f"{size / factor:.2f} {unit}"
-    return f"{size} B"
+    return _in_unit(size, *_unit(size))
+
+
+def human_change(before: int, after: int) -> str:
+    """`0.98 GiB -> 1.01 GiB`: both in the larger one's unit, unless that leaves nothing of the smaller one."""
+    unit = _unit(max(before, after))
+    same = 100 * min(before, after) >= unit[0]
+    return " -> ".join(_in_unit(size, *unit) if same else human(size) for size in (before, after))
+
+
+def _unit(size: int) -> tuple[int, str]:
+    units = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+    return next((unit for unit in units if abs(size) >= unit[0]), (1, "B"))
+
+
+def _in_unit(size: int, factor: int, unit: str) -> str:
+    return f"{size} B" if factor == 1 else f"{size / factor:.2f} {unit}"

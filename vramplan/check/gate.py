@@ -8,9 +8,9 @@ from vramplan.check.limits import DEFAULT_LIMITS, Limit, Reading, mirrored, read
 from vramplan.check.sameness import different_fields, other_changes
 from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
-from vramplan.ledger import RESIDENT_COMPONENTS, Component
+from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
 from vramplan.record import Outcome, Prediction, Record
-from vramplan.units import human
+from vramplan.units import human, human_change
 
 #: What may be gone from a whole run without anything being lost.
 _DISPENSABLE = frozenset({Component.ALLOCATOR, Component.UNKNOWN})
@@ -64,12 +64,18 @@ def _idle(limits: Sequence[Limit], cases: Sequence[Case]) -> Iterator[str]:
     compared = [case.comparison for case in cases if case.comparison]
     idle = [limit for limit in limits if not any(any(readings(limit.subject, c)) for c in compared)]
     if compared and limits and len(idle) == len(limits):
-        raise UsageError(
-            f"no limit applies to any result: {', '.join(map(str, idle))}",
-            hint="`reserved` and `device` exist on cuda only; `peak` always does",
-        )
+        raise UsageError(f"no limit applies to any result: {', '.join(map(str, idle))}", hint=_what_applies(compared))
     if limits is not DEFAULT_LIMITS and compared:
         yield from (f"limit {limit} applied to nothing" for limit in idle)
+
+
+def _what_applies(compared: Sequence[Comparison]) -> str:
+    """What a limit can be on in these results."""
+    rows = [row for comparison in compared for row in comparison.rows]
+    phases = [phase for phase in Phase if any(row.phase is phase for row in rows)]
+    components = [component for component in Component if any(row.component is component for row in rows)]
+    counters = ("reserved", "device") if any(c.a.reserved and c.b.reserved for c in compared) else ()
+    return f"these results have {', '.join(('peak', 'steady', 'phases', *counters, *phases, *components))}"
 
 
 def _case(key: Key, baseline: Item | None, new: Item | None, limits: Sequence[Limit], allow_vanished: bool) -> Case:
@@ -193,7 +199,8 @@ def _worse_outcome(baseline: Item, new: Item) -> Iterator[Finding]:
 def _beyond(limit: Limit, reading: Reading) -> Finding:
     """The finding for growth beyond a limit, with the component that grew most behind it."""
     pair = reading.pair
-    text = f"{reading.name} {human(pair.reference)} -> {human(pair.other)} ({growth(pair)}), limit {limit.allowance}"
+    grown = f"{human_change(pair.reference, pair.other)} ({growth(pair)})"
+    text = f"{reading.name} {grown}, limit {limit.allowance}"
     return Finding(FindingKind.LIMIT, reading.name, text, pair, culprit=_grew_most(reading.rows))
 
 
