@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from samples import PREDICTION, RECORD
 
@@ -12,6 +12,7 @@ from vramplan.ledger import Component, Entry, Ledger, Phase
 from vramplan.record import Prediction, Record, Result, save_result
 from vramplan.scenario_file import scenario_from_mapping
 
+AnyResult = TypeVar("AnyResult", bound=Result)
 CUDA = replace(
     RECORD,
     device="cuda",
@@ -32,13 +33,13 @@ def changed(result: Record, **keys: Any) -> Record:
     return replace(result, scenario=scenario_from_mapping(result.scenario.to_mapping() | keys))
 
 
-def with_entries(result: Record, new: Callable[[Entry], int]) -> Record:
-    """The record with other bytes in its entries; those of 0 bytes are left out."""
+def with_entries(result: AnyResult, new: Callable[[Entry], int]) -> AnyResult:
+    """The result with other bytes in its entries; those of 0 bytes are left out."""
     entries = tuple(replace(entry, bytes=new(entry)) for entry in result.ledger.entries)
     return replace(result, ledger=Ledger(tuple(e for e in entries if e.bytes), result.ledger.steady))
 
 
-def grown(result: Record, phase: Phase | None, component: Component, size: int) -> Record:
+def grown(result: AnyResult, phase: Phase | None, component: Component, size: int) -> AnyResult:
     """`size` bytes more of a component in one phase, or in all."""
     return with_entries(
         result, lambda e: e.bytes + (size if e.component is component and phase in (None, e.phase) else 0)

@@ -1,5 +1,6 @@
+import json
 import pydoc
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from samples import ON_CPU, RECORD
 
 import vramplan
 from vramplan.ledger import Component, Phase
+from vramplan.record import save_result
 from vramplan.units import GIB
 
 
@@ -30,6 +32,29 @@ def test_a_budget_stands_for_a_card() -> None:
     verdict = vramplan.predict(scenario, budget=GIB).verdict
     assert verdict is not None
     assert (verdict.budget, verdict.fits, verdict.word) == (GIB, False, "does not fit")
+
+
+def test_what_was_written_is_loaded(tmp_path: Path) -> None:
+    prediction = vramplan.predict(vramplan.Scenario.load("llama-2-7b", gpu="rtx3090"))
+    file = tmp_path / "prediction.json"
+    file.write_text(json.dumps(prediction.to_json()))
+    assert vramplan.load(file) == replace(prediction, bits_per_parameter=round(prediction.bits_per_parameter, 4))
+    save_result(RECORD, file)
+    assert vramplan.load(str(file)) == RECORD
+
+
+def test_what_is_no_file_of_one_result_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "two.json"
+    file.write_text(json.dumps([RECORD.to_json()] * 2))
+    wrong: list[tuple[Any, str]] = [
+        (file, "but a list of them"),
+        ("nowhere.json", "cannot read"),
+        (RECORD, "is no file"),
+    ]
+    for what, words in wrong:
+        with pytest.raises(vramplan.VramplanError, match=words) as caught:
+            vramplan.load(what)
+        assert caught.value.hint
 
 
 def test_an_unknown_engine_is_refused() -> None:

@@ -148,6 +148,20 @@ def test_a_gate_that_compares_nothing_is_refused() -> None:
         check(other, items([CUDA]), allow_vanished=True)
 
 
+def test_a_baseline_of_another_engine_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        save_result(replace(PREDICTION, scenario=named(CUDA, name).scenario), tmp_path / "old" / f"{name}.json")
+    argv = ["check", "llama-2-7b", "--against", str(tmp_path / "old"), "--allow-vanished"]
+    assert main([*argv, "--engine", "trace"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: nothing to compare: --against {tmp_path / 'old'} holds 2 results, and none of engine trace\n"
+        "hint:  it holds analytic on cuda; --engine and --device choose what is predicted, --update writes a baseline"
+        " of it\n"
+    )
+    assert main([*argv, "--device", "cpu"]) == 2
+    assert "none of engine analytic on cpu" in capsys.readouterr().err
+
+
 def test_the_same_scenario_on_another_engine_or_device_is_another_case() -> None:
     done = check(items([CUDA, RECORD, PREDICTION]), items([PREDICTION, CUDA, RECORD]))
     assert [(case.key.engine, case.key.device) for case in done.cases] == [

@@ -11,32 +11,36 @@ from samples import PREDICTION, RECORD, SCENARIO
 from vramplan.check import DEFAULT_LIMITS, check, parse_limits
 from vramplan.check.limits import Amount, Cell, Limit, Measure, Percent
 from vramplan.check.sameness import different_fields, other_changes
-from vramplan.compare import Pair
+from vramplan.compare import Pair, Row
 from vramplan.errors import UsageError
 from vramplan.ledger import Component, Ledger, Phase
+from vramplan.record import Prediction, Record
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import KIB, MIB
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "words", "hint"),
     [
-        ("peak:1MB", "'1MB' is ambiguous"),
-        ("peak:1G", "'1G' is ambiguous"),
-        ("peak", "no amount"),
-        ("peak:", "not an amount"),
-        ("peak:-1%", "not an amount"),
-        ("peak:1e3%", "not an amount"),
-        ("weigths:0B", "unknown limit 'weigths'"),
-        ("backward.logit:1%", "unknown component 'logit'"),
-        ("backwards.logits:1%", "unknown phase 'backwards'"),
+        ("peak:1MB", "'1MB' is ambiguous", "write 1MiB"),
+        ("peak:1G", "'1G' is ambiguous", "write 1GiB"),
+        ("peak", "limit 'peak' has no amount", "peak:1%"),
+        (1, "limit '1' has no amount", "peak:1%"),
+        ("peak:", "not an amount", "such as 1% or 2MiB"),
+        ("peak:%", "'%' is not an amount", "such as 1% or 2MiB"),
+        ("step:-1%", "'-1%' is not an amount", "such as 1% or 2MiB"),
+        ("peak:1e3%", "not an amount", "such as 1% or 2MiB"),
+        ("peak:1", "'1' is a number without a unit", "write 1%, 1MiB or 1B"),
+        ("weigths:0B", "unknown limit 'weigths'", "did you mean 'weights'?"),
+        ("backward.logit:1%", "unknown component 'logit'", "did you mean 'logits'?"),
+        ("backwards.logits:1%", "unknown phase 'backwards'", "did you mean 'backward'?"),
     ],
 )
-def test_a_limit_that_is_none_is_refused(text: str, words: str) -> None:
+def test_a_limit_that_is_none_is_refused(text: Any, words: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_limits([text])
     assert words in error.value.message
-    assert error.value.hint
+    assert hint in error.value.hint
 
 
 def test_limits_as_people_write_them() -> None:
@@ -94,11 +98,54 @@ def test_the_context_belongs_to_the_device_alone() -> None:
         assert check(items([bigger]), items([PREDICTION]), parse_limits([limit])).passed is passes
 
 
+def culprit(limit: str, new: Record | Prediction, baseline: Record | Prediction) -> Row | None:
+    (case,) = check(items([new]), items([baseline]), parse_limits([limit])).cases
+    return case.findings[0].culprit
+
+
+def test_the_culprit_of_what_stays_between_steps_stays_between_steps() -> None:
+    fault = grown(CUDA, None, Component.UNQUANTIZED, 60 * MIB)
+    fault = grown(fault, Phase.BACKWARD, Component.LOGITS, 200 * MIB)
+    fault = grown(fault, Phase.LOAD, Component.WEIGHTS, 300 * MIB)
+    fault = replace(fault, ledger=Ledger(fault.ledger.entries, CUDA.ledger.steady + 60 * MIB))
+    pair = Pair(1024 * MIB, 1084 * MIB)
+    assert culprit("steady:1%", fault, CUDA) == Row(Phase.FORWARD, Component.UNQUANTIZED, pair)
+    unexplained = replace(CUDA, ledger=Ledger(CUDA.ledger.entries, CUDA.ledger.steady + 60 * MIB))
+    assert culprit("steady:1%", unexplained, CUDA) is None
+
+
+def test_the_culprit_of_reserved_is_in_a_phase_that_needed_more() -> None:
+    fault = grown(CUDA, Phase.LOAD, Component.WEIGHTS, 300 * MIB)  # for which 5 of the 7 GiB are enough
+    fault = grown(fault, Phase.STEP, Component.GRADIENTS, 200 * MIB)
+    fault = replace(fault, reserved={**CUDA.reserved, Phase.STEP: CUDA.reserved[Phase.STEP] + 200 * MIB})
+    pair = Pair(152 * MIB, 352 * MIB)
+    assert culprit("reserved:1%", fault, CUDA) == Row(Phase.STEP, Component.GRADIENTS, pair)
+
+
+def test_the_context_is_a_culprit_of_the_device_alone() -> None:
+    entries = (
+        replace(e, bytes=e.bytes + (200 * MIB if e.component is Component.CONTEXT else 0))
+        for e in grown(PREDICTION, Phase.BACKWARD, Component.LOGITS, 150 * MIB).ledger.entries
+    )
+    fault = replace(PREDICTION, ledger=Ledger(tuple(entries), PREDICTION.ledger.steady))
+    logits = Row(Phase.BACKWARD, Component.LOGITS, Pair(250 * MIB, 400 * MIB))
+    assert culprit("peak:1%", fault, PREDICTION) == culprit("backward:1%", fault, PREDICTION) == logits
+    context = Row(Phase.LOAD, Component.CONTEXT, Pair(300 * MIB, 500 * MIB))
+    assert culprit("device:1%", fault, PREDICTION) == context
+
+
 def test_limits_on_nothing_are_said_or_refused() -> None:
     done = check(items([RECORD]), items([RECORD]), parse_limits(["peak:1%", "prefill:1%"]))
     assert done.notes == ("limit prefill:1% applied to nothing",)
-    with pytest.raises(UsageError, match="no limit applies"):
-        check(items([RECORD]), items([RECORD]), parse_limits(["reserved:1%"]))  # a cpu reserves nothing
+    with pytest.raises(UsageError, match="no limit applies to any result: evaluation:1%, reserved:1%") as caught:
+        check(items([RECORD]), items([RECORD]), parse_limits(["evaluation:1%", "reserved:1%"]))  # a cpu's
+    assert caught.value.hint == (
+        "these results have peak, steady, phases, load, forward, loss, backward, step, weights, quant-state, "
+        "unquantized, adapters, gradients, optimizer, activations, logits, workspace, allocator, unknown"
+    )
+    with pytest.raises(UsageError) as caught:
+        check(items([CUDA]), items([CUDA]), parse_limits(["evaluation:1%"]))
+    assert caught.value.hint.startswith("these results have peak, steady, phases, reserved, device, load, ")
 
 
 def test_fields_without_effect_on_memory_are_not_asked() -> None:

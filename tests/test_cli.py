@@ -9,19 +9,22 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import yaml
+from oom_samples import V29
 from samples import FAILED, ON_CPU, RECORD
 
 import vramplan
+from vramplan.catalog.gpus import gpu
 from vramplan.cli import build_parser, main
 from vramplan.commands import all_commands, commands_for
 from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
 from vramplan.record import save_result
-from vramplan.scenario_schema import ScenarioKeys
+from vramplan.scenario_schema import SECTIONS, ScenarioKeys
 
 MODEL = {
     "model_type": "llama",
@@ -271,12 +274,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_key_of_the_file_has_a_flag() -> None:
     from vramplan.commands.flags import FLAGS
-    from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, StackKeys
 
-    sections: dict[str, type[msgspec.Struct]] = {"quant": QuantKeys, "lora": LoraKeys, "stack": StackKeys}
-    sections |= {"eval": EvalKeys, "merge": MergeKeys}
-    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *sections}
-    for section, content in sections.items():
+    keys = {field.name for field in msgspec.structs.fields(ScenarioKeys)} - {"model", "matrix", *SECTIONS}
+    for section, content in SECTIONS.items():
         keys |= {f"{section}.{field.name}" for field in msgspec.structs.fields(content)}
     assert keys - {flag.key for flag in FLAGS} == {"stack.base"}  # which is what `--stack` sets
     assert {flag.key for flag in FLAGS} - keys == {"stack"}
@@ -320,6 +320,23 @@ def test_a_matrix_is_a_table_or_an_array(here: Path, capsys: pytest.CaptureFixtu
     assert (code, out.splitlines()[-1]) == (0, "2 of 2 fit")
 
 
+def test_a_matrix_of_which_flags_leave_one_is_one_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "two.yaml").write_text(json.dumps(json.loads(TINY) | {"matrix": {"batch": [1, 2], "lora.rank": [4, 8]}}))
+    (here / "one.yaml").write_text(json.dumps(json.loads(TINY) | {"name": "two", "lora": {"rank": 8}}))
+    (here / "train.log").write_text(V29)
+    flags = ["--batch", "1", "--rank", "8"]
+    for argv in (["inspect"], ["compare", "tiny.yaml"], ["explain-oom", "train.log", "--scenario"], ["predict"]):
+        found = run(capsys, *argv, "two.yaml", *flags)
+        assert (found[1] != "", found[2]) == (True, "")
+        assert found == run(capsys, *argv, "one.yaml", *flags)
+    explained = [run(capsys, "predict", name, *flags, "--explain")[1] for name in ("two.yaml", "one.yaml")]
+    assert explained[0] == explained[1]
+    body = json.loads(run(capsys, "predict", "two.yaml", *flags, "--explain", "--json")[1])
+    assert [part["scenario"]["name"] for part in body] == ["two"]  # a list, as of every matrix
+    assert body[0]["explain"]
+    assert vramplan.Scenario.load("two.yaml", batch=1, **{"lora.rank": 8}) == vramplan.Scenario.load("one.yaml")
+
+
 def test_the_answer_no_is_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "predict", "tiny.yaml", "--budget", "1MiB")
     assert (code, err) == (1, "")
@@ -355,6 +372,9 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
     _, out, _ = run(capsys, "list", "stacks", "--json")
     assert [row["name"] for row in json.loads(out)] == ["hf-trainer", "trl", "trl-dpo", "script"]
+    assert json.loads(out)[0] == {
+        "name": "hf-trainer", "upcast": "all", "autocast": True, "outputs": "freed", "loss": "torch", "clip": True
+    }  # fmt: skip
     _, out, _ = run(capsys, "list", "optimizers", "adamw_8bit")
     # two states of a byte, and of each a 4-byte scale for 256 of them: 2 + 2 x 4 / 256 = 2.03
     assert [line.split() for line in out.splitlines()[1:]] == [
@@ -367,13 +387,33 @@ def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "list", "scenarios", "mine")
     assert out.split() == ["name", "model", "file", "mine", "llama-2-7b", "scenarios/mine.yaml"]
     _, out, _ = run(capsys, "list", "gpus", "rtx3090")
-    assert "rtx3090" in out
+    assert [line.split() for line in out.splitlines()[:2]] == [
+        ["name", "GiB", "compute", "capability"],
+        ["rtx3090", "23.67", "8.6"],
+    ]
+
+
+def test_numbers_of_lists_are_numbers_in_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(kind: str, word: str) -> Any:
+        return json.loads(run(capsys, "list", kind, word, "--json")[1])[0]
+
+    assert listed("models", "llama-2-7b") == {"name": "llama-2-7b", "parameters": 6_738_415_616, "family": "llama"}
+    kept = {"name": "adamw_8bit", "state bytes per fp32 parameter": 2 + 2 * 4 / 256, "where": "card"}
+    assert listed("optimizers", "adamw_8bit") == kept
+    card = listed("gpus", "rtx3090")
+    assert card["bytes"] == gpu("rtx3090").capacity
+    assert (card["GiB"], card["compute capability"]) == (card["bytes"] / 2**30, "8.6")
 
 
 def test_the_schema_accepts_what_the_file_has(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "schema")
     assert code == 0
-    assert set(json.loads(out)["$defs"]["ScenarioKeys"]["properties"]) >= {"model", "quant", "matrix"}
+    definitions = json.loads(out)["$defs"]
+    assert set(definitions["ScenarioKeys"]["properties"]) >= {"model", "quant", "matrix"}
+    structs = [ScenarioKeys, *SECTIONS.values()]
+    properties = {name: definitions[name]["properties"] for name in (struct.__name__ for struct in structs)}
+    bare = [(name, key) for name, keys in properties.items() for key in keys if "description" not in keys[key]]
+    assert {key for _, key in bare} == SECTIONS.keys() - {"stack"}  # which their definitions describe as a whole
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -559,12 +599,12 @@ def test_the_largest_numbers_that_are_accepted_are_predicted(capsys: pytest.Capt
 def test_where_records_go(here: Path) -> None:
     from vramplan.commands.measure import record_files
 
-    assert record_files(None, ["a", "b"], many=True) == [None, None]
-    assert record_files(Path("x.json"), ["a"], many=False) == [Path("x.json")]
-    assert record_files(Path("new"), ["a"], many=False) == [Path("new/a.json")]
-    assert record_files(Path("new"), ["a/b", "c"], many=True) == [Path("new/a-b.json"), Path("new/c.json")]
+    assert record_files(None, ["a", "b"]) == [None, None]
+    assert record_files(Path("x.json"), ["a"]) == [Path("x.json")]
+    assert record_files(Path("new"), ["a"]) == [Path("new/a.json")]
+    assert record_files(Path("new"), ["a/b", "c"]) == [Path("new/a-b.json"), Path("new/c.json")]
     with pytest.raises(UsageError, match="same name"):
-        record_files(Path("new"), ["a", "a"], many=True)
+        record_files(Path("new"), ["a", "a"])
 
 
 def test_what_may_not_be_read_is_said_and_a_name_needs_none_of_it(tmp_path: Path) -> None:

@@ -72,9 +72,39 @@ def test_a_gated_repository_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> No
     assert "set HF_TOKEN" in resolve_model("meta-llama/Llama-3.1-8B-Instruct", base=Path()).note
 
 
-def test_a_models_page_is_its_id(asked: list[str]) -> None:
-    assert resolve_model("https://huggingface.co/meta-llama/Llama-2-7b-hf", base=Path()).name == "llama-2-7b"
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "https://huggingface.co/meta-llama/Llama-2-7b-hf",
+        "https://huggingface.co/meta-llama/Llama-2-7b-hf/tree/main",
+        "huggingface.co/meta-llama/Llama-2-7b-hf",
+        "hf.co/meta-llama/Llama-2-7b-hf",
+        "meta-llama/Llama-2-7b-hf@main",
+    ],
+)
+def test_a_models_page_is_its_id(spec: str, asked: list[str]) -> None:
+    assert resolve_model(spec, base=Path()).name == "llama-2-7b"
+    assert Scenario.load(spec).model.name == "llama-2-7b"
     assert asked == []
+
+
+def test_a_directory_of_such_a_name_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "mine@main").mkdir()
+    (tmp_path / "mine@main" / "config.json").write_text(json.dumps(catalog_config("llama-2-7b")))
+    assert resolve_model("mine@main", base=tmp_path).origin == "local"
+
+
+def test_gguf_is_said_to_be_it(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    file = tmp_path / "m" / "q4.gguf"
+    file.write_bytes(b"GGUF\x03\0\0\0")
+    for spec in ("m", "m/q4.gguf"):
+        with pytest.raises(UsageError) as error:
+            resolve_model(spec, base=tmp_path)
+        assert error.value.message.startswith(f"model: {file} is GGUF")
+        assert "the model that it was made from" in error.value.hint
+    (tmp_path / "m" / "config.json").write_text(json.dumps(catalog_config("llama-2-7b")))
+    assert resolve_model("m", base=tmp_path).architecture.numel == 6_738_415_616
 
 
 def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def test_does_not_fit(vram):
 
 def test_as_the_baseline(vram):
     assert vram.check(vram.predict("llama-2-7b", seq=512), against="baseline").passed
+    assert vram.check(vram.predict("llama-2-7b", seq=512), against="baseline", limits="peak:0B").passed
 
 
 def test_above_the_baseline(vram):
@@ -124,6 +125,18 @@ def test_above_the_baseline(vram):
 
 def test_not_in_the_baseline(vram):
     vram.check(vram.predict("llama-2-7b", seq=512, name="other"), against="baseline")
+
+
+def test_a_target_for_a_result(vram):
+    vram.check("scenarios/c.yaml", against="baseline")
+
+
+def test_a_list_for_a_result(vram):
+    vram.check([vram.predict("llama-2-7b", seq=512)], against="baseline")
+
+
+def test_a_mapping_for_a_target(vram):
+    vram.predict({"model": "llama-2-7b"})
 """
 
 
@@ -206,7 +219,12 @@ def test_a_card_that_is_not_there_skips(ran: Ran) -> None:
         ("test_target", "hint: did you mean 'llama-3.1-8b'?"),
         ("test_key", "bacth"),
         ("test_no_baseline", "nowhere.json does not exist"),
+        ("test_no_baseline", "hint: `vramplan check TARGET --against nowhere.json --update` adds it"),
         ("test_not_in_the_baseline", "has no result of other (analytic, cuda)"),
+        ("test_a_target_for_a_result", "'scenarios/c.yaml' is no prediction and no record"),
+        ("test_a_target_for_a_result", "hint: check one at a time: vram.check(vram.predict(target), against=...)"),
+        ("test_a_list_for_a_result", " is no prediction and no record"),
+        ("test_a_mapping_for_a_target", "{'model': 'llama-2-7b'} is no target"),
     ],
 )
 def test_wrong_questions_are_told_with_a_hint(ran: Ran, name: str, words: str) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from vramplan.errors import UsageError
-from vramplan.scenario import Checkpointing, DType, QuantType, Scenario
+from vramplan.optimizers import OPTIMIZERS
+from vramplan.scenario import ATTENTION, Checkpointing, DType, QuantType, Scenario
 from vramplan.scenario_file import (
     override,
     read_scenarios,
@@ -13,8 +14,8 @@ from vramplan.scenario_file import (
     scenario_yaml,
     scenarios_from_mapping,
 )
-from vramplan.scenario_schema import json_schema
-from vramplan.stacks import Outputs, Upcast
+from vramplan.scenario_schema import BLOCK_SIZES, json_schema
+from vramplan.stacks import STACKS, Outputs, Upcast
 
 TINY = {"model_type": "llama", "hidden_size": 64, "_name_or_path": "tiny"}
 
@@ -127,6 +128,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
     "more micro-batches than a step has": ({"grad_accum": 2**24}, f"grad_accum: {2**24}", "<= 65536"),
     "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
+    "a whole number with a point": ({"batch": 4.0}, "batch: 4.0 does not do", "write 4"),
+    "a fraction": ({"batch": 1.5}, "batch: 1.5 does not do", "a whole number is wanted"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
     "gradients that the scaler refuses": (
@@ -231,10 +234,22 @@ def test_missing_and_broken_models_are_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_lists_every_key_of_a_printed_scenario() -> None:
-    schema = json_schema()
+    schema = json_schema({})
     keys = schema["$defs"]["ScenarioKeys"]["properties"]
     assert set(one(gpu="rtx3090").to_mapping()) <= set(keys)
     assert keys["batch"] == {"type": "integer", "minimum": 1, "maximum": 2**24, "default": 1}
+
+
+def test_the_schema_lists_the_words_of_closed_sets_and_proposes_cards() -> None:
+    definitions = json_schema({"lora.rank": "rank of the adapters"})["$defs"]
+    keys = definitions["ScenarioKeys"]["properties"]
+    assert keys["optimizer"]["enum"] == list(OPTIMIZERS)
+    assert keys["attention"]["enum"] == list(ATTENTION)
+    assert keys["stack"]["anyOf"][0] == {"type": "string", "enum": list(STACKS)}
+    assert "rtx4090" in keys["gpu"]["anyOf"][0]["enum"]
+    assert keys["gpu"]["anyOf"][1] == {"type": "string"}  # `4090` is a card too
+    assert definitions["QuantKeys"]["properties"]["block_size"]["enum"] == list(BLOCK_SIZES)
+    assert definitions["LoraKeys"]["properties"]["rank"]["description"] == "rank of the adapters"
 
 
 def test_a_merge_goes_into_16_bits_unless_said_otherwise() -> None:

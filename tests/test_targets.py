@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,10 +83,28 @@ def test_a_part_of_the_stack_is_set_in_the_stack_that_was_asked_for(here: Path) 
     assert (stack.base, stack.upcast, stack.outputs) == ("script", "none", "held")
 
 
+def test_a_typed_part_of_a_section_is_set_in_every_value_of_its_axis(here: Path) -> None:
+    (here / "run.yaml").write_text("model: llama-2-7b\nmatrix: {stack: [script, trl], lora: [{rank: 8}, {rank: 16}]}\n")
+    found = resolve("run.yaml", {"stack.upcast": "none", "lora.rank": 4}).scenarios
+    assert [(s.stack.base, s.stack.upcast, s.lora.rank) for s in found] == [("script", "none", 4), ("trl", "none", 4)]
+    assert [s.name for s in found] == ["run-base=script-upcast=none-rank=4", "run-base=trl-upcast=none-rank=4"]
+    whole = {"stack": "script", "lora": {"rank": 4}}
+    assert [s.name for s in resolve("run.yaml", whole).scenarios] == ["run"]
+    (here / "parts.yaml").write_text("model: llama-2-7b\nmatrix: {stack.base: [trl], stack.upcast: [all, none]}\n")
+    found = resolve("parts.yaml", {"stack": "script"}).scenarios
+    assert [(s.stack.base, s.stack.upcast) for s in found] == [("script", "all"), ("script", "none")]
+    assert [s.name for s in resolve("parts.yaml", {"stack": {"base": "trl", "upcast": "all"}}).scenarios] == ["parts"]
+
+
 def test_one_scenario_is_asked_of_a_matrix(here: Path) -> None:
-    (here / "run.yaml").write_text("model: llama-2-7b\nmatrix: {seq: [512]}\n")
-    with pytest.raises(UsageError, match="compare needs one scenario"):
+    (here / "run.yaml").write_text("model: llama-2-7b\nmatrix: {seq: [512, 1024], batch: [2]}\n")
+    with pytest.raises(UsageError, match="compare needs one scenario, and this target has a matrix of 2") as caught:
         resolve("run.yaml").single("compare")
+    assert caught.value.hint == "fix the matrix's keys with flags, or give one scenario"
+    assert resolve("run.yaml", {"seq": 512}).single("compare").batch == 2
+    with pytest.raises(UsageError) as caught:
+        vramplan.Scenario.load("run.yaml")
+    assert caught.value.hint == "give a value for each key of its matrix, such as batch=1"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +131,14 @@ def test_scenario_load_takes_keywords(here: Path) -> None:
     assert (scenario.batch, scenario.quant.double, scenario.quant.type) == (4, False, QuantType.NF4)
     assert (scenario.lora.rank, scenario.lora.targets) == (8, ("all-linear",))
     assert scenario.to_mapping()["load"] == "random"
+
+
+@pytest.mark.parametrize("target", [{"model": "llama-2-7b"}, None, ["llama-2-7b"]])
+def test_scenario_load_refuses_what_names_nothing(target: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        vramplan.Scenario.load(target)
+    assert caught.value.message == f"{target!r} is no target"
+    assert 'Scenario.load("llama-2-7b", batch=4)' in caught.value.hint
 
 
 @pytest.mark.parametrize(

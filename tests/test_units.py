@@ -1,7 +1,7 @@
 import pytest
 
 from vramplan.errors import UsageError
-from vramplan.units import GIB, gib, human, parse_bytes
+from vramplan.units import GIB, MIB, gib, human, human_change, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,11 @@ def test_rendering() -> None:
     assert human(8_519_680) == "8.12 MiB"  # 8,519,680 / 2^20 = 8.125, which rounds to even
     assert human(-2 * GIB) == "-2.00 GiB"
     assert human(512) == "512 B"
+
+
+def test_a_change_is_in_one_unit_where_both_sides_are_something_in_it() -> None:
+    assert human_change(1002 * MIB, 1034 * MIB) == "0.98 GiB -> 1.01 GiB"
+    assert human_change(1034 * MIB, 1002 * MIB) == "1.01 GiB -> 0.98 GiB"
+    assert human_change(512, GIB) == "512 B -> 1.00 GiB"
+    assert human_change(0, 5 * MIB) == "0 B -> 5.00 MiB"
+    assert human_change(0, 0) == "0 B -> 0 B"

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, measure, predict, predict_model
+    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, load, measure, predict, predict_model
     from vramplan.compare import Comparison
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "VramplanError",
     "__version__",
     "compare",
+    "load",
     "measure",
     "predict",
     "predict_model",

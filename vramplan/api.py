@@ -1,5 +1,6 @@
 """The Python interface: what the command line does, as functions. Imported at the first use of a name of `vramplan`."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec import structs
 
 from vramplan.errors import UsageError, VramplanError, unknown
-from vramplan.record import Device, Prediction, Record, Result
+from vramplan.files import user_path
+from vramplan.record import Device, Prediction, Record, Result, load_result
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
 
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
     from vramplan.compare import Comparison
 
-__all__ = ["Prediction", "Record", "Scenario", "VramplanError", "compare", "measure", "predict", "predict_model"]
+__all__ = [
+    "Prediction",
+    "Record",
+    "Scenario",
+    "VramplanError",
+    "compare",
+    "load",
+    "measure",
+    "predict",
+    "predict_model",
+]
 
 Engine = Literal["analytic", "trace"]
 ENGINES: tuple[Engine, ...] = ("analytic", "trace")
@@ -53,18 +65,21 @@ def predict_model(
     budget: int | None = None,
     reserve: int = 0,
 ) -> Prediction:
-    """What training `model` with transformers' Trainer (or TRL's SFTTrainer) and `training_args` will need.
+    """What training `model` with transformers' Trainer, or with TRL's SFTTrainer or DPOTrainer, will need.
 
     The model may be real or on the meta device, plain or quantised by bitsandbytes, prepared or not, with LoRA adapters
-    or, with `peft_config`, before a trainer attaches them. Its configuration, quantisation, element types and adapters
-    are read off the object itself. `batch` is the micro-batch (by default the arguments'), `seq` the tokens of the
-    longest sample (by default SFTConfig's `max_length`), `gpu` the card (by default this process's own).
+    or, with `peft_config`, before a trainer attaches them. Its configuration, quantisation, element types, adapters
+    and modules trained whole are read off the object itself. `training_args` are TrainingArguments, SFTConfig or
+    DPOConfig, which say whose loop runs. `batch` is the micro-batch (by default the arguments'), of pairs for
+    DPOConfig; `seq` the tokens of the longest sample (by default `max_length` of TRL's), `gpu` the card (by default
+    this process's own).
 
-    What a scenario cannot say is among the prediction's warnings: modules_to_save, several adapters, custom modules.
+    What a scenario cannot say is among the prediction's warnings: several adapters, frozen layers, custom modules.
     Raises a UsageError for what cannot be predicted: other quantisations than bitsandbytes', other peft methods than
     LoRA, unknown optimizers.
 
-        prediction = vramplan.predict_model(model, TrainingArguments(bf16=True), batch=2, seq=2048, gpu="rtx4090")
+        args = TrainingArguments(bf16=True, use_cpu=True)  # use_cpu: where bf16 is asked for and there is no GPU
+        prediction = vramplan.predict_model(model, args, batch=2, seq=2048, gpu="rtx4090")
         print(prediction.ledger.peak, prediction.warnings)
     """
     from vramplan.live_model.describe import check_against_model, describe
@@ -156,6 +171,13 @@ def measure(
 
     _check_arguments(scenario, device, None, 0)
     return run(scenario, device=device, steps=steps, timeout=timeout, memory_limit=memory_limit, progress=progress)
+
+
+def load(path: "str | os.PathLike[str]") -> Prediction | Record:
+    """The prediction or record in a file: what `vramplan predict --json` printed, or `vramplan measure --out` wrote."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{path!r:.60} is no file", hint='name one: vramplan.load("record.json")')
+    return load_result(user_path(os.fspath(path)))
 
 
 def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":

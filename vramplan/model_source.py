@@ -1,5 +1,6 @@
 """From the `model:` of a scenario to its config.json: catalogue, directory, file, the mapping itself, or the hub."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
 
-#: What a browser shows before a model's id.
-HUB = "https://huggingface.co/"
+#: What a browser, or whoever copies from it, has around a model's id.
+_PAGE = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/(.+?)(?:/tree/main)?")
 #: The key that config.json itself uses for a model's name.
 NAME_KEY = "_name_or_path"
 
@@ -30,16 +31,22 @@ def resolve_model(spec: object, *, base: Path) -> ModelRef:
         )
     if spec in catalog_names():
         return ModelRef(name=spec, config=catalog_config(spec), origin="catalog")
-    spec = spec.removeprefix(HUB)
     path = base / user_path(spec)
     if path.exists():
         return _local(path)
+    spec = _plain_id(spec)
     if "/" in spec and _is_path(spec):
         raise UsageError(f"model: no such file or directory: {spec}", hint="give a directory that holds a config.json")
     if spec.count("/") == 1:
         return _hub(spec)
     hint = f"{nearest(spec, catalog_names())}`vramplan list models` shows the catalogue"
     raise UsageError(f"model: unknown model '{spec}'", hint=hint)
+
+
+def _plain_id(spec: str) -> str:
+    """A Hugging Face id without its page's address, and without the revision that is meant anyway."""
+    page = _PAGE.fullmatch(spec)
+    return (page[1] if page else spec).removesuffix("@main")
 
 
 def _is_path(spec: str) -> bool:
@@ -61,12 +68,23 @@ def _inline_name(config: Mapping[str, Any]) -> str:
 def _local(path: Path) -> ModelRef:
     """A directory that holds config.json (and perhaps the weights), or the file itself."""
     file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"model: {path} has no config.json", hint="give the directory that from_pretrained would load")
+    if not file.is_file() or file.suffix.lower() == ".gguf":
+        raise _no_configuration(path)
     config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
     name = directory.name or "model"
     return _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+
+
+def _no_configuration(path: Path) -> UsageError:
+    gguf = path if path.suffix.lower() == ".gguf" else next(path.glob("*.gguf"), None)
+    if gguf is None:
+        hint = "give the directory that from_pretrained would load"
+        return UsageError(f"model: {path} has no config.json", hint=hint)
+    return UsageError(
+        f"model: {gguf} is GGUF, llama.cpp's format for inference",
+        hint="give the model that it was made from: its Hugging Face id, or a directory with its config.json",
+    )
 
 
 def _spoken(ref: ModelRef) -> ModelRef:

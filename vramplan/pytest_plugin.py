@@ -98,30 +98,38 @@ class Vram:
                     raise TypeError("keys change a target; give the changed scenario itself")
                 scenario = target
             else:
-                scenario = Scenario.load(str(target), **overrides)
+                scenario = Scenario.load(target, **overrides)
             room = None if budget is None else _bytes(budget, "budget")
             prediction = predict(scenario, engine, device=device, budget=room)
         self._told.append(lambda: render_prediction(prediction, Page()))
         return prediction
 
-    def check(self, result: "Prediction | Record", *, against: str | Path, limits: Sequence[str] = ()) -> "Check":
+    def check(self, result: "Prediction | Record", *, against: str | Path, limits: str | Sequence[str] = ()) -> "Check":
         """Hold a prediction or record to a baseline, as `vramplan check` does; the test fails unless it passes.
 
-        Of a baseline of many results only the one of the same scenario, engine and device is meant.
+        Of a baseline of many results only the one of the same scenario, engine and device is meant. `limits` are one
+        or several such as `peak:1%`.
         """
         __tracebackhide__ = True
         from vramplan.check import DEFAULT_LIMITS, Item, check, parse_limits, read_items
         from vramplan.errors import UsageError
+        from vramplan.record import Result
         from vramplan.report.check_text import render_check
         from vramplan.report.layout import Page
 
         with _Hinted():
+            if not isinstance(result, Result):
+                hint = "check one at a time: vram.check(vram.predict(target), against=...)"
+                raise UsageError(f"{result!r:.60} is no prediction and no record", hint=hint)
             item = Item(result, "this test")
+            adds = f"`vramplan check TARGET --against {against} --update` adds it, with the keys of this test as flags"
+            if not Path(against).exists():
+                raise UsageError(f"{against} does not exist", hint=adds)
             scope = [known for known in read_items(Path(against)) if known.key == item.key]
             if not scope:
-                hint = "`vramplan check TARGET --against BASELINE --update` adds it"
-                raise UsageError(f"{against} has no result of {item.key}", hint=hint)
-            done = check([item], scope, parse_limits(limits) or DEFAULT_LIMITS)
+                raise UsageError(f"{against} has no result of {item.key}", hint=adds)
+            given = parse_limits([limits] if isinstance(limits, str) else limits)
+            done = check([item], scope, given or DEFAULT_LIMITS)
         if not done.passed:
             pytest.fail(render_check(done, Page()), pytrace=True)
         return done

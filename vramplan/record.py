@@ -278,6 +278,11 @@ def load_result(path: Path) -> Prediction | Record:
         ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}", hint="give a record written by `vramplan measure`") from error
+    if isinstance(body, list):
+        raise UsageError(
+            f"{path} is not a vramplan record but a list of them",
+            hint="put the one that is meant into a file of its own",
+        )
     return result_from_json(body, source=str(path))
 
 

@@ -207,7 +207,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         """
         from vramplan.targets import load_scenario  # reading is built on this class
 
-        return load_scenario(os.fspath(target), overrides)
+        return load_scenario(target, overrides)
 
     @property
     def architecture(self) -> Architecture:

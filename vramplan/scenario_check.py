@@ -8,16 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from vramplan.errors import UsageError, nearest
-from vramplan.scenario_schema import EvalKeys, LoraKeys, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.scenario_schema import SECTIONS, ScenarioKeys
 from vramplan.spelling import in_yaml
-
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "quant": QuantKeys,
-    "lora": LoraKeys,
-    "stack": StackKeys,
-    "merge": MergeKeys,
-    "eval": EvalKeys,
-}
 
 #: Keys of other tools that ask for more than one GPU, or for a way of sharing one model between several.
 _SEVERAL_GPUS = frozenset(
@@ -30,7 +22,7 @@ _SEVERAL_GPUS = frozenset(
 def check_keys(mapping: Mapping[str, Any], where: str) -> None:
     """Refuse unknown keys and values outside a closed list, each with the nearest allowed word."""
     _check_level(mapping, ScenarioKeys, "", where)
-    for section, struct in _SECTIONS.items():
+    for section, struct in SECTIONS.items():
         part = mapping.get(section)
         if isinstance(part, Mapping):
             _check_level(part, struct, f"{section}.", where)
@@ -70,7 +62,7 @@ def _check_words(value: Any, annotation: Any, where: str) -> None:
 
 def _section_of(key: object) -> str:
     """`did you mean 'lora.rank'? ` for a key that stands in a section, else the empty string."""
-    found = (name for name, struct in _SECTIONS.items() if key in struct.__struct_fields__)
+    found = (name for name, struct in SECTIONS.items() if key in struct.__struct_fields__)
     section = next(found, None)
     return f"did you mean '{section}.{key}'? " if section else ""
 
@@ -112,6 +104,8 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
     if keys == ["torch"] and isinstance(value, float):
         return UsageError(f"{where}: torch: {value} is a number", hint=f"quote it: torch: '{value}'; 2.10 would be 2.1")
     wanted = re.sub(r"`([a-z | ]+)`", lambda kinds: _kinds(kinds[1]), text[:1].lower() + text[1:])
+    if isinstance(value, float) and "a whole number" in wanted:
+        wanted = f"write {int(value)}" if value.is_integer() else "a whole number is wanted"
     if keys == ["merge", "max_shard_size"] and isinstance(value, str):
         wanted = "a whole number and one of the units KB, MB, GB and TB, as transformers has it: 5GB, 500MB"
     return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {_spelled(value)} does not do", hint=wanted)

@@ -1,12 +1,15 @@
 """The scenario file as people write it: keys, types, defaults. `vramplan schema` exports it for editors."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from vramplan.scenario import DType, Load, Method, QuantType
-from vramplan.stacks import LayerKernel, LossKernel, Outputs, Upcast
+from vramplan.catalog.gpus import gpu_names
+from vramplan.optimizers import OPTIMIZERS
+from vramplan.scenario import ATTENTION, DType, Load, Method, QuantType
+from vramplan.stacks import STACKS, LayerKernel, LossKernel, Outputs, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 
 #: A guard against slips of the keyboard, and no limit of the arithmetic: no run has as many samples, tokens or steps.
@@ -91,7 +94,33 @@ class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     matrix: dict[str, list[Any]] = {}
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of a scenario file."""
+#: The keys that are mappings, and what each may hold.
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    "quant": QuantKeys,
+    "lora": LoraKeys,
+    "stack": StackKeys,
+    "merge": MergeKeys,
+    "eval": EvalKeys,
+}
+
+
+def json_schema(descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a scenario file, with what `descriptions` say of its dotted keys."""
     schema = msgspec.json.schema(ScenarioKeys)
+    closed = {"optimizer": OPTIMIZERS, "attention": ATTENTION, "quant.block_size": BLOCK_SIZES}
+    for key, words in closed.items():
+        _property(schema, key)["enum"] = [*words]
+    _property(schema, "stack")["anyOf"][0]["enum"] = [*STACKS]
+    # Cards have other spellings too: names to choose from, and any text.
+    _property(schema, "gpu")["anyOf"] = [{"enum": ["", *gpu_names()]}, {"type": "string"}]
+    for key, text in descriptions.items():
+        _property(schema, key)["description"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vramplan scenario", **schema}
+
+
+def _property(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    """The schema of one dotted key."""
+    section, _, name = key.rpartition(".")
+    struct = SECTIONS[section] if section else ScenarioKeys
+    found: dict[str, Any] = schema["$defs"][struct.__name__]["properties"][name]
+    return found

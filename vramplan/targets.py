@@ -1,5 +1,6 @@
 """From what people type to scenarios: a scenario file or name, another trainer's file, a model, a directory."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -34,8 +35,8 @@ class Target:
     """What another trainer's file said, where the target is one."""
 
     def single(self, what: str, *, hint: str = "fix the matrix's keys with flags, or give one scenario") -> Scenario:
-        """The one scenario, where a list will not do; `what` says what needs it."""
-        if self.is_matrix:
+        """The one scenario, where several will not do; `what` says what needs it."""
+        if len(self.scenarios) > 1:
             raise UsageError(
                 f"{what} needs one scenario, and this target has a matrix of {len(self.scenarios)}",
                 hint=hint,
@@ -115,15 +116,35 @@ def _adapter_file(path: Path) -> Path | None:
 
 
 def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path, where: str) -> Target:
-    """A matrix's axis that an override names is no longer an axis: what is typed wins over the file."""
+    """What is typed wins over the file, and over its matrix."""
     axes = mapping.get("matrix")
     if isinstance(axes, Mapping):
-        mapping = {**mapping, "matrix": {key: values for key, values in axes.items() if key not in overrides}}
+        mapping = {**mapping, "matrix": dict(_axes_left(axes, overrides))}
     # `stack` before `stack.upcast`: a part is set in the whole that was asked for.
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
     mapping = override(mapping, ordered)
     scenarios = scenarios_from_mapping(mapping, base=base, where=where)
     return Target(scenarios, is_matrix="matrix" in mapping)
+
+
+def _axes_left(axes: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """A matrix's axes without those that `overrides` name; in a section's values the parts that they name are set."""
+    for key, values in axes.items():
+        if _is_set(str(key), overrides):
+            continue
+        parts = {typed: value for typed, value in overrides.items() if typed.startswith(f"{key}.")}
+        if parts and isinstance(values, list):
+            changed = [override({key: value}, parts)[key] for value in values]
+            values = [value for i, value in enumerate(changed) if value not in changed[:i]]
+        yield key, values
+
+
+def _is_set(key: str, overrides: Mapping[str, Any]) -> bool:
+    """Whether `overrides` set a key, by itself or in its section: `stack: script` sets `stack.base`."""
+    section, _, part = key.partition(".")
+    whole = overrides.get(section)
+    parts = {"base": whole} if section == "stack" and isinstance(whole, str) else whole
+    return key in overrides or (isinstance(parts, Mapping) and part in parts)
 
 
 def _scenario_file(target: str) -> Path | None:
@@ -165,15 +186,18 @@ def _unknown(target: str) -> UsageError:
     )
 
 
-def load_scenario(target: str, overrides: Mapping[str, Any]) -> Scenario:
+def load_scenario(target: "str | os.PathLike[str]", overrides: Mapping[str, Any]) -> Scenario:
     """The one scenario of `target`; nested mappings in `overrides` change the keys they name and leave the others.
 
     What another trainer's file says and a scenario cannot is a Python warning, one each.
     """
-    found = resolve(target, dict(_dotted(overrides)))
+    if not isinstance(target, str | os.PathLike):
+        hint = 'name a file or a model, and the keys that differ: Scenario.load("llama-2-7b", batch=4)'
+        raise UsageError(f"{target!r:.60} is no target", hint=hint)
+    found = resolve(os.fspath(target), dict(_dotted(overrides)))
     for text in found.origin.warnings if found.origin else ():
         warnings.warn(f"{target}: {text}", stacklevel=3)
-    return found.single("Scenario.load")
+    return found.single("Scenario.load", hint="give a value for each key of its matrix, such as batch=1")
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,11 +11,15 @@ _AMBIGUOUS = {"k": "KiB", "kb": "KiB", "m": "MiB", "mb": "MiB", "g": "GiB", "gb"
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
-def parse_bytes(text: str, key: str = "size") -> int:
-    """Bytes of `24GiB`, `512 MiB` or `1073741824`; `24GB` is refused, because it has two meanings 7 % apart."""
+def parse_bytes(text: str, key: str = "size", *, such_as: str = "24GiB") -> int:
+    """Bytes of `24GiB`, `512 MiB` or `1073741824`; `24GB` is refused, because it has two meanings 7 % apart.
+
+    `such_as` is what the hint gives as an example where `text` is nothing of the kind.
+    """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"{key}: '{text}' is not an amount of memory", hint="write a number and a unit, such as 24GiB")
+        hint = f"write a number and a unit, such as {such_as}"
+        raise UsageError(f"{key}: '{text}' is not an amount of memory", hint=hint)
     number, unit = match.groups()
     if unit.lower() in _AMBIGUOUS:
         binary = _AMBIGUOUS[unit.lower()]
@@ -31,6 +35,11 @@ def parse_bytes(text: str, key: str = "size") -> int:
     return int(number) * _UNITS[unit.lower()] if "." not in number else int(size)
 
 
+def lacks_unit(text: str, size: int) -> bool:
+    """Whether the text of so many bytes is a bare number of which nobody means bytes: `24`."""
+    return text.strip().isdigit() and 0 < size < MIB
+
+
 def gib(size: int) -> str:
     """`12.34`: GiB with two decimals, for table columns whose header names the unit."""
     return f"{size / GIB:.2f}"
@@ -38,7 +47,20 @@ def gib(size: int) -> str:
 
 def human(size: int) -> str:
     """`12.34 GiB`, `8.13 MiB`, `512 B`: the unit chosen for a sentence, the sign kept."""
-    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if abs(size) >= factor:
-            return f"{size / factor:.2f} {unit}"
-    return f"{size} B"
+    return _in_unit(size, *_unit(size))
+
+
+def human_change(before: int, after: int) -> str:
+    """`0.98 GiB -> 1.01 GiB`: both in the larger one's unit, unless that leaves nothing of the smaller one."""
+    unit = _unit(max(before, after))
+    same = 100 * min(before, after) >= unit[0]
+    return " -> ".join(_in_unit(size, *unit) if same else human(size) for size in (before, after))
+
+
+def _unit(size: int) -> tuple[int, str]:
+    units = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+    return next((unit for unit in units if abs(size) >= unit[0]), (1, "B"))
+
+
+def _in_unit(size: int, factor: int, unit: str) -> str:
+    return f"{size} B" if factor == 1 else f"{size / factor:.2f} {unit}"

@@ -13,7 +13,9 @@ from pathlib import Path
 from benchmarks.docs.facts import NUMBER, UNITS, Facts, ask, evaluate, written
 from benchmarks.docs.shell import Shell, run_block
 
-PAGES = ("memory.md", "double-quantisation.md", "stacks.md", "ledger.md", "will-it-fit.md")
+PAGES = ("memory.md", "double-quantisation.md", "stacks.md", "ledger.md", "will-it-fit.md", "scenarios.md")
+#: What a reader in a checkout has at hand.
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FACTS = re.compile(r"<!-- facts\n(.*?)-->", re.DOTALL)
@@ -36,6 +38,7 @@ def renewed(text: str) -> str:
         if evaluate(expression, facts) is not True:
             raise ValueError(f"no longer true: {expression}")
     with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "scenarios").symlink_to(SCENARIOS)
         shell = Shell(Path(directory))
         return "".join(
             _rerun(part, shell) if part.startswith("```") else _TIED.sub(lambda found: _retied(found, facts), part)

@@ -42,8 +42,12 @@ CASES: list[tuple[Any, str, str]] = [
         "unknown key 'hiden_size' in the configuration of m",
         "did you mean 'hidden_size'?",
     ),
-    (without("hidden_size", hidden_dimension=1), "'hidden_size' is missing", "did you mean 'hidden_dimension'?"),
-    (without("hidden_size"), "'hidden_size' is missing in the configuration of m", "cannot be listed without it"),
+    (without("hidden_size", hidden_dimension=1), "unknown key 'hidden_dimension'", "did you mean 'hidden_size'?"),
+    (
+        without("hidden_size"),  # and not 'hidden_act'
+        "'hidden_size' is missing in the configuration of m",
+        "the weights cannot be listed without it: give the whole config.json",
+    ),
     (
         without("num_key_value_heads", num_kv_heads=8),
         "unknown key 'num_kv_heads'",

@@ -130,6 +130,7 @@ def test_the_command_keeps_every_flag(here: Path, capsys: pytest.CaptureFixture[
         ([*DATA, "--sampler", "sorted"], ["'sorted'", "random, grouped, packed"]),
         ([*DATA, "--packing", "bfd"], ["--packing", "--sampler packed"]),
         ([*DATA, "--stack", "trl-dpo"], ["pairs of answers", "--seq"]),
+        (["--lengths", "bad.txt", "--stack", "trl-dpo"], ["pairs of answers", "--seq"]),  # before the file is read
         ([*DATA, "--pad-to-multiple-of", "0"], ["--pad-to-multiple-of", "'0'"]),
         ([*DATA, "--engine", "trace"], ["--engine trace"]),
         ([*DATA, "--method", "inference"], ["inference does not train"]),

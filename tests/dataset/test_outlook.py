@@ -14,7 +14,7 @@ from samples import NO_FIT, PREDICTION, check_golden
 from vramplan.dataset.batches import RandomBatches
 from vramplan.dataset.grouped import GroupedBatches
 from vramplan.dataset.lengths import Cut, Lengths
-from vramplan.dataset.outlook import Cell, Feed, Outlook, Risk, Room, Sampler, outlook
+from vramplan.dataset.outlook import Cell, Feed, Outlook, Risk, Room, Sampler, check_trains_on_data, outlook
 from vramplan.dataset.outlook_json import outlook_json
 from vramplan.dataset.packing import Packing
 from vramplan.dataset.survey import Survey
@@ -128,8 +128,10 @@ def test_where_nothing_fits_there_is_no_limit() -> None:
 
 
 def test_a_data_set_is_trained_on() -> None:
-    with pytest.raises(UsageError, match="inference does not train"):
-        outlook(small_scenario(method="inference"), surveyed([5]), Feed(), None, None, "cuda")
+    check_trains_on_data(SCENARIO)
+    for keys, words in (({"method": "inference"}, "inference does not train"), ({"stack": "trl-dpo"}, "pairs of")):
+        with pytest.raises(UsageError, match=words):
+            check_trains_on_data(small_scenario(**keys))
 
 
 @pytest.mark.parametrize(("batch", "multiple"), [(2, 1), (3, 1), (4, 4)])

@@ -94,7 +94,10 @@ BAD_LINES = [
     ("NaN", "not JSON"),
     ('{"length": NaN}', "not JSON"),
     ("[" * 5000, "not JSON"),
-    ("\xff\xfe", "not JSON"),
+    ("\xff\xfe", "not UTF-8"),
+    ('{"text": null}', "'text' is null"),
+    ('{"prompt": "a", "completion": null}', "'completion' is null"),
+    ('[{"text": "a"}]', "an array, whose objects are no messages"),
     ("true", "True is no number"),
     ("null", "None is no number"),
     ('"seven"', "'seven' is no number"),
@@ -125,9 +128,45 @@ def test_a_malformed_line_is_located_and_refused_or_skipped(tmp_path: Path, line
 
 
 def test_only_the_first_malformed_lines_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("1\n" + "x\n" * 20)
-    with pytest.raises(UsageError, match=r"20 of 21 lines are malformed: line 2: .*line 6: [^;]*; 15 more$"):
+    (tmp_path / "a.txt").write_text("1\n" + "".join(f"x{i % 7}\n" for i in range(21)))
+    with pytest.raises(UsageError) as refused:
         survey(Data(tmp_path / "a.txt"))
+    named = "; ".join(f"line {i + 2}: 'x{i}' is no number of tokens (and 2 more)" for i in range(5))
+    assert refused.value.message == f"{tmp_path / 'a.txt'}: 21 of 22 lines are malformed: {named}; 6 more"
+
+
+TEXTS = "".join(json.dumps({"text": f"{i} été"}, ensure_ascii=False) + "\n" for i in range(8))
+ARRAY = [{"text": "a"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words", "hint"),
+    [
+        ("a.jsonl", TEXTS.encode("latin-1"), "line 1: not UTF-8 (and 7 more)", "iconv -f LATIN1 -t UTF-8"),
+        ("a.jsonl", TEXTS.encode("utf-16"), "line 1: not UTF-8 (and 8 more)", "iconv -f UTF-16 -t UTF-8"),
+        ("a.jsonl", TEXTS.encode("utf-16-le"), "line 1: not UTF-8 (and 8 more)", "iconv -f UTF-16 -t UTF-8"),
+        ("a.txt", "été\n".encode("latin-1"), "no line is a sample: line 1: not UTF-8", "iconv -f LATIN1 -t UTF-8"),
+        ("a.csv", "text\nété\n".encode("latin-1"), "a.csv is not UTF-8", "iconv -f LATIN1 -t UTF-8"),
+        ("a.tsv", "text\nété\n".encode("utf-16"), "a.tsv is not UTF-8", "iconv -f UTF-16 -t UTF-8"),
+        ("a.jsonl", json.dumps(ARRAY).encode(), "no line is a sample: line 1: an array", "jq -c '.[]' data.json"),
+        ("a.jsonl", json.dumps(ARRAY, indent=1).encode(), "line 1: not JSON", "jq -c '.[]' data.json"),
+        ("a.jsonl", b'{"text": null}\n' * 6, "line 1: 'text' is null (and 5 more)", "--field"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_how_to_become_one(
+    tmp_path: Path, name: str, body: bytes, words: str, hint: str
+) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(UsageError) as refused:
+        survey(Data(tmp_path / name))
+    assert words in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_a_named_field_that_is_null_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"n": 5}\n{"n": null}\n')
+    with pytest.raises(UsageError, match=r"1 of 2 lines are malformed: line 2: 'n' is null$"):
+        survey(Data(tmp_path / "a.jsonl", field="n"))
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:

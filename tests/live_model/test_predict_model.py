@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import wraps
 from pathlib import Path
+from textwrap import dedent
 from types import MethodType
 from typing import Any
 
@@ -350,3 +351,12 @@ def test_importing_the_package_stays_light() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(vramplan.__file__).parent.parent)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_docstring_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    _, model = made()
+    example = dedent((vramplan.predict_model.__doc__ or "").rpartition("\n\n")[2])
+    found = {"model": model, "TrainingArguments": TrainingArguments, "vramplan": vramplan}
+    exec(example, found)
+    assert capsys.readouterr().out.split()[0] == str(found["prediction"].ledger.peak)
+    assert found["prediction"].verdict.word == "fits"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
-from vramplan.errors import UsageError, nearest
+from vramplan.errors import UsageError
 
 #: Larger than any dimension of a published model (Gemma 3's vocabulary: 2**18) and small enough that nothing overflows.
 MAX_SIZE = 2**31 - 1
@@ -139,10 +139,9 @@ class Fields:
                 )
 
     def _missing(self, key: str) -> UsageError:
-        guess = nearest(key, (str(word) for word in self.config))
         return UsageError(
             f"'{key}' is missing in the configuration of {self.name}",
-            hint=f"{guess}the weights cannot be listed without it",
+            hint="the weights cannot be listed without it: give the whole config.json",
         )
 
 
@@ -156,6 +155,7 @@ def _slip(key: str, word: str) -> bool:
 _ABSENT = object()
 #: What other families and trainers call the same thing.
 _SYNONYMS = {
+    "hidden_size": ("hidden_dim", "hidden_dimension"),
     "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "n_head_kv", "num_query_groups", "multi_query_group_num"),
     "head_dim": ("head_size", "kv_channels", "attention_head_dim"),
 }

@@ -10,7 +10,7 @@ from vramplan.compare import Comparison, Pair, Row, compare
 from vramplan.errors import UsageError
 from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
 from vramplan.record import Fit, Outcome, Prediction, Record
-from vramplan.units import human
+from vramplan.units import human, human_change
 
 #: What may be gone from a whole run without anything being lost.
 _DISPENSABLE = frozenset({Component.ALLOCATOR, Component.UNKNOWN})
@@ -64,12 +64,18 @@ def _idle(limits: Sequence[Limit], cases: Sequence[Case]) -> Iterator[str]:
     compared = [case.comparison for case in cases if case.comparison]
     idle = [limit for limit in limits if not any(any(readings(limit.subject, c)) for c in compared)]
     if compared and limits and len(idle) == len(limits):
-        raise UsageError(
-            f"no limit applies to any result: {', '.join(map(str, idle))}",
-            hint="`reserved` and `device` exist on cuda only; `peak` always does",
-        )
+        raise UsageError(f"no limit applies to any result: {', '.join(map(str, idle))}", hint=_what_applies(compared))
     if limits is not DEFAULT_LIMITS and compared:
         yield from (f"limit {limit} applied to nothing" for limit in idle)
+
+
+def _what_applies(compared: Sequence[Comparison]) -> str:
+    """What a limit can be on in these results."""
+    rows = [row for comparison in compared for row in comparison.rows]
+    phases = [phase for phase in Phase if any(row.phase is phase for row in rows)]
+    components = [component for component in Component if any(row.component is component for row in rows)]
+    counters = ("reserved", "device") if any(c.a.reserved and c.b.reserved for c in compared) else ()
+    return f"these results have {', '.join(('peak', 'steady', 'phases', *counters, *phases, *components))}"
 
 
 def _case(key: Key, baseline: Item | None, new: Item | None, limits: Sequence[Limit], allow_vanished: bool) -> Case:
@@ -176,7 +182,7 @@ def _beyond_limits(comparison: Comparison, limits: Sequence[Limit]) -> Iterator[
             what = (reading.phase, reading.component, reading.pair, limit.allowance)
             if not limit.allowance.allows(reading.pair) and what not in said:
                 said.add(what)
-                yield _beyond(limit, reading, comparison)
+                yield _beyond(limit, reading)
 
 
 def _worse_outcome(baseline: Item, new: Item) -> Iterator[Finding]:
@@ -190,16 +196,12 @@ def _worse_outcome(baseline: Item, new: Item) -> Iterator[Finding]:
         yield Finding(FindingKind.VANISHED, "entries", "the run ended ok and holds no memory: all entries are gone")
 
 
-def _beyond(limit: Limit, reading: Reading, comparison: Comparison) -> Finding:
+def _beyond(limit: Limit, reading: Reading) -> Finding:
     """The finding for growth beyond a limit, with the component that grew most behind it."""
     pair = reading.pair
-    culprit = _grew_most(row for row in comparison.rows if reading.phase in (None, row.phase))
-    if reading.component:
-        culprit = Row(reading.phase or Phase.LOAD, reading.component, pair)
-    grown = f"{human(pair.reference)} -> {human(pair.other)} ({growth(pair)})"
-    return Finding(
-        FindingKind.LIMIT, reading.name, f"{reading.name} {grown}, limit {limit.allowance}", pair, culprit=culprit
-    )
+    grown = f"{human_change(pair.reference, pair.other)} ({growth(pair)})"
+    text = f"{reading.name} {grown}, limit {limit.allowance}"
+    return Finding(FindingKind.LIMIT, reading.name, text, pair, culprit=_grew_most(reading.rows))
 
 
 def growth(pair: Pair) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from vramplan.compare import Comparison, Pair
+from vramplan.compare import Comparison, Pair, Row
 from vramplan.errors import UsageError, unknown
 from vramplan.ledger import Component, Phase
-from vramplan.units import human, parse_bytes
+from vramplan.units import human, lacks_unit, parse_bytes
 
 _PERCENT = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%\s*")
 _FORM = "write SUBJECT:AMOUNT, such as peak:1%, unquantized:0B or backward.activations:2MiB"
@@ -90,6 +90,8 @@ class Reading:
 
     name: str
     pair: Pair
+    rows: tuple[Row, ...]
+    """What it consists of, as far as the ledgers say: the cause of its growth is among these."""
     phase: Phase | None = None
     """The phase it belongs to; the peak belongs to the phase in which the new result peaks."""
     component: Component | None = None
@@ -101,18 +103,26 @@ def parse_limits(texts: Iterable[str]) -> tuple[Limit, ...]:
 
 
 def _parse(text: str) -> Iterator[Limit]:
-    *subjects, amount = text.split(":")
+    *subjects, amount = str(text).split(":")
     if not subjects:
-        raise UsageError(f"--limit: '{text}' has no amount or no subject", hint=_FORM)
-    allowance = parse_allowance(amount, f"--limit {text}")
+        raise UsageError(f"limit '{text}' has no amount or no subject", hint=_FORM)
+    allowance = parse_allowance(amount, f"limit {text}")
     for subject in subjects:
         yield Limit(_subject(subject.strip()), allowance)
 
 
 def parse_allowance(text: str, key: str) -> Allowance:
-    """`1%`, `0B` or `2MiB`; an amount without its meaning (`1MB`) is refused, `key` naming where it stood."""
+    """`1%`, `0B` or `2MiB`; an amount without its meaning (`1MB`, `1`) is refused, `key` naming where it stood."""
     percent = _PERCENT.fullmatch(text)
-    return Percent(Fraction(percent[1])) if percent else Amount(parse_bytes(text, key))
+    if percent:
+        return Percent(Fraction(percent[1]))
+    size = parse_bytes(text, key, such_as="1% or 2MiB")
+    if lacks_unit(text, size):
+        number = text.strip()
+        raise UsageError(
+            f"{key}: '{text}' is a number without a unit", hint=f"write {number}%, {number}MiB or {number}B"
+        )
+    return Amount(size)
 
 
 def _subject(word: str) -> Subject:
@@ -124,7 +134,7 @@ def _subject(word: str) -> Subject:
         return Cell(Phase(phase), Component(component))
     if dot:
         words_, wrong = (list(Component), component) if phase in list(Phase) else (list(Phase), phase)
-        raise unknown("component" if phase in list(Phase) else "phase", wrong, words_, where=f"--limit {word}")
+        raise unknown("component" if phase in list(Phase) else "phase", wrong, words_, where=f"limit {word}")
     raise unknown("limit", word, [*Measure, *Phase, *Component])
 
 
@@ -143,22 +153,44 @@ def readings(subject: Subject, comparison: Comparison) -> Iterator[Reading]:
         component = subject.component if isinstance(subject, Cell) else subject
         for row in comparison.rows:
             if row.component is component and (not isinstance(subject, Cell) or row.phase is subject.phase):
-                yield Reading(f"{component.value} in {row.phase.value}", row.pair, row.phase, component)
+                yield Reading(f"{component.value} in {row.phase.value}", row.pair, (row,), row.phase, component)
 
 
 def _measured(measure: Measure, comparison: Comparison) -> Iterator[Reading]:
     baseline, new = comparison.a, comparison.b
     if measure is Measure.PEAK:
-        yield Reading("peak", comparison.peak, new.ledger.peak_phase)
+        phase = new.ledger.peak_phase
+        yield Reading("peak", comparison.peak, _allocated(comparison, phase), phase)
     elif measure is Measure.STEADY:
-        yield Reading("steady", comparison.steady)
+        yield Reading("steady", comparison.steady, tuple(_between_steps(comparison)))
     elif measure is Measure.PHASES:
         yield from _phases(comparison)
     elif baseline.reserved and new.reserved:
-        peaks = [side.peak_reserved if measure is Measure.RESERVED else side.peak_on_device for side in (baseline, new)]
-        yield Reading(measure.value, Pair(*peaks))
+        late = {phase for phase, mark in new.reserved.items() if mark > baseline.peak_reserved}
+        rows = tuple(row for row in _allocated(comparison) if row.phase in late)
+        if measure is Measure.RESERVED:
+            yield Reading("reserved", Pair(baseline.peak_reserved, new.peak_reserved), rows)
+        else:
+            rows += tuple(row for row in comparison.rows if row.component is Component.CONTEXT)
+            yield Reading("device", Pair(baseline.peak_on_device, new.peak_on_device), rows)
 
 
 def _phases(comparison: Comparison) -> Iterator[Reading]:
     for total in comparison.totals:
-        yield Reading(f"{total.phase.value} phase", total.allocated, total.phase)
+        rows = _allocated(comparison, total.phase)
+        yield Reading(f"{total.phase.value} phase", total.allocated, rows, total.phase)
+
+
+def _allocated(comparison: Comparison, phase: Phase | None = None) -> tuple[Row, ...]:
+    """What the allocator has handed out in a phase, or in all of them."""
+    rows = (row for row in comparison.rows if phase in (None, row.phase))
+    return tuple(row for row in rows if row.component is not Component.CONTEXT)
+
+
+def _between_steps(comparison: Comparison) -> Iterator[Row]:
+    """Each component that every phase after loading holds, where it is least: only that can stay between steps."""
+    phases = [total.phase for total in comparison.totals if total.phase is not Phase.LOAD]
+    for component in Component:
+        rows = [row for row in _allocated(comparison) if row.component is component and row.phase in phases]
+        if rows and len(rows) == len(phases):
+            yield min(rows, key=lambda row: row.pair.other)

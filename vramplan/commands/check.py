@@ -147,10 +147,24 @@ def _asked(args: Namespace, baseline: "Sequence[Item]") -> "tuple[list[Item], Se
         scope, notes = baseline, []
     else:
         scope = [item for item in baseline if _answers_for(item, args)]
+        if baseline and not scope and not args.update:
+            raise _of_another_engine(baseline, args)
         left_out = len(baseline) - len(scope)
         notes = [f"{left_out} of the baseline's {len(baseline)} are of another engine or device"] if left_out else []
     items += [item for target in targets for scenario in target.scenarios for item in _predict(scenario, args, scope)]
     return items, scope, notes
+
+
+def _of_another_engine(baseline: "Sequence[Item]", args: Namespace) -> UsageError:
+    """The error for a baseline that answers for nothing that is predicted."""
+    from vramplan.report.report_words import counted
+
+    asked = " on ".join(filter(None, (f"engine {args.engine}", args.device)))
+    others = ", ".join(sorted({f"{item.key.engine} on {item.key.device}" for item in baseline}))
+    return UsageError(
+        f"nothing to compare: --against {args.against} holds {counted(len(baseline), 'result')}, and none of {asked}",
+        hint=f"it holds {others}; --engine and --device choose what is predicted, --update writes a baseline of it",
+    )
 
 
 def _answers_for(item: "Item", args: Namespace) -> bool:

@@ -74,9 +74,10 @@ def asks_for_data(args: Namespace) -> bool:
 
 def outlook_of(args: Namespace, scenario: "Scenario", limit: "Limit | None", device: "Device") -> "Outlook":
     """The data set that the flags name, read, under the scenario."""
-    from vramplan.dataset.outlook import Feed, Sampler, outlook
+    from vramplan.dataset.outlook import Feed, Sampler, check_trains_on_data, outlook
     from vramplan.dataset.packing import Packer, Packing
 
+    check_trains_on_data(scenario)
     sampler = Sampler(args.sampler or Sampler.RANDOM)
     if args.packing and sampler is not Sampler.PACKED:
         raise UsageError("--packing belongs to packed rows", hint="add --sampler packed")

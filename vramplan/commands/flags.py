@@ -25,7 +25,7 @@ class Flag(NamedTuple):
 
 FLAGS = (
     Flag("--name", "name", "NAME", "name of the scenario in records and tables"),
-    Flag("--method", "method", "M", "qlora, lora, full, inference or merge"),
+    Flag("--method", "method", "M", "what the run does: qlora, lora, full, inference or merge"),
     Flag("--batch", "batch", "N", "micro-batch per device, in samples"),
     Flag("--seq", "seq", "N", "tokens per sequence"),
     Flag("--padding", "padding", "", "batches have padded samples, or not"),
@@ -37,21 +37,21 @@ FLAGS = (
     Flag("--dora", "lora.dora", "", "split adapted matrices into magnitude and direction (DoRA), or not"),
     Flag("--modules-to-save", "lora.modules_to_save", "A,B", "modules trained whole, such as embed_tokens,lm_head"),
     Flag("--modules-dtype", "lora.modules_dtype", "T", "element type that the trainer casts these modules to"),
-    Flag("--quant", "quant.type", "T", "nf4, fp4, int8 or none"),
+    Flag("--quant", "quant.type", "T", "how the base's linear layers are stored: nf4, fp4, int8 or none"),
     Flag("--double-quant", "quant.double", "", "quantise the block constants too, or not"),
     Flag("--block-size", "quant.block_size", "N", "weights that share a constant"),
     Flag("--storage", "quant.storage", "T", "element type of the packed weights"),
-    Flag("--optimizer", "optimizer", "O", "adamw_torch, paged_adamw_8bit, sgd, ..."),
+    Flag("--optimizer", "optimizer", "O", "optimizer, such as adamw_torch, paged_adamw_8bit or sgd"),
     Flag("--dtype", "dtype", "T", "base weights as loaded"),
     Flag("--compute-dtype", "compute_dtype", "T", "element type of the matrix products"),
-    Flag("--load", "load", "L", "checkpoint or random"),
-    Flag("--checkpointing", "checkpointing", "C", "true, reentrant or false"),
-    Flag("--attention", "attention", "A", "sdpa, sdpa:flash, eager, flash_attention_2, ..."),
+    Flag("--load", "load", "L", "where the base weights come from: checkpoint or random"),
+    Flag("--checkpointing", "checkpointing", "C", "gradient checkpointing: true, reentrant or false"),
+    Flag("--attention", "attention", "A", "what computes attention: sdpa, sdpa:flash, eager, flash_attention_2, ..."),
     Flag("--stack", "stack", "S", "training loop: hf-trainer, trl, trl-dpo or script"),
     Flag("--upcast", "stack.upcast", "U", "16-bit parameters cast to fp32: all, norms or none"),
-    Flag("--autocast", "stack.autocast", "T", "false, true, bfloat16 or float16"),
-    Flag("--outputs", "stack.outputs", "O", "model outputs: freed, held or held-next"),
-    Flag("--loss", "stack.loss", "L", "torch, liger, chunked or tiled"),
+    Flag("--autocast", "stack.autocast", "T", "mixed precision: false, true, bfloat16 or float16"),
+    Flag("--outputs", "stack.outputs", "O", "how long model outputs are held: freed, held or held-next"),
+    Flag("--loss", "stack.loss", "L", "what computes the loss: torch, liger, chunked or tiled"),
     Flag("--kernels", "stack.kernels", "K", "operations of the layers: torch, liger, or some of rope,rms_norm,mlp"),
     Flag("--clip", "stack.clip", "", "clip gradients by their norm, or not"),
     Flag("--gpu", "gpu", "NAME", "card, see `vramplan list gpus`"),
@@ -161,11 +161,11 @@ def count(option: str) -> Any:
 
 def size(option: str) -> Any:
     """An argparse `type` that takes an amount of memory such as `24GiB`; a bare `24` is a unit forgotten."""
-    from vramplan.units import MIB, parse_bytes
+    from vramplan.units import lacks_unit, parse_bytes
 
     def read(text: str) -> int:
         bytes_ = parse_bytes(text, option)
-        if text.strip().isdigit() and 0 < bytes_ < MIB:
+        if lacks_unit(text, bytes_):
             raise UsageError(f"{option}: '{text}' is a number without a unit", hint=f"write {text.strip()}GiB")
         return bytes_
 

@@ -2,10 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import add_json, json_text, one_of
 from vramplan.errors import UsageError
+
+Row = dict[str, Any]
+"""A thing's name, and facts under the names that they have in the table and in the JSON."""
 
 EXAMPLES = """\
   vramplan list models llama
@@ -24,74 +28,79 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """The names and the facts that tell them apart."""
-    head, *found = KINDS[args.kind]()
-    found = [row for row in found if args.word.lower() in row[0].lower()]
+    found = [row for row in KINDS[args.kind]() if args.word.lower() in row["name"].lower()]
     if not found:
         raise UsageError(
             f"no {args.kind} with '{args.word}' in the name", hint=f"`vramplan list {args.kind}` shows all"
         )
     if args.json:
-        return Answer(json_text([dict(zip(head, row, strict=True)) for row in found]))
+        return Answer(json_text(found))
     from vramplan.report.layout import table
 
-    return Answer("\n".join(table([head, *found], left=(0, *range(2, len(head))))))
+    head = [key for key in found[0] if key != "bytes"]  # which stand in GiB beside it
+    rows = [[_shown(row[key]) for key in head] for row in found]
+    return Answer("\n".join(table([head, *rows], left=(0, *range(2, len(head))))))
 
 
-def _models() -> Iterator[list[str]]:
+def _shown(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _models() -> Iterator[Row]:
     from vramplan.architecture import read_architecture
     from vramplan.catalog.models import catalog_config, catalog_names
 
-    yield ["name", "parameters", "family"]
     for name in catalog_names():
         config = catalog_config(name)
-        yield [name, f"{read_architecture(config, name=name).numel:,}", str(config["model_type"])]
+        parameters = read_architecture(config, name=name).numel
+        yield {"name": name, "parameters": parameters, "family": config["model_type"]}
 
 
-def _stacks() -> Iterator[list[str]]:
+def _stacks() -> Iterator[Row]:
     from vramplan.stacks import STACKS
 
-    yield ["name", "upcast", "autocast", "outputs", "loss", "clip"]
     for name, stack in STACKS.items():
-        words = [str(word).lower() for word in (stack.upcast, stack.autocast, stack.outputs, stack.loss, stack.clip)]
-        yield [name, *words]
+        yield {"name": name} | {key: getattr(stack, key) for key in ("upcast", "autocast", "outputs", "loss", "clip")}
 
 
-def _optimizers() -> Iterator[list[str]]:
+def _optimizers() -> Iterator[Row]:
     """What each keeps for a matrix large enough to be kept in 8 bits, and to be paged."""
     from vramplan.optimizers import OPTIMIZERS
     from vramplan.predict.adapters import Trainable
     from vramplan.predict.optimizer import FP32, states
 
-    yield ["name", "state bytes per fp32 parameter", "where"]
     large = Trainable("weight", (4096, 4096), FP32, times=1)
     for name, kind in OPTIMIZERS.items():
-        kept = states(name, large, "cuda", trainer=True)
-        yield [name, f"{sum(state.bytes for state in kept) / large.numel:.2f}", "paged" if kind.paged else "card"]
+        kept = sum(state.bytes for state in states(name, large, "cuda", trainer=True)) / large.numel
+        yield {"name": name, "state bytes per fp32 parameter": kept, "where": "paged" if kind.paged else "card"}
 
 
-def _scenarios() -> Iterator[list[str]]:
+def _scenarios() -> Iterator[Row]:
     from vramplan.targets import scenario_names
     from vramplan.yaml_file import read_yaml
 
-    yield ["name", "model", "file"]
     for name, path in scenario_names().items():
         try:
             model = read_yaml(path).get("model", "")
         except UsageError:  # somebody else's file: the others are listed all the same
             model = "(no scenario)"
-        yield [name, model if isinstance(model, str) else "(inline)", str(path)]
+        yield {"name": name, "model": model if isinstance(model, str) else "(inline)", "file": str(path)}
 
 
-def _gpus() -> Iterator[list[str]]:
+def _gpus() -> Iterator[Row]:
     from vramplan.catalog.gpus import gpu, gpu_names
+    from vramplan.units import GIB
 
-    yield ["name", "GiB", "compute capability"]
     for name in gpu_names():
         card = gpu(name)
-        yield [name, f"{card.capacity / 2**30:.2f}", ".".join(map(str, card.capability))]
+        capability = card.compute_capability
+        yield {"name": name, "GiB": card.capacity / GIB, "bytes": card.capacity, "compute capability": capability}
 
 
-KINDS: Mapping[str, Callable[[], Iterator[list[str]]]] = {
+KINDS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "models": _models,
     "stacks": _stacks,
     "optimizers": _optimizers,

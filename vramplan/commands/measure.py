@@ -47,8 +47,7 @@ def run(args: Namespace) -> Answer:
 
     targets = [resolve_aloud(target, overrides(args)) for target in args.targets]
     scenarios = [scenario for target in targets for scenario in target.scenarios]
-    many = len(targets) > 1 or targets[0].is_matrix
-    files = record_files(args.out, [scenario.name for scenario in scenarios], many=many)
+    files = record_files(args.out, [scenario.name for scenario in scenarios])
     for place in filter(None, files):
         _check_writable(place)
     records: list[Record] = []
@@ -67,17 +66,18 @@ def run(args: Namespace) -> Answer:
     code = int(any(record.outcome is not Outcome.OK for record in records))
     if args.json:
         bodies = [record.to_json() for record in records]
-        return Answer(json_text(bodies if many else bodies[0]), code)
+        listed = len(targets) > 1 or targets[0].is_matrix
+        return Answer(json_text(bodies if listed else bodies[0]), code)
     from vramplan.report.terminal import render_record
 
     return Answer("\n\n".join(render_record(record, page()) for record in records), code)
 
 
-def record_files(out: Path | None, names: list[str], *, many: bool) -> list[Path | None]:
+def record_files(out: Path | None, names: list[str]) -> list[Path | None]:
     """Where each record goes: the file that was named, or one file per scenario in the directory that was named."""
     if out is None:
         return [None] * len(names)
-    into_directory = many or out.is_dir() or out.suffix != ".json"
+    into_directory = len(names) > 1 or out.is_dir() or out.suffix != ".json"
     if not into_directory:
         return [out]
     if out.is_file():

@@ -37,7 +37,10 @@ EXAMPLES = """\
   vramplan predict llama-2-7b --gpu rtx3090 --explain quant-state
   vramplan predict llama-2-7b --gpu rtx3090 --engine trace --timeline step.html
   vramplan predict ./my-model --set lora.targets=[q_proj,v_proj] --budget 24GiB
-  vramplan predict llama-3.1-8b --gpu rtx4090 --batch 4 --seq 4096 --data train.jsonl --tokenizer ./my-model"""
+  vramplan predict llama-3.1-8b --gpu rtx4090 --batch 4 --seq 4096 --data train.jsonl --tokenizer ./my-model
+  vramplan predict scenarios/stacks.yaml
+
+a scenario file with `matrix: {seq: [512, 1024], lora.rank: [8, 64]}` is one scenario per combination."""
 ENGINES = ("analytic", "trace")
 PICTURES = (".html", ".svg")
 
@@ -114,7 +117,7 @@ def run(args: Namespace) -> Answer:
         code = 1
     if args.timeline is not None:
         _draw(found[0], args.timeline)
-    if target.is_matrix:
+    if len(predictions) > 1:
         return Answer(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions), code)
     explanations = _explain(found[0], args.explain) if args.explain is not None else ()
     if args.json:
@@ -125,7 +128,7 @@ def run(args: Namespace) -> Answer:
             from vramplan.dataset.outlook_json import outlook_json
 
             body["dataset"] = outlook_json(outlook)
-        return Answer(json_text(body), code)
+        return Answer(json_text([body] if target.is_matrix else body), code)
     above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
     return Answer(above + _detailed(predictions[0], _before_verdict(predictions[0], outlook, args)), code)
 

@@ -162,13 +162,8 @@ class Outlook:
         return max(1 - self.rows.tokens / tokens, 0.0)
 
 
-def outlook(
-    scenario: Scenario, survey: Survey, feed: Feed, packed: Lengths | None, limit: Limit | None, device: Device
-) -> Outlook:
-    """What `scenario` asks for when it trains on the surveyed data; `packed` are the rows of the packed sampler.
-
-    `limit` is what may be held on the card; without one, what batches take is told, and not whether they fit.
-    """
+def check_trains_on_data(scenario: Scenario) -> None:
+    """Refuse a scenario that trains on no data set, or on one that is not read."""
     if not scenario.method.trains:
         raise UsageError(
             f"method {scenario.method.value} does not train on a data set", hint="qlora, lora and full do; drop --data"
@@ -178,6 +173,15 @@ def outlook(
             f"stack {scenario.stack.base} trains on pairs of answers, and of those no data set is read",
             hint="give the longest prompt with its answer as --seq; drop --data",
         )
+
+
+def outlook(
+    scenario: Scenario, survey: Survey, feed: Feed, packed: Lengths | None, limit: Limit | None, device: Device
+) -> Outlook:
+    """What `scenario` asks for when it trains on the surveyed data; `packed` are the rows of the packed sampler.
+
+    `limit` is what may be held on the card; without one, what batches take is told, and not whether they fit.
+    """
     rows = survey.lengths.truncated(scenario.seq) if packed is None else packed
     run = _fed(scenario, rows, feed)
     batches: Batches = RandomBatches(rows, run.batch)

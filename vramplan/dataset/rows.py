@@ -16,6 +16,8 @@ IDS_FIELD = "input_ids"
 CHAT_FIELDS = ("messages", "conversations")
 #: Every column that is looked for.
 FIELDS = (IDS_FIELD, *LENGTH_FIELDS, *CHAT_FIELDS, "prompt", "completion", "text", "instruction", "input", "output")
+#: What makes a file of lines from an array.
+ONE_A_LINE = "write one object per line: jq -c '.[]' data.json > data.jsonl"
 #: No sample is longer: 2^31 tokens would be gigabytes of text.
 _LONGEST = 2**31
 
@@ -31,6 +33,11 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 
 class Malformed(Exception):
     """A row that holds no sample; the message says why."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        """What to do about the file; empty where that is in no way special to this row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,12 @@ def read_row(row: object, *, field: str, tokenizes: bool) -> Sample:
     Raises Malformed, and UsageError for text when there is no tokenizer.
     """
     if not isinstance(row, Mapping):
+        _refuse_array(row)
         return _value(row, tokenizes=tokenizes)
     if field:
         if field not in row:
             raise Malformed(f"no field '{field}', only {_names(row)}")
+        _refuse_null(row, [field])
         return _value(row[field], tokenizes=tokenizes)
     if row.get(IDS_FIELD) is not None:
         return _value(row[IDS_FIELD], tokenizes=tokenizes)
@@ -69,8 +78,21 @@ def read_row(row: object, *, field: str, tokenizes: bool) -> Sample:
     if length is not None and not (tokenizes and sample):
         return _number(length)
     if sample is None:
+        _refuse_null(row, FIELDS)
         raise Malformed(f"none of the known fields, only {_names(row)}")
     return _needs_tokenizer(sample, tokenizes=tokenizes)
+
+
+def _refuse_array(row: object) -> None:
+    """A chat may stand in a line by itself; a list of other objects is a whole file in one line."""
+    if isinstance(row, list) and row and isinstance(row[0], Mapping) and not {"role", "from"} & row[0].keys():
+        raise Malformed("an array, whose objects are no messages", hint=ONE_A_LINE)
+
+
+def _refuse_null(row: Mapping[str, Any], fields: Sequence[str]) -> None:
+    null = next((name for name in fields if name in row and row[name] is None), None)
+    if null:
+        raise Malformed(f"'{null}' is null")
 
 
 def _names(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -11,7 +12,7 @@ import msgspec
 
 from vramplan.dataset.npy import read_npy
 from vramplan.dataset.parquet import read_parquet
-from vramplan.dataset.rows import Malformed
+from vramplan.dataset.rows import ONE_A_LINE, Malformed
 from vramplan.errors import UsageError
 
 #: A line that is longer is no sample: 16 MiB are some four million tokens.
@@ -72,10 +73,7 @@ def _reader(path: Path) -> Reader:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     suffix = suffixes[-1] if suffixes else ""
     if suffix == ".json":
-        raise UsageError(
-            f"{path}: a .json file is not read a line at a time",
-            hint="write one object per line: jq -c '.[]' data.json > data.jsonl",
-        )
+        raise UsageError(f"{path}: a .json file is not read a line at a time", hint=ONE_A_LINE)
     if suffix not in _READERS:
         raise UsageError(f"{path}: cannot tell what kind of file it is", hint=f"known endings: {', '.join(_READERS)}")
     return _READERS[suffix]
@@ -89,7 +87,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | Malformed]]:
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
             while (more := file.readline(LONGEST_LINE)) and not more.endswith(b"\n"):
                 pass
-            yield number, Malformed(f"longer than {LONGEST_LINE // 2**20} MiB")
+            yield number, Malformed(f"longer than {LONGEST_LINE // 2**20} MiB", hint=_unless_array(number, line))
             continue
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -106,15 +104,34 @@ def _json_lines(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
         try:
             yield number, decode(line)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            yield number, Malformed(f"not JSON: {' '.join(str(error).split())[:120]}")
+            yield number, _no_json(number, line, error)
+
+
+def _no_json(number: int, line: bytes, error: Exception) -> Malformed:
+    text = _text(line)
+    if isinstance(text, Malformed):
+        return text
+    return Malformed(f"not JSON: {' '.join(str(error).split())[:120]}", hint=_unless_array(number, line))
+
+
+def _unless_array(number: int, line: bytes) -> str:
+    """What to do about a file that begins as an array does; empty for others."""
+    return ONE_A_LINE if number == 1 and line.lstrip().startswith(b"[") else ""
 
 
 def _text_lines(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
     for number, line in _lines(file):
-        try:
-            yield number, line if isinstance(line, Malformed) else line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            yield number, Malformed("not UTF-8")
+        text = line if isinstance(line, Malformed) else _text(line)
+        yield number, text.rstrip("\r\n") if isinstance(text, str) else text
+
+
+def _text(line: bytes) -> str | Malformed:
+    """The text of a line, which is a Malformed in another encoding than UTF-8."""
+    encoding = "UTF-16" if b"\0" in line else "LATIN1"
+    with suppress(UnicodeDecodeError):
+        if encoding != "UTF-16":
+            return line.decode("utf-8")
+    return Malformed("not UTF-8", hint=f"convert it, perhaps so: iconv -f {encoding} -t UTF-8 old.jsonl > new.jsonl")
 
 
 def _comma_separated(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
@@ -157,10 +174,10 @@ def _cells(head: list[str], cells: list[str]) -> object:
 
 
 def _decoded(line: bytes, name: str) -> str:
-    try:
-        return line.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8: {error}", hint="save it as UTF-8") from error
+    text = _text(line.removeprefix(b"\xef\xbb\xbf"))
+    if isinstance(text, Malformed):
+        raise UsageError(f"{name} is {text}", hint=text.hint)
+    return text
 
 
 def _is_number(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vramplan.dataset.lengths import Lengths
@@ -14,7 +14,7 @@ from vramplan.errors import UsageError
 
 #: So many texts, or characters of them, are tokenised together.
 _TEXTS, _CHARACTERS = 512, 2**20
-#: How many malformed lines are named.
+#: How many kinds of malformed lines are named.
 _NAMED = 5
 #: When so many lines come without one that can be read, the file is taken to be another one.
 _HOPELESS = 1000
@@ -46,27 +46,39 @@ class Survey:
 
 @dataclass(slots=True)
 class _Complaints:
-    """Malformed lines: how many, and the first ones."""
+    """Malformed lines: how many, what is wrong with them in a few words each, and what the first one advises."""
 
-    count: int
-    first: list[str]
+    count: int = 0
+    named: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By what is wrong: the first such line, and how many there are."""
+    hint: str = ""
 
     def add(self, number: int, problem: Malformed) -> None:
+        self.hint = self.hint if self.count else problem.hint
         self.count += 1
-        if len(self.first) < _NAMED:
-            self.first.append(f"line {number}: {problem}")
+        first, known = self.named.get(str(problem), (number, 0))
+        if known or len(self.named) < _NAMED:
+            self.named[str(problem)] = first, known + 1
+
+    def _words(self) -> str:
+        words = [
+            f"line {first}: {what}{f' (and {more:,} more)' if (more := known - 1) else ''}"
+            for what, (first, known) in self.named.items()
+        ]
+        others = self.count - sum(known for _, known in self.named.values())
+        return "; ".join([*words, *([f"{others:,} more"] if others else [])])
 
     def refusal(self, data: Data, good: int) -> UsageError:
         """What to raise, after `good` lines that could be read."""
-        named = "; ".join(self.first) + (f"; {self.count - _NAMED:,} more" if self.count > _NAMED else "")
         if not good:
+            lines = f"none of the first {self.count:,} lines is a sample" if self.count > 1 else "no line is a sample"
             return UsageError(
-                f"{data.path}: none of the first {self.count:,} lines is a sample: {named}",
-                hint="name the field that holds a sample with --field, or give another file",
+                f"{data.path}: {lines}: {self._words()}",
+                hint=self.hint or "name the field that holds a sample with --field, or give another file",
             )
         return UsageError(
-            f"{data.path}: {self.count:,} of {self.count + good:,} lines are malformed: {named}",
-            hint="correct them, or add --skip-bad to leave them out",
+            f"{data.path}: {self.count:,} of {self.count + good:,} lines are malformed: {self._words()}",
+            hint=f"{self.hint or 'correct them'}, or add --skip-bad to leave them out",
         )
 
 
@@ -79,7 +91,7 @@ def survey(
     malformed lines, unless they are to be skipped, an empty file, and a file that cannot be read.
     """
     counts: Counter[int] = Counter()
-    complaints, samples = _Complaints(0, []), 0
+    complaints, samples = _Complaints(), 0
     source = Source(data.path)
     for number, length in _lengths(data, source):
         if isinstance(length, Malformed):

@@ -31,7 +31,7 @@ def check_arguments(args: object) -> None:
     if not hasattr(args, "per_device_train_batch_size"):
         raise UsageError(
             f"training_args is a {type(args).__name__}, not TrainingArguments",
-            hint="give what the Trainer gets: transformers.TrainingArguments(bf16=True), TRL's SFTConfig or DPOConfig",
+            hint="give what the Trainer gets: transformers' TrainingArguments, TRL's SFTConfig or DPOConfig",
         )
     found = _trls(args)
     if found is not None and found not in _TRL:

@@ -51,8 +51,10 @@ class CpuWatch(Tracker):  # type: ignore[no-untyped-call]
     def _optimizer_begins(self, *_: object) -> None:
         self._stepping = True
 
-    def _optimizer_ended(self, *_: object) -> None:
+    def _optimizer_ended(self, optimizer: Optimizer, *_: object) -> None:
+        """Its states are named while it is there: it may be gone when the block ends."""
         self._stepping = False
+        name_optimizer(optimizer, self)
 
     def __enter__(self) -> Self:
         if self._depth == 0:
