@@ -64,3 +64,14 @@ def test_it_is_told(keys: dict[str, Any], reason: str) -> None:
 )
 def test_other_runs_go_on(keys: dict[str, Any]) -> None:
     assert not any("first step" in text for text in predict_analytic(scenario("llama", **keys)).warnings)
+
+
+def test_layer_norms_in_fp32_take_no_16_bits() -> None:
+    # expected scalar type BFloat16 but found Float: of pythia-1.4b under TRL, whose head would cast its weight
+    keys: dict[str, Any] = {"stack": {"base": "trl", "upcast": "norms", "autocast": False}}
+    told = [predict_analytic(scenario(family, **keys)).warnings for family in ("gpt2", "llama")]
+    found = [[text for text in warnings if "first step" in text] for warnings in told]
+    assert found == [
+        ["the run stops at its first step: without autocast layer norms in fp32 get hidden states of bfloat16"],
+        [],
+    ]

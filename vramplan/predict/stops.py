@@ -28,7 +28,9 @@ def stops(scenario: Scenario) -> Iterator[str]:
             yield f"{_ENDS}: float16 autocast scales gradients, and torch none in {refused}{cause}"
         if _lacks_kernel(scenario):
             yield f"{_ENDS}: bitsandbytes has no {scenario.optimizer} for gradients in bfloat16"
-        if _head_gets_fp32(scenario):
+        if _mixes_norms(scenario) and scenario.architecture.norm == "layer":
+            yield f"{_ENDS}: without autocast layer norms in fp32 get hidden states of {scenario.dtype.value}"
+        elif _mixes_norms(scenario) and scenario.stack.loss is not LossKernel.TILED:  # whose head casts its weight
             yield f"{_ENDS}: without autocast the fp32 norms' output meets a head of {scenario.dtype.value}"
         if scenario.method.adapts and HEAD in scenario.lora.targets and scenario.stack.loss is LossKernel.TILED:
             yield (  # trl 1.16 trainer/sft_trainer.py
@@ -98,8 +100,7 @@ def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:
     return any(w.kind is WeightKind.EXPERTS and targets.rank_factor(w) for w, _ in scenario.architecture.counted)
 
 
-def _head_gets_fp32(scenario: Scenario) -> bool:
-    """`F.linear` wants one element type; TRL's head casts its weight itself."""
+def _mixes_norms(scenario: Scenario) -> bool:
+    """Whether norms alone are fp32, and nothing casts what meets them: `layer_norm` and `linear` want one type."""
     stack = scenario.stack
-    alone = stack.upcast is Upcast.NORMS and stack.autocast is False and stack.loss is not LossKernel.TILED
-    return alone and scenario.dtype is not DType.FLOAT32
+    return stack.upcast is Upcast.NORMS and stack.autocast is False and scenario.dtype is not DType.FLOAT32
