@@ -109,15 +109,17 @@ def workspace_entries(target: Gpu | None, entries: Iterable[Entry], *, trains: b
 
     They are made by the first matrix product, after loading, and kept: every later phase's peak holds them whole.
     """
-    pieces = workspaces(target)[: 2 if trains else 1]
-    held = 0 if target is None or target.workspaces is None else sum(piece.bytes for piece in pieces)
+    if target is None or not target.workspaces:
+        yield from entries
+        return
+    held = sum(piece.bytes for piece in workspaces(target)[: 2 if trains else 1])
     for entry in entries:
-        if not held or entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
+        if entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
             yield entry
             continue
         if entry.bytes > held:
             yield replace(entry, bytes=entry.bytes - held)
-        note = f"cuBLAS workspaces, {target.context_origin}" if target else ""
+        note = f"cuBLAS workspaces, {target.context_origin}"
         yield Entry(entry.phase, Component.WORKSPACE, held, Basis.CALIBRATED, note)
 
 
