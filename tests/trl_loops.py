@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from real_trainer import Run
 from tiny_models import LLAMA
+from training_phases import TRAINING_PHASES
 
-from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 

@@ -18,7 +18,6 @@ class Kernel(StrEnum):
     EFFICIENT = "efficient"
     CUDNN = "cudnn"
     MATH = "math"  # the whole [heads, seq, seq] matrix, by ordinary operations
-    EAGER = "eager"  # the same, by transformers' own code
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,6 @@ class Phase(StrEnum):
     SAVE = "save"
 
 
-TRAINING_PHASES = (Phase.FORWARD, Phase.LOSS, Phase.BACKWARD, Phase.STEP)
-
-
 class Component(StrEnum):
     """What a byte is for. All but `ALLOCATOR` and `CONTEXT` are raw tensor bytes."""
 

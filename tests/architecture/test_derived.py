@@ -41,7 +41,7 @@ def test_weights_are_exact_and_the_rest_is_marked(config: dict[str, Any]) -> Non
     architecture, model = read_architecture(config, name="outside"), build(config)
     assert table_parameters(architecture) == real_parameters(model)
     assert table_buffers(architecture) == real_buffers(model)
-    assert architecture.facts["derived"] is True
+    assert architecture.facts.derived
 
 
 #: Whose embedding of tokens is not the first parameter of all.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vramplan.architecture import Architecture, Weight, WeightKind, read_architecture
+from vramplan.architecture import Architecture, Dropouts, Facts, Weight, WeightKind, read_architecture
 from vramplan.catalog.models import catalog_config
 
 
@@ -64,15 +64,7 @@ def test_a_subclass_of_linear_is_adapted_but_not_quantised() -> None:
 
 
 def test_facts_that_decide_what_a_step_allocates() -> None:
-    assert read("gpt2").facts == {
-        "attention_dropout": 0.1,
-        "residual_dropout": 0.1,
-        "embedding_dropout": 0.1,
-        "learned_positions": 1024,
-    }
-    assert read("gemma-2-2b").facts == {
-        "embedding_scale": True,
-        "logit_softcap": 30.0,
-    }
-    assert read("phi-2").facts["parallel_residual"] is True
-    assert read("llama-2-7b").facts == {}
+    assert read("gpt2").facts == Facts(dropouts=Dropouts(0.1, 0.1, 0.1), learned_positions=True)
+    assert read("gemma-2-2b").facts == Facts(scaled_embedding=True, capped_logits=True)
+    assert read("phi-2").facts == Facts(parallel_residual=True)
+    assert read("llama-2-7b").facts == Facts()

@@ -98,5 +98,5 @@ def test_dropout_that_the_library_turns_on_by_itself_is_a_fact(family: str) -> N
 
     config = minimal(family)
     on = {module.p for module in build(config).modules() if isinstance(module, Dropout) and module.p > 0}
-    facts = read_architecture(config, name="variant").facts
-    assert {value for fact, value in facts.items() if fact.endswith("_dropout")} >= on
+    own = read_architecture(config, name="variant").facts.dropouts
+    assert {own.attention, own.residual, own.embedding} >= on

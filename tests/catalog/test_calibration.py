@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from training_phases import TRAINING_PHASES
 
 from vramplan.catalog import gpus
 from vramplan.catalog.calibration import Calibration, calibration, calibration_file, save_calibration
 from vramplan.catalog.gpus import gpu, gpu_of_driver, ship_context
 from vramplan.errors import UsageError
-from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
+from vramplan.ledger import Basis, Component, Phase
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.formulas import formulas
 from vramplan.predict.overheads import context_entries

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from training_phases import TRAINING_PHASES
 
-from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
 from vramplan.measure.cuda import counters_of
 from vramplan.measure.run import measure
 from vramplan.predict.engine import predict_analytic

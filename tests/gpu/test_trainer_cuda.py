@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import LLAMA
+from training_phases import TRAINING_PHASES
 
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.measure.cuda import CudaAllocator, CudaMeter
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.run import set_up

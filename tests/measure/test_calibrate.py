@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_phases import TRAINING_PHASES
 
 from vramplan.catalog import gpus
 from vramplan.catalog.calibration import Calibration, save_calibration
 from vramplan.cli import main
 from vramplan.errors import CannotRun
-from vramplan.ledger import TRAINING_PHASES, Basis, Component, Entry, Ledger, Phase
+from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 from vramplan.measure.calibrate import Recorded, calibration_of, recorded
 from vramplan.measure.trace import trace
 from vramplan.predict.engine import predict_analytic

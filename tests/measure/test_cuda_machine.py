@@ -6,6 +6,7 @@ import torch
 from vramplan.errors import CannotRun, UsageError
 from vramplan.measure.child import _measured
 from vramplan.measure.cuda_machine import start_cuda
+from vramplan.measure.messages import Request
 from vramplan.measure.run import measure
 from vramplan.scenario import Scenario
 
@@ -20,7 +21,7 @@ def test_the_child_refuses_without_a_visible_card(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     scenario = Scenario.load("llama-2-7b").to_mapping()
     with pytest.raises(CannotRun, match="hides every GPU"):
-        _measured({"scenario": scenario, "path": "", "device": "cuda", "steps": 1, "memory_limit": None})
+        _measured(Request(scenario, path="", device="cuda", steps=1, memory_limit=None))
 
 
 def test_a_cpu_has_no_allocator_to_limit() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny_models import LLAMA
 from told_allocator import Told
+from training_phases import TRAINING_PHASES
 
-from vramplan.ledger import TRAINING_PHASES, Component, Phase
+from vramplan.ledger import Component, Phase
 from vramplan.measure.bnb_kernels import cpu_opener
 from vramplan.measure.cuda import Counters
 from vramplan.measure.cuda_run import CudaRun

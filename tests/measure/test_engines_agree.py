@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from training_phases import TRAINING_PHASES
 
 import vramplan
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.scenario_file import scenario_from_mapping
 
 SINGLE_HEAD = {

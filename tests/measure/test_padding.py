@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from training_phases import TRAINING_PHASES
 
 import vramplan
-from vramplan.ledger import TRAINING_PHASES, Component
+from vramplan.ledger import Component
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.trace import run_trace, trace
 from vramplan.predict.forecast import forecast

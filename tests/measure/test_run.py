@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 import pytest
 from tiny_models import LLAMA
+from training_phases import TRAINING_PHASES
 
 from vramplan.errors import CannotRun, UsageError
-from vramplan.ledger import TRAINING_PHASES, Component, Phase
+from vramplan.ledger import Component, Phase
 from vramplan.measure import environment
 from vramplan.measure.run import measure
 from vramplan.record import Outcome, Record, load_result, save_result

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from training_phases import TRAINING_PHASES
 
 from tests.predict.real_models import LLAMA, PHI3
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.measure.trace import run_trace
 from vramplan.predict.forecast import forecast
 from vramplan.scenario_file import scenario_from_mapping

@@ -8,11 +8,12 @@ import torch
 from msgspec.structs import replace
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from real_models import config, held, load, one_step, save_checkpoint, scenario
+from training_phases import TRAINING_PHASES
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
-from vramplan.ledger import TRAINING_PHASES, Basis, Component, Phase
+from vramplan.ledger import Basis, Component, Phase
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.resident import resident

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from training_phases import TRAINING_PHASES
 
 import vramplan
-from vramplan.ledger import TRAINING_PHASES, Component, Ledger, Phase
+from vramplan.ledger import Component, Ledger, Phase
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.record import Device
 from vramplan.scenario import Scenario

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_phases import TRAINING_PHASES
 from yaml import safe_dump
 
 from tests.predict.real_steps import real_peaks
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.predict.step import SAMPLED, StepRun, step_parts, step_warnings
 from vramplan.predict.template import Template
 from vramplan.scenario import Scenario

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from real_trainer import CPU, Run, run_loop
 from tiny_models import MIXTRAL
+from training_phases import TRAINING_PHASES
 from trl_loops import check_memory, tiny_scenario
 
-from vramplan.ledger import TRAINING_PHASES
 from vramplan.scenario import Scenario
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from real_trainer import CPU, STEPS, Run, arguments, train
 from tiny_models import LLAMA
+from training_phases import TRAINING_PHASES
 
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios, scenario_from_mapping

@@ -9,10 +9,11 @@ import pytest
 from real_trainer import CPU, Run, run_loop, train
 from tiny_models import LLAMA
 from torch import Tensor
+from training_phases import TRAINING_PHASES
 from transformers import Trainer, TrainingArguments
 
 from vramplan.errors import CannotRun
-from vramplan.ledger import STATIC_COMPONENTS, TRAINING_PHASES, Component, Phase
+from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
 from vramplan.measure.run import measure
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping

@@ -6,9 +6,10 @@ import pytest
 from real_trainer import CPU, Run, run_loop
 from tiny_models import MIXTRAL
 from torch import Tensor
+from training_phases import TRAINING_PHASES
 from trl_loops import check_memory, tiny_scenario
 
-from vramplan.ledger import TRAINING_PHASES, Phase
+from vramplan.ledger import Phase
 from vramplan.scenario import Scenario
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up

@@ -4,11 +4,24 @@ from vramplan.architecture.model import (
     Architecture,
     Attention,
     Block,
+    Dropouts,
     Experts,
+    Facts,
     Mlp,
     Weight,
     WeightKind,
 )
 from vramplan.architecture.read import read_architecture
 
-__all__ = ["Architecture", "Attention", "Block", "Experts", "Mlp", "Weight", "WeightKind", "read_architecture"]
+__all__ = [
+    "Architecture",
+    "Attention",
+    "Block",
+    "Dropouts",
+    "Experts",
+    "Facts",
+    "Mlp",
+    "Weight",
+    "WeightKind",
+    "read_architecture",
+]

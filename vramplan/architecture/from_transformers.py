@@ -1,7 +1,7 @@
 """The inventory of an architecture outside the table, read off the model that transformers builds on the meta device.
 
 torch and transformers are imported only when it is called. Weights, shapes and what is quantised are exact; facts about
-a layer come from the configuration where it names them, and `facts['assumed']` lists the others.
+a layer come from the configuration where it names them, and `facts.assumed` lists the others.
 """
 
 import json
@@ -87,11 +87,6 @@ def _describe(model: Any, name: str) -> Architecture:
     layers = list(zip(groups.layers, reader.windows(count), variants, strict=True))
     kinds = list(dict.fromkeys(layers))
     blocks = tuple(replace(reader.block(weights, window), variant=variant) for weights, window, variant in kinds)
-    facts: Facts = {"derived": True}
-    if cap := named(config, "final_logit_softcapping"):
-        facts["logit_softcap"] = cap
-    if reader.assumed:
-        facts["assumed"] = ", ".join(sorted(reader.assumed))
     shifts = (w for weights in groups.layers for w in weights if w.kind is WeightKind.NORM and w.path.endswith("bias"))
     return Architecture(
         name=name,
@@ -106,7 +101,11 @@ def _describe(model: Any, name: str) -> Architecture:
         before=groups.before,
         after=groups.after,
         buffers=buffers,
-        facts=facts,
+        facts=Facts(
+            capped_logits=bool(named(config, "final_logit_softcapping")),
+            derived=True,
+            assumed=tuple(sorted(reader.assumed)),
+        ),
     )
 
 

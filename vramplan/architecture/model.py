@@ -1,13 +1,10 @@
 """What a model is made of: its weights, and the facts about a layer that decide what a training step allocates."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
-
-#: Facts that only some families have, by name.
-Facts = dict[str, int | float | bool | str]
 
 
 class WeightKind(StrEnum):
@@ -134,6 +131,41 @@ class Block:
     """Tells kinds of layers apart whose modules differ in switches that no weight shows (derived architectures)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dropouts:
+    """The shares that a model's own dropouts drop in training; one of 0 leaves no mask behind."""
+
+    attention: float = 0.0
+    """Of the attention weights."""
+    residual: float = 0.0
+    """Of what a residual branch adds."""
+    embedding: float = 0.0
+    """Of the first layer's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Further facts that decide what a step allocates, where models differ; the defaults are what most models have."""
+
+    scaled_embedding: bool = False
+    """Whether the embedding's output is multiplied (Gemma, Granite)."""
+    scaled_logits: bool = False
+    """Whether the head's output is divided (Granite)."""
+    capped_logits: bool = False
+    """Whether the head's output is soft-capped (Gemma 2)."""
+    norm_after_residual: bool = False
+    """Whether the norms stand behind the residual sums (OPT-350m)."""
+    parallel_residual: bool = False
+    """Whether attention and MLP stand side by side (GPT-NeoX, Phi 2, Falcon)."""
+    learned_positions: bool = False
+    """Whether positions are rows of a table, so that there are no more than it has (GPT-2, OPT)."""
+    dropouts: Dropouts = Dropouts()
+    derived: bool = False
+    """Whether the model was read off its modules, being of a family outside the table."""
+    assumed: tuple[str, ...] = ()
+    """Which facts about its layers had to be guessed then."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A whole causal language model.
@@ -160,15 +192,7 @@ class Architecture:
     """Final norm and, when untied, the output head."""
     buffers: tuple[Weight, ...] = ()
     """Buffers that live on the device (rotary frequencies)."""
-    facts: Facts = field(default_factory=dict)
-    """Further facts that decide what a step allocates, where models of one family differ; a fact that is not there is
-    false or 0.
-
-    `embedding_scale` (the embedding's output is multiplied), `logit_scale` (Granite), `logit_softcap`,
-    `norm_after_residual` (OPT-350m), `parallel_residual` (attention and MLP side by side), `learned_positions` (rows),
-    `attention_dropout`, `residual_dropout`, `embedding_dropout`,
-    `derived` (read off the modules, not from the table) and `assumed` (which layer facts had to be guessed).
-    """
+    facts: Facts = Facts()
 
     def parameters(self) -> Iterator[Weight]:
         """Every parameter once, under the transformers model's own name, in its order; tied weights once."""
@@ -178,11 +202,6 @@ class Architecture:
                 path = f"{self.layer_prefix}.{i}.{weight.path}"
                 yield replace(weight, path=path)
         yield from self.after
-
-    @property
-    def derived(self) -> bool:
-        """Whether it was read off the modules of a family outside the table."""
-        return bool(self.facts.get("derived"))
 
     @property
     def mixes_experts(self) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Attention, Block, Facts, Mlp, Weight, WeightKind
+from vramplan.architecture.model import Attention, Block, Mlp, Weight, WeightKind
 
 Weights = tuple[Weight, ...]
 
@@ -64,13 +64,9 @@ def partial_rotary(fields: Fields, head_dim: int, *, key: str = "partial_rotary_
     return int(head_dim * factor)
 
 
-def dropouts(fields: Fields, *, missing: float = 0.0, **keys: str) -> Facts:
-    """`attention_dropout`, `residual_dropout`, `embedding_dropout`: those above 0, which leave masks behind.
-
-    `missing` is the class's default for a key that is left out.
-    """
-    values = {f"{place}_dropout": fields.number(key, missing=missing) for place, key in keys.items()}
-    return {place: value for place, value in values.items() if value > 0}
+def dropout(fields: Fields, key: str, *, missing: float = 0.0) -> float:
+    """The share that a dropout drops, 0 where it does nothing; `missing` is the class's default for a key left out."""
+    return max(fields.number(key, missing=missing), 0.0)
 
 
 def spread(

@@ -48,7 +48,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     if adapter not in (None, "lora", "qlora"):
         source.refuse("adapter", "is not modelled", hint="lora and qlora are, and full fine-tuning without the key")
     compute = _precision(source)
-    _method(source, adapter, ref, compute)
+    _method(source, adapter, ref)
     if adapter:
         _adapters(source, ref, compute)
     else:
@@ -56,7 +56,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     source.plain(BATCH)
     _accumulation(source)
     source.plain(SEQ)
-    read_optimizer(source, "optimizer", "adamw_torch_fused", _SCHEMA + "training.py")
+    read_optimizer(source, "optimizer", _SCHEMA + "training.py")
     attention = _attention(source)
     if source.flag("sample_packing"):
         hf.packed(source, "sample_packing", attention)
@@ -94,7 +94,7 @@ def _precision(source: Source) -> DType:
     return dtype
 
 
-def _method(source: Source, adapter: str | None, model: ModelRef, compute: DType) -> None:
+def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
     four, eight = bool(source.flag("load_in_4bit")), bool(source.flag("load_in_8bit"))
     if adapter is None:
         if four or eight:
@@ -112,7 +112,7 @@ def _method(source: Source, adapter: str | None, model: ModelRef, compute: DType
         source.refuse("load_in_8bit", "with adapter: qlora", hint="remove it, or use adapter: lora")
     if adapter == "qlora":
         source.read(("adapter", "load_in_4bit"), "method", "qlora")
-        _four_bits(source, model, compute)
+        _four_bits(source, model)
     elif eight:
         source.read(("adapter", "load_in_8bit"), "method", "qlora")
         source.read("load_in_8bit", "quant.type", "int8")
@@ -122,7 +122,7 @@ def _method(source: Source, adapter: str | None, model: ModelRef, compute: DType
             source.warn("load_in_4bit: with adapter: lora axolotl quantises only a model that is quantised on the disk")
 
 
-def _four_bits(source: Source, model: ModelRef, compute: DType) -> None:
+def _four_bits(source: Source, model: ModelRef) -> None:
     """loaders/model.py _set_quantization_config: nf4, double, in bfloat16 storage, unless bnb_config_kwargs differ."""
     given = source.given("bnb_config_kwargs")
     if given is not None and not isinstance(given, Mapping):
@@ -197,7 +197,7 @@ def _attention(source: Source) -> str:
     flags = [key for key in _ATTENTION_FLAGS if source.given(key) is not None]
     on = [key for key in flags if source.flag(key)]
     if source.given("attn_implementation") is not None or not on:
-        attention = hf.read_attention(source, "attn_implementation", _SCHEMA + "config.py")
+        attention = hf.read_attention(source, _SCHEMA + "config.py")
         for key in flags:
             source.ignore(key, "attn_implementation says it" if on else "switched off")
         return attention

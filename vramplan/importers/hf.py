@@ -58,8 +58,9 @@ def place(name: str, base: Path) -> str:
     return name
 
 
-def read_attention(source: Source, key: str, origin: str) -> str:
+def read_attention(source: Source, origin: str) -> str:
     """`attention` from transformers' attn_implementation."""
+    key = "attn_implementation"
     name = source.word(key)
     if name is None or name == "auto":
         source.take(key, "attention", "sdpa", f"{origin}: transformers' own choice")
@@ -126,11 +127,11 @@ def model_dtype(source: Source, model: ModelRef, instead: DType) -> DType:
     return stated or instead
 
 
-def mixed_precision(source: Source, bf16: str = "bf16", fp16: str = "fp16") -> DType | None:
+def mixed_precision(source: Source) -> DType | None:
     """What autocast computes in by the two switches that transformers has; None without either."""
-    if source.flag(bf16):
+    if source.flag("bf16"):
         return DType.BFLOAT16
-    return DType.FLOAT16 if source.flag(fp16) else None
+    return DType.FLOAT16 if source.flag("fp16") else None
 
 
 def packed(source: Source, key: str, attention: str) -> None:

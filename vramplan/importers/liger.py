@@ -18,7 +18,7 @@ def read_kernels(source: Source, keys: Sequence[str], model: ModelRef, asked: Se
         kernels = in_order(LIGER[read.family].kernels.intersection(asked))
         if kernels:
             source.read(keys, "stack.kernels", "liger" if len(kernels) == len(LayerKernel) else [*kernels])
-    elif read.derived:
+    elif read.facts.derived:
         source.warn(
             f"{', '.join(keys)}: what Liger replaces in {read.family} is not written down, and not in the prediction "
             "(--loss liger --kernels liger --engine trace runs its own code)",

@@ -49,7 +49,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
     source.plain(SEQ)
-    read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
+    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS)
     _attention(source, stage, ref)
     _checkpointing(source)
     _stack(source, ref)

@@ -12,6 +12,8 @@ _SAME_STATES: Mapping[str, str] = {
     "adamw_torch_npu_fused": "adamw_torch_fused",
     "adamw_bnb_32bit": "paged_adamw_32bit",
 }
+#: What transformers and axolotl take where none is named.
+_DEFAULT = "adamw_torch_fused"
 #: What stands in for an optimizer that is not modelled: it has two states per parameter, as most have.
 _STAND_IN = "adamw_torch"
 
@@ -39,11 +41,11 @@ COMPONENTS: Mapping[str, str] = {
 }
 
 
-def read_optimizer(source: Source, key: str, default: str, origin: str) -> None:
+def read_optimizer(source: Source, key: str, origin: str) -> None:
     """`optimizer` from transformers' or axolotl's name; another one is warned about and stood in for."""
     name = source.word(key)
     if name is None:
-        source.assume("optimizer", default, f"default of {key}, {origin}")
+        source.assume("optimizer", _DEFAULT, f"default of {key}, {origin}")
         return
     plain = name.lower().removeprefix("optimizernames.")
     known = plain if plain in OPTIMIZERS else _SAME_STATES.get(plain)

@@ -44,7 +44,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
     _length(source)
-    read_optimizer(source, "optim", "adamw_torch_fused", hf.TRAINING_ARGUMENTS)
+    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS)
     _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source, ref)
@@ -145,7 +145,7 @@ def _length(source: Source) -> None:
 
 
 def _attention(source: Source) -> None:
-    attention = hf.read_attention(source, "attn_implementation", _MODEL)
+    attention = hf.read_attention(source, _MODEL)
     if source.flag("packing"):
         hf.packed(source, "packing", attention)
 

@@ -55,8 +55,11 @@ class Block:
 _WITH_LOGITS = (Phase.LOSS, Phase.BACKWARD, Phase.EVALUATION)
 
 
-def attribute(block: Block, vocab: int) -> Component:
-    """The component of a block: its explicit name first, then the logits family, then by lifetime."""
+def attribute(block: Block, vocab: int | None) -> Component:
+    """The component of a block: its explicit name first, then the logits family, then by lifetime.
+
+    Without `vocab`, the width of logits, none are known.
+    """
     if block.component is not None:
         return block.component
     if block.phase in _WITH_LOGITS and len(block.shape) > 1 and block.shape[-1] == vocab:

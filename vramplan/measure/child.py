@@ -1,7 +1,6 @@
 """The child process of `measure`: `python -m vramplan.measure.child REQUEST ANSWER`, JSON files in and out."""
 
 import gc
-import json
 import os
 import sys
 import threading
@@ -9,7 +8,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -18,6 +17,7 @@ from vramplan.errors import CannotRun, VramplanError, first_line
 from vramplan.ledger import Ledger
 from vramplan.measure.cpu import MIXED_SUMS, CpuMeter
 from vramplan.measure.environment import library_versions
+from vramplan.measure.messages import Answer, Failed, Measured, Misasked, Request, Unable, read_request, write_message
 from vramplan.measure.run import PROGRESS
 from vramplan.measure.timings import note_loss, timings
 from vramplan.optimizers import optimizer
@@ -35,27 +35,30 @@ from vramplan.training.run import Workload, set_up
 def main(request: Path, answer: Path) -> None:
     """Measure what the request asks for and write the answer: a record, a refusal, or how it failed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    body = json.loads(request.read_text(encoding="utf-8"))
+    write_message(_answer(read_request(request)), answer)
+
+
+def _answer(request: Request) -> Answer:
     try:
-        written: dict[str, Any] = {"record": _measured(body).to_json()}
+        return Measured(_measured(request).to_json())
+    except CannotRun as error:
+        return Unable(error.message, error.hint)
     except VramplanError as error:
-        kind = "CannotRun" if isinstance(error, CannotRun) else "UsageError"
-        written = {"refusal": {"kind": kind, "message": error.message, "hint": error.hint}}
+        return Misasked(error.message, error.hint)
     except Exception as error:
-        written = {"outcome": outcome_of(error).value, "note": note_of(error)}
-    answer.write_text(json.dumps(written), encoding="utf-8")
+        return Failed(outcome_of(error), note_of(error))
 
 
-def _measured(body: dict[str, Any]) -> Record:
+def _measured(request: Request) -> Record:
     """The record that the request asks for; what it says about the machine is left to the parent."""
     warnings.simplefilter("ignore")  # the libraries' talk; what matters to the reader stands in the record's warnings
-    scenario, steps = _scenario(body), body["steps"]
-    if body["device"] == "cpu":
-        return measured_on_cpu(scenario, steps)
+    scenario = _scenario(request)
+    if request.device == "cpu":
+        return measured_on_cpu(scenario, request.steps)
     from vramplan.measure.cuda_machine import CudaMachine
     from vramplan.measure.cuda_run import CudaRun
 
-    return CudaRun(scenario, steps, CudaMachine(body["memory_limit"]), _say).record()
+    return CudaRun(scenario, request.steps, CudaMachine(request.memory_limit), _say).record()
 
 
 def measured_on_cpu(scenario: Scenario, steps: int) -> Record:
@@ -161,9 +164,9 @@ def _warnings(scenario: Scenario) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _scenario(body: dict[str, Any]) -> Scenario:
-    scenario = scenario_from_mapping(body["scenario"])
-    return msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=body["path"]))
+def _scenario(request: Request) -> Scenario:
+    scenario = scenario_from_mapping(request.scenario)
+    return msgspec.structs.replace(scenario, model=msgspec.structs.replace(scenario.model, path=request.path))
 
 
 def _say(text: str) -> None:

@@ -50,11 +50,13 @@ class Depths:
         end = self.head + self.period * self.times + self.tail
         return range(end - self.tail, end)
 
+    def in_period(self, layer: int | None) -> bool:
+        """Whether a layer of the run with one period is of the period."""
+        return layer is not None and self.head <= layer < self.head + self.period
+
     def shift(self, layer: int | None) -> int | None:
-        """A layer of the run with one period, as the run without it counts; None stays, -1 is a layer of the period."""
-        if layer is None or layer < self.head:
-            return layer
-        return -1 if layer < self.head + self.period else layer - self.period
+        """A layer of the run with one period as the run without it counts, seen from behind the period; None stays."""
+        return layer if layer is None or layer < self.head else layer - self.period
 
 
 def find_depths(kinds: Sequence[int]) -> Depths | None:
@@ -156,7 +158,7 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, i
     Checks that the long run without the period's events is the short run.
     """
     growth: dict[tuple[int | None, int], int] = {}
-    rest = [h for h in long.happenings if not isinstance(h, Happening) or depths.shift(h.layer) != -1]
+    rest = [h for h in long.happenings if not isinstance(h, Happening) or not depths.in_period(h.layer)]
     if len(rest) != len(short.happenings):
         raise DepthMismatch(f"{len(rest)} events outside the period, {len(short.happenings)} without it")
     for a, b in zip(short.happenings, rest, strict=True):
@@ -164,10 +166,9 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, i
             if a != b:
                 raise DepthMismatch(f"{a} against {b}")
             continue
-        owner = depths.shift(b.owner)
         # A block of the period's neighbours: which one is counted from the layer whose code runs.
-        if owner == -1 and b.owner is not None and b.layer is not None:
-            owner = b.owner if b.layer < depths.head else b.owner - depths.period
+        from_front = depths.in_period(b.owner) and b.layer is not None and b.layer < depths.head
+        owner = b.owner if from_front else depths.shift(b.owner)
         same = a.born == b.born and a.layer == depths.shift(b.layer) and a.owner == owner and a.rank == b.rank
         if not same:
             raise DepthMismatch(f"{a} against {b}")
@@ -179,7 +180,7 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, i
 class _Writer:
     """Writes the deep run's events."""
 
-    def __init__(self, run: _Run, depths: Depths, growth: dict[tuple[int | None, int], int], vocab: int) -> None:
+    def __init__(self, run: _Run, depths: Depths, growth: dict[tuple[int | None, int], int], vocab: int | None) -> None:
         self._run = run
         self._depths = depths
         self._growth = growth
@@ -196,7 +197,7 @@ class _Writer:
         last = (self._depths.times - 1) * self._depths.period
         for happening in self._run.happenings:
             layer = happening.layer if isinstance(happening, Happening) else None
-            if isinstance(happening, Happening) and self._depths.shift(layer) == -1:
+            if isinstance(happening, Happening) and self._depths.in_period(layer):
                 middle.append(happening)
                 continue
             if middle:

@@ -24,7 +24,7 @@ from vramplan.measure.cuda_rules import CublasWorkspaces
 from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.fused_head import MASK_OPENERS
 from vramplan.measure.places import layer_in
-from vramplan.measure.tracker import Rule, Tracker
+from vramplan.measure.tracker import Opener, Rule, Told, Tracker
 from vramplan.torch_release import NEWEST
 from vramplan.training import build
 
@@ -144,8 +144,20 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
         """`gpu`: the card that the machine stands for; none for a CPU, where nothing differs from a real run but for
         what CPU kernels take inside themselves, by `rules`. `padding`: the batch's attention mask has zeros.
         `release`: of the PyTorch whose workspaces the libraries take."""
-        super().__init__(vocab=vocab, rules=rules)
-        self._openers |= {
+        super().__init__(
+            vocab=vocab,
+            rules=rules if gpu is None else temporaries(gpu.capability, gpu.multiprocessors),
+            openers=self._opened_on(gpu),
+            after={} if gpu is None else _workspaces(gpu, release),
+            scalars_on_host=gpu is not None,
+        )
+        self._named = 0
+        self._last_layer: int | None = None
+        self._padding = padding
+
+    def _opened_on(self, gpu: Gpu | None) -> dict[Any, Opener]:
+        """What runs operations that fake tensors cannot run, and on a card those that run otherwise there."""
+        openers: dict[Any, Opener] = {
             "bitsandbytes": fake_opener(gpu),
             aten._local_scalar_dense.default: self._read_back,
             aten.is_nonzero.default: self._read_back,
@@ -154,15 +166,9 @@ class FakeTracker(Tracker):  # type: ignore[no-untyped-call]
             **MASK_OPENERS,
         }
         if gpu is not None:
-            self._scalars_on_host = True
-            self._rules = temporaries(gpu.capability, gpu.multiprocessors)
-            self._openers |= attention_openers(self) | SAMPLES_OPENERS
-            self._openers[aten.native_dropout.default] = _native_dropout
-            libraries = CublasWorkspaces(gpu, release)
-            self._after = dict.fromkeys(CublasWorkspaces.PRODUCTS, libraries.after)
-        self._named = 0
-        self._last_layer: int | None = None
-        self._padding = padding
+            openers |= attention_openers(self) | SAMPLES_OPENERS
+            openers[aten.native_dropout.default] = _native_dropout
+        return openers
 
     def enter(self, phase: Phase) -> None:
         """Also forgets which layer's parameter was worked on last."""
@@ -250,6 +256,11 @@ def _matrices(adapters: Any, name: str) -> tuple[nn.Parameter, ...]:
         return ()
     one = adapters[name]
     return (one,) if isinstance(one, nn.Parameter) else tuple(one.parameters())
+
+
+def _workspaces(gpu: Gpu, release: str) -> dict[Any, Told]:
+    """Who is told of matrix products: the libraries, which take their workspaces with the first ones."""
+    return dict.fromkeys(CublasWorkspaces.PRODUCTS, CublasWorkspaces(gpu, release).after)
 
 
 def _grouped_mm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

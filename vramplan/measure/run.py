@@ -1,6 +1,5 @@
 """Measure a scenario in a child process: whatever happens to the child is an outcome in the record. No torch here."""
 
-import json
 import os
 import queue
 import signal
@@ -17,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from vramplan.allocator_settings import expandable_segments, with_expandable_segments
-from vramplan.errors import CannotRun, UsageError, VramplanError
+from vramplan.errors import UsageError
 from vramplan.ledger import Ledger
 from vramplan.measure.environment import (
     environment,
@@ -28,6 +27,7 @@ from vramplan.measure.environment import (
 )
 from vramplan.measure.host import available, check_host
 from vramplan.measure.managed import check_managed
+from vramplan.measure.messages import Answer, Failed, Measured, Request, read_answer, write_message
 from vramplan.measure.nvml import first_visible, idle_card
 from vramplan.record import Device, Outcome, Parameters, Record, result_from_json
 from vramplan.scenario import Scenario
@@ -65,17 +65,11 @@ def measure(
     facts = _facts(scenario, device, memory_limit)
     with tempfile.TemporaryDirectory(prefix="vramplan-") as folder:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
-        body = {
-            "scenario": scenario.to_mapping(),
-            "path": scenario.model.path,
-            "device": device,
-            "steps": steps,
-            "memory_limit": memory_limit,
-        }
-        request.write_text(json.dumps(body), encoding="utf-8")
+        asked = Request(scenario.to_mapping(), scenario.model.path, device, steps, memory_limit)
+        write_message(asked, request)
         end = _run_child([str(request), str(answer)], _child_environment(scenario, device), timeout, progress)
         if end.outcome is None and answer.exists():
-            return _from_answer(json.loads(answer.read_text(encoding="utf-8")), scenario, device, facts)
+            return _from_answer(read_answer(answer), scenario, device, facts)
     return failed(scenario, device, facts, end.outcome or Outcome.ERROR, end.note)
 
 
@@ -184,15 +178,13 @@ def _stop(child: "subprocess.Popen[str]") -> None:
             stream.close()
 
 
-def _from_answer(answer: dict[str, Any], scenario: Scenario, device: Device, facts: Any) -> Record:
+def _from_answer(answer: Answer, scenario: Scenario, device: Device, facts: Any) -> Record:
     """The child's record about this scenario; or the error it was refused with; or how it failed."""
-    refusal = answer.get("refusal")
-    if refusal is not None:
-        kinds: dict[str, type[VramplanError]] = {kind.__name__: kind for kind in (UsageError, CannotRun)}
-        raise kinds.get(refusal["kind"], UsageError)(refusal["message"], hint=refusal["hint"])
-    if "record" not in answer:
-        return failed(scenario, device, facts, Outcome(answer["outcome"]), answer["note"])
-    record = result_from_json(answer["record"], source="the measurement")
+    if isinstance(answer, Failed):
+        return failed(scenario, device, facts, answer.outcome, answer.note)
+    if not isinstance(answer, Measured):
+        raise answer.error()
+    record = result_from_json(answer.record, source="the measurement")
     assert isinstance(record, Record)
     return replace(record, scenario=scenario, environment={**facts, **record.environment})
 

@@ -100,7 +100,7 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     except VramplanError:
         raise
     except Exception as error:
-        if not scenario.architecture.derived and _is_ours(error):
+        if not scenario.architecture.facts.derived and _is_ours(error):
             raise
         raise CannotRun(
             f"the libraries cannot run this step of '{scenario.architecture.family}' on fake tensors: "

@@ -47,6 +47,9 @@ Rule = Callable[[tuple[Any, ...], Mapping[str, Any]], tuple[Temporary, ...]]
 #: Runs an operation in another way, under the tracker: a Python kernel whose own operations should be seen.
 Opener = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
+#: Told of an operation and its arguments, under the tracker, once it ran.
+Told = Callable[["Tracker", Any, tuple[Any, ...]], None]
+
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches a run on one device (a `Meter`): every storage with its size, its birth, its death and what it is for."""
@@ -54,16 +57,16 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         *,
-        vocab: int,
+        vocab: int | None,
         device: str = "cpu",
         rules: Mapping[Any, Rule] | None = None,
         openers: Mapping[Any, Opener] | None = None,
-        after: Mapping[Any, Callable[["Tracker", Any, tuple[Any, ...]], None]] | None = None,
+        after: Mapping[Any, Told] | None = None,
         scalars_on_host: bool = False,
     ) -> None:
-        """`vocab` recognises logits; `openers` maps an operation or a namespace of operations to what runs it instead;
-        `after` to what is told of it once it ran. `scalars_on_host`: numbers made by `torch.tensor(1.0)` are
-        not on the device.
+        """`vocab` recognises logits, None none of them; `openers` maps an operation or a namespace of operations to
+        what runs it instead; `after` to what is told of it once it ran. `scalars_on_host`: numbers made by
+        `torch.tensor(1.0)` are not on the device.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Block] = []

@@ -42,7 +42,7 @@ class CpuWatch(Tracker):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__(vocab=-1, device="cpu", openers=_openers())
+        super().__init__(vocab=None, device="cpu", openers=_openers())
         self._held_before = 0
         self._models: list[nn.Module] = []
         self._stepping = False
@@ -62,7 +62,7 @@ class CpuWatch(Tracker):  # type: ignore[no-untyped-call]
             self.enter(Phase.LOAD)
             found = Found()
             self._models = found.models
-            self.vocab = next(filter(None, map(_vocabulary, found.models)), -1)
+            self.vocab = next(filter(None, map(_vocabulary, found.models)), None)
             found.name(self)
             self._held_before = sum(block.bytes for block in self.live())
             self.enter(Phase.FORWARD)
@@ -133,7 +133,7 @@ class CudaWatch:
 
     def __exit__(self, *args: object) -> None:
         now = self._allocator.counters()
-        alive = Tracker(vocab=-1, device="cuda")
+        alive = Tracker(vocab=None, device="cuda")
         alive.enter(Phase.LOAD)
         Found().name(alive)
         nothing = Ledger((), now.allocated)
@@ -214,9 +214,9 @@ def _has_bytes(tensor: Any) -> bool:
     return True
 
 
-def _vocabulary(model: Any) -> int:
-    size = getattr(getattr(model, "config", None), "vocab_size", 0)
-    return size if isinstance(size, int) else 0
+def _vocabulary(model: Any) -> int | None:
+    size = getattr(getattr(model, "config", None), "vocab_size", None)
+    return size if isinstance(size, int) else None
 
 
 def _openers() -> dict[Any, Opener]:

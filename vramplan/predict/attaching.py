@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vramplan.architecture import Weight
 from vramplan.ledger import Component
-from vramplan.predict.adapters import Trainable, adapter_tensors, whole
+from vramplan.predict.adapters import Trainable, adapted, adapter_tensors, whole
 from vramplan.predict.base import Group, component, first_apart, prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
@@ -41,8 +41,10 @@ def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: 
     workspace = while_loading(scenario) if device == "cuda" else None
     if workspace is not None:
         groups = [*first_apart(groups)]
-    library = [] if workspace is None else [workspace]
-    adapters = [_made(writer, group, scenario, targets, device, library) for group in groups]
+    first = next((group for group in groups if any(adapted(weight, targets) for weight in group.weights)), None)
+    adapters = [
+        _made(writer, group, scenario, targets, device, workspace if group is first else None) for group in groups
+    ]
     copies = [_copied(writer, group, scenario) for group in groups]
     _cast_all(writer, groups, adapters, _FP32 if scenario.recasts_adapters else None)
     made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
@@ -58,11 +60,11 @@ def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]
 
 
 def _made(
-    writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device, library: list[Piece]
+    writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device, library: Piece | None
 ) -> list[Attached]:
     """A layer's matrices are made together, then moved one by one: to a card as they are cast. Then DoRA's.
 
-    The first product of all takes what is in `library`."""
+    The first product takes `library`."""
     attached = []
     with writer.repeat(group.times):
         for weight in group.weights:
@@ -75,6 +77,7 @@ def _made(
             for tensor in magnitudes:
                 with adapted_matrix(writer, weight, group, matrices, scenario, moved, library) as element:
                     attached.append(Attached(weight, tensor, element, _alloc(writer, tensor, element)))
+                library = None
     return attached
 
 

@@ -10,7 +10,7 @@ from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
 from vramplan.predict.balancing import keeping_scores
 from vramplan.predict.checkpoints import Returned, run_layer
-from vramplan.predict.dropouts import drops
+from vramplan.predict.dropouts import active
 from vramplan.predict.embeddings import embed
 from vramplan.predict.families import final_norm, known, layer_function, table_kind
 from vramplan.predict.fused_head import HeadOutputs, head_outputs, tiled_loss
@@ -55,8 +55,7 @@ class CausalModel:
         self.scenario = scenario
         architecture = self._described(scenario.architecture)
         check_liger(scenario)
-        facts = {name: value for name, value in architecture.facts.items() if drops(t, scenario, name)}
-        architecture = replace(architecture, facts=facts)
+        architecture = replace(architecture, facts=replace(architecture.facts, dropouts=active(t, scenario)))
         self.architecture = architecture
         self.layers = self._rounds(architecture, scenario)
         self.groups = [Repeated(run.times) for run in self.layers]
@@ -105,7 +104,7 @@ class CausalModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head on the hidden states of one or all tokens."""
-        return finished_logits(self.t, self._multiplied(hidden), dict(self.scenario.architecture.facts))
+        return finished_logits(self.t, self._multiplied(hidden), self.scenario.architecture.facts)
 
     def _multiplied(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
         """The head's product; `bias` is its own, also where it shares the embedding's table."""

@@ -24,6 +24,6 @@ def context_warning(scenario: Scenario) -> str:
     tokens = scenario.seq + (scenario.new_tokens if scenario.method is Method.INFERENCE else 0)
     if tokens <= context:
         return ""
-    if scenario.architecture.facts.get("learned_positions"):
+    if scenario.architecture.facts.learned_positions:
         return f"{tokens:,} tokens: the model's table ends at {context:,} positions, so a run stops with an index error"
     return f"{tokens:,} tokens are more than the model's context of {context:,} (max_position_embeddings)"

@@ -120,7 +120,7 @@ def attention(
 def heads(c: Context, facts: Attention) -> Heads:
     """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
     joined = _joined(c, facts)
-    dropped = bool(c.architecture.facts.get("attention_dropout"))
+    dropped = c.architecture.facts.dropouts.attention > 0
     spec = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped)
     return replace(spec, broadcasts=broadcasts(c.architecture), heads_first=joined)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vramplan.architecture import WeightKind
-from vramplan.predict.dropouts import drops
+from vramplan.predict.dropouts import active
 from vramplan.predict.linear import Adapter, lowered
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, dropout, scale
@@ -25,7 +25,7 @@ def embed(
     `between` makes the masks, for an embedding of that type: OPT has them before its learned positions.
     """
     t.scope = "embedding"
-    scaled = bool(scenario.architecture.facts.get("embedding_scale"))
+    scaled = scenario.architecture.facts.scaled_embedding
     outside_module = scenario.architecture.family == "granite"  # Gemma scales inside its embedding's module
     hidden = _module(t, outside, scenario, scaled=scaled and not outside_module)
     trains = scenario.method.trains and scenario.checkpointing is not Checkpointing.OFF
@@ -40,7 +40,7 @@ def embed(
         between(hidden.kind)
         t.scope = outer
     hidden = _positioned(t, outside, scenario, hidden, held)
-    if drops(t, scenario, "embedding_dropout") and scenario.architecture.facts.get("embedding_dropout"):
+    if active(t, scenario).embedding:
         hidden = dropout(t, hidden)
     t.scope = ""
     if not makes_mask(scenario):

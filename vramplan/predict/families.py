@@ -40,8 +40,8 @@ def assumptions(architecture: Architecture) -> tuple[str, ...]:
     if known(architecture):
         return ()
     found = [f"the layer of {architecture.family}, taken for Llama's"]
-    if assumed := architecture.facts.get("assumed"):
-        found.append(f"facts of the layer that were guessed ({assumed})")
+    if assumed := architecture.facts.assumed:
+        found.append(f"facts of the layer that were guessed ({', '.join(assumed)})")
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from vramplan.predict.tape import Tape, Tensor
 
 def _drop(t: Tape, c: Context, x: Tensor) -> Tensor:
     """The residual branch's dropout, where the configuration has one."""
-    return dropout(t, x) if c.architecture.facts.get("residual_dropout") else x
+    return dropout(t, x) if c.architecture.facts.dropouts.residual else x
 
 
 def _joined(t: Tape, out: Tensor, facts: Attention) -> Tensor:
@@ -49,7 +49,7 @@ def gpt_neox(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> T
     """GPTNeoXLayer: attention and MLP side by side, as a rule."""
     attended, _weights = _neox_attention(t, m, c, block.attention, m.norm(t, "input_layernorm", hidden))
     attended = _drop(t, c, attended)
-    if c.architecture.facts.get("parallel_residual"):
+    if c.architecture.facts.parallel_residual:
         fed = _drop(t, c, _neox_mlp(t, m, block, m.norm(t, "post_attention_layernorm", hidden)))
         return add(t, add(t, fed, attended, "branches"), hidden, "layer output")
     attended = add(t, attended, hidden, "residual")
@@ -106,7 +106,7 @@ def _phi_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor)
 
 def opt(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
     """OPTDecoderLayer; the 350m model norms behind attention and MLP instead of in front."""
-    before = not c.architecture.facts.get("norm_after_residual")
+    before = not c.architecture.facts.norm_after_residual
     residual = hidden
     x = m.norm(t, "self_attn_layer_norm", hidden) if before else hidden
     x, _weights = _opt_attention(t, m, c, block.attention, x)
@@ -138,17 +138,17 @@ def _opt_attention(t: Tape, m: Modules, c: Context, facts: Attention, x: Tensor)
 
 def falcon(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tensor:
     """FalconDecoderLayer."""
-    facts = c.architecture.facts
+    parallel = c.architecture.facts.parallel_residual
     residual = hidden
     two = "ln_mlp.weight" in m.tensors
     x = m.norm(t, "ln_attn" if two else "input_layernorm", hidden)
     for_mlp = m.norm(t, "ln_mlp", hidden) if two else x
     attended, weights = _falcon_attention(t, m, c, block.attention, x)
-    if not facts.get("parallel_residual"):
+    if not parallel:
         residual = add(t, residual, attended, "residual")
         for_mlp = m.norm(t, "post_attention_layernorm", residual)
     fed = _neox_mlp(t, m, block, for_mlp)
-    if facts.get("parallel_residual"):
+    if parallel:
         fed = add_in_place(t, fed, attended)
     output = add(t, residual, _drop(t, c, fed), "layer output")
     c.returned = weights

@@ -79,7 +79,7 @@ def check_liger(scenario: Scenario) -> None:
     if not scenario.runs_liger:
         return
     stack, family = scenario.stack, scenario.architecture.family
-    if scenario.architecture.derived:
+    if scenario.architecture.facts.derived:
         raise CannotRun(
             f"what Liger's kernels replace in {family} is not written down",
             hint="use --engine trace, which runs Liger's own code, or stack.kernels: torch and stack.loss: chunked",

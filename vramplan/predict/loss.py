@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from vramplan.architecture import Facts
 from vramplan.predict.checkpoints import run_checkpointed
 from vramplan.predict.operations import add, cast, pointwise, reshape, scale, split_rows
 from vramplan.predict.operations.gradients import own_gradient, saved_for
@@ -14,11 +15,11 @@ from vramplan.stacks import CHUNK_TOKENS
 Head = Callable[[Tensor], Tensor]
 
 
-def finished_logits(t: Tape, logits: Tensor, facts: dict[str, object]) -> Tensor:
+def finished_logits(t: Tape, logits: Tensor, facts: Facts) -> Tensor:
     """Logits as the model returns them, after what the family does to the head's."""
-    if facts.get("logit_scale"):
+    if facts.scaled_logits:
         logits = scale(t, logits, "scaled logits")  # Granite: logits / logits_scaling
-    if facts.get("logit_softcap"):
+    if facts.capped_logits:
         logits = scale(t, logits, "capped logits")
         logits = pointwise(t, logits, "tanh of logits", saves="result")
         logits = scale(t, logits, "soft-capped logits")

@@ -23,12 +23,12 @@ def adapted_matrix(
     factors: Sequence[Trainable],
     scenario: Scenario,
     element: int,
-    library: list[Piece],
+    library: Piece | None,
 ) -> Iterator[int]:
     """Inside, `weight + scaling * B @ A` is there: bytes of each of its numbers.
 
     `factors` have numbers of `element` bytes; those in float16 are multiplied in fp32. Once the product has its place,
-    its library takes what is left in `library`.
+    its library takes `library`, if this is the run's first.
     """
     quantised = is_quantized(weight, scenario.quant)
     held = []
@@ -44,8 +44,8 @@ def adapted_matrix(
         of_matrix = prepared_element(weight, scenario)
     product = writer.temporary(f"{weight.module} B @ A", weight.numel * (4 if half else element))
     held.append(product)
-    while library:
-        writer.hold(library.pop())
+    if library is not None:
+        writer.hold(library)
     if half:
         held[-1] = writer.temporary(f"{weight.module} B @ A in float16", weight.numel * element)
         writer.free(product)

@@ -110,15 +110,17 @@ def workspace_entries(scenario: Scenario, entries: Iterable[Entry]) -> Iterator[
     They are made by the first matrix product, after loading, and kept: every later phase's peak holds them whole.
     """
     target = card(scenario)
-    pieces = workspaces(target, scenario.torch)[: 2 if scenario.method.trains else 1]
-    held = 0 if target is None or target.workspaces is None else sum(piece.bytes for piece in pieces)
+    if target is None or not target.workspaces:
+        yield from entries
+        return
+    held = sum(piece.bytes for piece in workspaces(target, scenario.torch)[: 2 if scenario.method.trains else 1])
     for entry in entries:
-        if not held or entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
+        if entry.component is not Component.WORKSPACE or entry.phase is Phase.LOAD:
             yield entry
             continue
         if entry.bytes > held:
             yield replace(entry, bytes=entry.bytes - held)
-        note = f"cuBLAS workspaces, {target.context_origin}" if target else ""
+        note = f"cuBLAS workspaces, {target.context_origin}"
         yield Entry(entry.phase, Component.WORKSPACE, held, Basis.CALIBRATED, note)
 
 

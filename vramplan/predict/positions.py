@@ -151,7 +151,7 @@ def broadcasts(architecture: Architecture) -> bool:
 def _on_cpu(scenario: Scenario) -> Kernel:
     """sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys."""
     attention = scenario.architecture.blocks[0].attention
-    dropped = scenario.method.trains and scenario.architecture.facts.get("attention_dropout")
+    dropped = scenario.method.trains and scenario.architecture.facts.dropouts.attention > 0
     return Kernel.FLASH if attention.head_dim == attention.value_dim and not dropped else Kernel.MATH
 
 

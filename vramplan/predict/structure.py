@@ -58,7 +58,7 @@ def _probe(scenario: Scenario, device: Device) -> Scenario | None:
     Liger's routing of experts, have as many pieces as the tokens fill, and what the code of a family outside the table
     makes of them is not written down.
     """
-    if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.derived:
+    if scenario.stack.loss is not LossKernel.TORCH or scenario.architecture.facts.derived:
         return None
     if scenario.stack.kernels and scenario.architecture.mixes_experts:
         return None

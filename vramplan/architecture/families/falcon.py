@@ -5,10 +5,10 @@ integrations/bitsandbytes.py, 5.17.0): no weight of a Falcon is quantised. model
 """
 
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Mlp, WeightKind
+from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp, WeightKind
 from vramplan.architecture.parts import (
     Weights,
-    dropouts,
+    dropout,
     embedding,
     head,
     layer_norm,
@@ -42,10 +42,12 @@ def read_falcon(fields: Fields) -> Architecture:
         before=embedding("transformer.word_embeddings", vocab, hidden),
         after=(*layer_norm("transformer.ln_f", hidden), *head(hidden, vocab, tied=tied)),
         buffers=rotary_buffers("transformer.rotary_emb", attention.head_dim),
-        facts={
-            **dropouts(fields, attention="attention_dropout", residual="hidden_dropout"),
-            "parallel_residual": parallel or fields.flag("new_decoder_architecture", missing=False),
-        },
+        facts=Facts(
+            dropouts=Dropouts(
+                attention=dropout(fields, "attention_dropout"), residual=dropout(fields, "hidden_dropout")
+            ),
+            parallel_residual=parallel or fields.flag("new_decoder_architecture", missing=False),
+        ),
     )
 
 

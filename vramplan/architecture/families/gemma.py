@@ -89,11 +89,10 @@ def _two_sided(
     )
     attention = replace(ordinary_attention(dims, bias=bias, qk_norm=qk_norm), softcap=softcap)
     mlp = ordinary_mlp(dims)
-    cap = fields.number("final_logit_softcapping", missing=logit_softcap)
-    facts: Facts = {"logit_softcap": cap} if cap else {}
+    facts = Facts(capped_logits=fields.number("final_logit_softcapping", missing=logit_softcap) != 0)
     return _with_scale(decoder(fields, family, dims, spread(windows, layer, attention, mlp), facts))
 
 
 def _with_scale(model: Architecture) -> Architecture:
     """The model with its embedding scale, which is a buffer."""
-    return replace(model, buffers=(EMBED_SCALE, *model.buffers), facts={"embedding_scale": True, **model.facts})
+    return replace(model, buffers=(EMBED_SCALE, *model.buffers), facts=replace(model.facts, scaled_embedding=True))

@@ -8,10 +8,10 @@ from dataclasses import replace
 from vramplan.architecture.families.dims import Defaults, read_dims
 from vramplan.architecture.families.skeleton import attention_weights, decoder, ordinary_attention
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Mlp
+from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp
 from vramplan.architecture.parts import (
     conv1d,
-    dropouts,
+    dropout,
     embedding,
     head,
     layer_norm,
@@ -45,7 +45,6 @@ def read_gpt2(fields: Fields) -> Architecture:
     layers = fields.size("n_layer", "num_hidden_layers")
     blocks, order = spread((0,) * layers, layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=True)
-    dropout = dropouts(fields, missing=0.1, attention="attn_pdrop", residual="resid_pdrop", embedding="embd_pdrop")
     return Architecture(
         name=fields.name,
         family="gpt2",
@@ -61,7 +60,14 @@ def read_gpt2(fields: Fields) -> Architecture:
             *embedding("transformer.wpe", positions, hidden),
         ),
         after=(*layer_norm("transformer.ln_f", hidden), *head(hidden, vocab, tied=tied)),
-        facts={**dropout, "learned_positions": positions},
+        facts=Facts(
+            dropouts=Dropouts(
+                attention=dropout(fields, "attn_pdrop", missing=0.1),
+                residual=dropout(fields, "resid_pdrop", missing=0.1),
+                embedding=dropout(fields, "embd_pdrop", missing=0.1),
+            ),
+            learned_positions=True,
+        ),
     )
 
 
@@ -84,7 +90,7 @@ def read_gpt_neox(fields: Fields) -> Architecture:
     mlp = Mlp(inner, fields.word("hidden_act", missing="gelu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=False)
-    dropout = dropouts(fields, attention="attention_dropout", residual="hidden_dropout", embedding="hidden_dropout")
+    attention_drops, hidden_drops = dropout(fields, "attention_dropout"), dropout(fields, "hidden_dropout")
     return Architecture(
         name=fields.name,
         family="gpt_neox",
@@ -98,7 +104,10 @@ def read_gpt_neox(fields: Fields) -> Architecture:
         before=embedding("gpt_neox.embed_in", vocab, hidden),
         after=(*layer_norm("gpt_neox.final_layer_norm", hidden), *head(hidden, vocab, tied=tied)),
         buffers=rotary_buffers("gpt_neox.rotary_emb", rotary),
-        facts={**dropout, "parallel_residual": fields.flag("use_parallel_residual", missing=True)},
+        facts=Facts(
+            dropouts=Dropouts(attention=attention_drops, residual=hidden_drops, embedding=hidden_drops),
+            parallel_residual=fields.flag("use_parallel_residual", missing=True),
+        ),
     )
 
 
@@ -116,7 +125,7 @@ def read_starcoder2(fields: Fields) -> Architecture:
     windows = (fields.optional_size("sliding_window"),) * dims.layers
     mlp = Mlp(dims.intermediate, dims.activation, gated=False)
     blocks = spread(windows, layer, ordinary_attention(dims, bias=bias), mlp)
-    dropout = dropouts(fields, residual="residual_dropout", embedding="embedding_dropout")
-    model = decoder(fields, "starcoder2", dims, blocks, dropout)
+    dropouts = Dropouts(residual=dropout(fields, "residual_dropout"), embedding=dropout(fields, "embedding_dropout"))
+    model = decoder(fields, "starcoder2", dims, blocks, Facts(dropouts=dropouts))
     after = (*layer_norm("model.norm", dims.hidden), *head(dims.hidden, dims.vocab, tied=dims.tied))
     return replace(model, norm="layer", after=after)

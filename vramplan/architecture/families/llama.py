@@ -70,10 +70,10 @@ def read_granite(fields: Fields) -> Architecture:
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
     attention = ordinary_attention(dims, bias=bias)
     mlp = ordinary_mlp(dims)
-    facts: Facts = {
-        "embedding_scale": fields.number("embedding_multiplier", missing=1.0),
-        "logit_scale": fields.number("logits_scaling", missing=1.0),
-    }
+    facts = Facts(
+        scaled_embedding=fields.number("embedding_multiplier", missing=1.0) != 0,
+        scaled_logits=fields.number("logits_scaling", missing=1.0) != 0,
+    )
     return decoder(fields, "granite", dims, spread((0,) * dims.layers, layer, attention, mlp), facts)
 
 

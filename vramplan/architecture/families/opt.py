@@ -4,8 +4,8 @@ transformers 5.17.0, models/opt/modeling_opt.py.
 """
 
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Mlp
-from vramplan.architecture.parts import Weights, dropouts, embedding, head, layer_norm, linear, spread
+from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp
+from vramplan.architecture.parts import Weights, dropout, embedding, head, layer_norm, linear, spread
 
 #: OPTLearnedPositionalEmbedding keeps two rows in front of the first position.
 POSITION_OFFSET = 2
@@ -42,12 +42,13 @@ def read_opt(fields: Fields) -> Architecture:
             *(layer_norm("model.decoder.final_layer_norm", hidden) if final_norm else ()),
         ),
         after=head(narrow, vocab, tied=tied),
-        facts={
-            **dropouts(fields, attention="attention_dropout"),
-            **dropouts(fields, missing=0.1, residual="dropout"),
-            "learned_positions": positions,
-            **({} if norm_first else {"norm_after_residual": True}),
-        },
+        facts=Facts(
+            dropouts=Dropouts(
+                attention=dropout(fields, "attention_dropout"), residual=dropout(fields, "dropout", missing=0.1)
+            ),
+            learned_positions=True,
+            norm_after_residual=not norm_first,
+        ),
     )
 
 

@@ -3,15 +3,13 @@
 transformers 5.17.0, models/{phi,phi3}/modeling_*.py.
 """
 
-from dataclasses import replace
-
 from vramplan.architecture.families.dims import Defaults, Dims, read_dims
 from vramplan.architecture.families.skeleton import decoder, norms
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Mlp
+from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp
 from vramplan.architecture.parts import (
     Weights,
-    dropouts,
+    dropout,
     embedding,
     head,
     layer_norm,
@@ -50,10 +48,14 @@ def read_phi(fields: Fields) -> Architecture:
             *head(dims.hidden, dims.vocab, tied=dims.tied, bias=True),
         ),
         buffers=rotary_buffers("model.rotary_emb", rotary),
-        facts={
-            **dropouts(fields, attention="attention_dropout", residual="resid_pdrop", embedding="embd_pdrop"),
-            "parallel_residual": True,
-        },
+        facts=Facts(
+            dropouts=Dropouts(
+                attention=dropout(fields, "attention_dropout"),
+                residual=dropout(fields, "resid_pdrop"),
+                embedding=dropout(fields, "embd_pdrop"),
+            ),
+            parallel_residual=True,
+        ),
     )
 
 
@@ -88,5 +90,5 @@ def read_phi3(fields: Fields) -> Architecture:
         *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
     )
     windows = (fields.optional_size("sliding_window"),) * dims.layers
-    model = decoder(fields, "phi3", dims, spread(windows, layer, attention, mlp))
-    return replace(model, facts={**model.facts, **dropouts(fields, residual="resid_pdrop")})
+    facts = Facts(dropouts=Dropouts(residual=dropout(fields, "resid_pdrop")))
+    return decoder(fields, "phi3", dims, spread(windows, layer, attention, mlp), facts)

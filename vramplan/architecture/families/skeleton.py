@@ -1,9 +1,11 @@
 """What most decoders share: Llama's names for projections, a gated MLP, one embedding, one final norm, one head."""
 
+from dataclasses import replace
+
 from vramplan.architecture.families.dims import Dims
 from vramplan.architecture.fields import Fields
 from vramplan.architecture.model import Architecture, Attention, Block, Facts, Mlp
-from vramplan.architecture.parts import Weights, dropouts, embedding, head, linear, rms_norm, rotary_buffers
+from vramplan.architecture.parts import Weights, dropout, embedding, head, linear, rms_norm, rotary_buffers
 
 
 def attention_weights(dims: Dims, *, bias: bool, out_bias: bool, qk_norm: Weights = ()) -> Weights:
@@ -55,8 +57,13 @@ def decoder(
     blocks: tuple[tuple[Block, ...], tuple[int, ...]],
     facts: Facts | None = None,
 ) -> Architecture:
-    """A model with Llama's outside: embedding, layers, final RMS norm, head, rotary frequencies."""
+    """A model with Llama's outside: embedding, layers, final RMS norm, head, rotary frequencies.
+
+    `facts` are what it has besides; its attention's dropout is read here.
+    """
     kinds, layers = blocks
+    facts = facts or Facts()
+    dropouts = replace(facts.dropouts, attention=dropout(fields, "attention_dropout"))
     return Architecture(
         name=fields.name,
         family=family,
@@ -70,5 +77,5 @@ def decoder(
         before=embedding("model.embed_tokens", dims.vocab, dims.hidden),
         after=(*rms_norm("model.norm", dims.hidden), *head(dims.hidden, dims.vocab, tied=dims.tied)),
         buffers=rotary_buffers("model.rotary_emb", kinds[0].attention.rotary_dim),
-        facts={**dropouts(fields, attention="attention_dropout"), **(facts or {})},
+        facts=replace(facts, dropouts=dropouts),
     )

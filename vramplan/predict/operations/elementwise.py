@@ -135,14 +135,14 @@ def shift(t: Tape, x: Tensor, label: str = "shifted") -> Tensor:
     return clone(t, x, label)
 
 
-def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 0, kind: Kind | None = None) -> Tensor:
+def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 0) -> Tensor:
     """A function of each element that saves its input, its result (`saves`), and makes its gradient in one kernel.
 
     `temporaries` full-size tensors exist besides while the gradient is computed.
     """
     grad_needed = t.needs_grad(x)
     saved = t.save((x,)) if grad_needed and saves == "input" else []
-    out = t.new(x.shape, kind or x.kind, label)
+    out = t.new(x.shape, x.kind, label)
     if not grad_needed:
         return out
     if saves == "result":

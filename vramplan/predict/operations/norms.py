@@ -41,13 +41,13 @@ def rms_norm(
     return mul(t, weight, narrow, "norm output")
 
 
-def layer_norm(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, label: str = "norm output") -> Tensor:
+def layer_norm(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`nn.LayerNorm`, one kernel: saves x, weight, bias, the mean and the reciprocal deviation of each row."""
     bias, weight, x = raised(t, bias), raised(t, weight), raised(t, x)
     grad_needed = t.needs_grad(x, weight, bias)
     kind = wider(x.kind, weight.kind)
     saved = t.save((x, weight, bias)) if grad_needed else []
-    out = t.new(x.shape, x.kind, label)
+    out = t.new(x.shape, x.kind, "norm output")
     rows = (*x.shape[:-1], 1)
     statistics = [t.new(rows, kind if not t.cuda else FLOAT32, what) for what in ("norm mean", "norm rstd")]
     if not grad_needed:
