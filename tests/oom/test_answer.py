@@ -1,3 +1,4 @@
+import codecs
 import io
 import json
 import sys
@@ -223,6 +224,12 @@ def test_a_log_that_begins_with_the_message(tmp_path: Path) -> None:
         file = tmp_path / "log.txt"
         file.write_text(text)
         assert explain_path(file).shortage is not None
+
+
+def test_a_log_of_windows_powershell_is_read() -> None:
+    text = log(V22, IN_LOSS).replace("\n", "\r\n")
+    found = explain_file(io.BytesIO(codecs.BOM_UTF16_LE + text.encode("utf-16-le")), "train.log")
+    assert found == explained(log(V22, IN_LOSS))
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

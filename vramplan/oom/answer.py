@@ -14,6 +14,7 @@ from vramplan.oom.plain_pickle import Limits
 from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
 from vramplan.oom.stack_rules import Moment, Purpose
+from vramplan.oom.text_stream import MARK, text_stream
 from vramplan.oom.usage import Usage, usage
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
@@ -129,17 +130,17 @@ def explain_path(path: Path, scenario: Scenario | None = None) -> Explanation:
 
 def explain_file(file: BinaryIO, name: str, scenario: Scenario | None = None) -> Explanation:
     """What an open log or snapshot says: a pickle is known by its first byte."""
-    start = file.read(2)
-    if start[:2] == b"PK":
+    start = file.read(MARK)
+    if start == b"PK":
         raise UsageError(
             f"{name} is a zip archive (torch.save?), not a snapshot",
             hint="give the file that torch.cuda.memory._dump_snapshot wrote",
         )
-    if start[:2] == b"\x1f\x8b":
+    if start == b"\x1f\x8b":
         raise UsageError(f"{name} is compressed", hint=f"pipe it: gunzip -c {name} | vramplan explain-oom -")
     if start[:1] == b"\x80":
         return _of_usage(usage(read_snapshot(_whole(file, start, name))), name, scenario)
-    return _of_log(read_log(_Prefixed(start, file), name), name, scenario)
+    return _of_log(read_log(text_stream(start, file), name), name, scenario)
 
 
 def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
@@ -151,21 +152,6 @@ def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
             hint="record less: torch.cuda.memory._record_memory_history(max_entries=100000)",
         )
     return data
-
-
-class _Prefixed:
-    """A stream that cannot be wound back, with what was read of it put in front again."""
-
-    def __init__(self, start: bytes, file: BinaryIO) -> None:
-        self._start, self._file = start, file
-
-    def readline(self, limit: int, /) -> bytes:
-        """As of a file."""
-        start, self._start = self._start, b""
-        if b"\n" in start:
-            line, newline, self._start = start.partition(b"\n")
-            return line + newline
-        return start + self._file.readline(limit)
 
 
 def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) -> Explanation:

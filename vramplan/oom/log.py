@@ -28,8 +28,8 @@ _TRACEBACK = "Traceback (most recent call last)"
 class Lines(Protocol):
     """What is read of a file."""
 
-    def readline(self, limit: int, /) -> bytes:
-        """The next line, or `limit` bytes of it; empty at the end."""
+    def readline(self, limit: int, /) -> str:
+        """The next line, or `limit` characters of it; empty at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Lines:
         if not raw:
             return None
         self.count += 1
-        text = _ANSI.sub("", raw.decode("utf-8", errors="replace"))
+        text = _ANSI.sub("", raw)
         mark = _RANK.match(text)
         return self.count, (mark[1], text[mark.end() :]) if mark else ("", text)
 
