@@ -56,15 +56,31 @@ def test_a_message_without_a_traceback_has_no_stack() -> None:
     assert reported(f"RuntimeError: {V22}\n").stack == ()
 
 
+RICH = [
+    "╭─────────── Traceback (most recent call last) ────────────╮",
+    f"│ {LIB}/transformers/trainer.py:3735 in training_step      │",
+    f"│ {LIB}/transformers/loss/loss_utils.py:36 in ForCausalLMLoss │",
+    "╰──────────────────────────────────────────────────────────╯",
+    f"OutOfMemoryError: {V22}",
+]
+
+
 def test_richs_traceback_is_read() -> None:
-    boxed = [
-        "╭─────────── Traceback (most recent call last) ────────────╮",
-        f"│ {LIB}/transformers/trainer.py:3735 in training_step      │",
-        f"│ {LIB}/transformers/loss/loss_utils.py:36 in ForCausalLMLoss │",
-        "╰──────────────────────────────────────────────────────────╯",
-        f"OutOfMemoryError: {V22}",
-    ]
-    assert moment(reported("\n".join(boxed)).stack).phase is Phase.LOSS
+    assert moment(reported("\n".join(RICH)).stack).phase is Phase.LOSS
+
+
+@pytest.mark.parametrize("text", [log(V22, IN_LOSS), log(V22, IN_LOSS, mark="[rank0]: "), "\n".join(RICH)])
+def test_a_stack_whose_first_lines_are_cut_off_is_read(text: str) -> None:
+    lines = text.splitlines()
+    begin = next(i for i, line in enumerate(lines) if "Traceback" in line)
+    cut_off = reported("\n".join(lines[begin + 1 :])).stack
+    assert cut_off
+    assert cut_off == reported(text).stack
+
+
+def test_frames_apart_from_the_message_are_not_its_stack() -> None:
+    """As torch.compile prints them in a warning."""
+    assert reported("\n".join([*IN_BACKWARD, "step 10", f"RuntimeError: {V22}"])).stack == ()
 
 
 def test_a_long_log_is_read_in_bounded_memory() -> None:
