@@ -97,10 +97,14 @@ OTHERS = [
     ("Allocation on device 0 would exceed allowed memory. (out of memory)", "async-allocator", True),
     ("torch.distributed.DistBackendError: NCCL error ... Cuda failure 2 'out of memory'", "nccl-alloc", True),
     ("RuntimeError: CUDA error: out of memory", "driver-out-of-memory", True),
+    ("torch.AcceleratorError: CUDA error: out of memory", "driver-out-of-memory", True),
+    ("CUDA error (/fa/hopper/flash_fwd_launch_template.h:180): out of memory", "driver-out-of-memory", True),
+    ("RuntimeError: Triton Error [CUDA]: out of memory", "driver-out-of-memory", True),
     ("RuntimeError: MPS backend out of memory (MPS allocated: 17.50 GB).", "other-device", True),
     ("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory", "host-memory", False),
     ("  exitcode  : -9 (pid: 4242)", "killed", False),
     ("[1234.5] Out of memory: Killed process 4242 (python) total-vm:99999kB", "killed", False),
+    ("slurmstepd: error: Detected 1 oom_kill event in StepId=12.batch.", "killed", False),
     ("Killed", "killed", False),
 ]
 
