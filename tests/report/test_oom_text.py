@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -8,6 +9,7 @@ from samples import check_golden
 
 from vramplan.oom.answer import Explanation, explain_file
 from vramplan.report.layout import Page, visible
+from vramplan.report.oom_changes_text import changes_lines
 from vramplan.report.oom_text import render_oom
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import MIB
@@ -64,10 +66,27 @@ def test_another_failure() -> None:
 
 @pytest.mark.parametrize("width", [50, 72, 100])
 def test_prose_and_tables_fit_the_page(width: int) -> None:
-    """Long names of tables' last columns aside, which a terminal wraps."""
+    """Long names of changes and single words aside, which a terminal wraps."""
     text = render_oom(explained(log(V22, IN_LOSS), against=True), Page(width))
     changes = [line for line in text.splitlines() if line.startswith(("yes ", "no  ")) or line[:1].isdigit()]
-    assert all(visible(line) <= width for line in text.splitlines() if line not in changes)
+    assert all(visible(line) <= width for line in text.splitlines() if line not in changes and " " in line.strip())
+
+
+@pytest.mark.parametrize("width", [50, 80, 100, 0])
+def test_what_to_do_and_what_it_costs_is_told_at_any_width(width: int) -> None:
+    shown = " ".join(render_oom(explained(log(FULL, IN_LOSS), against=True), Page(width)).split())
+    assert "PYTORCH_ALLOC_CONF=expandable_segments:True before the start" in shown
+    assert "set_per_process_memory_fraction" in shown
+    assert "another package (liger-kernel); the logits are never there as a whole" in shown
+
+
+def test_a_change_that_saves_next_to_nothing_is_not_listed() -> None:
+    found = explained(log(V22, IN_LOSS), against=True)
+    assert found.against is not None
+    (rank,) = [saving for saving in found.against.savings if saving.name == "rank"]
+    little = tuple(replace(rank, saves=saves, enough=enough) for saves, enough in ((1, False), (2, True), (MIB, False)))
+    shown = changes_lines(replace(found.against, savings=little), Page())
+    assert [line.split()[:2] for line in shown[2:]] == [["yes", "0.00"], ["no", "1.00"]]
 
 
 def test_colour_adds_nothing_else() -> None:

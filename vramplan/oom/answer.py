@@ -11,6 +11,7 @@ from vramplan.oom.frames import moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
+from vramplan.oom.remedies import Remedy, remedies
 from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
 from vramplan.oom.stack_rules import Moment, Purpose
@@ -19,17 +20,6 @@ from vramplan.oom.usage import Usage, usage
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
 from vramplan.units import human
-
-
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """Something to do that leaves the run as it is."""
-
-    name: str
-    label: str
-    saves: int
-    enough: bool
-    """Whether it alone makes room for the failed request."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +161,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         reported=found,
         recognised=None,
         usage=None,
-        remedies=tuple(_remedies(shortage, _expandable(None, held), found.message.variable)),
+        remedies=tuple(remedies(shortage, _expandable(None, held), found.message.variable)),
         against=held,
     )
 
@@ -190,7 +180,7 @@ def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation
         reported=None,
         recognised=None,
         usage=found,
-        remedies=tuple(_remedies(shortage, _expandable(found, held), USUAL_VARIABLE)) if shortage else (),
+        remedies=tuple(remedies(shortage, _expandable(found, held), USUAL_VARIABLE)) if shortage else (),
         against=held,
     )
 
@@ -200,25 +190,6 @@ def _expandable(found: Usage | None, held: Against | None) -> bool | None:
     if found is not None and found.fits_expandable is not None:
         return found.fits_expandable
     return held.fits_expandable if held is not None else None
-
-
-def _remedies(shortage: Shortage, expandable: bool | None, variable: str) -> list[Remedy]:
-    """What can be done outside the run; `expandable` is the replay's answer where there is one."""
-    lacking = shortage.lacking
-    found = []
-    if shortage.allowed is not None and shortage.free.bytes > shortage.available:
-        more = shortage.free.bytes - shortage.available
-        label = "raise the process's own limit (set_per_process_memory_fraction)"
-        found.append(Remedy("limit", label, more, more >= lacking))
-    if shortage.unallocated.bytes:
-        saves = shortage.unallocated.bytes
-        enough = shortage.scattered if expandable is None else expandable
-        label = f"expandable segments ({variable}=expandable_segments:True before the start)"
-        found.append(Remedy("expandable-segments", label, saves, enough))
-    if shortage.others.bytes and shortage.cause is not Cause.LIMIT:
-        others = shortage.others.bytes
-        found.append(Remedy("other-processes", "end the other processes on the card", others, others >= lacking))
-    return found
 
 
 def _cards(shortage: Shortage) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from vramplan.oom.other_failures import Known
 from vramplan.oom.shortage import Cause, Shortage
 from vramplan.oom.usage import Group, Usage
 from vramplan.report.layout import Page, bar, table, table_unit
+from vramplan.report.oom_changes_text import advice_blocks, changes_lines, remedies_lines
 from vramplan.report.stack_words import batch_words
 from vramplan.units import human
 
@@ -28,7 +29,9 @@ def render_oom(found: Explanation, page: Page) -> str:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
         blocks.append(list(_against(found.against, found.shortage, page)))
-    blocks += [_remedies(found, page), *(_changes(found.against, page) if found.against else [])]
+    blocks.append(remedies_lines(found.remedies, page))
+    if found.against is not None:
+        blocks += [changes_lines(found.against, page), *advice_blocks(found.against, page)]
     blocks.append(page.wrap(_verdict(found, page), indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -210,51 +213,6 @@ def _candidates(candidates: Sequence[Candidate]) -> str:
     return f"{'; '.join(shown)}{more}"
 
 
-def _remedies(found: Explanation, page: Page) -> list[str]:
-    if not found.remedies:
-        return []
-    unit, factor = table_unit(max(remedy.saves for remedy in found.remedies))
-    head = ["enough", f"saves up to {unit}", "what"]
-    for shorten in (False, True):
-        rows = [
-            [_yes(r.enough), f"{r.saves / factor:.2f}", r.label.partition(" (")[0] if shorten else r.label]
-            for r in found.remedies
-        ]
-        lines = table([head, *rows], left=(0, 2))
-        if page.fits(lines):
-            break
-    return ["without changing the run:", *lines]
-
-
-def _changes(against: Against, page: Page) -> list[list[str]]:
-    blocks = []
-    if against.savings:
-        unit, factor = table_unit(max(saving.saves for saving in against.savings))
-        rows = [[_yes(s.enough), f"{s.saves / factor:.2f}", s.label, s.cost] for s in against.savings]
-        head = ["enough", f"saves {unit}", "change", "cost"]
-        lines = table([head, *rows], left=(0, 2, 3))
-        if not page.fits(lines):
-            lines = table([row[:3] for row in (head, *rows)], left=(0, 2))
-        ran = against.ran
-        longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
-        title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
-        if any(saving.saves >= against.needed and not saving.enough for saving in against.savings):
-            lines += page.wrap("what saves as much and is not enough leaves no room for the allocator's segments")
-        blocks.append([*page.wrap(title, indent="  "), *lines])
-    for i, advice in enumerate(against.advice):
-        unit, factor = table_unit(max(abs(step.saves) for step in advice.steps))
-        rows = [[f"{n}.", f"{step.saves / factor:.2f}", step.label] for n, step in enumerate(advice.steps, 1)]
-        lines = table([["", f"saves {unit}", "change"], *rows], left=(2,))
-        begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
-        total = human(advice.steps[-1].total)
-        blocks.append([*page.wrap(f"{begin}, {advice.kept}; {total} on the card then:", indent="  "), *lines])
-    return blocks
-
-
-def _yes(enough: bool) -> str:
-    return "yes" if enough else "no"
-
-
 _CAUSES = {
     Cause.LIMIT: "the process's own limit",
     Cause.FRAGMENTATION: "fragmentation",
@@ -272,7 +230,7 @@ def _verdict(found: Explanation, page: Page) -> str:
     assert found.cause is not None
     text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.cause]}"
     if found.remedy is not None:
-        return f"{text}; {found.remedy.label.partition(' (')[0]} may be enough"
+        return f"{text}; {found.remedy.what} may be enough"
     if found.against is None:
         return f"{text}; --scenario TARGET shows which change saves enough"
     if found.against.advice:
