@@ -6,16 +6,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from vramplan.advice import Advice, advise
+from vramplan.advice import Advice
 from vramplan.allocator import OutOfMemory, replay
 from vramplan.allocator.rules import block_size
 from vramplan.api import foresee
-from vramplan.errors import VramplanError
 from vramplan.ledger import Component, Phase
+from vramplan.oom.aim import Aim
 from vramplan.oom.printed import Printed
+from vramplan.oom.savings import Saving, lists, savings
 from vramplan.oom.shortage import Shortage
-from vramplan.plan.limit import Limit, Probe
-from vramplan.predict.changes import CHANGES, Change
+from vramplan.plan.limit import Limit
 from vramplan.predict.forecast import ledger
 from vramplan.predict.overheads import context_of
 from vramplan.predict.replayable import replayable
@@ -33,19 +33,6 @@ class Candidate:
     bytes: int
     times: int
     """How often the run makes it in that phase."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """One change to the scenario."""
-
-    name: str
-    label: str
-    saves: int
-    """Bytes of peak allocated, by prediction."""
-    enough: bool
-    """Whether that is no less than what was lacking."""
-    cost: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +77,11 @@ class Against:
     """Single changes, those that save enough first, in the order of their cost to the training."""
     advice: tuple[Advice, ...]
     """Lists of changes after which the run should fit, the recommended one first."""
+
+    @property
+    def expected_to_fit(self) -> bool:
+        """Whether the run as it ran is expected to fit: it held more than is predicted."""
+        return self.fails_at is None and self.ran == self.scenario
 
     @property
     def solvable(self) -> bool:
@@ -168,7 +160,8 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         failed = _failure(ran, whole, shortage.room)
     held = seen.peak_on_device
     needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
-    probe = Probe(Limit(max(min(budget, held - shortage.lacking), 1)))
+    limit = Limit(max(min(budget, held - shortage.lacking), 1))
+    aim = Aim(limit, most=ledger(ran).peak - needed)
     return Against(
         scenario=scenario,
         predicted_phase=where,
@@ -182,8 +175,8 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, compone
         held=held,
         budget=budget,
         needed=needed,
-        savings=tuple(savings(ran, needed, probe)),
-        advice=advise(ran, probe),
+        savings=tuple(savings(ran, aim)),
+        advice=lists(ran, aim),
     )
 
 
@@ -251,40 +244,3 @@ def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Com
             # Of the numbers that print alike, the one with the most factors of two: batches are padded to such.
             return Tokens(max(counts, key=lambda n: n & -n), scenario.tokens, dtype)
     return None
-
-
-def savings(scenario: Scenario, needed: int, probe: Probe) -> list[Saving]:
-    """Every change that lowers the predicted peak, at its mildest degree that is enough, else at its strongest.
-
-    Enough is what saves `needed` and after which the run fits as `probe` has it, segments of the allocator included.
-    """
-    now = ledger(scenario).peak
-    found = []
-    for change in CHANGES:
-        variants = change.variants(scenario)
-        if variants and (saving := _saving(scenario, change, variants, now, needed, probe)) is not None:
-            found.append(saving)
-    return sorted(found, key=lambda saving: not saving.enough)
-
-
-def _saving(
-    scenario: Scenario, change: Change, variants: tuple[Scenario, ...], now: int, needed: int, probe: Probe
-) -> Saving | None:
-    """The mildest degree that saves `needed` of the peak of `now` and fits, else the strongest; None when nothing is
-    saved."""
-
-    def enough(variant: Scenario) -> bool:
-        return now - ledger(variant).peak >= needed and probe.fits(variant)
-
-    try:
-        low, high = 0, len(variants) - 1
-        if suffices := enough(variants[high]):
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if enough(variants[middle]) else (middle + 1, high)
-        saves = now - ledger(variants[high]).peak
-    except VramplanError:  # the change leads out of what can be predicted
-        return None
-    if saves <= 0:
-        return None
-    return Saving(change.name, change.label(scenario, variants[high]), saves, suffices, change.cost)

@@ -11,7 +11,7 @@ from vramplan.oom.frames import moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
-from vramplan.oom.remedies import Remedy, remedies
+from vramplan.oom.remedies import Judgement, Remedy, fragmentation, remedies
 from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
 from vramplan.oom.stack_rules import Moment, Purpose
@@ -43,31 +43,26 @@ class Explanation:
     against: Against | None
 
     @property
-    def expandable(self) -> bool | None:
-        """Whether expandable segments would have been enough, by replay of the snapshot's history, else of the
-        scenario; None where neither can tell."""
-        return _expandable(self.usage, self.against)
-
-    @property
     def needed(self) -> int:
         """Bytes that were lacking, for the failed request or for what the scenario would still ask for."""
-        lacking = self.shortage.lacking if self.shortage else 0
-        return max(lacking, self.against.needed if self.against else 0)
+        return _needed(self.shortage, self.against) if self.shortage else 0
+
+    @property
+    def fragmentation(self) -> Judgement | None:
+        """Whether fragmentation alone explains it; None without a failed request."""
+        return fragmentation(self.shortage, _replayed(self.usage, self.against)) if self.shortage else None
 
     @property
     def cause(self) -> Cause | None:
         """What alone would have been enough; None without a failed request."""
         if self.shortage is None:
             return None
-        fragmented = self.shortage.scattered if self.expandable is None else self.expandable
-        return self.shortage.cause_if(fragmented=fragmented, needed=self.needed)
+        return self.shortage.cause_if(fragmented=self.fragmentation is Judgement.YES, needed=self.needed)
 
     @property
     def remedy(self) -> Remedy | None:
         """The first remedy that is enough: for the failed request, and for what the scenario would still ask for."""
-        needed = self.against.needed if self.against else 0
-        lacking = self.shortage.lacking if self.shortage else 0
-        return next((one for one in self.remedies if one.enough and max(one.saves, lacking) >= needed), None)
+        return next((one for one in self.remedies if one.judgement is Judgement.YES), None)
 
     @property
     def solvable(self) -> bool:
@@ -94,7 +89,7 @@ class Explanation:
             "gpus": list(self.gpus),
             "snapshot": self.usage.to_json() if self.usage else None,
             "remedies": [
-                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough")}
+                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough", "judgement")}
                 for remedy in self.remedies
             ],
             "prediction": self.against.to_json() if self.against else None,
@@ -161,7 +156,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         reported=found,
         recognised=None,
         usage=None,
-        remedies=tuple(remedies(shortage, _expandable(None, held), found.message.variable)),
+        remedies=_remedies(shortage, None, held, found.message.variable),
         against=held,
     )
 
@@ -180,12 +175,20 @@ def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation
         reported=None,
         recognised=None,
         usage=found,
-        remedies=tuple(remedies(shortage, _expandable(found, held), USUAL_VARIABLE)) if shortage else (),
+        remedies=_remedies(shortage, found, held, USUAL_VARIABLE) if shortage else (),
         against=held,
     )
 
 
-def _expandable(found: Usage | None, held: Against | None) -> bool | None:
+def _remedies(shortage: Shortage, found: Usage | None, held: Against | None, variable: str) -> tuple[Remedy, ...]:
+    return tuple(remedies(shortage, _needed(shortage, held), _replayed(found, held), variable))
+
+
+def _needed(shortage: Shortage, held: Against | None) -> int:
+    return max(shortage.lacking, held.needed if held is not None else 0)
+
+
+def _replayed(found: Usage | None, held: Against | None) -> bool | None:
     """What a replay with expandable segments says: of what happened, else of what the scenario says happens."""
     if found is not None and found.fits_expandable is not None:
         return found.fits_expandable

@@ -1,22 +1,26 @@
 """What can be done about an out-of-memory error, as text: outside the run, and by changing its scenario."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from vramplan.advice import Advice
 from vramplan.oom.against_scenario import Against
-from vramplan.oom.remedies import Remedy
+from vramplan.oom.answer import Explanation
+from vramplan.oom.remedies import Judgement, Remedy
+from vramplan.oom.savings import Saving
 from vramplan.report.layout import Page, noted_table, table_unit
 from vramplan.units import human
 
 
-def remedies_lines(remedies: Sequence[Remedy], page: Page) -> list[str]:
+def remedies_lines(found: Explanation, page: Page) -> list[str]:
     """What leaves the run as it is; nothing without a remedy."""
+    remedies = found.remedies
     if not remedies:
         return []
     unit, factor = table_unit(max(remedy.saves for remedy in remedies))
     head = ["enough", f"saves up to {unit}", "what", "how"]
-    rows = [[_yes(r.enough), f"{r.saves / factor:.2f}", r.what, r.how] for r in remedies]
-    return ["without changing the run:", *noted_table([head, *rows], page, left=(0, 2, 3))]
+    rows = [[_judged(r, found.needed), f"{r.saves / factor:.2f}", r.what, r.how] for r in remedies]
+    title = f"without changing the run ({human(found.needed)} are lacking):"
+    return [*page.wrap(title, indent="  "), *noted_table([head, *rows], page, left=(0, 2, 3))]
 
 
 def changes_lines(against: Against, page: Page) -> list[str]:
@@ -26,13 +30,13 @@ def changes_lines(against: Against, page: Page) -> list[str]:
     unit, factor = table_unit(max(saving.saves for saving in against.savings))
     shown = [saving for saving in against.savings if saving.enough or f"{saving.saves / factor:.2f}" != "0.00"]
     head = ["enough", f"saves {unit}", "change", "cost"]
-    rows = [[_yes(s.enough), f"{s.saves / factor:.2f}", s.label, s.cost] for s in shown]
+    rows = [[_judged(s, against.needed), f"{s.saves / factor:.2f}", s.label, s.cost] for s in shown]
     lines = noted_table([head, *rows], page, left=(0, 2, 3))
     ran = against.ran
     longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
     title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
-    if any(saving.saves >= against.needed and not saving.enough for saving in against.savings):
-        lines += page.wrap("what saves as much and is not enough leaves no room for the allocator's segments")
+    if any(line.startswith("no, by replay") for line in lines):
+        lines += page.wrap("by replay: the tensors would have room, but not in the segments that the allocator keeps")
     return [*page.wrap(title, indent="  "), *lines]
 
 
@@ -57,5 +61,7 @@ def _steps(advice: Advice, told: set[str], page: Page) -> list[str]:
     return noted_table([head, *rows], page, left=(2, 3))
 
 
-def _yes(enough: bool) -> str:
-    return "yes" if enough else "no"
+def _judged(way: Remedy | Saving, needed: int) -> str:
+    """Whether it is enough; where it is not although it saves what is needed, what says so."""
+    replayed = way.judgement is Judgement.NO and way.saves >= needed
+    return "no, by replay" if replayed else way.judgement.value

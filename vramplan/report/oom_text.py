@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from vramplan.oom.against_scenario import Against, Candidate
 from vramplan.oom.answer import Explanation
 from vramplan.oom.other_failures import Known
-from vramplan.oom.shortage import Cause, Shortage
+from vramplan.oom.remedies import Judgement
+from vramplan.oom.shortage import GOOD_SHARE, Cause, Shortage
 from vramplan.oom.usage import Group, Usage
 from vramplan.report.layout import Page, bar, table, table_unit
 from vramplan.report.oom_changes_text import advice_blocks, changes_lines, remedies_lines
@@ -29,7 +30,7 @@ def render_oom(found: Explanation, page: Page) -> str:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
         blocks.append(list(_against(found.against, found.shortage, page)))
-    blocks.append(remedies_lines(found.remedies, page))
+    blocks.append(remedies_lines(found, page))
     if found.against is not None:
         blocks += [changes_lines(found.against, page), *advice_blocks(found.against, page)]
     blocks.append(page.wrap(_verdict(found, page), indent="  "))
@@ -106,9 +107,9 @@ def _fragmentation(found: Explanation, shortage: Shortage, page: Page) -> Iterat
     elif cause is Cause.FRAGMENTATION:
         text = f"{lacking} were lacking, and {unused} were reserved but in no tensor: fragmentation alone explains it"
     else:
-        unlikely = found.expandable is None and shortage.unallocated.bytes >= shortage.lacking
-        word = "is unlikely to" if unlikely else "alone does not"
-        text = f"{lacking} were lacking; fragmentation {word} explain it: {unused} were reserved in no tensor"
+        perhaps = f"may explain it, which it seldom does below {GOOD_SHARE:.0%}"
+        told = perhaps if found.fragmentation is Judgement.PERHAPS else "alone does not explain it"
+        text = f"{lacking} were lacking; fragmentation {told}: {unused} were reserved in no tensor"
     yield from page.wrap(text, indent="  ")
     if usage is not None and usage.fits_expandable is not None:
         word = "meets" if usage.fits_expandable else "does not meet"
@@ -187,8 +188,8 @@ def _expected(against: Against, shortage: Shortage) -> str:
     failure = against.fails_at
     if failure is None:
         return (
-            f"in the {room} that the allocator could have, the run is expected to fit; what is more than predicted is"
-            " outside the scenario: longer samples, other tensors on the card, or memory left over from before"
+            f"in the {room} that the allocator could have, the scenario is expected to fit; what was held beyond it is"
+            " something else: longer samples, other tensors on the card, or memory left over from before"
         )
     return (
         f"in the {room} that the allocator could have, it is expected to fail in {failure.phase.value}, asking"
@@ -226,11 +227,12 @@ def _verdict(found: Explanation, page: Page) -> str:
     if found.shortage is None:
         assert found.usage is not None
         return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
-    lacking = human(found.shortage.lacking)
-    assert found.cause is not None
-    text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.cause]}"
+    text = f"{page.red('out of memory')}: {human(found.shortage.lacking)} lacking, {_cause(found)}"
     if found.remedy is not None:
         return f"{text}; {found.remedy.what} may be enough"
+    perhaps = next((remedy for remedy in found.remedies if remedy.judgement is Judgement.PERHAPS), None)
+    if perhaps is not None:
+        text += f"; {perhaps.what} are worth a try"
     if found.against is None:
         return f"{text}; --scenario TARGET shows which change saves enough"
     if found.against.advice:
@@ -240,3 +242,13 @@ def _verdict(found: Explanation, page: Page) -> str:
     return (
         f"{text}; {page.green('enough')}: {saving.label}" if saving else f"{text}; no change that is known saves enough"
     )
+
+
+def _cause(found: Explanation) -> str:
+    assert found.cause is not None
+    if found.cause is not Cause.DEMAND:
+        return _CAUSES[found.cause]
+    against = found.against
+    beyond = against is not None and against.expected_to_fit
+    words = "the run held more than the scenario predicts" if beyond else _CAUSES[Cause.DEMAND]
+    return f"most likely {words}" if found.fragmentation is Judgement.PERHAPS else words
