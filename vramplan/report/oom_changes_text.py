@@ -29,7 +29,7 @@ def changes_lines(against: Against, page: Page) -> list[str]:
         return []
     unit, factor = table_unit(max(saving.saves for saving in against.savings))
     shown = [saving for saving in against.savings if saving.enough or f"{saving.saves / factor:.2f}" != "0.00"]
-    head = ["enough", f"saves {unit}", "change", "cost"]
+    head = ["enough", f"saves {unit} of tensors", "change", "cost"]
     rows = [[_judged(s, against.needed), f"{s.saves / factor:.2f}", s.label, s.cost] for s in shown]
     lines = noted_table([head, *rows], page, left=(0, 2, 3))
     ran = against.ran
@@ -45,7 +45,7 @@ def advice_blocks(against: Against, page: Page) -> Iterator[list[str]]:
     told = {saving.name for saving in against.savings}
     for i, advice in enumerate(against.advice):
         begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
-        title = f"{begin}, {advice.kept}; {human(advice.steps[-1].total)} on the card then:"
+        title = f"{begin}, {advice.kept}; {human(advice.steps[-1].total)} on the card then, cached memory included:"
         yield [*page.wrap(title, indent="  "), *_steps(advice, told, page)]
 
 
@@ -57,7 +57,7 @@ def _steps(advice: Advice, told: set[str], page: Page) -> list[str]:
         [f"{n}.", f"{step.saves / factor:.2f}", step.label, cost]
         for n, (step, cost) in enumerate(zip(advice.steps, costs, strict=True), 1)
     ]
-    head = ["", f"saves {unit}", "change", "cost" if any(costs) else ""]
+    head = ["", f"saves {unit} on the card", "change", "cost" if any(costs) else ""]
     return noted_table([head, *rows], page, left=(2, 3))
 
 
