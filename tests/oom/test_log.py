@@ -133,6 +133,7 @@ def test_a_log_without_a_failure_is_refused(text: str) -> None:
 STACKS = [
     (["transformers/modeling_utils.py from_pretrained", "t.py caching_allocator_warmup"], "load", "workspace"),
     (["transformers/modeling_utils.py from_pretrained", "bitsandbytes/functional.py quantize_4bit"], "load", "weights"),
+    (["transformers/modeling_utils.py _load_state_dict_into_meta_model"], "load", "weights"),
     (["peft/utils/other.py prepare_model_for_kbit_training param.data.to(fp32)"], "load", "unquantized"),
     (["trainer.py training_step", "integrations/sdpa_attention.py sdpa_attention_forward"], "forward", "activations"),
     (["peft/tuners/lora/bnb.py forward", "bitsandbytes/functional.py dequantize_4bit"], "forward", "workspace"),

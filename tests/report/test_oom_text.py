@@ -2,18 +2,21 @@ import io
 import re
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
-from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V20, V22, dumped, event, fragmented, log
+from oom_samples import FULL, FULL_T4, IN_BACKWARD, IN_LOADING, IN_LOSS, V20, V22, dumped, event, fragmented, log
 from plans import small_scenario
 from samples import check_golden
 
 from vramplan.oom.answer import Explanation, explain_file
+from vramplan.oom.loading import OtherLoading, Unquantised
 from vramplan.report.layout import Page, visible
 from vramplan.report.oom_changes_text import changes_lines, remedies_lines
+from vramplan.report.oom_prediction_text import loaded_otherwise
 from vramplan.report.oom_text import render_oom
 from vramplan.scenario_file import scenario_from_mapping
-from vramplan.units import MIB
+from vramplan.units import GIB, MIB
 
 SCENARIO = scenario_from_mapping({"model": "llama-3.1-8b", "batch": 2, "seq": 2048, "gpu": "rtx4090"})
 
@@ -31,6 +34,36 @@ def test_a_message_alone() -> None:
 def test_a_message_against_a_scenario(name: str, width: int) -> None:
     text = log(V22.replace("2.00 GiB. GPU", "3.91 GiB. GPU"), IN_LOSS)
     check_golden(name, render_oom(explained(text, against=True), Page(width)))
+
+
+@pytest.mark.parametrize(("name", "width"), [("oom-loading-pipe.txt", 0), ("oom-loading-80.txt", 80)])
+def test_a_model_loaded_in_16_bits(name: str, width: int) -> None:
+    run = scenario_from_mapping({"model": "llama-3.1-8b"})
+    found = explain_file(io.BytesIO(log(FULL_T4, IN_LOADING).encode()), "train.log", run)
+    check_golden(name, render_oom(found, Page(width)))
+
+
+CONFIG = "give from_pretrained a quantization_config, BitsAndBytesConfig(load_in_{}=True)"
+
+
+@pytest.mark.parametrize(
+    ("keys", "likely", "concluded"),
+    [
+        ({}, Unquantised(16, GIB), f", but in 16 bits, it seems; {CONFIG.format('4bit')}"),
+        ({"quant": {"type": "int8"}}, Unquantised(32, GIB), f", but in 32 bits, it seems; {CONFIG.format('8bit')}"),
+        (
+            {"method": "lora"},
+            Unquantised(32, GIB),
+            ", but in 32 bits, it seems; give from_pretrained dtype=bfloat16 (torch_dtype in older transformers)",
+        ),
+        ({}, None, ", or other tensors were on the card"),
+    ],
+)
+def test_another_loading_is_told_with_what_has_the_model_loaded_as_the_scenario_says(
+    keys: dict[str, Any], likely: Unquantised | None, concluded: str
+) -> None:
+    said = loaded_otherwise(small_scenario(**keys), OtherLoading(GIB, likely))
+    assert said == f"the model was not loaded as the scenario says{concluded}"
 
 
 def test_what_expandable_segments_do_to_the_scenario_is_said() -> None:

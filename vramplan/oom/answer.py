@@ -145,7 +145,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         return Explanation(name, None, Moment("unknown", None), unknown, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
     frame = owner(found.stack)
-    held = against(scenario, shortage, when.phase, what.component) if scenario else None
+    held = against(scenario, shortage, when.phase, what) if scenario else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -163,8 +163,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
 
 def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation:
     shortage = found.shortage
-    component = found.purpose.component
-    held = against(scenario, shortage, found.moment.phase, component) if scenario and shortage else None
+    held = against(scenario, shortage, found.moment.phase, found.purpose) if scenario and shortage else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -192,7 +191,7 @@ def _replayed(found: Usage | None, held: Against | None) -> bool | None:
     """What a replay with expandable segments says: of what happened, else of what the scenario says happens."""
     if found is not None and found.fits_expandable is not None:
         return found.fits_expandable
-    return held.fits_expandable if held is not None else None
+    return held.replayed if held is not None else None
 
 
 def _cards(shortage: Shortage) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Saving:
     name: str
     label: str
     saves: int
-    """Bytes of peak allocated, by prediction."""
+    """Bytes of peak allocated, by prediction; of loading's peak where that failed."""
     enough: bool
     """Whether that is no less than what was lacking, and leaves room for the allocator's segments."""
     cost: str

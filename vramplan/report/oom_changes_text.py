@@ -34,7 +34,8 @@ def changes_lines(against: Against, page: Page) -> list[str]:
     lines = noted_table([head, *rows], page, left=(0, 2, 3))
     ran = against.ran
     longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
-    title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
+    where = " in loading" if against.loading else ""
+    title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved{where}):"
     if any(line.startswith("no, by replay") for line in lines):
         lines += page.wrap("by replay: the tensors would have room, but not in the segments that the allocator keeps")
     return [*page.wrap(title, indent="  "), *lines]
@@ -44,7 +45,8 @@ def advice_blocks(against: Against, page: Page) -> Iterator[list[str]]:
     """The lists of changes, a block for each."""
     told = {saving.name for saving in against.savings}
     for i, advice in enumerate(against.advice):
-        begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
+        what = "loading" if against.loading else "it"
+        begin = f"the shortest list after which {what} should fit" if i == 0 else "or in fewer changes"
         title = f"{begin}, {advice.kept}; {human(advice.steps[-1].total)} on the card then, cached memory included:"
         yield [*page.wrap(title, indent="  "), *_steps(advice, told, page)]
 

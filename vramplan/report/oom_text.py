@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from vramplan.oom.against_scenario import Against, Candidate
 from vramplan.oom.answer import Explanation
 from vramplan.oom.other_failures import Known
 from vramplan.oom.remedies import Judgement
@@ -10,7 +9,7 @@ from vramplan.oom.shortage import GOOD_SHARE, Cause, Shortage
 from vramplan.oom.usage import Group, Usage
 from vramplan.report.layout import Page, bar, table, table_unit
 from vramplan.report.oom_changes_text import advice_blocks, changes_lines, remedies_lines
-from vramplan.report.stack_words import batch_words
+from vramplan.report.oom_prediction_text import loaded_otherwise, prediction_lines
 from vramplan.units import human
 
 _BAR_CELLS = 24
@@ -29,7 +28,7 @@ def render_oom(found: Explanation, page: Page) -> str:
     if found.usage is not None:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
-        blocks.append(list(_against(found.against, found.shortage, page)))
+        blocks.append(list(prediction_lines(found.against, found.shortage, page)))
     blocks.append(remedies_lines(found, page))
     if found.against is not None:
         blocks += [changes_lines(found.against, page), *advice_blocks(found.against, page)]
@@ -155,65 +154,6 @@ def _groups(groups: Sequence[Group], page: Page) -> list[str]:
     return lines
 
 
-def _against(against: Against, shortage: Shortage, page: Page) -> Iterator[str]:
-    scenario = against.scenario
-    name = f"{scenario.name}, batch {batch_words(scenario)} x {scenario.seq:,} tokens"
-    yield from page.wrap(
-        f"{page.bold('prediction')} of {name}: {human(against.predicted)} allocated at the highest moment of"
-        f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",
-        indent="  ",
-    )
-    yield from page.wrap(_expected(against, shortage), indent="  ")
-    yield from page.wrap(_request(against), indent="  ")
-
-
-def _request(against: Against) -> str:
-    """Which of the scenario's allocations the failed request was."""
-    here = [found for found in against.candidates if found.phase is against.predicted_phase]
-    if here:
-        return f"allocations of that size in the scenario: {_candidates(here)}"
-    if against.tokens is not None:
-        t = against.tokens
-        return (
-            f"as {t.dtype} logits the request is about {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch"
-            " was larger than planned"
-        )
-    if against.candidates:
-        return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
-    return "no allocation of the scenario has that size: the batch, or the recipe, was another one"
-
-
-def _expected(against: Against, shortage: Shortage) -> str:
-    room = human(shortage.room)
-    failure = against.fails_at
-    if failure is None:
-        return (
-            f"in the {room} that the allocator could have, the scenario is expected to fit; what was held beyond it is"
-            " something else: longer samples, other tensors on the card, or memory left over from before"
-        )
-    return (
-        f"in the {room} that the allocator could have, it is expected to fail in {failure.phase.value}, asking"
-        f" {human(failure.requested)} for {failure.label} ({failure.component.value})"
-        f"{_EXPANDABLE[against.fits_expandable]}"
-    )
-
-
-_EXPANDABLE = {
-    None: "",
-    True: "; with expandable segments it goes through",
-    False: "; with expandable segments too, it does not go through",
-}
-
-
-def _candidates(candidates: Sequence[Candidate]) -> str:
-    shown = [
-        f"{found.label} ({found.component.value}, {found.phase.value}{f', {found.times} times' * (found.times > 1)})"
-        for found in candidates[:4]
-    ]
-    more = f", and {len(candidates) - 4} more" if len(candidates) > 4 else ""
-    return f"{'; '.join(shown)}{more}"
-
-
 _CAUSES = {
     Cause.LIMIT: "the process's own limit",
     Cause.FRAGMENTATION: "fragmentation",
@@ -228,6 +168,8 @@ def _verdict(found: Explanation, page: Page) -> str:
         assert found.usage is not None
         return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
     text = f"{page.red('out of memory')}: {human(found.shortage.lacking)} lacking, {_cause(found)}"
+    if found.against is not None and found.against.other_loading is not None:
+        return text
     if found.remedy is not None:
         return f"{text}; {found.remedy.what} may be enough"
     perhaps = next((remedy for remedy in found.remedies if remedy.judgement is Judgement.PERHAPS), None)
@@ -245,10 +187,12 @@ def _verdict(found: Explanation, page: Page) -> str:
 
 
 def _cause(found: Explanation) -> str:
+    against = found.against
+    if against is not None and against.other_loading is not None:
+        return loaded_otherwise(against.scenario, against.other_loading)
     assert found.cause is not None
     if found.cause is not Cause.DEMAND:
         return _CAUSES[found.cause]
-    against = found.against
-    beyond = against is not None and against.expected_to_fit
-    words = "the run held more than the scenario predicts" if beyond else _CAUSES[Cause.DEMAND]
+    more = against is not None and against.held_more
+    words = "the run held more than the scenario predicts" if more else _CAUSES[Cause.DEMAND]
     return f"most likely {words}" if found.fragmentation is Judgement.PERHAPS else words
