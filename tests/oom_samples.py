@@ -37,6 +37,12 @@ FULL = (
     " PyTorch, with 41.00 MiB allocated in private pools (e.g., CUDA Graphs), and 512.00 MiB is reserved by PyTorch but"
     f" unallocated. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=... {_ADVICE}"
 )
+#: A T4 that fills while a model of 8B is loaded: 21.88 MiB are lacking.
+FULL_T4 = (
+    "CUDA out of memory. Tried to allocate 112.00 MiB. GPU 0 has a total capacity of 14.74 GiB of which 90.12 MiB is"
+    " free. Process 2211 has 14.65 GiB memory in use. Of the allocated memory 14.50 GiB is allocated by PyTorch, and"
+    " 20.23 MiB is reserved by PyTorch but unallocated."
+)
 LIB = "/opt/venv/lib/python3.11/site-packages"
 TRAIN = [
     '  File "/home/me/train.py", line 88, in <module>',
@@ -50,6 +56,12 @@ IN_LOSS = [
     "    loss = self.loss_function(logits=logits, labels=labels)",
     f'  File "{LIB}/transformers/loss/loss_utils.py", line 36, in ForCausalLMLoss',
     "    logits = logits.float()",
+]
+IN_LOADING = [
+    '  File "/home/me/train.py", line 14, in <module>',
+    '    model = AutoModelForCausalLM.from_pretrained(name, device_map={"": 0}, dtype=torch.bfloat16)',
+    f'  File "{LIB}/transformers/modeling_utils.py", line 833, in _load_state_dict_into_meta_model',
+    "    param = param[...].to(device)",
 ]
 IN_BACKWARD = [
     *TRAIN[:2],

@@ -1,6 +1,6 @@
 import pytest
 
-from vramplan.report.layout import Page, bar, table, table_unit, visible
+from vramplan.report.layout import Page, bar, noted_table, table, table_unit, visible
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,18 @@ def test_a_pipe_is_never_wrapped() -> None:
 def test_an_indented_text_is_indented_on_every_line() -> None:
     assert Page(12).indented("one two three", "    ", hanging="  ") == ["    one two", "      three"]
     assert Page().indented("one two three", "    ") == ["    one two three"]
+
+
+def test_notes_stand_below_their_rows_where_the_page_is_narrow() -> None:
+    rows = [["GiB", "change", "cost"], ["1.00", "fused loss", "another package"], ["0.50", "rank 8", ""]]
+    assert noted_table(rows, Page(), left=(1, 2)) == table(rows, left=(1, 2))
+    assert noted_table(rows, Page(17), left=(1, 2)) == [
+        " GiB  change",
+        "1.00  fused loss",
+        "     another",
+        "     package",
+        "0.50  rank 8",
+    ]
 
 
 def test_small_tables_are_in_mib() -> None:

@@ -75,20 +75,20 @@ class Advice:
         }
 
 
-def advise(scenario: Scenario, probe: Probe) -> tuple[Advice, ...]:
-    """The lists of changes that make `scenario` fit, the recommended one first; empty when no list does, or none must.
+def advise(scenario: Scenario, probe: Probe, choice: Sequence[Change] = CHANGES) -> tuple[Advice, ...]:
+    """The lists of changes, of those in `choice`, that make `scenario` fit; empty when no list does, or none must.
 
-    First the shortest list of changes that keep the training what it is, if there is one. Then, when it is shorter or
-    the first does not exist, the shortest of all changes. Of equally short lists the one whose costliest change is
-    cheapest wins, and before it one after which the run fits without being tight. A run that fits but is tight shall
-    fit without that word.
+    The recommended one stands first: the shortest list of changes that keep the training what it is, if there is one.
+    Then, when it is shorter or the first does not exist, the shortest of all changes. Of equally short lists the one
+    whose costliest change is cheapest wins, and before it one after which the run fits without being tight. A run that
+    fits but is tight shall fit without that word.
     """
     now = probe.verdict(scenario)
     if now.word is Fit.FITS:
         return ()
     fits = probe.fits_surely if now.fits else probe.fits
     found: list[tuple[Change, ...]] = []
-    for changes in ([change for change in CHANGES if change.keeps_training], CHANGES):
+    for changes in ([change for change in choice if change.keeps_training], choice):
         longest = len(found[0]) - 1 if found else len(changes)
         shortest = shortest_list(scenario, changes, fits, longest)
         if shortest and not now.fits:  # else it fits surely already

@@ -1,3 +1,4 @@
+import codecs
 import io
 import json
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from oom_samples import FULL, IN_BACKWARD, IN_LOSS, V22, dumped, fragmented, log
+from oom_samples import FULL, FULL_T4, IN_BACKWARD, IN_LOADING, IN_LOSS, V22, dumped, fragmented, log
 from plans import small_scenario
 
 import vramplan
@@ -20,6 +21,7 @@ from vramplan.oom.message import read_message
 from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import Cause, of_message
 from vramplan.predict.forecast import ledger
+from vramplan.predict.overheads import context_of
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.stacks import LossKernel
@@ -208,6 +210,45 @@ def capacity(name: str) -> int:
     return gpu(name).capacity
 
 
+def failed_in_loading(**keys: object) -> Explanation:
+    run = scenario_from_mapping({"model": "llama-3.1-8b", **keys})
+    return explain_file(io.BytesIO(log(FULL_T4, IN_LOADING).encode()), "train.log", run)
+
+
+def test_a_model_that_was_not_loaded_in_4_bits_is_told_of_and_no_change_is_asked_for() -> None:
+    found = failed_in_loading(stack="trl")
+    assert found.against is not None
+    assert found.against.other_loading is not None
+    assert found.against.other_loading.expected == found.against.predicted
+    assert found.to_json()["prediction"]["other_loading"]["likely"] == {"bits": 16, "bytes": 8_030_261_248 * 2}
+    assert (found.against.savings, found.against.advice) == ((), ())
+    assert found.cause is Cause.DEMAND
+    assert [(remedy.name, remedy.enough) for remedy in found.remedies] == [("expandable-segments", False)]
+    assert found.solvable
+
+
+def test_a_failure_that_is_predicted_after_loading_tells_nothing_of_one_in_loading() -> None:
+    found = failed_in_loading().against
+    assert found is not None
+    assert found.fails_at is not None
+    assert (found.fails_at.phase, found.fits_expandable, found.replayed) == (Phase.BACKWARD, True, None)
+    later = explain_file(io.BytesIO(log(FULL_T4, IN_BACKWARD).encode()), "train.log", found.scenario).against
+    assert later is not None
+    assert (later.fits_expandable, later.replayed) == (True, True)
+
+
+def test_only_what_lowers_loading_helps_against_a_failure_in_loading() -> None:
+    found = failed_in_loading(method="lora").against
+    assert found is not None
+    assert found.other_loading is None
+    by_name = {saving.name: saving for saving in found.savings}
+    assert [name for name, saving in by_name.items() if saving.enough] == ["quantize"]
+    assert not {"optimizer", "loss", "sequence", "micro-batch"} & set(by_name)
+    before, after = (ledger(run).allocated(Phase.LOAD) for run in (found.scenario, found.advice[0].scenario))
+    assert by_name["quantize"].saves == before - after
+    assert found.needed == found.predicted - (found.budget - context_of(found.scenario))
+
+
 def test_a_snapshot_is_known_by_its_first_byte() -> None:
     found = explain_file(io.BytesIO(dumped(fragmented())), "s.pickle", SCENARIO)
     assert found.usage is not None
@@ -227,6 +268,12 @@ def test_a_log_that_begins_with_the_message(tmp_path: Path) -> None:
         file = tmp_path / "log.txt"
         file.write_text(text)
         assert explain_path(file).shortage is not None
+
+
+def test_a_log_of_windows_powershell_is_read() -> None:
+    text = log(V22, IN_LOSS).replace("\n", "\r\n")
+    found = explain_file(io.BytesIO(codecs.BOM_UTF16_LE + text.encode("utf-16-le")), "train.log")
+    assert found == explained(log(V22, IN_LOSS))
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

@@ -9,8 +9,8 @@ from vramplan.oom.frames import Frame, moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 
 
-def read(text: str | bytes) -> Reported | Recognised:
-    return read_log(io.BytesIO(text.encode() if isinstance(text, str) else text), "train.log")
+def read(text: str) -> Reported | Recognised:
+    return read_log(io.StringIO(text), "train.log")
 
 
 def reported(text: str) -> Reported:
@@ -56,15 +56,31 @@ def test_a_message_without_a_traceback_has_no_stack() -> None:
     assert reported(f"RuntimeError: {V22}\n").stack == ()
 
 
+RICH = [
+    "╭─────────── Traceback (most recent call last) ────────────╮",
+    f"│ {LIB}/transformers/trainer.py:3735 in training_step      │",
+    f"│ {LIB}/transformers/loss/loss_utils.py:36 in ForCausalLMLoss │",
+    "╰──────────────────────────────────────────────────────────╯",
+    f"OutOfMemoryError: {V22}",
+]
+
+
 def test_richs_traceback_is_read() -> None:
-    boxed = [
-        "╭─────────── Traceback (most recent call last) ────────────╮",
-        f"│ {LIB}/transformers/trainer.py:3735 in training_step      │",
-        f"│ {LIB}/transformers/loss/loss_utils.py:36 in ForCausalLMLoss │",
-        "╰──────────────────────────────────────────────────────────╯",
-        f"OutOfMemoryError: {V22}",
-    ]
-    assert moment(reported("\n".join(boxed)).stack).phase is Phase.LOSS
+    assert moment(reported("\n".join(RICH)).stack).phase is Phase.LOSS
+
+
+@pytest.mark.parametrize("text", [log(V22, IN_LOSS), log(V22, IN_LOSS, mark="[rank0]: "), "\n".join(RICH)])
+def test_a_stack_whose_first_lines_are_cut_off_is_read(text: str) -> None:
+    lines = text.splitlines()
+    begin = next(i for i, line in enumerate(lines) if "Traceback" in line)
+    cut_off = reported("\n".join(lines[begin + 1 :])).stack
+    assert cut_off
+    assert cut_off == reported(text).stack
+
+
+def test_frames_apart_from_the_message_are_not_its_stack() -> None:
+    """As torch.compile prints them in a warning."""
+    assert reported("\n".join([*IN_BACKWARD, "step 10", f"RuntimeError: {V22}"])).stack == ()
 
 
 def test_a_long_log_is_read_in_bounded_memory() -> None:
@@ -81,10 +97,14 @@ OTHERS = [
     ("Allocation on device 0 would exceed allowed memory. (out of memory)", "async-allocator", True),
     ("torch.distributed.DistBackendError: NCCL error ... Cuda failure 2 'out of memory'", "nccl-alloc", True),
     ("RuntimeError: CUDA error: out of memory", "driver-out-of-memory", True),
+    ("torch.AcceleratorError: CUDA error: out of memory", "driver-out-of-memory", True),
+    ("CUDA error (/fa/hopper/flash_fwd_launch_template.h:180): out of memory", "driver-out-of-memory", True),
+    ("RuntimeError: Triton Error [CUDA]: out of memory", "driver-out-of-memory", True),
     ("RuntimeError: MPS backend out of memory (MPS allocated: 17.50 GB).", "other-device", True),
     ("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory", "host-memory", False),
     ("  exitcode  : -9 (pid: 4242)", "killed", False),
     ("[1234.5] Out of memory: Killed process 4242 (python) total-vm:99999kB", "killed", False),
+    ("slurmstepd: error: Detected 1 oom_kill event in StepId=12.batch.", "killed", False),
     ("Killed", "killed", False),
 ]
 
@@ -101,9 +121,9 @@ def test_pytorchs_message_goes_before_another_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "all is well\n", "MemoryErrors are discussed in Killed.md\n", b"\x00\xff" * 70_000]
+    "text", ["", "all is well\n", "MemoryErrors are discussed in Killed.md\n", "\x00\ufffd" * 70_000]
 )
-def test_a_log_without_a_failure_is_refused(text: str | bytes) -> None:
+def test_a_log_without_a_failure_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no out-of-memory error") as caught:
         read(text)
     assert "looked for" in caught.value.hint
@@ -113,6 +133,7 @@ def test_a_log_without_a_failure_is_refused(text: str | bytes) -> None:
 STACKS = [
     (["transformers/modeling_utils.py from_pretrained", "t.py caching_allocator_warmup"], "load", "workspace"),
     (["transformers/modeling_utils.py from_pretrained", "bitsandbytes/functional.py quantize_4bit"], "load", "weights"),
+    (["transformers/modeling_utils.py _load_state_dict_into_meta_model"], "load", "weights"),
     (["peft/utils/other.py prepare_model_for_kbit_training param.data.to(fp32)"], "load", "unquantized"),
     (["trainer.py training_step", "integrations/sdpa_attention.py sdpa_attention_forward"], "forward", "activations"),
     (["peft/tuners/lora/bnb.py forward", "bitsandbytes/functional.py dequantize_4bit"], "forward", "workspace"),

@@ -6,19 +6,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from vramplan.advice import Advice, advise
+from vramplan.advice import Advice
 from vramplan.allocator import OutOfMemory, replay
 from vramplan.allocator.rules import block_size
 from vramplan.api import foresee
-from vramplan.errors import VramplanError
 from vramplan.ledger import Component, Phase
+from vramplan.oom.aim import Aim
+from vramplan.oom.frames import UNKNOWN
+from vramplan.oom.loading import LoadingAim, OtherLoading, other_loading
 from vramplan.oom.printed import Printed
+from vramplan.oom.savings import Saving, lists, savings
 from vramplan.oom.shortage import Shortage
-from vramplan.plan.limit import Limit, Probe
-from vramplan.predict.changes import CHANGES, Change
+from vramplan.oom.stack_rules import Purpose
+from vramplan.plan.limit import Limit
 from vramplan.predict.forecast import ledger
 from vramplan.predict.overheads import context_of
 from vramplan.predict.replayable import replayable
+from vramplan.record import Prediction
 from vramplan.scenario import Scenario
 from vramplan.timeline import Alloc, Enter, Part, Repeat, Timeline
 
@@ -33,19 +37,6 @@ class Candidate:
     bytes: int
     times: int
     """How often the run makes it in that phase."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """One change to the scenario."""
-
-    name: str
-    label: str
-    saves: int
-    """Bytes of peak allocated, by prediction."""
-    enough: bool
-    """Whether that is no less than what was lacking."""
-    cost: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +64,8 @@ class Against:
     fits_expandable: bool | None
     """Whether the run as it ran goes through in that room with expandable segments, by replay; None where it is
     expected to without them."""
+    replayed: bool | None
+    """The same of the failure that was seen; None too where of the two failures only one is in loading."""
     candidates: tuple[Candidate, ...]
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None
@@ -84,6 +77,10 @@ class Against:
     """Bytes on the card that its prediction needs in all, context included."""
     budget: int
     """What the process could have held, context included."""
+    loading: bool
+    """Whether it failed while the model was loaded: then what follows is of loading alone."""
+    other_loading: OtherLoading | None
+    """Where that shows that the model was not loaded as the scenario says; no change is asked for then."""
     needed: int
     """Bytes to save: what was lacking, or what the predicted peak has more than the allocator could have."""
     savings: tuple[Saving, ...]
@@ -92,9 +89,15 @@ class Against:
     """Lists of changes after which the run should fit, the recommended one first."""
 
     @property
+    def held_more(self) -> bool:
+        """Whether the run held more than is predicted, and is expected to fit with what is."""
+        return self.fails_at is None and self.ran == self.scenario and self.observed > self.predicted
+
+    @property
     def solvable(self) -> bool:
-        """Whether some change, or list of changes, saves enough."""
-        return bool(self.advice) or any(saving.enough for saving in self.savings)
+        """Whether some change, or list of changes, saves enough, or loading as the scenario says does."""
+        loaded_otherwise = self.other_loading is not None
+        return loaded_otherwise or bool(self.advice) or any(saving.enough for saving in self.savings)
 
     def to_json(self) -> dict[str, Any]:
         """The `scenario` object of the answer."""
@@ -119,6 +122,7 @@ class Against:
             ],
             "tokens": {"seen": self.tokens.seen, "planned": self.tokens.planned} if self.tokens else None,
             "ran": self.ran.to_mapping(),
+            "other_loading": self.other_loading.to_json() if self.other_loading else None,
             "needed": self.needed,
             "savings": [
                 {name: getattr(saving, name) for name in ("name", "label", "saves", "enough", "cost")}
@@ -141,40 +145,65 @@ def _failure_json(failure: OutOfMemory | None) -> dict[str, Any] | None:
     }
 
 
-def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, component: Component | None = None) -> Against:
-    """The scenario's prediction beside a shortage that a stack places in `phase`, for `component`; None where unknown.
+def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, purpose: Purpose = UNKNOWN) -> Against:
+    """The scenario's prediction beside a shortage that a stack places in `phase`, for a purpose; None where unknown.
 
     Raises a UsageError for a scenario that cannot be predicted.
     """
-    prediction, timeline = foresee(scenario)
-    budget = shortage.room + context_of(scenario)
+    planned = prediction, timeline, fails_at = _in_room(scenario, shortage.room)
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
-    tokens = _tokens(scenario, shortage.requested, where, component)
+    tokens = _tokens(scenario, shortage.requested, where, purpose.component)
     ran = _as_it_ran(scenario, tokens)
-    fails_at = _failure(scenario, timeline, shortage.room)
-    seen, whole, failed = prediction, timeline, fails_at
-    if ran is not scenario:
-        seen, whole = foresee(ran)
-        failed = _failure(ran, whole, shortage.room)
-    held = seen.peak_on_device
-    needed = max(shortage.lacking, seen.ledger.peak - shortage.room)
-    probe = Probe(Limit(max(min(budget, held - shortage.lacking), 1)))
+    seen, whole, failed = planned if ran is scenario else _in_room(ran, shortage.room)
+    fits_expandable = _fits_expandable(ran, whole, shortage.room, failed)
+    told = scenario.expandable_segments or failed is None or _same_stretch(failed.phase, phase)
+    observed = shortage.allocated + shortage.requested
+    loading = phase is Phase.LOAD
+    other = other_loading(prediction, observed, purpose) if loading else None
+    aim = _aim(seen, shortage, loading=loading)
     return Against(
         scenario=scenario,
         predicted_phase=where,
         predicted=prediction.ledger.allocated(where),
-        observed=(shortage.allocated + shortage.requested).bytes,
+        observed=observed.bytes,
         fails_at=fails_at,
-        fits_expandable=_fits_expandable(ran, whole, shortage.room, failed),
+        fits_expandable=fits_expandable,
+        replayed=fits_expandable if told else None,
         candidates=candidates(timeline.parts, shortage.requested, where),
         tokens=tokens,
         ran=ran,
-        held=held,
-        budget=budget,
-        needed=needed,
-        savings=tuple(savings(ran, needed, probe)),
-        advice=advise(ran, probe),
+        held=seen.peak_on_device,
+        budget=shortage.room + context_of(scenario),
+        loading=loading,
+        other_loading=other,
+        needed=aim.allocated(ran) - aim.most,
+        savings=() if other else tuple(savings(ran, aim)),
+        advice=() if other else lists(ran, aim),
     )
+
+
+def _in_room(scenario: Scenario, room: int) -> tuple[Prediction, Timeline, OutOfMemory | None]:
+    """The prediction, the timeline behind it, and the request that fails in that room, by replay."""
+    prediction, timeline = foresee(scenario)
+    return prediction, timeline, _failure(scenario, timeline, room)
+
+
+def _same_stretch(predicted: Phase, seen: Phase | None) -> bool:
+    """Whether both failures may be one: both in loading, or both after it."""
+    return seen is None or (predicted is Phase.LOAD) is (seen is Phase.LOAD)
+
+
+def _aim(seen: Prediction, shortage: Shortage, *, loading: bool) -> Aim:
+    """What a changed run has to come to: what was lacking saved, of loading alone where that failed."""
+    allocated = seen.ledger.allocated(Phase.LOAD) if loading else seen.ledger.peak
+    reserved = seen.reserved[Phase.LOAD] if loading else seen.peak_reserved
+    needed = max(shortage.lacking, allocated - shortage.room)
+    context = context_of(seen.scenario)
+    limit = Limit(max(min(shortage.room, reserved - shortage.lacking) + context, 1))
+    now = ledger(seen.scenario)
+    if loading:
+        return LoadingAim(limit, most=now.allocated(Phase.LOAD) - needed)
+    return Aim(limit, most=now.peak - needed)
 
 
 def _failure(scenario: Scenario, timeline: Timeline, room: int) -> OutOfMemory | None:
@@ -241,40 +270,3 @@ def _tokens(scenario: Scenario, requested: Printed, phase: Phase, component: Com
             # Of the numbers that print alike, the one with the most factors of two: batches are padded to such.
             return Tokens(max(counts, key=lambda n: n & -n), scenario.tokens, dtype)
     return None
-
-
-def savings(scenario: Scenario, needed: int, probe: Probe) -> list[Saving]:
-    """Every change that lowers the predicted peak, at its mildest degree that is enough, else at its strongest.
-
-    Enough is what saves `needed` and after which the run fits as `probe` has it, segments of the allocator included.
-    """
-    now = ledger(scenario).peak
-    found = []
-    for change in CHANGES:
-        variants = change.variants(scenario)
-        if variants and (saving := _saving(scenario, change, variants, now, needed, probe)) is not None:
-            found.append(saving)
-    return sorted(found, key=lambda saving: not saving.enough)
-
-
-def _saving(
-    scenario: Scenario, change: Change, variants: tuple[Scenario, ...], now: int, needed: int, probe: Probe
-) -> Saving | None:
-    """The mildest degree that saves `needed` of the peak of `now` and fits, else the strongest; None when nothing is
-    saved."""
-
-    def enough(variant: Scenario) -> bool:
-        return now - ledger(variant).peak >= needed and probe.fits(variant)
-
-    try:
-        low, high = 0, len(variants) - 1
-        if suffices := enough(variants[high]):
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if enough(variants[middle]) else (middle + 1, high)
-        saves = now - ledger(variants[high]).peak
-    except VramplanError:  # the change leads out of what can be predicted
-        return None
-    if saves <= 0:
-        return None
-    return Saving(change.name, change.label(scenario, variants[high]), saves, suffices, change.cost)

@@ -11,24 +11,15 @@ from vramplan.oom.frames import moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
+from vramplan.oom.remedies import Judgement, Remedy, fragmentation, remedies
 from vramplan.oom.shortage import Cause, Shortage, of_message
 from vramplan.oom.snapshot import read_snapshot
 from vramplan.oom.stack_rules import Moment, Purpose
+from vramplan.oom.text_stream import MARK, text_stream
 from vramplan.oom.usage import Usage, usage
 from vramplan.record import SCHEMA
 from vramplan.scenario import Scenario
 from vramplan.units import human
-
-
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """Something to do that leaves the run as it is."""
-
-    name: str
-    label: str
-    saves: int
-    enough: bool
-    """Whether it alone makes room for the failed request."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +43,26 @@ class Explanation:
     against: Against | None
 
     @property
-    def expandable(self) -> bool | None:
-        """Whether expandable segments would have been enough, by replay of the snapshot's history, else of the
-        scenario; None where neither can tell."""
-        return _expandable(self.usage, self.against)
-
-    @property
     def needed(self) -> int:
         """Bytes that were lacking, for the failed request or for what the scenario would still ask for."""
-        lacking = self.shortage.lacking if self.shortage else 0
-        return max(lacking, self.against.needed if self.against else 0)
+        return _needed(self.shortage, self.against) if self.shortage else 0
+
+    @property
+    def fragmentation(self) -> Judgement | None:
+        """Whether fragmentation alone explains it; None without a failed request."""
+        return fragmentation(self.shortage, _replayed(self.usage, self.against)) if self.shortage else None
 
     @property
     def cause(self) -> Cause | None:
         """What alone would have been enough; None without a failed request."""
         if self.shortage is None:
             return None
-        fragmented = self.shortage.scattered if self.expandable is None else self.expandable
-        return self.shortage.cause_if(fragmented=fragmented, needed=self.needed)
+        return self.shortage.cause_if(fragmented=self.fragmentation is Judgement.YES, needed=self.needed)
 
     @property
     def remedy(self) -> Remedy | None:
         """The first remedy that is enough: for the failed request, and for what the scenario would still ask for."""
-        needed = self.against.needed if self.against else 0
-        lacking = self.shortage.lacking if self.shortage else 0
-        return next((one for one in self.remedies if one.enough and max(one.saves, lacking) >= needed), None)
+        return next((one for one in self.remedies if one.judgement is Judgement.YES), None)
 
     @property
     def solvable(self) -> bool:
@@ -103,7 +89,7 @@ class Explanation:
             "gpus": list(self.gpus),
             "snapshot": self.usage.to_json() if self.usage else None,
             "remedies": [
-                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough")}
+                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough", "judgement")}
                 for remedy in self.remedies
             ],
             "prediction": self.against.to_json() if self.against else None,
@@ -129,17 +115,17 @@ def explain_path(path: Path, scenario: Scenario | None = None) -> Explanation:
 
 def explain_file(file: BinaryIO, name: str, scenario: Scenario | None = None) -> Explanation:
     """What an open log or snapshot says: a pickle is known by its first byte."""
-    start = file.read(2)
-    if start[:2] == b"PK":
+    start = file.read(MARK)
+    if start == b"PK":
         raise UsageError(
             f"{name} is a zip archive (torch.save?), not a snapshot",
             hint="give the file that torch.cuda.memory._dump_snapshot wrote",
         )
-    if start[:2] == b"\x1f\x8b":
+    if start == b"\x1f\x8b":
         raise UsageError(f"{name} is compressed", hint=f"pipe it: gunzip -c {name} | vramplan explain-oom -")
     if start[:1] == b"\x80":
         return _of_usage(usage(read_snapshot(_whole(file, start, name))), name, scenario)
-    return _of_log(read_log(_Prefixed(start, file), name), name, scenario)
+    return _of_log(read_log(text_stream(start, file), name), name, scenario)
 
 
 def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
@@ -153,28 +139,13 @@ def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
     return data
 
 
-class _Prefixed:
-    """A stream that cannot be wound back, with what was read of it put in front again."""
-
-    def __init__(self, start: bytes, file: BinaryIO) -> None:
-        self._start, self._file = start, file
-
-    def readline(self, limit: int, /) -> bytes:
-        """As of a file."""
-        start, self._start = self._start, b""
-        if b"\n" in start:
-            line, newline, self._start = start.partition(b"\n")
-            return line + newline
-        return start + self._file.readline(limit)
-
-
 def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) -> Explanation:
     if isinstance(found, Recognised):
         unknown = Purpose("unknown", None)
         return Explanation(name, None, Moment("unknown", None), unknown, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
     frame = owner(found.stack)
-    held = against(scenario, shortage, when.phase, what.component) if scenario else None
+    held = against(scenario, shortage, when.phase, what) if scenario else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -185,15 +156,14 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         reported=found,
         recognised=None,
         usage=None,
-        remedies=tuple(_remedies(shortage, _expandable(None, held), found.message.variable)),
+        remedies=_remedies(shortage, None, held, found.message.variable),
         against=held,
     )
 
 
 def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation:
     shortage = found.shortage
-    component = found.purpose.component
-    held = against(scenario, shortage, found.moment.phase, component) if scenario and shortage else None
+    held = against(scenario, shortage, found.moment.phase, found.purpose) if scenario and shortage else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -204,35 +174,24 @@ def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation
         reported=None,
         recognised=None,
         usage=found,
-        remedies=tuple(_remedies(shortage, _expandable(found, held), USUAL_VARIABLE)) if shortage else (),
+        remedies=_remedies(shortage, found, held, USUAL_VARIABLE) if shortage else (),
         against=held,
     )
 
 
-def _expandable(found: Usage | None, held: Against | None) -> bool | None:
+def _remedies(shortage: Shortage, found: Usage | None, held: Against | None, variable: str) -> tuple[Remedy, ...]:
+    return tuple(remedies(shortage, _needed(shortage, held), _replayed(found, held), variable))
+
+
+def _needed(shortage: Shortage, held: Against | None) -> int:
+    return max(shortage.lacking, held.needed if held is not None else 0)
+
+
+def _replayed(found: Usage | None, held: Against | None) -> bool | None:
     """What a replay with expandable segments says: of what happened, else of what the scenario says happens."""
     if found is not None and found.fits_expandable is not None:
         return found.fits_expandable
-    return held.fits_expandable if held is not None else None
-
-
-def _remedies(shortage: Shortage, expandable: bool | None, variable: str) -> list[Remedy]:
-    """What can be done outside the run; `expandable` is the replay's answer where there is one."""
-    lacking = shortage.lacking
-    found = []
-    if shortage.allowed is not None and shortage.free.bytes > shortage.available:
-        more = shortage.free.bytes - shortage.available
-        label = "raise the process's own limit (set_per_process_memory_fraction)"
-        found.append(Remedy("limit", label, more, more >= lacking))
-    if shortage.unallocated.bytes:
-        saves = shortage.unallocated.bytes
-        enough = shortage.scattered if expandable is None else expandable
-        label = f"expandable segments ({variable}=expandable_segments:True before the start)"
-        found.append(Remedy("expandable-segments", label, saves, enough))
-    if shortage.others.bytes and shortage.cause is not Cause.LIMIT:
-        others = shortage.others.bytes
-        found.append(Remedy("other-processes", "end the other processes on the card", others, others >= lacking))
-    return found
+    return held.replayed if held is not None else None
 
 
 def _cards(shortage: Shortage) -> tuple[str, ...]:

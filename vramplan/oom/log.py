@@ -23,13 +23,15 @@ _PYTHON = re.compile(r'(?:^|\s)File "([^"]+)", line (\d{1,9}), in (\S+)')  # a l
 #: rich's traceback, as accelerate and axolotl print it.
 _RICH = re.compile(r"(\S+\.py):(\d{1,9}) in (\S+)")
 _TRACEBACK = "Traceback (most recent call last)"
+#: What a traceback consists of below its first line, frames after a logger's time aside: indented text, rich's box.
+_WITHIN = re.compile(r"[\s│╭╰]|$")
 
 
 class Lines(Protocol):
     """What is read of a file."""
 
-    def readline(self, limit: int, /) -> bytes:
-        """The next line, or `limit` bytes of it; empty at the end."""
+    def readline(self, limit: int, /) -> str:
+        """The next line, or `limit` characters of it; empty at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,14 @@ class _Lines:
         if not raw:
             return None
         self.count += 1
-        text = _ANSI.sub("", raw.decode("utf-8", errors="replace"))
+        text = _ANSI.sub("", raw)
         mark = _RANK.match(text)
         return self.count, (mark[1], text[mark.end() :]) if mark else ("", text)
 
 
 def _stack(before: list[str]) -> tuple[Frame, ...]:
     """The frames of the last traceback in the lines above a message."""
-    start = next((i for i in reversed(range(len(before))) if _TRACEBACK in before[i]), None)
-    if start is None:
-        return ()
+    start = _start(before)
     frames = []
     for i, line in enumerate(before[start:], start):
         match = _PYTHON.search(line) or _RICH.search(line)
@@ -126,3 +126,13 @@ def _stack(before: list[str]) -> tuple[Frame, ...]:
         code = before[i + 1].strip() if i + 1 < len(before) and not _PYTHON.search(before[i + 1]) else ""
         frames.append(Frame(match[1], int(match[2]), match[3], code if _PYTHON.search(line) else ""))
     return tuple(frames)
+
+
+def _start(before: list[str]) -> int:
+    """Where the last traceback begins; where its first line was cut off, with what stands right above the message."""
+    backwards = list(enumerate(before))[::-1]
+    whole = next((i for i, line in backwards if _TRACEBACK in line), None)
+    if whole is not None:
+        return whole
+    outside = (i for i, line in backwards if not (_WITHIN.match(line) or _PYTHON.search(line)))
+    return next(outside, -1) + 1

@@ -76,7 +76,9 @@ _RULES: tuple[tuple[str, Known], ...] = (
         ),
     ),
     (
-        r"CUDA (driver )?error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY",
+        # FlashAttention 3 (hopper/cuda_check.h) puts its file in brackets; Triton's kernels are Liger's and unsloth's
+        r"CUDA (driver )?error( \([^)]{1,300}\))?: out of memory|Triton Error \[CUDA\]: out of memory"
+        r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY",
         Known(
             "driver-out-of-memory",
             True,
@@ -104,8 +106,8 @@ _RULES: tuple[tuple[str, Known], ...] = (
         ),
     ),
     (
-        r"exitcode\s*: -9\b|Signal 9 \(SIGKILL\)|oom-?kill|Out of memory: Killed process|died with <Signals\.SIGKILL"
-        r"|exited with code -9\b|DataLoader worker .* killed by signal: Killed",
+        r"exitcode\s*: -9\b|Signal 9 \(SIGKILL\)|oom-?kill|oom_kill event|Out of memory: Killed process"
+        r"|died with <Signals\.SIGKILL|exited with code -9\b|DataLoader worker .* killed by signal: Killed",
         Known(
             "killed",
             False,

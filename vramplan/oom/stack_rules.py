@@ -56,11 +56,14 @@ _LOSS = (
 _LOSS_FILES = r"loss_utils\.py$|unsloth/kernels/cross_entropy_loss\.py$"
 _HEAD = r"lm_head\(|embed_out\(|logits\.float|logits = |shift_logits"
 _LOAD = (
-    "from_pretrained _load_pretrained_model _load_state_dict_into_meta_model load_state_dict"
-    " _load_parameter_into_model _materialize_copy convert_and_load_state_dict_in_model create_quantized_param"
+    "from_pretrained _load_pretrained_model _load_state_dict_into_meta_model _load_parameter_into_model"
+    " _materialize_copy convert_and_load_state_dict_in_model create_quantized_param"
 )
 _MODULE = r"torch/nn/modules/module\.py$"
 _LORA = r"peft/tuners/lora/"
+
+#: What shows that a model is being quantised while it is loaded.
+QUANTISED = Purpose("quantised weights", Component.WEIGHTS)
 
 #: Each frame from the innermost outwards is held against all of these in order.
 PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
@@ -74,7 +77,7 @@ PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
     ),
     (
         Rule("quantize_4bit quantize_fp4 quantize_nf4 int8_vectorwise_quant"),
-        Purpose("quantised weights", Component.WEIGHTS),
+        QUANTISED,
     ),
     (
         Rule("quantize_blockwise create_dynamic_map create_normal_map get_4bit_type"),
@@ -124,7 +127,10 @@ PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
     ),
     (Rule("forward", inside=_LORA), Purpose("an adapter's product", Component.ACTIVATIONS)),
     (Rule(files=r"cache_utils\.py$"), Purpose("keys and values", Component.CACHE)),
-    (Rule(_LOAD, files=r"core_model_loading\.py$"), Purpose("the model's weights", Component.WEIGHTS)),
+    (
+        Rule(f"{_LOAD} load_state_dict", files=r"core_model_loading\.py$"),
+        Purpose("the model's weights", Component.WEIGHTS),
+    ),
     (
         Rule("to cuda _apply convert", inside=_MODULE),
         Purpose("the model's weights, moved or cast", Component.WEIGHTS),
@@ -144,7 +150,7 @@ GENERAL_PURPOSES: tuple[tuple[Rule, Purpose], ...] = (
 MOMENTS: tuple[tuple[Rule, Moment], ...] = (
     (Rule("merge_and_unload"), Moment("merging the adapters", Phase.MERGE)),
     (
-        Rule("from_pretrained prepare_model_for_kbit_training get_peft_model inject_adapter"),
+        Rule(f"{_LOAD} prepare_model_for_kbit_training get_peft_model inject_adapter"),
         Moment("loading", Phase.LOAD),
     ),
     (Rule("evaluate evaluation_loop prediction_step prediction_loop"), Moment("evaluation", Phase.EVALUATION)),

@@ -3,12 +3,11 @@
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from vramplan.allocator import Replay, replay
+from vramplan.allocator import Program, Replay, replay
 from vramplan.errors import UsageError
-from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import CUDA_GRANULARITY, forecast, ledger
 from vramplan.predict.overheads import budget_of, context_of
-from vramplan.predict.verdict import ERROR
+from vramplan.predict.verdict import ERROR, judge
 from vramplan.record import Verdict
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
@@ -58,19 +57,23 @@ class Probe:
     """By run and room."""
     _verdicts: dict[Hashable, Verdict] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def allocated(self, scenario: Scenario) -> int:
+        """Bytes of all tensors at the highest moment."""
+        return ledger(scenario).peak
+
     def gap(self, scenario: Scenario) -> int:
         """Bytes that the run lacks: 0 or less when it fits, then what its tensors leave free.
 
         Not replayed where the tensors leave so much free that fitting is not in doubt.
         """
         room = self.limit.room(scenario)
-        allocated = ledger(scenario).peak
+        allocated = self.allocated(scenario)
         return allocated - room if sure_room(allocated) <= room else self.replayed_gap(scenario)
 
     def replayed_gap(self, scenario: Scenario) -> int:
         """The same, replayed wherever the tensors alone have room."""
         room = self.limit.room(scenario)
-        allocated = ledger(scenario).peak
+        allocated = self.allocated(scenario)
         if allocated > room:
             return allocated - room
         played = self._replay(scenario, room)
@@ -89,7 +92,7 @@ class Probe:
     def _fits(self, scenario: Scenario, shares: tuple[float, ...]) -> bool:
         """Whether the run fits each of these shares of its room."""
         room = self.limit.room(scenario)
-        if ledger(scenario).peak > int(room * min(shares)):
+        if self.allocated(scenario) > int(room * min(shares)):
             return False
         return all(self._replay(scenario, int(room * share)).oom is None for share in shares)
 
@@ -101,8 +104,8 @@ class Probe:
         """What `predict` says; a UsageError when nothing says what may be held."""
         key = scenario.key
         if key not in self._verdicts:
-            self.limit.bytes(scenario)
-            found = predict_analytic(scenario, budget=self.limit.budget, reserve=self.limit.reserve).verdict
+            budget, program = self.limit.bytes(scenario), self._program(scenario)
+            found = judge(scenario, program, replay(program), budget=budget, reserve=0, engine="analytic")
             assert found is not None
             self._verdicts[key] = found
         return self._verdicts[key]
@@ -110,8 +113,11 @@ class Probe:
     def _replay(self, scenario: Scenario, room: int) -> Replay:
         key = scenario.key, room
         if key not in self._played:
-            self._played[key] = replay(forecast(scenario, "cuda").program(), budget=room)
+            self._played[key] = replay(self._program(scenario), budget=room)
         return self._played[key]
+
+    def _program(self, scenario: Scenario) -> Program:
+        return forecast(scenario, "cuda").program()
 
 
 def allocated_peak(timeline: Timeline) -> int:

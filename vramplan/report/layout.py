@@ -12,6 +12,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BREAK = re.compile(r" (?!(?:B|[KMGT]iB|[kMT])\b)")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 GAP = "  "
+_NOTE = "     "
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,18 @@ def fitting_table(
             break
         kept = [i for i in kept if rows[0][i] != name]
     return lines
+
+
+def noted_table(rows: Sequence[Sequence[str]], page: Page, *, left: Sequence[int]) -> list[str]:
+    """A table whose last column, where the page is too narrow for it, stands below each row on lines of its own."""
+    lines = table(rows, left=left)
+    if page.fits(lines):
+        return lines
+    first, *others = table([row[:-1] for row in rows], left=left)
+    noted = [first]
+    for line, row in zip(others, rows[1:], strict=True):
+        noted += [line, *(page.indented(row[-1], _NOTE) if row[-1] else [])]
+    return noted
 
 
 def table_unit(largest: int) -> tuple[str, int]:

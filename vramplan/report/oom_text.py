@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from vramplan.oom.against_scenario import Against, Candidate
 from vramplan.oom.answer import Explanation
 from vramplan.oom.other_failures import Known
-from vramplan.oom.shortage import Cause, Shortage
+from vramplan.oom.remedies import Judgement
+from vramplan.oom.shortage import GOOD_SHARE, Cause, Shortage
 from vramplan.oom.usage import Group, Usage
 from vramplan.report.layout import Page, bar, table, table_unit
-from vramplan.report.stack_words import batch_words
+from vramplan.report.oom_changes_text import advice_blocks, changes_lines, remedies_lines
+from vramplan.report.oom_prediction_text import loaded_otherwise, prediction_lines
 from vramplan.units import human
 
 _BAR_CELLS = 24
@@ -27,8 +28,10 @@ def render_oom(found: Explanation, page: Page) -> str:
     if found.usage is not None:
         blocks += _usage(found.usage, page)
     if found.against is not None and found.shortage is not None:
-        blocks.append(list(_against(found.against, found.shortage, page)))
-    blocks += [_remedies(found, page), *(_changes(found.against, page) if found.against else [])]
+        blocks.append(list(prediction_lines(found.against, found.shortage, page)))
+    blocks.append(remedies_lines(found, page))
+    if found.against is not None:
+        blocks += [changes_lines(found.against, page), *advice_blocks(found.against, page)]
     blocks.append(page.wrap(_verdict(found, page), indent="  "))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -103,9 +106,9 @@ def _fragmentation(found: Explanation, shortage: Shortage, page: Page) -> Iterat
     elif cause is Cause.FRAGMENTATION:
         text = f"{lacking} were lacking, and {unused} were reserved but in no tensor: fragmentation alone explains it"
     else:
-        unlikely = found.expandable is None and shortage.unallocated.bytes >= shortage.lacking
-        word = "is unlikely to" if unlikely else "alone does not"
-        text = f"{lacking} were lacking; fragmentation {word} explain it: {unused} were reserved in no tensor"
+        perhaps = f"may explain it, which it seldom does below {GOOD_SHARE:.0%}"
+        told = perhaps if found.fragmentation is Judgement.PERHAPS else "alone does not explain it"
+        text = f"{lacking} were lacking; fragmentation {told}: {unused} were reserved in no tensor"
     yield from page.wrap(text, indent="  ")
     if usage is not None and usage.fits_expandable is not None:
         word = "meets" if usage.fits_expandable else "does not meet"
@@ -151,110 +154,6 @@ def _groups(groups: Sequence[Group], page: Page) -> list[str]:
     return lines
 
 
-def _against(against: Against, shortage: Shortage, page: Page) -> Iterator[str]:
-    scenario = against.scenario
-    name = f"{scenario.name}, batch {batch_words(scenario)} x {scenario.seq:,} tokens"
-    yield from page.wrap(
-        f"{page.bold('prediction')} of {name}: {human(against.predicted)} allocated at the highest moment of"
-        f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",
-        indent="  ",
-    )
-    yield from page.wrap(_expected(against, shortage), indent="  ")
-    yield from page.wrap(_request(against), indent="  ")
-
-
-def _request(against: Against) -> str:
-    """Which of the scenario's allocations the failed request was."""
-    here = [found for found in against.candidates if found.phase is against.predicted_phase]
-    if here:
-        return f"allocations of that size in the scenario: {_candidates(here)}"
-    if against.tokens is not None:
-        t = against.tokens
-        return (
-            f"as {t.dtype} logits the request is about {t.seen:,} tokens, and the scenario has {t.planned:,}: the batch"
-            " was larger than planned"
-        )
-    if against.candidates:
-        return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
-    return "no allocation of the scenario has that size: the batch, or the recipe, was another one"
-
-
-def _expected(against: Against, shortage: Shortage) -> str:
-    room = human(shortage.room)
-    failure = against.fails_at
-    if failure is None:
-        return (
-            f"in the {room} that the allocator could have, the run is expected to fit; what is more than predicted is"
-            " outside the scenario: longer samples, other tensors on the card, or memory left over from before"
-        )
-    return (
-        f"in the {room} that the allocator could have, it is expected to fail in {failure.phase.value}, asking"
-        f" {human(failure.requested)} for {failure.label} ({failure.component.value})"
-        f"{_EXPANDABLE[against.fits_expandable]}"
-    )
-
-
-_EXPANDABLE = {
-    None: "",
-    True: "; with expandable segments it goes through",
-    False: "; with expandable segments too, it does not go through",
-}
-
-
-def _candidates(candidates: Sequence[Candidate]) -> str:
-    shown = [
-        f"{found.label} ({found.component.value}, {found.phase.value}{f', {found.times} times' * (found.times > 1)})"
-        for found in candidates[:4]
-    ]
-    more = f", and {len(candidates) - 4} more" if len(candidates) > 4 else ""
-    return f"{'; '.join(shown)}{more}"
-
-
-def _remedies(found: Explanation, page: Page) -> list[str]:
-    if not found.remedies:
-        return []
-    unit, factor = table_unit(max(remedy.saves for remedy in found.remedies))
-    head = ["enough", f"saves up to {unit}", "what"]
-    for shorten in (False, True):
-        rows = [
-            [_yes(r.enough), f"{r.saves / factor:.2f}", r.label.partition(" (")[0] if shorten else r.label]
-            for r in found.remedies
-        ]
-        lines = table([head, *rows], left=(0, 2))
-        if page.fits(lines):
-            break
-    return ["without changing the run:", *lines]
-
-
-def _changes(against: Against, page: Page) -> list[list[str]]:
-    blocks = []
-    if against.savings:
-        unit, factor = table_unit(max(saving.saves for saving in against.savings))
-        rows = [[_yes(s.enough), f"{s.saves / factor:.2f}", s.label, s.cost] for s in against.savings]
-        head = ["enough", f"saves {unit}", "change", "cost"]
-        lines = table([head, *rows], left=(0, 2, 3))
-        if not page.fits(lines):
-            lines = table([row[:3] for row in (head, *rows)], left=(0, 2))
-        ran = against.ran
-        longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
-        title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved):"
-        if any(saving.saves >= against.needed and not saving.enough for saving in against.savings):
-            lines += page.wrap("what saves as much and is not enough leaves no room for the allocator's segments")
-        blocks.append([*page.wrap(title, indent="  "), *lines])
-    for i, advice in enumerate(against.advice):
-        unit, factor = table_unit(max(abs(step.saves) for step in advice.steps))
-        rows = [[f"{n}.", f"{step.saves / factor:.2f}", step.label] for n, step in enumerate(advice.steps, 1)]
-        lines = table([["", f"saves {unit}", "change"], *rows], left=(2,))
-        begin = "the shortest list after which it should fit" if i == 0 else "or in fewer changes"
-        total = human(advice.steps[-1].total)
-        blocks.append([*page.wrap(f"{begin}, {advice.kept}; {total} on the card then:", indent="  "), *lines])
-    return blocks
-
-
-def _yes(enough: bool) -> str:
-    return "yes" if enough else "no"
-
-
 _CAUSES = {
     Cause.LIMIT: "the process's own limit",
     Cause.FRAGMENTATION: "fragmentation",
@@ -268,11 +167,14 @@ def _verdict(found: Explanation, page: Page) -> str:
     if found.shortage is None:
         assert found.usage is not None
         return f"no request failed: {human(found.usage.live)} live in {human(found.usage.reserved)} reserved"
-    lacking = human(found.shortage.lacking)
-    assert found.cause is not None
-    text = f"{page.red('out of memory')}: {lacking} lacking, {_CAUSES[found.cause]}"
+    text = f"{page.red('out of memory')}: {human(found.shortage.lacking)} lacking, {_cause(found)}"
+    if found.against is not None and found.against.other_loading is not None:
+        return text
     if found.remedy is not None:
-        return f"{text}; {found.remedy.label.partition(' (')[0]} may be enough"
+        return f"{text}; {found.remedy.what} may be enough"
+    perhaps = next((remedy for remedy in found.remedies if remedy.judgement is Judgement.PERHAPS), None)
+    if perhaps is not None:
+        text += f"; {perhaps.what} are worth a try"
     if found.against is None:
         return f"{text}; --scenario TARGET shows which change saves enough"
     if found.against.advice:
@@ -282,3 +184,15 @@ def _verdict(found: Explanation, page: Page) -> str:
     return (
         f"{text}; {page.green('enough')}: {saving.label}" if saving else f"{text}; no change that is known saves enough"
     )
+
+
+def _cause(found: Explanation) -> str:
+    against = found.against
+    if against is not None and against.other_loading is not None:
+        return loaded_otherwise(against.scenario, against.other_loading)
+    assert found.cause is not None
+    if found.cause is not Cause.DEMAND:
+        return _CAUSES[found.cause]
+    more = against is not None and against.held_more
+    words = "the run held more than the scenario predicts" if more else _CAUSES[Cause.DEMAND]
+    return f"most likely {words}" if found.fragmentation is Judgement.PERHAPS else words

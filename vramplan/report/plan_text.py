@@ -11,7 +11,7 @@ from vramplan.plan.matrix import Matrix
 from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops_of_card
 from vramplan.record import Fit, Verdict
-from vramplan.report.layout import Page, table
+from vramplan.report.layout import Page, noted_table, table
 from vramplan.report.report_words import counted
 from vramplan.report.stack_words import batch_words, stack_words
 from vramplan.report.verdict_text import verdict_word
@@ -137,15 +137,7 @@ def _advice(advice: Advice, plan: Plan, page: Page, *, first: bool) -> Iterator[
         [f"{i}.", gib(step.saves), gib(step.total), step.label, step.change.cost]
         for i, step in enumerate(advice.steps, 1)
     ]
-    lines = table([head, *rows], left=(3, 4))
-    if page.fits(lines):
-        yield from lines
-        return
-    first_line, *others = table([row[:4] for row in (head, *rows)], left=(3,))
-    yield first_line
-    for line, row in zip(others, rows, strict=True):
-        yield line
-        yield from (f"     {text}" for text in Page(max(page.width - 5, 20)).wrap(row[4]))
+    yield from noted_table([head, *rows], page, left=(3, 4))
 
 
 def _verdict(plan: Plan, page: Page) -> str:
