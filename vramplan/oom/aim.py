@@ -15,9 +15,11 @@ class Aim(Probe):
     """Bytes."""
 
     def verdict(self, scenario: Scenario) -> Verdict:
-        """What `predict` says of the limit; that the run does not fit, by as much, where its tensors take too much."""
+        """What `predict` says of the limit; where tensors take too much, that as much is lacking of the budget."""
         found, spare = Probe.verdict(self, scenario), self.most - self.allocated(scenario)
-        return found if spare >= 0 else replace(found, word=Fit.NO, margin=min(found.margin, spare))
+        if spare >= 0 or spare >= found.margin:
+            return found
+        return replace(found, word=Fit.NO, margin=spare, budget=found.needed + spare)
 
     def _fits(self, scenario: Scenario, shares: tuple[float, ...]) -> bool:
         return self.allocated(scenario) <= self.most and Probe._fits(self, scenario, shares)
