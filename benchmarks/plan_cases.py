@@ -17,10 +17,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from vramplan.advice import advise
 from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu_names
 from vramplan.catalog.models import catalog_names
+from vramplan.plan.advice import advise
 from vramplan.plan.frontier import SHORTEST, longest_sequence
 from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.predict.changes import CHANGES, Change

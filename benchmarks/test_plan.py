@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vramplan.advice import advise
+from vramplan.plan.advice import advise
 from vramplan.plan.answer import plan
 from vramplan.plan.limit import Limit, Probe
 from vramplan.plan.matrix import SEQS, matrix

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from plans import fits, held, random_scenario, small_scenario
 from samples import check_golden
 
-from vramplan.advice import Advice, Step, advise
 from vramplan.catalog.gpus import gpu
+from vramplan.plan.advice import Advice, Step, advise
 from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe

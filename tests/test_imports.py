@@ -30,7 +30,6 @@ FLOORS = [
         "targets",
         "doctor",
         "plan",
-        "advice",
         "explain",
         "dataset",
         "oom",

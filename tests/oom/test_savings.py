@@ -1,9 +1,9 @@
 import pytest
 from plans import held, small_scenario
 
-from vramplan.advice import Advice, advise
 from vramplan.oom.aim import Aim
 from vramplan.oom.savings import lists, savings
+from vramplan.plan.advice import Advice, advise
 from vramplan.plan.limit import Limit
 from vramplan.predict.forecast import ledger
 from vramplan.units import MIB

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from vramplan.attention import Choice
+from vramplan.predict.attention_sdpa import Heads
 from vramplan.predict.observed.observer import TapeObserver
-from vramplan.predict.operations_attention import Heads
 from vramplan.predict.tape import BOOL, FLOAT32, INT64, Kind, Tape, Tensor
 
 pytest.importorskip("torch")

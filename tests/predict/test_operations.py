@@ -10,11 +10,11 @@ from tape_events import events
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from vramplan.predict.activations import activation
 from vramplan.predict.backward import run_backward
 from vramplan.predict.checkpoints import run_checkpointed
 from vramplan.predict.observed import choices, reductions
 from vramplan.predict.operations import dropout, indexing, layer_norm, mul, rms_norm, softmax, split
-from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import BFLOAT16, BOOL, FLOAT16, FLOAT32, Tape, Tensor
 from vramplan.scenario import Checkpointing
 

@@ -5,8 +5,8 @@ from tape_events import events, leaf
 from vramplan.ledger import Phase
 from vramplan.predict.backward import run_backward
 from vramplan.predict.operations import pointwise, scale
+from vramplan.predict.script import Repeated
 from vramplan.predict.tape import FLOAT32, Tape
-from vramplan.predict.tape_parts import Repeated
 from vramplan.timeline import Timeline
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from vramplan.advice import Advice
 from vramplan.allocator import OutOfMemory, replay
 from vramplan.allocator.rules import block_size
 from vramplan.api import foresee
@@ -18,6 +17,7 @@ from vramplan.oom.printed import Printed
 from vramplan.oom.savings import Saving, lists, savings
 from vramplan.oom.shortage import Shortage
 from vramplan.oom.stack_rules import Purpose
+from vramplan.plan.advice import Advice
 from vramplan.plan.limit import Limit
 from vramplan.predict.forecast import ledger
 from vramplan.predict.overheads import context_of

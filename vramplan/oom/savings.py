@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from vramplan.advice import Advice, advise
 from vramplan.errors import VramplanError
 from vramplan.oom.aim import Aim
 from vramplan.oom.remedies import Judgement
+from vramplan.plan.advice import Advice, advise
 from vramplan.predict.changes import CHANGES, Change
 from vramplan.scenario import Scenario
 

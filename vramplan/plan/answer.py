@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from vramplan.advice import Advice, advise
+from vramplan.plan.advice import Advice, advise
 from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
 from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe

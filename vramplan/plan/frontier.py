@@ -9,7 +9,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.plan.limit import Limit, Probe, allocated_peak
 from vramplan.plan.search import Gap, largest
 from vramplan.predict.forecast import forecast, ledger
-from vramplan.predict.fused import NEVER_FUSED_ROWS
+from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
 from vramplan.timeline import Part, Repeat
 

@@ -12,7 +12,7 @@ from vramplan.errors import UsageError, VramplanError
 from vramplan.model_source import resolve_model
 from vramplan.plan.frontier import SHORTEST, Row, largest_fitting, longest_sequence, row
 from vramplan.plan.limit import Probe
-from vramplan.predict.fused import NEVER_FUSED_ROWS
+from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS
 from vramplan.predict.stops import stops_of_card
 from vramplan.scenario import Scenario
 

@@ -10,7 +10,7 @@ from vramplan.allocator import replay
 from vramplan.catalog.gpus import gpu
 from vramplan.plan.limit import Limit, allocated_peak, sure_room
 from vramplan.predict.forecast import Forecast, forecast
-from vramplan.predict.fused import NEVER_FUSED_ROWS, fused_gemm_4bit
+from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS, fused_gemm_4bit
 from vramplan.predict.overheads import workspaces
 from vramplan.predict.quantization import is_quantized, quantized_parameters
 from vramplan.predict.stops import stops_of_card

@@ -25,8 +25,8 @@ from vramplan.predict.operations import cast
 from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
+from vramplan.predict.script import Repeated
 from vramplan.predict.tape import FLOAT32, FLOATS, INT64, Kind, Tape, Tensor
-from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel, Stack
 

@@ -1,6 +1,6 @@
 """The changes to a scenario that save memory: one table, cheapest in training terms first, each with its price.
 
-`levers` shows which of them save most; `vramplan.advice` looks for the shortest list of them that fits.
+`levers` shows which of them save most; `vramplan.plan.advice` looks for the shortest list of them that fits.
 """
 
 from collections.abc import Callable

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vramplan.architecture import Attention, Block, Mlp
+from vramplan.predict.activations import activation
+from vramplan.predict.attention_heads import rotate
+from vramplan.predict.attention_sdpa import Heads
 from vramplan.predict.experts import mixture
 from vramplan.predict.gated_mlp import fused_gated_mlp, gated_mlp
 from vramplan.predict.latent import latent_queries_keys_values
@@ -14,9 +17,6 @@ from vramplan.predict.layer_context import Context
 from vramplan.predict.liger_layers import liger_rotated
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, cast, cat, narrow, reshape, scale
-from vramplan.predict.operations_attention import Heads
-from vramplan.predict.operations_heads import rotate
-from vramplan.predict.operations_mlp import activation
 from vramplan.predict.positions import broadcasts
 from vramplan.predict.sinks import rotate_halves
 from vramplan.predict.tape import Tape, Tensor

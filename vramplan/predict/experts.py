@@ -1,6 +1,7 @@
 """Mixtures of experts as transformers 5.17 runs them (integrations/moe.py): a router, all experts' products grouped."""
 
 from vramplan.architecture import Experts
+from vramplan.predict.activations import activation
 from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.gated_mlp import gated_mlp
 from vramplan.predict.liger_experts import liger_experts
@@ -21,7 +22,6 @@ from vramplan.predict.operations import (
 )
 from vramplan.predict.operations.gradients import own_gradient
 from vramplan.predict.operations.indexing import clamp, gather, grouped_product, masked_fill, topk
-from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import BOOL, FLOAT32, INT32, INT64, Gradients, Shape, Tape, Tensor
 from vramplan.stacks import LayerKernel
 

@@ -1,10 +1,10 @@
 """Which layer each family runs, and the norm that stands after the last."""
 
 from vramplan.architecture import Architecture
+from vramplan.predict.activations import KNOWN_ACTIVATIONS
 from vramplan.predict.decoder import STYLES, LayerFunction, Style, layer
 from vramplan.predict.layers_classic import falcon, gpt2, gpt_neox, opt, phi
 from vramplan.predict.modules import Modules
-from vramplan.predict.operations_mlp import KNOWN_ACTIVATIONS
 from vramplan.predict.tape import FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
 

@@ -1,10 +1,10 @@
 """The gated MLP: the activation of one projection times another, projected back."""
 
 from vramplan.architecture import Mlp
+from vramplan.predict.activations import activation
 from vramplan.predict.liger_layers import liger_gated
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import mul, split
-from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import Tape, Tensor
 from vramplan.stacks import LayerKernel
 

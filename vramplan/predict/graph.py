@@ -9,7 +9,7 @@ from typing import NamedTuple
 from weakref import ref
 
 from vramplan.element_types import ELEMENT_BYTES
-from vramplan.predict.tape_parts import Script
+from vramplan.predict.script import Script
 
 
 class Kind(NamedTuple):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from vramplan.architecture import Architecture, Block
 from vramplan.attention import Choice
 from vramplan.ledger import Component
-from vramplan.predict.operations_attention import Heads, sdpa
-from vramplan.predict.operations_eager import eager
+from vramplan.predict.attention_eager import eager
+from vramplan.predict.attention_sdpa import Heads, sdpa
 from vramplan.predict.sinks import eager_with_sinks
 from vramplan.predict.tape import Kind, Tape, Tensor
 from vramplan.predict.unpadded import flash_unpadded

@@ -4,13 +4,13 @@ models/{gpt2,gpt_neox,phi,opt,falcon}/modeling_*.py
 """
 
 from vramplan.architecture import Attention, Block
+from vramplan.predict.activations import activation
+from vramplan.predict.attention_eager import falcon_eager
+from vramplan.predict.attention_heads import rotate
 from vramplan.predict.decoder import divided, heads, plain_mlp, rotate_both, split_heads
 from vramplan.predict.layer_context import Context
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import add, add_in_place, cat, clone, dropout, narrow, reshape, scale, split
-from vramplan.predict.operations_eager import falcon_eager
-from vramplan.predict.operations_heads import rotate
-from vramplan.predict.operations_mlp import activation
 from vramplan.predict.tape import Tape, Tensor
 
 

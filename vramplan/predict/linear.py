@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vramplan.errors import UsageError
-from vramplan.predict.fused import fused_gemm_4bit
+from vramplan.predict.gemm_4bit import fused_gemm_4bit
 from vramplan.predict.operations import cast, scale
 from vramplan.predict.operations.gradients import while_summed
 from vramplan.predict.tape import BOOL, FLOAT16, FLOAT32, INT8, INT32, Gradients, Kind, Tape, Tensor

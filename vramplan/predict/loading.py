@@ -16,11 +16,11 @@ from vramplan.predict.base import (
     steady_element,
     upcasts,
 )
-from vramplan.predict.checkpoint import join_experts, load_groups
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layer_runs import runs
 from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.saved_modules import head_apart
+from vramplan.predict.weights_file import join_experts, load_groups
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Quant, QuantType, Scenario

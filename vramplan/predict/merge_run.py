@@ -13,7 +13,6 @@ from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trained_tensors
 from vramplan.predict.attaching import attach
 from vramplan.predict.base import Group, first_apart, is_vocabulary, loaded_element
-from vramplan.predict.checkpoint import load_groups
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
 from vramplan.predict.layer_runs import runs
 from vramplan.predict.loading import begin_load, load_weight
@@ -22,6 +21,7 @@ from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
 from vramplan.predict.saved_modules import HEAD, head_apart, is_copied
+from vramplan.predict.weights_file import load_groups
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import Scenario

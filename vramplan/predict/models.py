@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from vramplan.predict.causal_model import CausalModel
 from vramplan.predict.families import assumptions, known
-from vramplan.predict.tape_parts import UnevenRounds
+from vramplan.predict.script import UnevenRounds
 from vramplan.predict.template import Template
 from vramplan.scenario import Scenario
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from vramplan.optimizers import Family, Optimizer, optimizer
 from vramplan.predict.adapters import MAGNITUDES, Trainable, stepped_in_order
 from vramplan.predict.optimizer import eight_bit
+from vramplan.predict.script import Repeated
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
-from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Scenario
 
 #: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.

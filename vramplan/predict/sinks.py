@@ -3,10 +3,10 @@
 models/gpt_oss/modeling_gpt_oss.py: `eager_attention_forward` and `_apply_rotary_emb`.
 """
 
+from vramplan.predict.attention_heads import batched, heads_last, repeat_kv, transposed
+from vramplan.predict.attention_sdpa import Heads
 from vramplan.predict.operations import add, cast, cat, dropout, mul, narrow, scale, softmax, split, subtract
 from vramplan.predict.operations.gradients import own_gradient, saved_for
-from vramplan.predict.operations_attention import Heads
-from vramplan.predict.operations_heads import batched, heads_last, repeat_kv, transposed
 from vramplan.predict.tape import INT64, Gradients, Tape, Tensor
 from vramplan.predict.template import Derived, Padding, stretched
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from vramplan.attention import MASK_ALIGNMENT
-from vramplan.predict.fused import NEVER_FUSED_ROWS
+from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario

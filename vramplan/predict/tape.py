@@ -30,7 +30,7 @@ from vramplan.predict.graph import (
     Storage,
     Tensor,
 )
-from vramplan.predict.tape_parts import Block, Repeated, Script
+from vramplan.predict.script import Block, Repeated, Script
 from vramplan.predict.template import Template
 
 #: What an operation is written with.

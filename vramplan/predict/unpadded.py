@@ -4,11 +4,11 @@ transformers 5.17 modeling_flash_attention_utils.py `_flash_attention_forward`. 
 not known: memory is that of a batch where next to none is, the most that it can be.
 """
 
+from vramplan.predict.attention_heads import heads_last
+from vramplan.predict.attention_kernels import fused
+from vramplan.predict.attention_sdpa import Heads, cast_for_flash
 from vramplan.predict.operations import clone, reshape
 from vramplan.predict.operations.gradients import own_gradient, saved_for
-from vramplan.predict.operations_attention import Heads, cast_for_flash
-from vramplan.predict.operations_fused import fused
-from vramplan.predict.operations_heads import heads_last
 from vramplan.predict.tape import INT32, INT64, Tape, Tensor
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from vramplan.advice import Advice
 from vramplan.oom.against_scenario import Against
 from vramplan.oom.answer import Explanation
 from vramplan.oom.remedies import Judgement, Remedy
 from vramplan.oom.savings import Saving
+from vramplan.plan.advice import Advice
 from vramplan.report.layout import Page, noted_table, table_unit
 from vramplan.units import human
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from vramplan.advice import Advice
 from vramplan.catalog.gpus import gpu
+from vramplan.plan.advice import Advice
 from vramplan.plan.answer import Plan
 from vramplan.plan.frontier import Row
 from vramplan.plan.goals import Goal

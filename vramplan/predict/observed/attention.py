@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.predict.attention_sdpa import Heads, kernel
 from vramplan.predict.linear import lowered
-from vramplan.predict.operations_attention import Heads, kernel
 from vramplan.predict.tape import Kind, Tape, Tensor
 from vramplan.scenario import DType, Scenario
 

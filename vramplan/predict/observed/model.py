@@ -22,8 +22,8 @@ from vramplan.predict.loss import causal_loss
 from vramplan.predict.modules import Modules
 from vramplan.predict.observed.attention import choose_kernel
 from vramplan.predict.observed.observer import TapeObserver
+from vramplan.predict.script import Repeated
 from vramplan.predict.tape import INT64, Tape, Tensor
-from vramplan.predict.tape_parts import Repeated
 from vramplan.scenario import Checkpointing, Scenario
 from vramplan.stacks import LossKernel
 

@@ -1,9 +1,9 @@
 """Attention as transformers' own code computes it (`attn_implementation="eager"`): every score is a tensor."""
 
+from vramplan.predict.attention_heads import batched, broadcast_heads, heads_last, repeat_kv, transposed
+from vramplan.predict.attention_sdpa import Heads
 from vramplan.predict.linear import lowered
 from vramplan.predict.operations import add, cast, dropout, pointwise, scale, softmax
-from vramplan.predict.operations_attention import Heads
-from vramplan.predict.operations_heads import batched, broadcast_heads, heads_last, repeat_kv, transposed
 from vramplan.predict.tape import FLOAT32, Gradients, Kind, Tape, Tensor
 
 

@@ -5,10 +5,7 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
-from vramplan.predict.linear import lowered
-from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
-from vramplan.predict.operations_fused import fused
-from vramplan.predict.operations_heads import (
+from vramplan.predict.attention_heads import (
     batched,
     broadcast_heads,
     dense,
@@ -17,6 +14,9 @@ from vramplan.predict.operations_heads import (
     repeat_kv,
     transposed,
 )
+from vramplan.predict.attention_kernels import fused
+from vramplan.predict.linear import lowered
+from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
 from vramplan.predict.tape import BOOL, FLOAT32, Tape, Tensor
 
 

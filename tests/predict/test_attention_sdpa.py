@@ -2,8 +2,8 @@
 
 from operation_marks import marks
 
-from vramplan.predict.operations_attention import Heads, sdpa
-from vramplan.predict.operations_eager import eager
+from vramplan.predict.attention_eager import eager
+from vramplan.predict.attention_sdpa import Heads, sdpa
 from vramplan.predict.tape import FLOAT32, Tape, Tensor
 
 
