@@ -22,7 +22,7 @@ from vramplan.measure.cuda_attention import attention_openers, open_safe_softmax
 from vramplan.measure.cuda_kernels import temporaries
 from vramplan.measure.cuda_rules import CublasWorkspaces
 from vramplan.measure.flash_package import SAMPLES_OPENERS
-from vramplan.measure.fused_head import MASK_OPENERS
+from vramplan.measure.mask_openers import MASK_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Opener, Rule, Told, Tracker
 from vramplan.torch_release import NEWEST
