@@ -5,6 +5,7 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
+from vramplan.attention import AttentionInput, Choice, Kernel, resolve
 from vramplan.predict.attention_heads import (
     batched,
     broadcast_heads,
@@ -17,7 +18,8 @@ from vramplan.predict.attention_heads import (
 from vramplan.predict.attention_kernels import fused
 from vramplan.predict.linear import lowered
 from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
-from vramplan.predict.tape import BOOL, FLOAT32, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
+from vramplan.scenario import DType, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,29 @@ class Heads:
         """Whether several query heads share a key head."""
         return self.heads != self.kv_heads
 
+    def repeats(self, masked: bool) -> bool:
+        """Whether transformers repeats keys and values itself, mask or no mask (`use_gqa_in_sdpa`)."""
+        return masked or self.head_dim != self.value_dim or self.head_dim > 256
+
+
+def chosen(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice:
+    """The kernel behind `sdpa` for queries of `kind` and heads as the kernel gets them, and why."""
+    if spec.broadcasts:  # only the math kernel does that (sdp_utils.cpp: the heads must be as many)
+        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
+    if not t.cuda and scenario.attention == "sdpa":
+        # sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys
+        flash = spec.head_dim == spec.value_dim and not spec.dropout
+        return Choice(Kernel.FLASH if flash else Kernel.MATH)
+    computed = DType((t.autocast or kind).name)
+    call = AttentionInput(computed, spec.head_dim, spec.value_dim, spec.grouped, masked, t.capability)
+    return resolve(call, scenario.attention.partition(":")[2])
+
 
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
-    expands = mask is not None or spec.head_dim != spec.value_dim or spec.head_dim > 256  # `use_gqa_in_sdpa`
     if backend == "flash_attention_2":
         query, key, value = cast_for_flash(t, query, key, value)
-    elif expands and not spec.broadcasts:
+    elif spec.repeats(mask is not None) and not spec.broadcasts:
         key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
     out = _called(t, query, key, value, mask, spec, backend)
     if backend == "math":

@@ -1,10 +1,13 @@
 """What a model makes once per forward for all its layers: rotary tables, masks; and which attention kernel runs."""
 
-from vramplan.architecture import Architecture, Attention
-from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from dataclasses import replace
+
+from vramplan.architecture import Architecture
+from vramplan.attention import Choice
+from vramplan.predict.attention_sdpa import Heads, chosen
 from vramplan.predict.operations import cast
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
-from vramplan.scenario import DType, Scenario
+from vramplan.scenario import Scenario
 
 Tables = tuple[Tensor, Tensor]
 
@@ -130,34 +133,23 @@ def _pairs_with_mask(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
 
 def attention_choice(scenario: Scenario, t: Tape, kind: Kind, masked: bool) -> Choice:
     """The kernel behind `sdpa` for queries of `kind`, with or without a mask, and why."""
-    name = scenario.attention
-    if broadcasts(scenario.architecture):
-        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
-    if not t.cuda and name == "sdpa":
-        return Choice(_on_cpu(scenario))
-    attention = scenario.architecture.blocks[0].attention
-    return resolve(_call(attention, t, kind, masked=masked), name.partition(":")[2])
+    architecture = scenario.architecture
+    attention = architecture.blocks[0].attention
+    spec = Heads(
+        attention.heads,
+        attention.kv_heads,
+        attention.head_dim,
+        attention.value_dim,
+        dropout=scenario.method.trains and architecture.facts.dropouts.attention > 0,
+        broadcasts=broadcasts(architecture),
+    )
+    return chosen(scenario, t, kind, replace(spec, kv_heads=spec.heads) if spec.repeats(masked) else spec, masked)
 
 
 def broadcasts(architecture: Architecture) -> bool:
     """Whether fewer key heads are left to broadcasting: Falcon calls sdpa itself, with a mask and without `enable_gqa`.
 
-    models/falcon/modeling_falcon.py. Only the math kernel does that (sdp_utils.cpp: the heads must be as many).
+    models/falcon/modeling_falcon.py.
     """
     attention = architecture.blocks[0].attention
     return architecture.family == "falcon" and attention.kv_heads != attention.heads
-
-
-def _on_cpu(scenario: Scenario) -> Kernel:
-    """sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys."""
-    attention = scenario.architecture.blocks[0].attention
-    dropped = scenario.method.trains and scenario.architecture.facts.dropouts.attention > 0
-    return Kernel.FLASH if attention.head_dim == attention.value_dim and not dropped else Kernel.MATH
-
-
-def _call(attention: Attention, t: Tape, kind: Kind, *, masked: bool) -> AttentionInput:
-    """With a mask transformers repeats keys and values itself (`use_gqa_in_sdpa`)."""
-    grouped = attention.heads != attention.kv_heads and not masked
-    grouped = grouped and attention.head_dim == attention.value_dim and attention.head_dim <= 256
-    computed = DType((t.autocast or kind).name)
-    return AttentionInput(computed, attention.head_dim, attention.value_dim, grouped, masked, t.capability)

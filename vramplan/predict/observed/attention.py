@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from vramplan.attention import AttentionInput, Choice, Kernel, resolve
-from vramplan.predict.attention_sdpa import Heads, kernel
+from vramplan.attention import Choice
+from vramplan.predict.attention_sdpa import Heads, chosen, kernel
 from vramplan.predict.linear import lowered
 from vramplan.predict.tape import Kind, Tape, Tensor
-from vramplan.scenario import DType, Scenario
+from vramplan.scenario import Scenario
 
 #: The kernel for queries of a kind, with or without a mask; None: flash_attention_2.
 Choose = Callable[[Kind, Heads, bool], Choice | None]
@@ -43,14 +43,6 @@ def attention(
 
 def choose_kernel(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice | None:
     """The kernel behind `sdpa`; None: flash_attention_2."""
-    name = scenario.attention
-    if name == "flash_attention_2":
+    if scenario.attention == "flash_attention_2":
         return None
-    if spec.broadcasts:
-        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
-    if not t.cuda and name == "sdpa":
-        flash = spec.head_dim == spec.value_dim and not spec.dropout
-        return Choice(Kernel.FLASH if flash else Kernel.MATH)
-    computed = DType((t.autocast or kind).name)
-    call = AttentionInput(computed, spec.head_dim, spec.value_dim, spec.grouped, masked, t.capability)
-    return resolve(call, name.partition(":")[2])
+    return chosen(scenario, t, kind, spec, masked)
