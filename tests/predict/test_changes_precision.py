@@ -12,6 +12,7 @@ from vramplan.predict.forecast import ledger
 from vramplan.predict.stops import stops
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.stacks import Upcast
 
 BY_NAME = {change.name: change for change in CHANGES}
 #: What TRL makes of a YAML without `dtype` (trl 1.16 trainer/model_config.py, base_config.py).
@@ -111,3 +112,14 @@ def test_an_fp32_base_is_quantised_too(name: str, method: str, gpu: str) -> None
     assert changed.lora.dtype is DType.BFLOAT16
     assert not any(stops(changed))
     assert scenario_from_mapping(changed.to_mapping()) == changed
+
+
+@pytest.mark.parametrize(
+    ("stack", "upcast"), [("hf-trainer", Upcast.ALL), ("trl", Upcast.NONE), ("script", Upcast.ALL)]
+)
+def test_a_base_that_becomes_4_bits_is_prepared_as_the_stack_does(stack: str, upcast: Upcast) -> None:
+    given = scenario("llama", method="full", stack=stack)
+    assert given.stack.upcast is Upcast.NONE  # what is not quantised is not prepared
+    (changed,) = BY_NAME["adapters"].variants(given)
+    assert changed.stack == scenario("llama", method="qlora", stack=stack).stack
+    assert changed.stack.upcast is upcast

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from vramplan.attention import BFLOAT16_SINCE
 from vramplan.predict.overheads import card
 from vramplan.scenario import DType, Method, QuantType, Scenario
-from vramplan.stacks import Upcast
+from vramplan.stacks import STACKS, Upcast
 
 Variants = tuple[Scenario, ...]
 
@@ -90,15 +90,16 @@ def quantize(scenario: Scenario) -> Variants:
 
 
 def adapters(scenario: Scenario) -> Variants:
-    """Adapters on a 4-bit base instead of full fine-tuning; the stack stays as it is."""
+    """Adapters on a 4-bit base instead of full fine-tuning, prepared as the stack prepares one."""
     return (_on_four_bits(scenario),) if scenario.method is Method.FULL else ()
 
 
 def _on_four_bits(scenario: Scenario) -> Scenario:
-    """The base quantised to nf4, what stays of it in 16 bits; TRL casts the adapters of such a model."""
+    """The base quantised to nf4, what stays of it in 16 bits but for what the stack casts; TRL casts the adapters."""
     quant = replace(scenario.quant, type=QuantType.NF4, double=True)
     method = Method.QLORA if scenario.method.trains else scenario.method
-    quantised = replace(scenario, method=method, quant=quant)
+    stack = replace(scenario.stack, upcast=STACKS[scenario.stack.base].upcast if method.trains else Upcast.NONE)
+    quantised = replace(scenario, method=method, quant=quant, stack=stack)
     if quantised.recasts_adapters and method.trains:
         quantised = replace(quantised, lora=replace(quantised.lora, dtype=DType.BFLOAT16))
     return _in_16_bits(quantised) if DType.FLOAT32 in (quantised.dtype, quantised.compute_dtype) else quantised
