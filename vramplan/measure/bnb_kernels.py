@@ -108,18 +108,15 @@ def _opener(table: dict[str, Kernel]) -> Opener:
 _AUTOCAST: ContextVar[AbstractContextManager[Any]] = ContextVar("autocast")
 
 
-@cache
-def _note_autocast() -> None:
+@cache  # which keeps the library: what goes is registered no longer
+def _note_autocast() -> torch.library.Library:
     """From now on, in this process, a product notes autocast on its way to the kernel, whose `F.linear` it casts."""
     library = torch.library.Library("bitsandbytes", "IMPL")  # type: ignore[no-untyped-call]
     for device in ("cpu", "cuda"):
         key = f"Autocast{device.upper()}"
         noting = partial(_noting, device, getattr(torch._C.DispatchKey, key))
         library.impl("gemm_4bit", noting, key, with_keyset=True)  # type: ignore[no-untyped-call]
-    _REGISTERED.append(library)  # what goes is registered no longer
-
-
-_REGISTERED: list[torch.library.Library] = []
+    return library
 
 
 def _noting(device: str, key: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
