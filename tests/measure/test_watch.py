@@ -79,9 +79,11 @@ def test_a_step_is_told_by_phase_and_component() -> None:
     assert ledger.bytes(Phase.FORWARD, Component.WORKSPACE) == 32 * 256 * 4
 
 
-def test_states_of_an_optimizer_that_is_gone_at_the_end_are_named() -> None:
+def test_what_is_gone_at_the_end_is_named_beside_a_model_that_was_there() -> None:
+    before = nn.Linear(8, 8)
     with CpuWatch() as watch:
         Step()()
+    del before
     ledger = watch.usage().ledger
     assert ledger.bytes(Phase.STEP, Component.OPTIMIZER) == 2 * (MATRICES + BIASES) + 4 * 4
     assert ledger.bytes(Phase.STEP, Component.GRADIENTS) == MATRICES + BIASES

@@ -48,8 +48,13 @@ class CpuWatch(Tracker):  # type: ignore[no-untyped-call]
         self._stepping = False
         self._hooks: tuple[RemovableHandle, ...] = ()
 
-    def _optimizer_begins(self, *_: object) -> None:
+    def _optimizer_begins(self, optimizer: Optimizer, *_: object) -> None:
+        """Gradients of a model that was made inside the block, beside one that was there, have no name yet."""
         self._stepping = True
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            block = None if parameter.grad is None else self._known(parameter.grad)
+            if block is not None and block.component is None:
+                self.name(parameter.grad, Component.GRADIENTS, f"gradient {list(parameter.shape)}")
 
     def _optimizer_ended(self, optimizer: Optimizer, *_: object) -> None:
         """Its states are named while it is there: it may be gone when the block ends."""
