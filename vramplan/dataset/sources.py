@@ -4,7 +4,6 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -127,11 +126,16 @@ def _text_lines(file: IO[bytes], name: str, field: str) -> Iterator[Row]:
 
 def _text(line: bytes) -> str | Malformed:
     """The text of a line, which is a Malformed in another encoding than UTF-8."""
-    encoding = "UTF-16" if b"\0" in line else "LATIN1"
-    with suppress(UnicodeDecodeError):
-        if encoding != "UTF-16":
-            return line.decode("utf-8")
-    return Malformed("not UTF-8", hint=f"convert it, perhaps so: iconv -f {encoding} -t UTF-8 old.jsonl > new.jsonl")
+    if b"\0" in line:
+        return _not_utf8("UTF-16")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return _not_utf8("LATIN1")
+
+
+def _not_utf8(likely: str) -> Malformed:
+    return Malformed("not UTF-8", hint=f"convert it, perhaps so: iconv -f {likely} -t UTF-8 old.jsonl > new.jsonl")
 
 
 def _comma_separated(file: IO[bytes], name: str, field: str) -> Iterator[Row]:

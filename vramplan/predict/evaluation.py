@@ -139,7 +139,7 @@ def logits_kind(scenario: Scenario) -> Kind:
 
 def _call(t: Tape, model: CausalModel, s: Scenario) -> Outcome:
     if s.stack.prefers:
-        return Outcome(preference_loss(t, model, autocast_kind(s.stack), Phase.EVALUATION), None)
+        return Outcome(preference_loss(t, model, Phase.EVALUATION), None)
     return called(t, model, Phase.EVALUATION)
 
 

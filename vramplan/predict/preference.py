@@ -7,15 +7,16 @@ the reference, which is the model with its adapters switched off, without a grap
 from msgspec.structs import replace
 
 from vramplan.ledger import Phase
-from vramplan.predict.causal_model import CausalModel
+from vramplan.predict.causal_model import CausalModel, autocast_kind
 from vramplan.predict.fused_head import HeadOutputs, places_of
 from vramplan.predict.operations.gradients import own_gradient
-from vramplan.predict.tape import BOOL, FLOAT32, INT64, Kind, Tape, Tensor
+from vramplan.predict.tape import BOOL, FLOAT32, INT64, Tape, Tensor
 from vramplan.scenario import Scenario
 
 
-def preference_loss(t: Tape, model: CausalModel, autocast: Kind | None, phase: Phase) -> Tensor:
+def preference_loss(t: Tape, model: CausalModel, phase: Phase) -> Tensor:
     """The loss of a micro-batch; what follows the model's last layer belongs to `phase`, and so does the reference."""
+    autocast = autocast_kind(model.scenario.stack)
     shape = model.scenario.sequences, model.scenario.seq
     prompt = t.new(shape, BOOL, "tokens of the prompt")
     labels = t.new(shape, INT64, "labels")

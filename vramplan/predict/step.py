@@ -8,7 +8,7 @@ from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import stepped
 from vramplan.predict.backward import run_backward
-from vramplan.predict.causal_model import CausalModel, Outcome, autocast_kind, called
+from vramplan.predict.causal_model import CausalModel, Outcome, called
 from vramplan.predict.families import known, unknown_features
 from vramplan.predict.graph import Storage
 from vramplan.predict.inference import generation
@@ -141,7 +141,7 @@ class StepRun:
 
     def _loss(self, model: CausalModel) -> Tensor:
         if self.scenario.stack.prefers:
-            return preference_loss(self.tape, model, autocast_kind(self.scenario.stack), Phase.LOSS)
+            return preference_loss(self.tape, model, Phase.LOSS)
         outputs = called(self.tape, model)
         if self.scenario.stack.outputs is not Outputs.FREED:
             self._held = outputs
