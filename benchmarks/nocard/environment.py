@@ -66,10 +66,10 @@ def prepared(torch: str) -> Environment:
         _pip(made.python, f"torch=={torch}", *_packages())
         _pip(made.python, "--target", str(home / "headers"), *HEADERS)
         site = next((home / "lib").glob("python3.*/site-packages"))
+        _check(site, torch)
         _pip(made.python, _triton(site))
         users = [*(site / "torch" / "lib").glob("*.so*"), *(site / "bitsandbytes").glob("libbitsandbytes_cuda13*.so")]
         build(users, next((home / "headers").glob("nvidia/*/include")), made.libraries)
-        _check(site, torch)
         (home / "ready").touch()
     return made
 
