@@ -1,5 +1,6 @@
 """The replay against sequences worked out by hand, against the algorithm written down literally, and its invariants."""
 
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -446,3 +447,24 @@ def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(rules: R
     result = played(timeline.parts, rules)
     assert (result.peak.allocated, result.reserved) == (allocated, reserved)
     assert result.steady == allocator.allocated_bytes
+
+
+@pytest.mark.parametrize("calls", [10, 50, 100, 150, 200])
+def test_an_interrupted_replay_spoils_no_later_one(calls: int) -> None:
+    """Ctrl-C in a notebook. What comes before is replayed once for all: half of it must not be taken for the whole."""
+    load, step = [take(i, 30 * MIB) for i in range(20)], [take(100, 30 * MIB), Free(100)]
+    program, left = prepare(step, prepare(load)), calls
+
+    def interrupt(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sys.setprofile(interrupt)  # hears of every call and return
+        try:
+            replay(program)
+        finally:
+            sys.setprofile(None)
+    assert replay(program) == replay([*load, *step])

@@ -7,7 +7,6 @@ the card; here the range has no end, so a second one is never begun.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from itertools import chain
 
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool
@@ -43,7 +42,13 @@ class ExpandablePool(Pool):
 
     def _from(self, size: int) -> Iterator[Block]:
         """The free blocks of at least `size` bytes, by size, then address."""
-        return chain.from_iterable(self.shelves[size] for size in self.sizes[bisect_left(self.sizes, size) :])
+        i = bisect_left(self.sizes, size)
+        while i < len(self.sizes):
+            if shelf := self.shelves[self.sizes[i]]:
+                yield from shelf
+                i += 1
+            else:
+                del self.shelves[self.sizes.pop(i)]
 
     def grow(self, size: int) -> Block | None:
         """Map pages behind, or in place of, the first stretch that has room; what got mapped before a refusal stays."""

@@ -52,8 +52,9 @@ def _started(program: Program, machine: Machine) -> Machine:
     if before is None:
         return machine
     if machine.expandable is None and before.left is None:
-        before.left = _started(before, Machine(None, program.rules))
-        _Run(before.left).program(before)
+        left = _started(before, Machine(None, program.rules))
+        _Run(left).program(before)
+        before.left = left  # only once it is whole: another thread may ask, or the run be interrupted
     if before.left and machine.expandable is None and (budget is None or before.left.driver.highest <= budget):
         return before.left.copy(budget)
     machine = _started(before, machine)

@@ -1,18 +1,14 @@
 """What to change so that it fits: the shortest list of changes, cheapest in training terms first."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
-from vramplan.errors import VramplanError
 from vramplan.plan.limit import Probe
+from vramplan.plan.shortest_list import Fits, applied, furthest, shortest_list
 from vramplan.predict.changes import CHANGES, Change
-from vramplan.predict.forecast import forecast
 from vramplan.record import Fit, Verdict
 from vramplan.scenario import Scenario
-
-Fits = Callable[[Scenario], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,71 +74,53 @@ class Advice:
 def advise(scenario: Scenario, probe: Probe, choice: Sequence[Change] = CHANGES) -> tuple[Advice, ...]:
     """The lists of changes, of those in `choice`, that make `scenario` fit; empty when no list does, or none must.
 
-    The recommended one stands first: the shortest list of changes that keep the training what it is, if there is one.
-    Then, when it is shorter or the first does not exist, the shortest of all changes. Of equally short lists the one
-    whose costliest change is cheapest wins, and before it one after which the run fits without being tight. A run that
-    fits but is tight shall fit without that word.
+    The recommended one stands first: the shortest list of changes that keep the training what it is; where none is
+    enough, the shortest of all changes with as many of them as let it change the training less. Then the shortest of
+    all changes, when it is shorter. Of equally short lists the one whose costliest change is cheapest wins, and before
+    it one after which the run fits without being tight. A run that fits but is tight shall fit without that word.
     """
     now = probe.verdict(scenario)
     if now.word is Fit.FITS:
         return ()
-    fits = probe.fits_surely if now.fits else probe.fits
-    found: list[tuple[Change, ...]] = []
-    for changes in ([change for change in choice if change.keeps_training], choice):
-        longest = len(found[0]) - 1 if found else len(changes)
-        shortest = shortest_list(scenario, changes, fits, longest)
-        if shortest and not now.fits:  # else it fits surely already
-            shortest = shortest_list(scenario, changes, probe.fits_surely, len(shortest)) or shortest
-        if shortest:
-            found.append(shortest)
-    return tuple(_advice(scenario, changes, probe, fits) for changes in found)
+    surely = Fits(probe.fits_surely, probe.seems_to_fit_surely)
+    fits = surely if now.fits else Fits(probe.fits, probe.seems_to_fit)
+    keeping = [change for change in choice if change.keeps_training]
+    best = _shortest(scenario, keeping, fits, surely, len(keeping))
+    shorter = _shortest(scenario, choice, fits, surely, len(best) - 1 if best else len(choice))
+    if not best:
+        best = _gentler(scenario, shorter, keeping, fits) or shorter
+    lists = (best, shorter) if len(shorter) < len(best) else (best,)
+    return tuple(_advice(scenario, changes, probe, fits.exactly) for changes in lists if changes)
 
 
-def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, longest: int) -> tuple[Change, ...]:
-    """The shortest list of `changes`, each at its strongest, that fits; empty when none up to `longest` does."""
-    useful = [change for change in changes if _predictable(scenario, change)]
-    if not any(fits(everything) for everything in _furthest(scenario, useful)):  # then no part of the list works either
+def _shortest(
+    scenario: Scenario, changes: Sequence[Change], fits: Fits, surely: Fits, longest: int
+) -> tuple[Change, ...]:
+    """The shortest list that fits, one of the same length that fits surely where there is one; empty without any."""
+    found = shortest_list(scenario, changes, fits, longest)
+    changed = applied(scenario, found)
+    if not found or changed is None or surely.exactly(changed):
+        return found
+    return shortest_list(scenario, changes, surely, len(found)) or found
+
+
+def _gentler(
+    scenario: Scenario, changes: Sequence[Change], keeping: Sequence[Change], fits: Fits
+) -> tuple[Change, ...]:
+    """Those of `changes` that change the training, and what of `keeping` lets them be as mild as all of it would.
+
+    Empty where they do not apply beside it.
+    """
+    others = [change for change in changes if not change.keeps_training]
+    kept = next(furthest(scenario, keeping))
+    strongest = applied(kept, others)
+    if not others or strongest is None or not fits.exactly(strongest) or applied(scenario, others) is None:
         return ()
-    for length in range(1, min(longest, len(useful)) + 1):
-        for chosen in sorted(combinations(range(len(useful)), length), key=lambda indices: indices[::-1]):
-            changed = _changed(scenario, [useful[i] for i in chosen])
-            if changed is not None and fits(changed):
-                return tuple(useful[i] for i in chosen)
-    return ()
+    milder = _applied(scenario, others, _mildest(kept, others, fits.exactly))[-1]
+    return (*shortest_list(milder, keeping, fits, len(keeping)), *others)
 
 
-def _predictable(scenario: Scenario, change: Change) -> bool:
-    """Whether the change applies and leads to what can be predicted."""
-    variants = change.variants(scenario)
-    if not variants:
-        return False
-    try:
-        forecast(variants[-1], "cuda")
-    except VramplanError:
-        return False
-    return True
-
-
-def _changed(scenario: Scenario, changes: Iterable[Change]) -> Scenario | None:
-    """The scenario with every change at its strongest; None when one does not apply after the others."""
-    for change in changes:
-        variants = change.variants(scenario)
-        if not variants:
-            return None
-        scenario = variants[-1]
-    return scenario
-
-
-def _furthest(scenario: Scenario, changes: Sequence[Change]) -> Iterator[Scenario]:
-    """The scenario with all changes, from the first on and from the last: one can make another needless, or bar it."""
-    for order in (changes, changes[::-1]):
-        changed = scenario
-        for change in order:
-            changed = (change.variants(changed) or (changed,))[-1]
-        yield changed
-
-
-def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Fits) -> Advice:
+def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Callable[[Scenario], bool]) -> Advice:
     """The list at degrees that fit, and fit surely when the strongest do, with what each change saves."""
     strongest = [-1] * len(changes)
     if probe.fits_surely(_applied(scenario, changes, strongest)[-1]):
@@ -151,7 +129,7 @@ def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits:
     return Advice(tuple(_steps(scenario, changes, after, probe)), probe.verdict(after[-1]))
 
 
-def _mildest(scenario: Scenario, changes: Sequence[Change], fits: Fits) -> list[int]:
+def _mildest(scenario: Scenario, changes: Sequence[Change], fits: Callable[[Scenario], bool]) -> list[int]:
     """The variant of each change: no stronger than needed, the costliest (last) change relaxed first."""
     before = [scenario, *_applied(scenario, changes, [-1] * len(changes))]
     degrees = [len(change.variants(then)) - 1 for change, then in zip(changes, before, strict=False)]

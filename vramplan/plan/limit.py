@@ -17,12 +17,16 @@ from vramplan.units import MIB
 def sure_room(allocated: int) -> int:
     """Room in which a run whose tensors take `allocated` is taken to fit without a replay: 4/3 of it, and 128 MiB.
 
-    Only asked while a search is far from its answer; the answer itself is replayed. Near its cap the allocator gives
+    Only asked while a search is far from its answer, which is replayed itself. Near its cap the allocator gives
     cached segments back, so little is lost to fragmentation: of 200 random runs of the catalogue's models all fitted in
     4/3 of what their tensors take, and 198 in 6/5 (benchmarks/plan_cases.py repeats this). The constant is for models
     so small that segments of 2 and 20 MiB matter.
     """
     return allocated * 4 // 3 + 128 * MIB
+
+
+#: Shares of the room that a run has to fit: the room itself, and what the engine's measured error leaves of it.
+_WHOLE, _SURE = (1.0,), (1.0, 1 + ERROR["analytic"].low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,28 @@ class Probe:
 
     def fits(self, scenario: Scenario) -> bool:
         """Whether the run fits: the same answer as `predict`'s verdict, which replays whatever the tensors take."""
-        return self._fits(scenario, (1.0,))
+        return self._fits(scenario, _WHOLE, replayed=True)
+
+    def seems_to_fit(self, scenario: Scenario) -> bool:
+        """The same, not replayed where fitting is not in doubt."""
+        return self._fits(scenario, _WHOLE, replayed=False)
 
     def fits_surely(self, scenario: Scenario) -> bool:
         """Whether the verdict's word is `fits`: also when the engine's measured error makes the room smaller."""
-        return self._fits(scenario, (1.0, 1 + ERROR["analytic"].low))
+        return self._fits(scenario, _SURE, replayed=True)
 
-    def _fits(self, scenario: Scenario, shares: tuple[float, ...]) -> bool:
+    def seems_to_fit_surely(self, scenario: Scenario) -> bool:
+        """The same, not replayed where that is not in doubt."""
+        return self._fits(scenario, _SURE, replayed=False)
+
+    def _fits(self, scenario: Scenario, shares: tuple[float, ...], *, replayed: bool) -> bool:
         """Whether the run fits each of these shares of its room."""
-        room = self.limit.room(scenario)
-        if self.allocated(scenario) > int(room * min(shares)):
+        room, allocated = self.limit.room(scenario), self.allocated(scenario)
+        least = int(room * min(shares))
+        if allocated > least:
             return False
+        if not replayed and sure_room(allocated) <= least:
+            return True
         return all(self._replay(scenario, int(room * share)).oom is None for share in shares)
 
     def held(self, scenario: Scenario) -> Replay:
