@@ -44,12 +44,13 @@ def run(args: Namespace) -> Answer:
 
 
 def _measured() -> Answer:
-    from vramplan.catalog.calibration import save_calibration
+    from vramplan.catalog.calibration import check_calibration_place, save_calibration
     from vramplan.measure.calibrate import calibration_of
     from vramplan.measure.run import measure
     from vramplan.targets import resolve
     from vramplan.units import human
 
+    check_calibration_place()
     record = measure(
         resolve("quickstart").single("calibrate"),
         device="cuda",
