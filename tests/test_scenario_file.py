@@ -191,8 +191,14 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(
     ("given", "read"),
-    [("2.13", "2.13"), ("2.14.0+cu130", "2.14"), ("2.10.1", "2.10"), ("2.11+cpu", "2.11")]
-    + [("2.12.0a0+git123", "2.12"), ("2.13.0.dev20260101", "2.13")],
+    [
+        ("2.13", "2.13"),
+        ("2.14.0+cu130", "2.14"),
+        ("2.10.1", "2.10"),
+        ("2.11+cpu", "2.11"),
+        ("2.12.0a0+git123", "2.12"),
+        ("2.13.0.dev20260101", "2.13"),
+    ],
 )
 def test_of_a_release_of_torch_the_first_two_numbers_count(given: str, read: str) -> None:
     assert one(torch=given).torch == one(torch=given).to_mapping()["torch"] == read

@@ -42,7 +42,6 @@ EXAMPLES = """\
 
 a scenario file with `matrix: {seq: [512, 1024], lora.rank: [8, 64]}` is one scenario per combination."""
 ENGINES = ("analytic", "trace")
-PICTURES = (".html", ".svg")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -90,10 +89,12 @@ def _component(word: str) -> "tuple[Component, ...]":
 def _picture(text: str) -> Path:
     """The file that `--timeline` names, if it can be written: known before the work begins."""
     from vramplan.report.report_file import check_place
+    from vramplan.report.timeline_plot import PICTURES
 
     path = user_path(text)
     if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"--timeline: cannot write '{text}'", hint="write a name that ends in .html or .svg")
+        hint = f"write a name that ends in {' or '.join(PICTURES)}"
+        raise UsageError(f"--timeline: cannot write '{text}'", hint=hint)
     check_place(path, option="--timeline")
     return path
 
@@ -155,13 +156,15 @@ def _explained(
 def _draw(foreseen: "Foreseen", path: Path) -> None:
     from vramplan.allocator import replay
     from vramplan.predict.replayable import replayable
-    from vramplan.report.timeline_plot import write_timeline
+    from vramplan.report.report_file import write_whole
+    from vramplan.report.timeline_plot import PICTURES
 
     prediction, timeline = foreseen
     played = replay(replayable(prediction.scenario, timeline)) if prediction.device == "cuda" else None
     budget = prediction.verdict.budget if prediction.verdict is not None else None
     title = f"{prediction.scenario.name} ({prediction.engine})"
-    write_timeline(timeline, path, title=title, replay=played, budget=budget)
+    picture = PICTURES[path.suffix.lower()](timeline, title=title, replay=played, budget=budget)
+    write_whole(path, picture.encode(), option="--timeline")
     print(f"wrote {path}", file=sys.stderr)
 
 
