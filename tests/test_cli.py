@@ -367,6 +367,19 @@ def test_compare_of_a_directory(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert out.splitlines()[-1].startswith("allocated: mean error ")
 
 
+def test_compare_takes_a_home_and_a_suffix_in_capitals(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "runs").mkdir()
+    (here / "record.json").rename(here / "runs" / "record.json")
+    (here / "prediction.json").rename(here / "PREDICTION.JSON")
+    code, out, _ = run(capsys, "compare", "~/runs")
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "allocated")
+    code, out, _ = run(capsys, "compare", "PREDICTION.JSON", "runs/record.json")
+    assert (code, out.splitlines()[-1].split(",")[0]) == (0, "peak: predicted 5.88 GiB in backward")
+
+
 def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "list", "models", "llama-2-7b")
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])

@@ -81,6 +81,7 @@ def test_a_path_is_taken_as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
         "quant --weights {}.safetensors",
         "quant --svg {}",
         "explain-oom {}",
+        "compare {}",
         "compare {} llama-2-7b",
         "check {} --against .",
         "check llama-2-7b --against {}",

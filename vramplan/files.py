@@ -8,7 +8,7 @@ from typing import Any
 
 from vramplan.errors import UsageError, may_not_read
 
-#: No config.json, adapter_config.json or tokenizer_config.json comes near.
+#: No config.json, record or tokenizer_config.json comes near.
 _LONGEST = 64 * 2**20
 
 
@@ -46,7 +46,7 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
             else:
                 staged.append((_stage(place, data), place))
         for temporary, place in staged:
-            os.replace(temporary, place)
+            temporary.replace(place)
     finally:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)
@@ -67,18 +67,23 @@ def _stage(place: Path, data: bytes) -> Path:
     return temporary
 
 
-def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
-    """The object in a JSON file. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
+def read_json(path: Path, *, hint: str, where: str = "") -> Any:
+    """What a JSON file holds. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
     import json
 
     try:
         if path.stat().st_size > _LONGEST:
             raise UsageError(f"{where}{path} has more than {_LONGEST // 2**20} MiB", hint=hint)
-        body = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{where}cannot read {path}: {error.strerror}", hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}{path} is not JSON: {error}", hint=hint) from error
+
+
+def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
+    """The object in a JSON file; any other file is a UsageError, as of `read_json`."""
+    body = read_json(path, hint=hint, where=where)
     if not isinstance(body, dict):
         raise UsageError(f"{where}{path} holds {kind_of(body)}, not an object", hint=hint)
     return body
