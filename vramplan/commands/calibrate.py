@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_path
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 
@@ -20,13 +21,15 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "--from-records",
         metavar="DIR",
         type=user_path,
         help="measure nothing: write what the records of a directory (or one file) say into the catalogue that ships",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--catalog",
         metavar="FILE",
         type=user_path,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.flags import add_device, add_path, add_scenario_flags, json_text, one_of, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
@@ -28,7 +28,8 @@ FORMATS = ("text", "markdown", "json", "github", "junit")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "new",
         metavar="NEW",
         nargs="+",
@@ -49,7 +50,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def _add_judgement(parser: ArgumentParser) -> None:
-    parser.add_argument("--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
+    add_path(parser, "--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
     parser.add_argument(
         "--limit",
         dest="limits",
@@ -79,7 +80,8 @@ def _add_format(parser: ArgumentParser) -> None:
         help="text (default), markdown, json, github (workflow commands) or junit (XML)",
     )
     shown.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
-    parser.add_argument(
+    add_path(
+        parser,
         "--write",
         dest="files",
         metavar="FILE",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.commands.flags import add_device, add_json, add_path, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import read_object, user_path
@@ -23,7 +23,8 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "sides",
         metavar="A [B]",
         nargs="+",

@@ -12,6 +12,7 @@ from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import (
     add_device,
     add_json,
+    add_path,
     add_scenario_flags,
     json_text,
     one_of,
@@ -46,7 +47,7 @@ ENGINES = ("analytic", "trace")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    add_path(parser, "target", metavar="TARGET", help=TARGET)
     parser.add_argument(
         "--engine",
         type=one_of("--engine", ENGINES),
@@ -65,8 +66,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="COMPONENT",
         help="work out every number of the peak, or those of one component (weights, quant-state, activations, ...)",
     )
-    parser.add_argument(
-        "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
+    add_path(
+        parser, "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
     )
     add_json(parser)
     add_data_flags(parser)
