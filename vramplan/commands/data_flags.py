@@ -1,6 +1,6 @@
 """The flags of a data set, which `predict` and `plan` share, and what they ask for."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer
 from typing import TYPE_CHECKING
 
 from vramplan.commands.flags import add_path, count, one_of
@@ -45,6 +45,11 @@ def add_data_flags(parser: ArgumentParser) -> None:
     add_path(group, "--tokenizer", type=user_path, metavar="DIR", help="directory with the model's tokenizer.json")
     group.add_argument("--field", metavar="NAME", help="the field or column that holds a sample")
     group.add_argument("--skip-bad", action="store_true", help="leave malformed lines out instead of refusing them")
+    _add_batches(group)
+
+
+def _add_batches(group: _ActionsContainer) -> None:
+    """Which samples make a batch."""
     group.add_argument(
         "--sampler",
         type=one_of("--sampler", SAMPLERS),
