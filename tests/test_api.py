@@ -47,7 +47,7 @@ def test_what_is_no_file_of_one_result_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "two.json"
     file.write_text(json.dumps([RECORD.to_json()] * 2))
     wrong: list[tuple[Any, str]] = [
-        (file, "but a list of them"),
+        (file, "holds a list, not an object"),
         ("nowhere.json", "cannot read"),
         (RECORD, "is no file"),
     ]
@@ -95,6 +95,13 @@ def test_a_scenario_is_compared_on_the_other_sides_device() -> None:
     comparison = vramplan.compare(scenario, scenario)
     assert isinstance(comparison, vramplan.Comparison)
     assert (comparison.a.device, comparison.equal) == ("cuda", True)
+
+
+@pytest.mark.parametrize("sides", [("llama-2-7b", RECORD), (RECORD, "llama-2-7b"), ("llama-2-7b", "llama-2-7b")])
+def test_a_name_is_no_side_of_a_comparison(sides: tuple[Any, Any]) -> None:
+    with pytest.raises(vramplan.VramplanError, match="'llama-2-7b' is no Scenario") as error:
+        vramplan.compare(*sides)
+    assert error.value.hint == "load it: Scenario.load('llama-2-7b')"
 
 
 def test_a_scenario_is_compared_on_the_other_sides_release_of_torch() -> None:

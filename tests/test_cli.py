@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import vramplan
 from vramplan.catalog.gpus import gpu
 from vramplan.cli import build_parser, main
 from vramplan.commands import all_commands, commands_for
+from vramplan.commands.flags import takes_path
 from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
 from vramplan.record import save_result
@@ -367,6 +369,19 @@ def test_compare_of_a_directory(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert out.splitlines()[-1].startswith("allocated: mean error ")
 
 
+def test_compare_takes_a_home_and_a_suffix_in_capitals(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "runs").mkdir()
+    (here / "record.json").rename(here / "runs" / "record.json")
+    (here / "prediction.json").rename(here / "PREDICTION.JSON")
+    code, out, _ = run(capsys, "compare", "~/runs")
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "allocated")
+    code, out, _ = run(capsys, "compare", "PREDICTION.JSON", "runs/record.json")
+    assert (code, out.splitlines()[-1].split(",")[0]) == (0, "peak: predicted 5.88 GiB in backward")
+
+
 def test_lists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "list", "models", "llama-2-7b")
     assert (code, out.split()) == (0, ["name", "parameters", "family", "llama-2-7b", "6,738,415,616", "llama"])
@@ -421,6 +436,24 @@ def test_completion_knows_the_words(capsys: pytest.CaptureFixture[str], shell: s
     code, out, _ = run(capsys, "completion", shell)
     assert code == 0
     assert all(word in out for word in ("predict", "grad-accum", "paged_adamw_8bit", "norms"))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["predict_pos_0", "report_pos_0", "report___html", "history_pos_0", "check___against", "calibrate___from_records"],
+)
+def test_completion_offers_files(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "completion", "bash")
+    assert f"_shtab_vramplan_{argument}_COMPGEN=_shtab_compgen_files\n" in out
+
+
+def test_every_argument_that_is_a_file_or_directory_is_known_as_one() -> None:
+    parser = ArgumentParser(conflict_handler="resolve")
+    for command in all_commands():
+        command.configure(parser)
+    named = [action for action in parser._actions if action.metavar in ("FILE", "DIR", "FILE|DIR", "TARGET")]
+    assert len(named) > 20
+    assert [action.dest for action in named if not takes_path(action)] == []
 
 
 def test_a_bug_is_exit_code_4_with_a_traceback(capsys: pytest.CaptureFixture[str], broken_doctor: None) -> None:

@@ -30,6 +30,17 @@ def test_the_measurement_is_the_reference_on_either_side() -> None:
     assert [forth.side(forth.peak, letter) for letter in "ab"] == [6017 * MIB, 6117 * MIB]
 
 
+def test_on_a_card_the_scenario_says_which_release_of_torch_is_predicted() -> None:
+    own = scenario_from_mapping(SCENARIO.to_mapping() | {"torch": "2.12"})
+    measured = replace(RECORD, device="cuda", scenario=own, libraries={"torch": "2.12.1+cu130", "peft": "0.1"})
+    predicted = replace(PREDICTION, scenario=own, libraries={"torch": "2.13.0", "peft": "0.2"})
+    assert compare(predicted, measured).notes == ("different peft: 0.2 against 0.1",)
+    other = replace(predicted, scenario=SCENARIO)
+    assert compare(measured, other).notes[0].startswith("different scenarios: torch 2.12 against 2.11")
+    on_cpu = compare(replace(ON_CPU, libraries={"torch": "2.13.0"}), replace(RECORD, libraries={"torch": "2.14.0+cpu"}))
+    assert "different torch: 2.13.0 against 2.14.0" in on_cpu.notes
+
+
 def test_two_predictions_relate_to_the_first() -> None:
     smaller = replace(ON_CPU, ledger=Ledger(ON_CPU.ledger.entries[:4], steady=0))
     assert compare(ON_CPU, smaller).reference == "a"

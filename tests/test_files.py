@@ -7,7 +7,7 @@ import pytest
 
 from vramplan.cli import main
 from vramplan.errors import UsageError
-from vramplan.files import read_object, user_path
+from vramplan.files import read_object, user_path, write_together
 from vramplan.report.report_file import check_place, write_whole
 
 
@@ -81,6 +81,7 @@ def test_a_path_is_taken_as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
         "quant --weights {}.safetensors",
         "quant --svg {}",
         "explain-oom {}",
+        "compare {}",
         "compare {} llama-2-7b",
         "check {} --against .",
         "check llama-2-7b --against {}",
@@ -130,3 +131,31 @@ def test_a_device_is_written_to_and_its_answer_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No space left on device"):
         write_whole(full, b"page", option="--html")
     assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_has_the_rights_that_this_process_gives(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "new.html", b"page", option="--html")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.html").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_that_is_replaced_keeps_its_rights(tmp_path: Path) -> None:
+    file = tmp_path / "kept.html"
+    file.touch()
+    file.chmod(0o640)
+    write_whole(file, b"page", option="--html")
+    assert file.read_bytes() == b"page"
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_of_several_files_none_is_replaced_when_one_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("before")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        write_together({tmp_path / "a": "after", tmp_path / "file" / "b": "after"})
+    assert (tmp_path / "a").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]

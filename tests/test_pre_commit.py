@@ -60,6 +60,13 @@ def test_each_file_is_judged_and_the_worst_decides(checkout: Path) -> None:
     assert done.stdout.count(": fits: ") == 2
 
 
+def test_a_file_that_a_flag_names_is_not_judged(checkout: Path) -> None:
+    (checkout / "lengths.txt").write_text("16\n32\n")
+    done = hook("vramplan-fits", checkout, "scenarios/one.yaml", args=["--lengths", "lengths.txt", "--budget", "8GiB"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["scenarios/one.yaml"]
+
+
 def test_nothing_to_judge_is_fine(checkout: Path) -> None:
     assert hook("vramplan-fits", checkout).returncode == 0
 

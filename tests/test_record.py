@@ -146,7 +146,11 @@ def test_broken_records_are_refused_by_name(damage: object) -> None:
 
 
 def test_files_that_are_no_records_are_refused(tmp_path: Path) -> None:
-    for name, content, named in (("a.json", "{", "not JSON"), ("b.json", "[]", "not a vramplan record")):
+    for name, content, named in (
+        ("a.json", "{", "not JSON"),
+        ("b.json", "[]", "holds a list"),
+        ("c.json", "{}", "not a vramplan record"),
+    ):
         (tmp_path / name).write_text(content)
         with pytest.raises(UsageError, match=named):
             load_result(tmp_path / name)

@@ -182,12 +182,24 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "model of a number": ({"model": 7}, "model: 7", ""),
     "a release before attention's kernels": ({"torch": "1.13"}, "torch: '1.13'", "from 2.0 on"),
     "a release that is none": ({"torch": "newest"}, "torch: 'newest'", "'2.11'"),
+    "a candidate of a release": ({"torch": "2.11rc1"}, "torch: '2.11rc1'", "'2.11'"),
+    "a release and more": ({"torch": "2.11 or so"}, "torch: '2.11 or so'", "'2.11'"),
     "a release that YAML takes for a number": ({"torch": 2.13}, "torch: 2.13 is a number", "quote it: torch: '2.13'"),
     "unknown card": ({"gpu": "rtx3080090"}, "rtx3080090", "rtx30"),
 }
 
 
-@pytest.mark.parametrize(("given", "read"), [("2.13", "2.13"), ("2.14.0+cu130", "2.14"), ("2.10.1", "2.10")])
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("2.13", "2.13"),
+        ("2.14.0+cu130", "2.14"),
+        ("2.10.1", "2.10"),
+        ("2.11+cpu", "2.11"),
+        ("2.12.0a0+git123", "2.12"),
+        ("2.13.0.dev20260101", "2.13"),
+    ],
+)
 def test_of_a_release_of_torch_the_first_two_numbers_count(given: str, read: str) -> None:
     assert one(torch=given).torch == one(torch=given).to_mapping()["torch"] == read
 

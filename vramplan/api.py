@@ -129,14 +129,18 @@ def foresee(
 
 def _check_arguments(scenario: object, device: object, budget: object, reserve: object) -> None:
     """Refuse what nobody's type checker saw: a name for a scenario, `cuda:0`, `24GiB`."""
-    if not isinstance(scenario, Scenario):
-        hint = f"load it: Scenario.load({scenario!r})" if isinstance(scenario, str) else "Scenario.load makes one"
-        raise UsageError(f"{scenario!r:.60} is no Scenario", hint=hint)
+    _check_scenario(scenario)
     if device not in DEVICES:
         raise unknown("device", str(device), DEVICES)
     for name, size in (("budget", budget), ("reserve", reserve)):
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise UsageError(f"{name}: {size!r} is no number of bytes", hint="give an int, such as 24 * 2**30")
+
+
+def _check_scenario(scenario: object) -> None:
+    if not isinstance(scenario, Scenario):
+        hint = f"load it: Scenario.load({scenario!r})" if isinstance(scenario, str) else "Scenario.load makes one"
+        raise UsageError(f"{scenario!r:.60} is no Scenario", hint=hint)
 
 
 def _with_host(prediction: Prediction, budget: int | None, reserve: int) -> Prediction:
@@ -189,6 +193,7 @@ def compare(a: Result | Scenario, b: Result | Scenario) -> "Comparison":
     def result(side: Result | Scenario) -> Result:
         if isinstance(side, Result):
             return side
+        _check_scenario(side)
         if known is None:
             return predict(side)
         return predict(structs.replace(side, torch=known.scenario.torch), device=known.device)

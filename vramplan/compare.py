@@ -192,7 +192,10 @@ def _notes(a: Result, b: Result) -> Iterator[str]:
     changed = list(_changed_keys(a.scenario.to_mapping(), b.scenario.to_mapping()))
     if changed:
         yield f"different scenarios: {'; '.join(changed)}"
-    for library in sorted(a.libraries.keys() & b.libraries.keys()):
+    libraries = a.libraries.keys() & b.libraries.keys()
+    if a.device == b.device == "cuda" and isinstance(a, Record) is not isinstance(b, Record):
+        libraries -= {"torch"}  # whose release is a key of what is predicted for a card, compared with the others
+    for library in sorted(libraries):
         one, other = (result.libraries[library].partition("+")[0] for result in (a, b))  # 2.13.0+cpu is 2.13.0
         if one != other:
             yield f"different {library}: {one} against {other}"

@@ -1,12 +1,14 @@
 """Files are written whole or not at all; JSON that somebody else wrote is read within limits."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 from vramplan.errors import UsageError, may_not_read
 
-#: No config.json, adapter_config.json or tokenizer_config.json comes near.
+#: No config.json, record or tokenizer_config.json comes near.
 _LONGEST = 64 * 2**20
 
 
@@ -25,41 +27,63 @@ def user_path(text: str) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` in the place of `path`: into a temporary file beside it, which is then renamed. Raises OSError.
+    """Put `content` in the place of `path`, whole or not at all. Raises OSError."""
+    write_together({path: content})
 
-    A link stays one, and what it leads to is replaced; a device or a pipe is written to.
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Put every content in the place of its path: into files beside all of them, then renamed. Raises OSError.
+
+    A link stays one, and what it leads to is replaced, its rights kept; a device or a pipe is written to.
     """
-    import tempfile  # every command imports this module, and few write
-
-    content = content.encode() if isinstance(content, str) else content
-    path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(content)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
+    staged: list[tuple[Path, Path]] = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            place = path.resolve() if path.is_symlink() else path
+            data = content.encode() if isinstance(content, str) else content
+            if place.exists() and not place.is_file() and not place.is_dir():
+                place.write_bytes(data)
+            else:
+                staged.append((_stage(place, data), place))
+        for temporary, place in staged:
+            temporary.replace(place)
+    finally:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _stage(place: Path, data: bytes) -> Path:
+    """A new file beside `place` that holds `data`, with the rights of the file that it will replace."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.absolute().parent / f".{place.name[:100]}.{os.urandom(8).hex()}"
+    try:
+        with temporary.open("xb") as file:
+            if place.is_file():
+                temporary.chmod(S_IMODE(place.stat().st_mode))
+            file.write(data)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
-def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
-    """The object in a JSON file. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
+def read_json(path: Path, *, hint: str, where: str = "") -> Any:
+    """What a JSON file holds. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
     import json
 
     try:
         if path.stat().st_size > _LONGEST:
             raise UsageError(f"{where}{path} has more than {_LONGEST // 2**20} MiB", hint=hint)
-        body = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{where}cannot read {path}: {error.strerror}", hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}{path} is not JSON: {error}", hint=hint) from error
+
+
+def read_object(path: Path, *, hint: str, where: str = "") -> dict[str, Any]:
+    """The object in a JSON file; any other file is a UsageError, as of `read_json`."""
+    body = read_json(path, hint=hint, where=where)
     if not isinstance(body, dict):
         raise UsageError(f"{where}{path} holds {kind_of(body)}, not an object", hint=hint)
     return body

@@ -4,15 +4,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
+from itertools import takewhile
+from os.path import isfile
 
 from vramplan.cli import main
 
 
 def fits(argv: Sequence[str]) -> int:
-    """Predict every file among the arguments, the others being flags of `predict`; the worst exit code."""
-    files = [word for word in argv if Path(word).is_file()]
-    flags = [word for word in argv if word not in files]
+    """Predict the files that end the arguments, as pre-commit gives them; before them are flags of `predict`.
+
+    What comes back is the worst exit code. A file that a flag names is written in one word: `--data=d.jsonl`.
+    """
+    files = [*takewhile(isfile, reversed(argv))][::-1]
+    flags = argv[: len(argv) - len(files)]
     return max((_told(file, flags) for file in files), default=0)
 
 

@@ -72,9 +72,8 @@ class Vram:
         ]
         with _Hinted():
             watch = _watch(device)
-        used = Used(watch, dict(limits))
-        self._told.append(used._text)
-        used._note = lambda peak: self._item.user_properties.append(("vram_peak", peak))
+        used = Used(watch, dict(limits), lambda peak: self._item.user_properties.append(("vram_peak", peak)))
+        self._told.append(used.text)
         return used
 
     def predict(
@@ -138,11 +137,11 @@ class Vram:
 class Used:
     """A measured block, and, once it has ended, what it took."""
 
-    def __init__(self, watch: "CpuWatch | CudaWatch", limits: dict[str, int]) -> None:
+    def __init__(self, watch: "CpuWatch | CudaWatch", limits: dict[str, int], note_peak: Callable[[int], None]) -> None:
         self._watch = watch
         self._limits = limits
+        self._note_peak = note_peak
         self._usage: Usage | None = None
-        self._note: Callable[[int], None] = lambda peak: None
 
     def __enter__(self) -> Self:
         self._watch.__enter__()
@@ -154,7 +153,7 @@ class Used:
         __tracebackhide__ = True
         self._watch.__exit__(kind, error, trace)
         self._usage = self._watch.usage()
-        self._note(self.peak)
+        self._note_peak(self.peak)
         if error is None:
             self._judge()
 
@@ -213,7 +212,8 @@ class Used:
 
         return largest(self.usage)
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """What a failed test shows of the block."""
         from vramplan.report.usage_text import render_usage
 
         return render_usage(self._usage) if self._usage else "a block that never ran"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from vramplan.errors import UsageError
-from vramplan.files import write_whole
+from vramplan.files import read_object, write_whole
 from vramplan.ledger import Component, Entry, Ledger, Phase
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
@@ -270,20 +270,8 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
 
 def load_result(path: Path) -> Prediction | Record:
     """The prediction or record in a JSON file."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {error.strerror}", hint="give a record written by `vramplan measure`"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}", hint="give a record written by `vramplan measure`") from error
-    if isinstance(body, list):
-        raise UsageError(
-            f"{path} is not a vramplan record but a list of them",
-            hint="put the one that is meant into a file of its own",
-        )
-    return result_from_json(body, source=str(path))
+    hint = "give one record or prediction, as `vramplan measure` and `vramplan predict --json` write it"
+    return result_from_json(read_object(path, hint=hint), source=str(path))
 
 
 def save_result(result: Prediction | Record, path: Path) -> None:

@@ -226,7 +226,7 @@ def _padding(keys: ScenarioKeys, where: str) -> bool:
 
 
 def _torch(value: str, where: str) -> str:
-    if not re.match(r"[1-9]\d{0,2}\.\d{1,3}(?![\d])", value, re.ASCII):
+    if not re.fullmatch(r"[1-9]\d{0,2}\.\d{1,3}(\.\d\S*|\+\S+)?", value, re.ASCII):  # also what torch calls itself
         raise UsageError(f"{where}: torch: '{value}' is no release of PyTorch", hint=f"such as '{USUAL_TORCH}'")
     if is_older(value):
         raise UsageError(f"{where}: torch: '{value}' is older than any that is known", hint=f"from {OLDEST} on")

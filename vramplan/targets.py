@@ -22,6 +22,8 @@ SHIPPED = Path(__file__).parent / "scenarios"
 _SUFFIXES = (".yaml", ".yml")
 #: What peft calls the file of an adapter (utils/constants.py CONFIG_NAME).
 ADAPTER = "adapter_config.json"
+#: JSON files that make a directory a model or an adapter.
+MODEL_FILES = ("config.json", ADAPTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,11 @@ def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]
     base = file.parent if given is None else Path()
     target = _expand({"name": name, **found.mapping}, overrides, base=base, where=str(file))
     return replace(target, origin=found)
+
+
+def is_result_file(path: Path) -> bool:
+    """Whether a file's name is that of a record or a prediction: any .json but a model's."""
+    return path.suffix.lower() == ".json" and path.name not in MODEL_FILES
 
 
 def _printed(path: Path) -> dict[str, Any] | None:

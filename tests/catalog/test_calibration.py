@@ -1,14 +1,21 @@
 """A user's own calibration of a card, and where predictions find it."""
 
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from training_phases import TRAINING_PHASES
 
 from vramplan.catalog import gpus
-from vramplan.catalog.calibration import Calibration, calibration, calibration_file, save_calibration
+from vramplan.catalog.calibration import (
+    Calibration,
+    calibration,
+    calibration_file,
+    check_calibration_place,
+    save_calibration,
+)
 from vramplan.catalog.gpus import gpu, gpu_of_driver, ship_context
 from vramplan.errors import UsageError
 from vramplan.ledger import Basis, Component, Phase
@@ -91,11 +98,40 @@ def test_every_tensor_still_has_its_formula(config: Path) -> None:
     assert texts == {"104,857,600 / 2"}
 
 
-def test_a_damaged_file_is_named(config: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"t4": {"context": 1}}',
+        json.dumps({"t4": {**asdict(MADE), "context": "big"}}).encode(),
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_file_is_named(config: Path, content: bytes) -> None:
     calibration_file().parent.mkdir(parents=True)
-    calibration_file().write_text('{"t4": {"context": 1}}')
+    calibration_file().write_bytes(content)
     with pytest.raises(UsageError, match=r"calibration.json is not a calibration"):
         gpu("t4")
+    with pytest.raises(UsageError, match=r"calibration.json is not a calibration"):
+        check_calibration_place()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nope")
+    with pytest.raises(UsageError, match=r"cannot write /proc/nope/vramplan/calibration\.json: "):
+        save_calibration("t4", MADE)
+    with pytest.raises(UsageError, match=r"cannot write /proc/nope/vramplan/calibration\.json: "):
+        check_calibration_place()
+
+
+def test_a_directory_that_may_not_be_written_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_calibration_place()
+    assert calibration_file().parent.is_dir()
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
+    with pytest.raises(UsageError, match="permission denied"):
+        check_calibration_place()
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_without_a_length_the_first_batch_tells_it(tmp_path: Path) -> None:
     assert callback.prediction.scenario.seq == 24
 
 
+def test_a_second_run_learns_its_own_length(tmp_path: Path) -> None:
+    callback = MemoryCallback(say=Lines(), meter=Card())
+    for length in (24, 16):
+        trained(tmp_path, callback, lengths=[length, length])
+        assert callback.prediction is not None
+        assert callback.prediction.scenario.seq == length
+
+
 def test_shorter_batches_are_compared_with_their_own_prediction(tmp_path: Path) -> None:
     lines = Lines()
     callback = MemoryCallback(seq=64, say=lines, meter=Card())

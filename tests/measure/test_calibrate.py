@@ -61,6 +61,13 @@ def test_a_failed_run_and_an_unknown_card_calibrate_nothing() -> None:
         calibration_of(record(gpu="NVIDIA Nothing"))
 
 
+def test_a_run_whose_attributed_pass_ended_early_calibrates_nothing() -> None:
+    run = record()
+    facts = {name: value for name, value in run.environment.items() if name != "workspaces"}
+    with pytest.raises(CannotRun, match="did not learn cuBLAS's workspaces"):
+        calibration_of(replace(run, environment=facts))
+
+
 def made_up(context: int, **facts: Any) -> Record:
     """A record that no card gave: for these tests alone."""
     one = record()
@@ -124,6 +131,16 @@ def test_the_trace_takes_measured_workspaces_too(tmp_path: Path, monkeypatch: py
         for prediction in (traced, analytic):
             parts = [e for e in prediction.ledger.of(phase) if e.component is Component.WORKSPACE]
             assert [e.bytes for e in parts if e.basis is Basis.CALIBRATED] == [40 * MIB]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_measuring(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nope")
+    assert main(["calibrate"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: cannot write /proc/nope/vramplan/calibration.json: ")
+    assert "hint:  set XDG_CONFIG_HOME" in err
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ OTHERS = [
     ("[1234.5] Out of memory: Killed process 4242 (python) total-vm:99999kB", "killed", False),
     ("slurmstepd: error: Detected 1 oom_kill event in StepId=12.batch.", "killed", False),
     ("Killed", "killed", False),
+    ("MemoryError", "killed", False),
 ]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vramplan.allocator import replay
-from vramplan.errors import UsageError
+from vramplan.cli import main
 from vramplan.ledger import Component, Phase
-from vramplan.report.timeline_plot import render_timeline, render_timeline_page, write_timeline
+from vramplan.report.timeline_plot import PICTURES, render_timeline, render_timeline_page
 from vramplan.report.timeline_samples import Tensors, sample
 from vramplan.timeline import Alloc, Enter, Free, Part, Repeat, Timeline
 
@@ -158,16 +158,15 @@ def test_a_long_label_is_shortened_in_the_legend_and_whole_in_its_tooltip() -> N
     assert max(map(len, texts(svg))) < 60
 
 
-def test_the_file_follows_the_suffix(tmp_path: Path) -> None:
-    for suffix, start in ((".html", "<!DOCTYPE html>"), (".svg", "<svg ")):
-        path = tmp_path / f"run{suffix}"
-        write_timeline(Timeline(STEP), path, title="a run")
-        assert path.read_text(encoding="utf-8").startswith(start)
+def test_the_picture_follows_the_suffix() -> None:
+    starts = {suffix: draw(Timeline(STEP), title="a run")[:10] for suffix, draw in PICTURES.items()}
+    assert starts == {".html": "<!DOCTYPE ", ".svg": "<svg xmlns"}
 
 
-def test_another_suffix_or_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"run\.png"):
-        write_timeline(Timeline(STEP), tmp_path / "run.png", title="a run")
-    with pytest.raises(UsageError, match="No such file"):
-        write_timeline(Timeline(STEP), tmp_path / "missing" / "run.svg", title="a run")
-    assert not list(tmp_path.iterdir())
+def test_a_picture_takes_a_files_place_and_its_rights(tmp_path: Path) -> None:
+    file = tmp_path / "run.SVG"
+    file.touch(0o600)
+    assert main(["predict", "llama-3.2-1b", "--timeline", str(file)]) == 0
+    assert file.read_text(encoding="utf-8").startswith("<svg ")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from vramplan.errors import UsageError
 from vramplan.files import write_whole
 
@@ -45,19 +47,37 @@ def save_calibration(name: str, made: Calibration) -> Path:
     """Keep `made` beside the calibrations of other cards; the file is written whole or not at all."""
     file = calibration_file()
     kept = {**_read(file), name: made}
-    write_whole(file, json.dumps({card: asdict(value) for card, value in kept.items()}, indent=1))
+    try:
+        write_whole(file, json.dumps({card: asdict(value) for card, value in kept.items()}, indent=1))
+    except OSError as error:
+        raise _cannot_keep(file, error.strerror) from error
     _read.cache_clear()
     return file
+
+
+def check_calibration_place() -> None:
+    """Make the file's directory, and refuse what could not be kept: before minutes of measuring."""
+    file = calibration_file()
+    _read(file)  # a damaged file would be refused at the end
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_keep(file, error.strerror) from error
+    if not os.access(file.parent, os.W_OK):
+        raise _cannot_keep(file, "permission denied")
+
+
+def _cannot_keep(file: Path, why: str | None) -> UsageError:
+    return UsageError(f"cannot write {file}: {why}", hint="set XDG_CONFIG_HOME to a directory of yours")
 
 
 @cache
 def _read(file: Path) -> dict[str, Calibration]:
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        return {name: Calibration(**facts) for name, facts in body.items()}
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Calibration])
     except OSError:  # none was made, or the home cannot be read: the catalogue's figures stand
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{file} is not a calibration: {error}", hint="remove it, or run `vramplan calibrate` again after that"
         ) from error

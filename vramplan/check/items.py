@@ -1,6 +1,5 @@
 """Reading the two sides of a check: files and directories of records and predictions, each known by name."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any, NamedTuple
 
 from vramplan.check.soundness import contradictions
 from vramplan.errors import UsageError
-from vramplan.files import user_path
+from vramplan.files import read_json, user_path
 from vramplan.record import Prediction, Record, result_from_json
+from vramplan.targets import MODEL_FILES, is_result_file
 
-_MODELS = ("config.json", "adapter_config.json")  # what makes a directory a model or an adapter, and no results
 _WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
 
@@ -56,8 +55,8 @@ def holds_results(text: str) -> bool:
     """Whether a word of the command line names a file or directory of results, rather than a scenario or model."""
     path = user_path(text)
     if path.is_dir():
-        return not any((path / name).exists() for name in _MODELS)
-    return path.suffix == ".json" and path.name not in _MODELS
+        return not any((path / name).exists() for name in MODEL_FILES)
+    return is_result_file(path)
 
 
 def read_items(path: Path) -> tuple[Item, ...]:
@@ -83,12 +82,7 @@ def result_files(path: Path) -> list[Path]:
 
 def read_file(file: Path) -> tuple[Item, ...]:
     """The results in one file: an object, or an array of them as a matrix prints it."""
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}", hint=_WRITERS) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} is not JSON: {error}", hint=f"the file is broken or cut off; {_WRITERS}") from error
+    body = read_json(file, hint=_WRITERS)
     if not isinstance(body, list):
         return (_item(body, str(file), file),)
     return tuple(_item(part, f"{file}[{i}]", file, in_array=True) for i, part in enumerate(body))

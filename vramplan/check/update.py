@@ -1,9 +1,7 @@
 """Rewriting a baseline on purpose: which file gets which result, all files written before the first is replaced."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +13,7 @@ from vramplan.check.gate import match
 from vramplan.check.items import Item, Key, by_key
 from vramplan.check.limits import DEFAULT_LIMITS
 from vramplan.errors import UsageError
+from vramplan.files import write_together
 from vramplan.record import SCHEMA
 
 
@@ -99,29 +98,15 @@ def _place(key: Key, path: Path, taken: Mapping[Path, object]) -> Path:
 
 
 def _write(files: Mapping[Path, list[Item]]) -> None:
-    """Write every file beside its place, then put all in place; emptied ones go last."""
-    staged: dict[Path, str] = {}
-    try:
-        for file, items in files.items():
-            if items:
-                staged[file] = _stage(file, items)
-        for file, temporary in staged.items():
-            os.replace(temporary, file)
-    finally:
-        for temporary in staged.values():
-            Path(temporary).unlink(missing_ok=True)
+    """Put all files in their places together; emptied ones go last."""
+    write_together({file: _text(items) for file, items in files.items() if items})
     for file, items in files.items():
         if not items:
             file.unlink()
 
 
-def _stage(file: Path, items: list[Item]) -> str:
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _text(items: list[Item]) -> str:
+    """A file's content: one result, or an array of them."""
     bodies = [item.result.to_json() for item in items]
     array = len(bodies) > 1 or items[0].in_array
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:100]}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        json.dump(bodies if array else bodies[0], out, indent=1)
-        out.write("\n")
-    os.chmod(temporary, 0o644)
-    return temporary
+    return json.dumps(bodies if array else bodies[0], indent=1) + "\n"

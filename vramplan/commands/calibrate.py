@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
+from vramplan.commands.flags import add_path
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 
@@ -20,13 +21,15 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "--from-records",
         metavar="DIR",
         type=user_path,
         help="measure nothing: write what the records of a directory (or one file) say into the catalogue that ships",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--catalog",
         metavar="FILE",
         type=user_path,
@@ -44,12 +47,13 @@ def run(args: Namespace) -> Answer:
 
 
 def _measured() -> Answer:
-    from vramplan.catalog.calibration import save_calibration
+    from vramplan.catalog.calibration import check_calibration_place, save_calibration
     from vramplan.measure.calibrate import calibration_of
     from vramplan.measure.run import measure
     from vramplan.targets import resolve
     from vramplan.units import human
 
+    check_calibration_place()
     record = measure(
         resolve("quickstart").single("calibrate"),
         device="cuda",

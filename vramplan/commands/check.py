@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.flags import add_device, add_path, add_scenario_flags, json_text, one_of, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
@@ -28,13 +28,29 @@ FORMATS = ("text", "markdown", "json", "github", "junit")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "new",
         metavar="NEW",
         nargs="+",
         help=f"records or predictions (files or directories), or what is to be predicted: {TARGET}",
     )
-    parser.add_argument("--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
+    _add_judgement(parser)
+    _add_format(parser)
+    parser.add_argument(
+        "--engine",
+        type=one_of("--engine", ENGINES),
+        choices=ENGINES,
+        metavar="ENGINE",
+        default="analytic",
+        help="what predicts a scenario: analytic (default) or trace",
+    )
+    add_device(parser, None, "whose memory is predicted: cuda or cpu (default: as in the baseline, else cuda)")
+    add_scenario_flags(parser)
+
+
+def _add_judgement(parser: ArgumentParser) -> None:
+    add_path(parser, "--against", metavar="BASELINE", required=True, help="file or directory of results to hold to")
     parser.add_argument(
         "--limit",
         dest="limits",
@@ -51,25 +67,6 @@ def configure(parser: ArgumentParser) -> None:
         help="what the baseline has and NEW lacks is no regression; with --update it is removed",
     )
     parser.add_argument("--update", action="store_true", help="make NEW the baseline, and say what changed")
-    _add_format(parser)
-    parser.add_argument(
-        "--write",
-        dest="files",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="also write the answer to FILE: .md as Markdown, .json, .xml as junit; may be given several times",
-    )
-    parser.add_argument(
-        "--engine",
-        type=one_of("--engine", ENGINES),
-        choices=ENGINES,
-        metavar="ENGINE",
-        default="analytic",
-        help="what predicts a scenario: analytic (default) or trace",
-    )
-    add_device(parser, None, "whose memory is predicted: cuda or cpu (default: as in the baseline, else cuda)")
-    add_scenario_flags(parser)
 
 
 def _add_format(parser: ArgumentParser) -> None:
@@ -83,19 +80,26 @@ def _add_format(parser: ArgumentParser) -> None:
         help="text (default), markdown, json, github (workflow commands) or junit (XML)",
     )
     shown.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    add_path(
+        parser,
+        "--write",
+        dest="files",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="also write the answer to FILE: .md as Markdown, .json, .xml as junit; may be given several times",
+    )
 
 
 def run(args: Namespace) -> Answer:
     """No when anything regressed; nothing compared, or something not comparable, is no yes either."""
-    from vramplan.check import DEFAULT_LIMITS, check, parse_limits, read_items
+    from vramplan.check import DEFAULT_LIMITS, check, parse_limits
     from vramplan.report.report_file import write_whole
 
     limits = parse_limits(args.limits) or DEFAULT_LIMITS
     files = _files(args)
     path = user_path(args.against)
-    if not path.exists() and not args.update:
-        raise UsageError(f"--against: {path} does not exist", hint="the same command with --update writes it")
-    baseline = read_items(path) if path.exists() else ()
+    baseline = _baseline(path, begins=args.update)
     asked, scope, notes = _asked(args, baseline)
     if args.update:
         return _update(args, path, asked, baseline)
@@ -103,6 +107,18 @@ def run(args: Namespace) -> Answer:
     for file, form in files:
         write_whole(file, f"{_shown(done, form)}\n".encode(), option="--write")
     return Answer(_shown(done, args.format), done.code)
+
+
+def _baseline(path: Path, *, begins: bool) -> "Sequence[Item]":
+    """The results to hold to: none where a baseline `begins`, and no place without any otherwise."""
+    from vramplan.check import read_items
+    from vramplan.check.items import result_files
+
+    if begins and (not path.exists() or not result_files(path)):
+        return ()
+    if not path.exists():
+        raise UsageError(f"--against: {path} does not exist", hint="the same command with --update writes it")
+    return read_items(path)
 
 
 #: Formats of `--write`, by the file's suffix.

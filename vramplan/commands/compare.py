@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.commands.flags import add_device, add_json, add_path, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import read_object, user_path
@@ -23,7 +23,8 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "sides",
         metavar="A [B]",
         nargs="+",
@@ -42,9 +43,9 @@ def run(args: Namespace) -> Answer:
     sides: list[str] = args.sides
     if args.engines:
         return _shown(_engines(sides, args), args)
-    if len(sides) == 1 and Path(sides[0]).is_dir():
+    if len(sides) == 1 and (directory := user_path(sides[0])).is_dir():
         _refuse_flags(args, "each record is compared with its own scenario")
-        return _errors(Path(sides[0]), args)
+        return _errors(directory, args)
     if len(sides) != 2:
         raise UsageError(
             f"compare takes two sides or one directory of records, not {len(sides)}: {' '.join(sides)}",
@@ -70,10 +71,10 @@ def _refuse_flags(args: Namespace, why: str) -> None:
 def _side(text: str, args: Namespace) -> "Result | Scenario":
     """A record or prediction when `text` is a .json file that holds one, otherwise a scenario."""
     from vramplan.commands.origin import resolve_aloud
-    from vramplan.targets import ADAPTER
+    from vramplan.targets import is_result_file
 
     path = user_path(text)
-    if path.suffix == ".json" and path.name not in ("config.json", ADAPTER):
+    if is_result_file(path):
         from vramplan.record import result_from_json
 
         body = read_object(path, hint="give a record, a prediction, or what is to be predicted")

@@ -3,13 +3,12 @@
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import closed_lists
+from vramplan.commands.flags import closed_lists, takes_path
 
 EXAMPLES = """\
   source <(vramplan completion bash)
   vramplan completion zsh > ~/.zfunc/_vramplan
   vramplan completion fish > ~/.config/fish/completions/vramplan.fish"""
-_PATHS = frozenset({"target", "targets", "sides", "out", "file", "scenario", "data", "lengths", "tokenizer"})
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -42,7 +41,7 @@ def _fill_in(parser: ArgumentParser, words: dict[str, list[str]]) -> None:
     for action in parser._actions:
         if action.dest in words:
             action.choices = words[action.dest]
-        if action.dest in _PATHS:
+        if takes_path(action):
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # what shtab looks for
 
 

@@ -1,9 +1,9 @@
 """The flags of a data set, which `predict` and `plan` share, and what they ask for."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer
 from typing import TYPE_CHECKING
 
-from vramplan.commands.flags import count, one_of
+from vramplan.commands.flags import add_path, count, one_of
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 from vramplan.units import MIB
@@ -28,18 +28,28 @@ def add_data_flags(parser: ArgumentParser) -> None:
     """Where the samples are, and how they become batches."""
     group = parser.add_argument_group("data set", "which batches there will be; the longest one decides what fits")
     files = group.add_mutually_exclusive_group()
-    files.add_argument(
+    add_path(
+        files,
         "--data",
         type=user_path,
         metavar="FILE",
         help="samples to train on: .jsonl, .parquet, .csv, .tsv or .txt, also .gz; text needs --tokenizer",
     )
-    files.add_argument(
-        "--lengths", type=user_path, metavar="FILE", help="tokens of each sample: .txt, .npy, .parquet, .jsonl, .csv"
+    add_path(
+        files,
+        "--lengths",
+        type=user_path,
+        metavar="FILE",
+        help="tokens of each sample: .txt, .npy, .parquet, .jsonl, .csv",
     )
-    group.add_argument("--tokenizer", type=user_path, metavar="DIR", help="directory with the model's tokenizer.json")
+    add_path(group, "--tokenizer", type=user_path, metavar="DIR", help="directory with the model's tokenizer.json")
     group.add_argument("--field", metavar="NAME", help="the field or column that holds a sample")
     group.add_argument("--skip-bad", action="store_true", help="leave malformed lines out instead of refusing them")
+    _add_batches(group)
+
+
+def _add_batches(group: _ActionsContainer) -> None:
+    """Which samples make a batch."""
     group.add_argument(
         "--sampler",
         type=one_of("--sampler", SAMPLERS),

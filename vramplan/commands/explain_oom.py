@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, add_scenario_flags, json_text, overrides, page
+from vramplan.commands.flags import add_json, add_path, add_scenario_flags, json_text, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import user_path
@@ -25,8 +25,8 @@ nothing in it is executed. Exit code 1: a scenario is given, and no change that 
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("file", metavar="FILE", help="log with the error, memory snapshot (pickle), or - for stdin")
-    parser.add_argument("--scenario", metavar="TARGET", help=f"what was run: {TARGET}")
+    add_path(parser, "file", metavar="FILE", help="log with the error, memory snapshot (pickle), or - for stdin")
+    add_path(parser, "--scenario", metavar="TARGET", help=f"what was run: {TARGET}")
     add_json(parser)
     add_scenario_flags(parser)
 

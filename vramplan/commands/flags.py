@@ -1,6 +1,6 @@
 """The flags that several commands share: one per scenario key, and how they become overrides of a scenario file."""
 
-from argparse import ArgumentParser, Namespace, _ActionsContainer
+from argparse import Action, ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -132,6 +132,16 @@ def yaml_value(text: str, key: str) -> Any:
         raise UsageError(
             f"{key}: '{text}' is not a YAML value: {reason}", hint="quote it, or check brackets"
         ) from error
+
+
+def add_path(parser: _ActionsContainer, *names: str, **settings: Any) -> None:
+    """Add an argument whose value is a file or directory, or may be: shells complete it to one."""
+    vars(parser.add_argument(*names, **settings))["takes_path"] = True
+
+
+def takes_path(argument: Action) -> bool:
+    """Whether `add_path` added it."""
+    return "takes_path" in vars(argument)
 
 
 def one_of(option: str, words: Iterable[str]) -> Any:

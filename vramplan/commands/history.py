@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, json_text, page
+from vramplan.commands.flags import add_json, add_path, json_text, page
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("directory", metavar="DIR", help="directory of records and predictions")
+    add_path(parser, "directory", metavar="DIR", help="directory of records and predictions")
     parser.add_argument(
         "--over",
         metavar="AMOUNT",
@@ -27,8 +27,8 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json(parser)
     files = parser.add_argument_group("plots", "each is written whole or not at all")
-    files.add_argument("--html", metavar="FILE", help="one page that opens without a network")
-    files.add_argument("--svg", metavar="FILE", help="one picture of the scenarios that moved")
+    add_path(files, "--html", metavar="FILE", help="one page that opens without a network")
+    add_path(files, "--svg", metavar="FILE", help="one picture of the scenarios that moved")
 
 
 def run(args: Namespace) -> Answer:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.card_flags import add_limit_flags, check_reserve
-from vramplan.commands.flags import add_json, add_scenario_flags, count, json_text, overrides, page, size
+from vramplan.commands.flags import add_json, add_path, add_scenario_flags, count, json_text, overrides, page, size
 from vramplan.commands.origin import TARGET
 
 EXAMPLES = """\
@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    add_path(parser, "target", metavar="TARGET", help=TARGET)
     parser.add_argument(
         "--ranks", type=_ranks, metavar="N,N", help="ranks to compare (default: --rank if given, else 8,16,32,64)"
     )

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_json, add_scenario_flags, count, json_text, overrides, page, size
+from vramplan.commands.flags import (
+    add_device,
+    add_json,
+    add_path,
+    add_scenario_flags,
+    count,
+    json_text,
+    overrides,
+    page,
+    size,
+)
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import user_path
@@ -21,7 +31,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
+    add_path(parser, "targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
     add_device(parser, "cpu", "where the steps run: cpu (default) or cuda")
     parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="training steps (default 3)")
     parser.add_argument("--timeout", type=count("--timeout"), metavar="S", help="seconds after which the run is ended")
@@ -31,8 +41,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="SIZE",
         help="what PyTorch's allocator may reserve on the GPU, as on a smaller card (its context not counted)",
     )
-    parser.add_argument(
-        "--out", type=user_path, metavar="FILE|DIR", help="write the record there; a directory for several"
+    add_path(
+        parser, "--out", type=user_path, metavar="FILE|DIR", help="write the record there; a directory for several"
     )
     add_json(parser)
     add_scenario_flags(parser)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vramplan.commands import Answer, Command
 from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
-from vramplan.commands.flags import add_json, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.flags import add_json, add_path, add_scenario_flags, json_text, one_of, overrides, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import user_path
@@ -30,7 +30,7 @@ _GPU = "key:gpu"
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
+    add_path(parser, "targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
     add_limit_flags(parser)
     parser.add_argument(
         "--goal",
@@ -40,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
         help=f"what is to be as large as it gets: {', '.join(GOALS)}; max-tokens, the default, shows the frontier",
     )
     parser.add_argument("--seqs", type=_lengths, metavar="N,N", help="sequence lengths that a matrix tries")
-    parser.add_argument("--write", type=user_path, metavar="FILE", help="save the fitting scenario there")
+    add_path(parser, "--write", type=user_path, metavar="FILE", help="save the fitting scenario there")
     parser.add_argument("--force", action="store_true", help="let --write replace a file")
     add_json(parser)
     add_data_flags(parser)

@@ -12,6 +12,7 @@ from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import (
     add_device,
     add_json,
+    add_path,
     add_scenario_flags,
     json_text,
     one_of,
@@ -42,12 +43,11 @@ EXAMPLES = """\
 
 a scenario file with `matrix: {seq: [512, 1024], lora.rank: [8, 64]}` is one scenario per combination."""
 ENGINES = ("analytic", "trace")
-PICTURES = (".html", ".svg")
 
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    add_path(parser, "target", metavar="TARGET", help=TARGET)
     parser.add_argument(
         "--engine",
         type=one_of("--engine", ENGINES),
@@ -66,8 +66,8 @@ def configure(parser: ArgumentParser) -> None:
         metavar="COMPONENT",
         help="work out every number of the peak, or those of one component (weights, quant-state, activations, ...)",
     )
-    parser.add_argument(
-        "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
+    add_path(
+        parser, "--timeline", type=_picture, metavar="FILE", help="draw memory over the run into FILE, .html or .svg"
     )
     add_json(parser)
     add_data_flags(parser)
@@ -90,10 +90,12 @@ def _component(word: str) -> "tuple[Component, ...]":
 def _picture(text: str) -> Path:
     """The file that `--timeline` names, if it can be written: known before the work begins."""
     from vramplan.report.report_file import check_place
+    from vramplan.report.timeline_plot import PICTURES
 
     path = user_path(text)
     if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"--timeline: cannot write '{text}'", hint="write a name that ends in .html or .svg")
+        hint = f"write a name that ends in {' or '.join(PICTURES)}"
+        raise UsageError(f"--timeline: cannot write '{text}'", hint=hint)
     check_place(path, option="--timeline")
     return path
 
@@ -155,13 +157,15 @@ def _explained(
 def _draw(foreseen: "Foreseen", path: Path) -> None:
     from vramplan.allocator import replay
     from vramplan.predict.replayable import replayable
-    from vramplan.report.timeline_plot import write_timeline
+    from vramplan.report.report_file import write_whole
+    from vramplan.report.timeline_plot import PICTURES
 
     prediction, timeline = foreseen
     played = replay(replayable(prediction.scenario, timeline)) if prediction.device == "cuda" else None
     budget = prediction.verdict.budget if prediction.verdict is not None else None
     title = f"{prediction.scenario.name} ({prediction.engine})"
-    write_timeline(timeline, path, title=title, replay=played, budget=budget)
+    picture = PICTURES[path.suffix.lower()](timeline, title=title, replay=played, budget=budget)
+    write_whole(path, picture.encode(), option="--timeline")
     print(f"wrote {path}", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, json_text, one_of, page
+from vramplan.commands.flags import add_json, add_path, json_text, one_of, page
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 from vramplan.files import user_path
@@ -26,7 +26,7 @@ KINDS = ("nf4", "fp4", "int4", "int8")
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument("target", metavar="TARGET", nargs="?", help=f"the model whose sizes to tell: {TARGET}")
+    add_path(parser, "target", metavar="TARGET", nargs="?", help=f"the model whose sizes to tell: {TARGET}")
     parser.add_argument(
         "--quant-type",
         type=one_of("--quant-type", KINDS),
@@ -38,15 +38,16 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--double", action=BooleanOptionalAction, help="quantise the constants too, or not (default: both)"
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--weights",
         metavar="W",
         help="try the formats on weights: normal, heavy-tailed (Student's t), or FILE.safetensors[:TENSOR]",
     )
     parser.add_argument("--seed", type=_seed, metavar="N", default=0, help="of drawn weights (default: 0)")
     parser.add_argument("--levels", action="store_true", help="print the levels of the 4-bit formats, and nothing else")
-    parser.add_argument("--svg", metavar="FILE", help="the plots as one picture")
-    parser.add_argument("--html", metavar="FILE", help="plots and tables as one page")
+    add_path(parser, "--svg", metavar="FILE", help="the plots as one picture")
+    add_path(parser, "--html", metavar="FILE", help="plots and tables as one page")
     add_json(parser)
 
 

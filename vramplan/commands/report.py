@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, json_text, page
+from vramplan.commands.flags import add_json, add_path, json_text, page
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -19,16 +19,17 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
+    add_path(
+        parser,
         "records",
         metavar="RECORDS",
         nargs="+",
         help="records and predictions: files, or directories of them; each record's scenario is predicted beside it",
     )
     files = parser.add_argument_group("files", "each is written whole or not at all")
-    files.add_argument("--html", metavar="FILE", help="one page that opens without a network")
-    files.add_argument("--csv", metavar="FILE", help="a table: one row per result, phase and component")
-    files.add_argument("--parquet", metavar="FILE", help="the same table as Parquet")
+    add_path(files, "--html", metavar="FILE", help="one page that opens without a network")
+    add_path(files, "--csv", metavar="FILE", help="a table: one row per result, phase and component")
+    add_path(files, "--parquet", metavar="FILE", help="the same table as Parquet")
     shown = parser.add_mutually_exclusive_group()
     add_json(shown)
     shown.add_argument("--markdown", action="store_true", help="print GitHub-flavoured Markdown")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, count
+from vramplan.commands.flags import add_device, add_path, count
 from vramplan.errors import UsageError, VramplanError
 from vramplan.files import user_path
 
@@ -22,11 +22,9 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=user_path, help="default: the shipped scenarios/gpu"
-    )
+    add_path(parser, "directory", metavar="DIR", nargs="?", type=user_path, help="default: the shipped scenarios/gpu")
     parser.add_argument("--chunk", type=count("--chunk"), metavar="N", help="only this chunk")
-    parser.add_argument("--out", type=user_path, metavar="DIR", help="default reports/records/ and the card's name")
+    add_path(parser, "--out", type=user_path, metavar="DIR", help="default reports/records/ and the card's name")
     parser.add_argument("--gpu", metavar="NAME", default="", help="card that is predicted (default: this machine's)")
     add_device(parser, "cuda", "where the steps run: cuda (default) or cpu")
     parser.add_argument("--steps", type=count("--steps"), metavar="N", default=3, help="timed steps (default 3)")

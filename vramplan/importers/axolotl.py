@@ -71,9 +71,8 @@ def _precision(source: Source) -> DType:
     """utils/config/__init__.py resolve_dtype: the type of weights and products, and autocast, from four keys."""
     bf16 = source.given("bf16")
     auto = bf16 is None or str(bf16).lower() == "auto"
-    brain = auto if str(bf16).lower() == "auto" or bf16 is None else bool(source.flag("bf16"))
     fp16 = bool(source.flag("fp16"))
-    brain = brain and not (auto and fp16)
+    brain = not fp16 if auto else bool(source.flag("bf16"))
     pure_brain, pure_half = bool(source.flag("bfloat16")), bool(source.flag("float16"))
     source.flag("float32")
     keys = ("bf16", "fp16", "bfloat16", "float16", "float32", "load_in_8bit")

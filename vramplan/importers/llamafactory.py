@@ -60,9 +60,11 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
 def _precision(source: Source, model: ModelRef, compute: DType, mixed: DType | None, *, pure: bool, full: bool) -> None:
     """model/loader.py loads in the checkpoint's type; model/adapter.py casts what is trained unless pure_bf16."""
     keys = ("bf16", "fp16", "pure_bf16")
-    source.read(keys, "compute_dtype", compute.value) if mixed or pure else source.assume(
-        "compute_dtype", compute.value, "neither bf16 nor fp16: the weights' own, llamafactory 0.9.5 model/patcher.py"
-    )
+    if mixed or pure:
+        source.read(keys, "compute_dtype", compute.value)
+    else:
+        why = "neither bf16 nor fp16: the weights' own, llamafactory 0.9.5 model/patcher.py"
+        source.assume("compute_dtype", compute.value, why)
     if full and not pure:
         source.assume("dtype", "float32", "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py")
     else:

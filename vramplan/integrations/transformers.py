@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vramplan.api import predict, predict_model
 from vramplan.errors import VramplanError
 from vramplan.integrations.trend import Reading, Trend
+from vramplan.live_model.arguments import length_of
 from vramplan.record import Prediction
 from vramplan.units import GIB, human
 
@@ -93,7 +94,9 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self.stopped = False
         """Whether an error ended the watching."""
         self._asked: dict[str, Any] = {"gpu": gpu, "budget": budget, "reserve": reserve}
-        self._batch, self._seq = batch, seq
+        self._batch, self._asked_seq = batch, seq
+        self._seq: int | None = None
+        """Tokens per sample of this run: as asked for, as the arguments say, or as its first batch has."""
         self._say = say
         self._meter = meter or (CudaMeter() if torch.cuda.is_available() else None)
         self._trend: Trend | None = None
@@ -116,8 +119,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self._unhook()
         table = model.get_input_embeddings()
         self._hook = table.register_forward_pre_hook(self._see)
-        if self._seq is None:
-            self._seq = getattr(args, "max_length", None) or getattr(args, "max_seq_length", None)
+        self._seq = self._asked_seq if self._asked_seq is not None else length_of(args)
         if self._seq is not None:
             self._predict(model, args)
         if self._meter is None:

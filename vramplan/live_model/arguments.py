@@ -101,14 +101,18 @@ def batch_of(args: "TrainingArguments", batch: int | None) -> int:
 
 def seq_of(args: "TrainingArguments", seq: int | None) -> int:
     """Tokens per sequence: as asked for, else `max_length` of TRL's arguments; a UsageError where nothing says it."""
-    if seq is not None:
-        return seq
-    found = getattr(args, "max_length", None) or getattr(args, "max_seq_length", None)
+    found = seq if seq is not None else length_of(args)
     if found is None:
         raise UsageError(
             "nothing says how long a sample is", hint="give seq=2048, the tokens of the longest sample of a batch"
         )
-    return int(found)
+    return found
+
+
+def length_of(args: "TrainingArguments") -> int | None:
+    """Tokens to which TRL's trainers cut a sample; None where nothing says it."""
+    found = getattr(args, "max_length", None) or getattr(args, "max_seq_length", None)
+    return None if found is None else int(found)
 
 
 def checkpointing_of(args: "TrainingArguments", model: Any) -> bool | str:

@@ -22,6 +22,10 @@ def calibration_of(record: Record) -> tuple[str, Calibration]:
         raise CannotRun(
             f"the catalogue has no card '{facts['gpu']}'", hint="`vramplan list gpus` shows those that it has"
         )
+    if "workspaces" not in facts:  # they are read in the pass that names every tensor, which may end by itself
+        raise CannotRun(
+            "the calibration run did not learn cuBLAS's workspaces", hint="free the card's memory, and try again"
+        )
     made = Calibration(
         gpu=facts["gpu"],
         context=record.context,

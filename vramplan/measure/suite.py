@@ -135,16 +135,17 @@ def fresh_record(file: Path, run: Run, device: Device, gpu: str) -> Record | Non
         found = load_result(file)
     except UsageError:  # written by another version, or damaged: measured again
         return None
+    if not isinstance(found, Record):
+        return None
     same = (
-        isinstance(found, Record)
-        and found.outcome in (Outcome.OK, Outcome.OOM)
+        found.outcome in (Outcome.OK, Outcome.OOM)
         and found.device == device
         and found.scenario.to_mapping() == run.scenario.to_mapping()
         and dict(found.libraries) == library_versions(run.scenario)
         and found.environment.get("gpu", "") == gpu
         and found.environment.get("memory_limit") == run.memory_limit
     )
-    return found if same and isinstance(found, Record) else None
+    return found if same else None
 
 
 def least_memory(scenario: Scenario) -> int:
@@ -190,7 +191,7 @@ def _evaluation_seconds(scenario: Scenario, numel: int) -> float:
     settings = scenario.evaluation
     if settings is None:
         return 0.0
-    tokens = settings.batch * scenario.stack.sequences_per_sample * scenario.seq * max(1, settings.accumulate)
+    tokens = msgspec.structs.replace(scenario, batch=settings.batch).tokens * max(1, settings.accumulate)
     return 2 * numel * tokens / (_REACHED * _PEAK_FLOPS)
 
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from vramplan.catalog.gpus import gpu, gpu_names
 from vramplan.errors import UsageError
 from vramplan.oom.against_scenario import Against, against
-from vramplan.oom.frames import moment, owner, purpose
+from vramplan.oom.frames import UNKNOWN, UNKNOWN_MOMENT, moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
 from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
@@ -141,8 +141,7 @@ def _whole(file: BinaryIO, start: bytes, name: str) -> bytes:
 
 def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) -> Explanation:
     if isinstance(found, Recognised):
-        unknown = Purpose("unknown", None)
-        return Explanation(name, None, Moment("unknown", None), unknown, "", (), None, found, None, (), None)
+        return Explanation(name, None, UNKNOWN_MOMENT, UNKNOWN, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
     frame = owner(found.stack)
     held = against(scenario, shortage, when.phase, what) if scenario else None

@@ -31,6 +31,7 @@ class Frame:
 #: The outermost frame first, as a traceback prints it.
 Stack = Sequence[Frame]
 UNKNOWN = Purpose("unknown", None)
+UNKNOWN_MOMENT = Moment("unknown", None)
 
 
 def purpose(stack: Stack) -> Purpose:
@@ -46,11 +47,11 @@ def _purpose(frame: Frame, general: bool) -> Purpose | None:
 
 
 def moment(stack: Stack) -> Moment:
-    """The phase that the stack stands in."""
+    """The phase that the stack stands in; `UNKNOWN_MOMENT` when none of its frames says it."""
     for rule, said in MOMENTS:
         if any(rule.meets(frame.path, frame.function, frame.code) for frame in stack):
             return said
-    return Moment("unknown", None)
+    return UNKNOWN_MOMENT
 
 
 def owner(stack: Stack) -> Frame | None:

@@ -107,21 +107,13 @@ _RULES: tuple[tuple[str, Known], ...] = (
     ),
     (
         r"exitcode\s*: -9\b|Signal 9 \(SIGKILL\)|oom-?kill|oom_kill event|Out of memory: Killed process"
-        r"|died with <Signals\.SIGKILL|exited with code -9\b|DataLoader worker .* killed by signal: Killed",
+        r"|died with <Signals\.SIGKILL|exited with code -9\b|DataLoader worker .* killed by signal: Killed"
+        r"|^\s*Killed\s*$|\bKilled\s+python|^MemoryError\b",
         Known(
             "killed",
             False,
-            "the system killed the process, most often because the computer's own memory (RAM) ran out, not the GPU's",
-            "look at `dmesg` for 'Out of memory'; load straight to the GPU (device_map={'': 0}), use fewer DataLoader"
-            " workers; paged optimizer states also live in RAM",
-        ),
-    ),
-    (
-        r"^\s*Killed\s*$|\bKilled\s+python|^MemoryError\b",
-        Known(
-            "killed",
-            False,
-            "the system killed the process, or refused it memory: the computer's own (RAM), not the GPU's",
+            "the system killed the process, or refused it memory; most often the computer's own (RAM) ran out, not the"
+            " GPU's",
             "look at `dmesg` for 'Out of memory'; load straight to the GPU (device_map={'': 0}), use fewer DataLoader"
             " workers; paged optimizer states also live in RAM",
         ),

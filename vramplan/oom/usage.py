@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vramplan.allocator import Rules, prepare, replay
 from vramplan.ledger import Component
-from vramplan.oom.frames import UNKNOWN, Frame, Stack, moment, owner, purpose
+from vramplan.oom.frames import UNKNOWN, UNKNOWN_MOMENT, Frame, Stack, moment, owner, purpose
 from vramplan.oom.printed import Printed
 from vramplan.oom.shortage import Shortage
 from vramplan.oom.snapshot import BlockState, Event, Segment, Snapshot, device_of
@@ -144,7 +144,7 @@ def usage(snapshot: Snapshot) -> Usage:
     held = live if oom else _final(segments)
     return Usage(
         device=device,
-        moment=moment(oom.stack) if oom else Moment("unknown", None),
+        moment=moment(oom.stack) if oom else UNKNOWN_MOMENT,
         shortage=_shortage(oom, segments, live, reserved, whole=until + 1 >= len(trace)) if oom else None,
         failures=len(failed),
         purpose=purpose(oom.stack) if oom else UNKNOWN,

@@ -42,7 +42,7 @@ def reach(goal: Goal, scenario: Scenario, probe: Probe) -> Row | None:
 
 
 def _batch(scenario: Scenario, probe: Probe) -> Scenario | None:
-    switches = [NEVER_FUSED_ROWS // (scenario.seq * scenario.stack.sequences_per_sample)]
+    switches = [NEVER_FUSED_ROWS // replace(scenario, batch=1).tokens]
     return largest_fitting(lambda n: replace(scenario, batch=n), probe, 1, LARGEST_BATCH, switches=switches)
 
 

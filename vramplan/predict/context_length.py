@@ -1,6 +1,5 @@
 """How many tokens a model's positions reach, and what to say of samples that are longer."""
 
-from vramplan.predict.prequantized import prequantized_warnings
 from vramplan.scenario import Method, Scenario
 
 _KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -9,11 +8,6 @@ _KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 def context_length(scenario: Scenario) -> int | None:
     """Tokens that the model's positions were trained for; None when its configuration does not say."""
     return next((size for key in _KEYS if isinstance(size := scenario.model.config.get(key), int)), None)
-
-
-def model_warnings(scenario: Scenario) -> list[str]:
-    """What to say of the model beside any prediction: whose configuration it has, its checkpoint, its context."""
-    return [*filter(None, (scenario.model.note, *prequantized_warnings(scenario), context_warning(scenario)))]
 
 
 def context_warning(scenario: Scenario) -> str:

@@ -15,7 +15,7 @@ from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import QuantType, Scenario
 from vramplan.units import human
 
-#: The versions whose code the closed form follows.
+#: The versions whose code the closed form follows; of PyTorch's, what a card's allocator does goes by the scenario's.
 LIBRARIES: Mapping[str, str] = {
     "torch": "2.13.0",
     "transformers": "5.17.0",

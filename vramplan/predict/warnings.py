@@ -10,11 +10,12 @@ from vramplan.optimizers import optimizer
 from vramplan.predict.adapters import is_idle, trainables
 from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
-from vramplan.predict.context_length import model_warnings
+from vramplan.predict.context_length import context_warning
 from vramplan.predict.forecast import ledger
 from vramplan.predict.liger import LIGER, replaced
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
+from vramplan.predict.prequantized import prequantized_warnings
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.predict.stops import stops
 from vramplan.record import Device
@@ -26,7 +27,8 @@ from vramplan.units import human
 
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
-    own = [*model_warnings(scenario), _experts_warning(scenario), _paged_warning(scenario, managed, device)]
+    own = [scenario.model.note, *prequantized_warnings(scenario), context_warning(scenario)]
+    own += [_experts_warning(scenario), _paged_warning(scenario, managed, device)]
     own += [_int8_warning(scenario, device), *_liger_warnings(scenario, device)]
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")

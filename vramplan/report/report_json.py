@@ -69,18 +69,15 @@ def _miss(miss: Miss) -> dict[str, Any]:
 
 
 def _double(pair: DoublePair) -> dict[str, Any]:
-    def body(both: Pair) -> dict[str, int]:
-        return {"single": both.reference, "double": both.other, "saved": -both.difference}
-
     return {
         "single": pair.single.item.source,
         "double": pair.double.item.source,
         "engine": pair.double.result.engine,
         "device": pair.double.result.device,
         "bits_per_parameter": dict(zip(("single", "double"), pair.bits, strict=True)),
-        "quant_state": body(pair.quant_state),
-        "peak": body(pair.peak),
-        **({"predicted_peak": body(pair.predicted)} if pair.predicted else {}),
+        "quant_state": _saving(pair.quant_state),
+        "peak": _saving(pair.peak),
+        **({"predicted_peak": _saving(pair.predicted)} if pair.predicted else {}),
         **({"step_ms": _times(pair.times, "single", "double")} if pair.times else {}),
     }
 
@@ -95,22 +92,27 @@ def _claim(claim: Claimed) -> dict[str, Any]:
 
 
 def _optimizer(pair: OptimizerPair) -> dict[str, Any]:
-    def body(both: Pair) -> dict[str, int]:
-        return {"plain": both.reference, "paged": both.other}
-
     return {
         "plain": pair.plain.item.source,
         "paged": pair.paged.item.source,
         "optimizers": {"plain": pair.plain.result.scenario.optimizer, "paged": pair.paged.result.scenario.optimizer},
         "engine": pair.paged.result.engine,
         "device": pair.paged.result.device,
-        "states_in_allocator": body(pair.states),
+        "states_in_allocator": _sizes(pair.states, "plain", "paged"),
         "managed": pair.managed,
-        "peak": body(pair.peak),
+        "peak": _sizes(pair.peak, "plain", "paged"),
         **({} if pair.predicted is None else {"predicted_managed": pair.predicted}),
-        **({"outside_allocator": body(pair.outside)} if pair.outside else {}),
+        **({"outside_allocator": _sizes(pair.outside, "plain", "paged")} if pair.outside else {}),
         **({"step_ms": _times(pair.times, "plain", "paged")} if pair.times else {}),
     }
+
+
+def _saving(both: Pair) -> dict[str, int]:
+    return _sizes(both, "single", "double") | {"saved": -both.difference}
+
+
+def _sizes(both: Pair, reference: str, other: str) -> dict[str, int]:
+    return {reference: both.reference, other: both.other}
 
 
 def _times(times: Times, reference: str, other: str) -> dict[str, Any]:

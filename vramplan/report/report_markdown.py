@@ -6,7 +6,8 @@ from vramplan.report.comparison import EQUAL, percent
 from vramplan.report.markdown_table import escape, markdown_table
 from vramplan.report.report_case import Case, Miss
 from vramplan.report.report_facts import Report
-from vramplan.report.report_studies import Cell, Column, Study, studies
+from vramplan.report.report_studies import studies
+from vramplan.report.report_study import Cell, Column, Study
 from vramplan.report.report_text import answer, misses_by_case, size_column, sizes_of
 from vramplan.report.report_words import counted
 

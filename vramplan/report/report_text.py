@@ -8,7 +8,8 @@ from vramplan.report.comparison import EQUAL, percent
 from vramplan.report.layout import Page, amount, fitting_table, table, table_unit
 from vramplan.report.report_case import Case, Miss
 from vramplan.report.report_facts import Report
-from vramplan.report.report_studies import Study, studies
+from vramplan.report.report_studies import studies
+from vramplan.report.report_study import Study
 from vramplan.report.report_words import counted, error_words
 from vramplan.units import human
 

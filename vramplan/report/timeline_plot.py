@@ -1,9 +1,6 @@
 """A timeline as a picture: memory over the run, stacked by component, phases marked, the peak explained."""
 
-from pathlib import Path
-
 from vramplan.allocator import Replay
-from vramplan.errors import UsageError
 from vramplan.report.html.document import ONE_OF_BOTH, both, page
 from vramplan.report.html.markup import Html
 from vramplan.report.html.tones import NARROW_BELOW, TONES
@@ -39,16 +36,5 @@ def render_timeline_page(
     return page(title, ONE_OF_BOTH + _PAGE_STYLE, *both(wide, narrow))
 
 
-def write_timeline(
-    timeline: Timeline, path: Path, *, title: str, replay: Replay | None = None, budget: int | None = None
-) -> None:
-    """Write the picture to `path`: a page for `.html`, the picture alone for `.svg`."""
-    renderers = {".html": render_timeline_page, ".svg": render_timeline}
-    render = renderers.get(path.suffix.lower())
-    if render is None:
-        raise UsageError(f"--timeline: cannot write '{path}'", hint="write a name that ends in .html or .svg")
-    text = render(timeline, title=title, replay=replay, budget=budget)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--timeline: cannot write '{path}': {error.strerror}", hint="choose another place") from None
+#: What draws a file, by its suffix.
+PICTURES = {".html": render_timeline_page, ".svg": render_timeline}

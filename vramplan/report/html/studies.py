@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from vramplan.report.html.bars import double_bars
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.report_facts import Report
-from vramplan.report.report_studies import ARROW, Cell, Column, Study, studies
+from vramplan.report.report_studies import studies
+from vramplan.report.report_study import ARROW, Cell, Column, Study
 
 
 def study_sections(report: Report) -> Iterator[tuple[str, str, str, Html]]:
