@@ -174,13 +174,31 @@ def _grouped(model: Any, prefix: str, count: int) -> _Groups:
     return groups
 
 
+def _not_converted(model: Any) -> list[str]:
+    """Modules that a quantiser leaves as they are: the head, and the one whose parameter is the last.
+
+    from_pretrained asks before it ties the head, whose own weight then is a parameter as well (modeling_utils.py
+    `no_tie_weights`).
+    """
+    import torch
+    from transformers.quantizers.base import HfQuantizer
+
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if weight is not None:
+        head.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
+    skipped: list[str] = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    if weight is not None:
+        head.weight = weight
+    return skipped
+
+
 def _parameters(model: Any) -> Iterator[Weight]:
     import torch
     from transformers.pytorch_utils import Conv1D
-    from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    skipped = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    skipped = _not_converted(model)
     head, kept = model.get_output_embeddings(), model._get_dtype_plan(torch.bfloat16)
     for path, parameter in model.named_parameters():
         owner, _, own_name = path.rpartition(".")

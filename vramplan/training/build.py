@@ -50,7 +50,6 @@ def skeleton(scenario: Scenario) -> Any:
             dtype=getattr(torch, scenario.dtype),
             attn_implementation=attention_of(config, scenario.attention),
         )
-    model.tie_weights()  # part of the initialisation that was skipped (transformers 5.17 `init_weights`)
     if scenario.quant.type is not QuantType.NONE:
         quantizer = AutoHfQuantizer.from_config(quantization_config(scenario), pre_quantized=False)
         with local_torch_dtype(getattr(torch, scenario.dtype)):  # as from_pretrained does: biases follow the weights
@@ -58,6 +57,7 @@ def skeleton(scenario: Scenario) -> Any:
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer  # as from_pretrained leaves it
         _set_block_size(model, scenario.quant.block_size)
+    model.tie_weights()  # after quantisation as in from_pretrained: what is not quantised goes by the last parameter
     return model
 
 

@@ -13,9 +13,9 @@ FUNCTIONS = Functions()
 
 @FUNCTIONS.add("softmax")
 def _softmax(handles: Handles, call: Call) -> Any:
-    x = call.first if call.kwargs.get("dtype") is not None else handles.raised(call.first)
-    out = call.run_on(x)
-    return handles.give(out, handles.observer.softmax(handles.of(x), spec(out)[1]))
+    out = call.run()
+    kind = _widened(handles, call, spec(out)[1])
+    return handles.give(out.to(getattr(torch, kind)), handles.observer.softmax(handles.of(call.first), kind))
 
 
 @FUNCTIONS.add("log_softmax")

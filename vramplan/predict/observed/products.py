@@ -15,6 +15,7 @@ def matmul(
     na, nb = t.needs_grad(a), t.needs_grad(b)
     saved = t.save((a if nb else None, b if na else None)) if na or nb else []
     out = t.new(shape, a.kind, "product")
+    t.product()
     if not (na or nb):
         return out
     shapes = wanted(a, b)
@@ -22,6 +23,7 @@ def matmul(
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         order = 1 if left_first else -1
         made = new_gradients(t, shapes[::order], grad.kind, "product's gradient")[::order]
+        t.product()
         return [None if each is None else t.view(each, each.shape) for each in made]
 
     return t.record(out, (a, b), saved, backward)
