@@ -50,6 +50,11 @@ def first_products(scenario: Scenario, device: Device) -> Mapping[Product, int]:
     return _template(scenario, device).products
 
 
+def clipped(scenario: Scenario, device: Device) -> int | None:
+    """The step's block with whose free the clipping of gradients is over; None where they are not clipped."""
+    return _template(scenario, device).clipped
+
+
 def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
     """The kernels that `sdpa` takes, and why; empty for eager attention, flash_attention_2 and a merge."""
     if scenario.method is Method.MERGE:

@@ -139,6 +139,8 @@ class Template:
         """What the run did not know exactly."""
         self.products: Mapping[Product, int] = {}
         """Before which part the first matrix product of each kind has its output."""
+        self.clipped: int | None = None
+        """The last block of the clipping of gradients, if they are clipped."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""
