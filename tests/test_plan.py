@@ -236,7 +236,7 @@ def test_goals_that_make_no_sense_are_refused() -> None:
         {"method": "full"},
         {"model": "gemma-2b"},  # heads of 256
         {"method": "inference", "batch": 100},  # 100 rows when decoding
-        {"batch": 4, "eval": {"batch": 1}},  # 512 rows when evaluating
+        {"seq": 64, "batch": 32, "eval": {"batch": 1}},  # 64 rows when evaluating
     ],
     ids=str,
 )
