@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layer_runs import runs
-from vramplan.predict.saved_modules import HEAD, copy_label, is_trained, trained_element, training_architecture
+from vramplan.predict.saved_modules import copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 from vramplan.stacks import LossKernel
 

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.product_kinds import Product
 from vramplan.predict.script_items import Item, Rounds
-from vramplan.predict.template import Template
+from vramplan.predict.template import Product, Template
 
 
 class Repeated:

@@ -15,7 +15,6 @@ from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
-from vramplan.predict.product_kinds import Product
 from vramplan.predict.reductions import row_sum_buffer
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
@@ -121,6 +120,15 @@ class Size(NamedTuple):
         for rule in self.rules:
             size *= rule.at(batch, seq)
         return size
+
+
+class Product(NamedTuple):
+    """A kind of matrix product, by what its library keeps once the first was made: cuBLAS, which computes all, a
+    workspace per thread; cuBLASLt another for those with a bias."""
+
+    backward: bool
+    """Whether autograd's thread makes it."""
+    biased: bool
 
 
 class Template:
