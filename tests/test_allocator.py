@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
 from timelines import timelines
 
-from vramplan.allocator import Growth, Moment, Replay, Rules, prepare, replay
+from vramplan.allocator import Composition, Growth, Replay, Rules, prepare, replay
 from vramplan.ledger import Basis, Component, Phase
 from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
@@ -39,7 +39,7 @@ def unlabelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     )
 
 
-def moment(*parts: Event | Repeat) -> Moment:
+def moment(*parts: Event | Repeat) -> Composition:
     return run(*parts).peak.moment
 
 
@@ -48,7 +48,7 @@ def moment(*parts: Event | Repeat) -> Moment:
 
 def test_small_requests_share_a_segment_of_2_mib() -> None:
     # 1,000 B -> 1,024 B; 1 B -> 512 B; both from one 2 MiB segment, the rest of it cached in one piece
-    assert moment(take(1, 1000), take(2, 1)) == Moment(
+    assert moment(take(1, 1000), take(2, 1)) == Composition(
         raw=1001, rounding=24 + 511, unsplit=0, cached=2 * MIB - 1536, largest_free=2 * MIB - 1536, segments=1
     )
 
@@ -74,7 +74,7 @@ def test_from_10_mib_on_a_segment_is_the_request_rounded_up_to_2_mib() -> None:
 
 def test_a_large_remainder_of_1_mib_or_less_is_not_split_off_and_counts_as_allocated() -> None:
     # 11 MiB in a segment of 12: the remainder of 1 MiB belongs to the block
-    assert moment(take(1, 11 * MIB)) == Moment(
+    assert moment(take(1, 11 * MIB)) == Composition(
         raw=11 * MIB, rounding=0, unsplit=MIB, cached=0, largest_free=0, segments=1
     )
     # 512 B less in the block, and the remainder is 1 MiB + 512 B: split off
@@ -197,6 +197,13 @@ def test_what_cannot_be_given_back_is_an_out_of_memory() -> None:
 def test_an_expandable_segment_grows_by_pages_of_20_mib() -> None:
     # 30 MiB need two pages; 10 MiB more fit into the second
     assert run(take(1, 30 * MIB), take(2, 10 * MIB), expandable_segments=True).growth == (Growth(0, 40 * MIB),)
+
+
+def test_what_an_expandable_segment_lacked_is_whole_pages() -> None:
+    # 30 MiB hold two pages; 15 MiB find 10 free in the second, and one page more is over the budget
+    oom = run(take(1, 30 * MIB), take(2, 15 * MIB), budget=50 * MIB, expandable_segments=True).oom
+    assert oom is not None
+    assert (oom.requested, oom.segment, oom.reserved) == (15 * MIB, 20 * MIB, 40 * MIB)
 
 
 def test_an_expandable_segment_has_no_unsplit_remainder() -> None:

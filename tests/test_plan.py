@@ -235,6 +235,8 @@ def test_goals_that_make_no_sense_are_refused() -> None:
         {"lora": {"modules_to_save": ["norm"]}},
         {"method": "full"},
         {"model": "gemma-2b"},  # heads of 256
+        {"method": "inference", "batch": 100},  # 100 rows when decoding
+        {"seq": 64, "batch": 32, "eval": {"batch": 1}},  # 64 rows when evaluating
     ],
     ids=str,
 )

@@ -215,7 +215,7 @@ def test_a_card_that_is_not_there_skips(ran: Ran) -> None:
         ("test_decimal_unit", "hint: write 3GiB"),
         ("test_negative", "is not an amount of memory"),
         ("test_device", "unknown device 'tpu'"),
-        ("test_device", "hint: did you mean 'cpu'? allowed: cpu, cuda"),
+        ("test_device", "hint: did you mean 'cpu'? allowed: cuda, cpu"),
         ("test_target", "hint: did you mean 'llama-3.1-8b'?"),
         ("test_key", "bacth"),
         ("test_no_baseline", "nowhere.json does not exist"),

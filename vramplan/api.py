@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from msgspec import structs
 
@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 Engine = Literal["analytic", "trace"]
-ENGINES: tuple[Engine, ...] = ("analytic", "trace")
-DEVICES: tuple[Device, ...] = ("cuda", "cpu")
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def predict(

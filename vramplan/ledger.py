@@ -1,6 +1,6 @@
 """The ledger: how many bytes each component holds at each phase's high-water mark, and how we know."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -39,6 +39,8 @@ class Component(StrEnum):
     UNKNOWN = "unknown"  # measured, explained by nobody; never predicted
 
 
+#: Where each stands in a list of bytes by component.
+COMPONENT_INDEX: Mapping[Component, int] = {component: i for i, component in enumerate(Component)}
 #: Held from step to step: the same bytes at every moment after the first step.
 RESIDENT_COMPONENTS = (
     Component.WEIGHTS,

@@ -236,10 +236,11 @@ def _watch(device: str) -> "CpuWatch | CudaWatch":
     __tracebackhide__ = True
     from importlib.util import find_spec
 
+    from vramplan.api import DEVICES
     from vramplan.errors import CannotRun, unknown
 
-    if device not in ("cpu", "cuda"):
-        raise unknown("device", str(device), ("cpu", "cuda"))
+    if device not in DEVICES:
+        raise unknown("device", str(device), DEVICES)
     if find_spec("torch") is None:
         pytest.fail("vram: measuring needs torch, which is not installed: pip install 'vramplan[measure]'")
     from vramplan.measure.watch import CpuWatch, CudaWatch

@@ -1,5 +1,6 @@
 """Stacks: how a training loop treats memory. The same hyper-parameters differ by about 40 % between stacks."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -103,7 +104,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 #: What each named stack does. `autocast: True` stands for the scenario's compute dtype until the scenario is resolved.
-STACKS: dict[str, Stack] = {
+STACKS: Mapping[str, Stack] = {
     # transformers 5.17 trainer.py: autocast (bf16=True), compute_loss returns the loss alone, max_grad_norm=1.0;
     # peft's prepare_model_for_kbit_training is called by the recipe (and by TRL for quantised models).
     "hf-trainer": Stack(

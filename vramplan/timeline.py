@@ -6,7 +6,7 @@ from itertools import count
 from operator import add
 from typing import NamedTuple
 
-from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
+from vramplan.ledger import COMPONENT_INDEX, Basis, Component, Entry, Ledger, Phase
 
 
 class Enter(NamedTuple):
@@ -71,7 +71,7 @@ class Timeline:
 
     def marks(self, granularity: int = 1) -> "Marks":
         """The highest moment of each phase, and the last of all; blocks are rounded up to `granularity`."""
-        gauge = _Gauge(granularity)
+        gauge = _Marker(granularity)
         gauge.run(self.parts)
         gauge.settle()
         return gauge.result()
@@ -101,12 +101,11 @@ class _Expansion:
                 yield part
 
 
-_INDEX = {component: i for i, component in enumerate(Component)}
-_ROUNDING = _INDEX[Component.ALLOCATOR]
+_ROUNDING = COMPONENT_INDEX[Component.ALLOCATOR]
 _MOVES = {Alloc, Free, EmptyCache}
 
 
-class Moment(NamedTuple):
+class Holdings(NamedTuple):
     """What was held at one instant."""
 
     total: int
@@ -120,16 +119,16 @@ class Moment(NamedTuple):
         whole[_ROUNDING] += self.total - sum(self.held)
         return whole
 
-    def after(self, earlier: "Moment") -> "Moment":
+    def after(self, earlier: "Holdings") -> "Holdings":
         """This moment when what was held at `earlier` is held besides."""
-        return Moment(earlier.total + self.total, list(map(add, earlier.held, self.held)))
+        return Holdings(earlier.total + self.total, list(map(add, earlier.held, self.held)))
 
 
 class Marks(NamedTuple):
     """The highest moment of each phase of a stretch of a run, and what the stretch leaves held."""
 
-    highest: dict[Phase, Moment]
-    end: Moment
+    highest: dict[Phase, Holdings]
+    end: Holdings
 
     def then(self, later: "Marks") -> "Marks":
         """The marks of both stretches. The later one begins by entering a phase and frees nothing of the earlier."""
@@ -152,13 +151,13 @@ class Marks(NamedTuple):
         return Ledger(entries, steady=self.end.total)
 
 
-class _Gauge:
+class _Marker:
     """Runs a timeline and keeps, per phase, what every component held at the highest moment."""
 
     def __init__(self, granularity: int) -> None:
-        self.marks: dict[Phase, Moment] = {}
+        self.marks: dict[Phase, Holdings] = {}
         self.total = 0
-        self._held = [0] * len(_INDEX)
+        self._held = [0] * len(COMPONENT_INDEX)
         self._granularity = granularity
         self._phase = Phase.LOAD
         self._sizes: dict[int, tuple[int, int, int]] = {}  # block -> index of its component, raw bytes, rounded up
@@ -182,29 +181,29 @@ class _Gauge:
 
     def result(self) -> Marks:
         """The marks so far, and what is held now."""
-        return Marks(self.marks, Moment(self.total, self._held.copy()))
+        return Marks(self.marks, Holdings(self.total, self._held.copy()))
 
     def settle(self) -> None:
         """Note the current moment if it is the highest of its phase so far."""
         known = self.marks.get(self._phase)
         if known is None or self.total > known.total:
-            self.marks[self._phase] = Moment(self.total, self._held.copy())
+            self.marks[self._phase] = Holdings(self.total, self._held.copy())
 
-    def _note(self, moment: Moment | None) -> None:
+    def _note(self, moment: Holdings | None) -> None:
         if moment is None:
             return
         known = self.marks.get(self._phase)
         if known is None or moment.total > known.total:
             self.marks[self._phase] = moment
 
-    def _straight(self, parts: tuple[Part, ...]) -> Moment | None:
+    def _straight(self, parts: tuple[Part, ...]) -> Holdings | None:
         """Run events that move memory; the highest moment before a free among them, None if there is no free."""
         held, sizes, granularity, total = self._held, self._sizes, self._granularity, self.total
         highest, then = 0, None
         for part in parts:
             if type(part) is Alloc:
                 block, size, component, _ = part
-                index = _INDEX[component]
+                index = COMPONENT_INDEX[component]
                 rounded = size + -size % granularity
                 sizes[block] = index, size, rounded
                 held[index] += size
@@ -216,7 +215,7 @@ class _Gauge:
                 held[index] -= size
                 total -= rounded
         self.total = total
-        return None if then is None else Moment(highest, then)
+        return None if then is None else Holdings(highest, then)
 
     def _repeat(self, part: Repeat) -> None:
         """Rounds change the totals linearly, so the highest is the first or the last: only these count."""
@@ -245,7 +244,7 @@ class _Gauge:
         times, held = part.times, self._held
         for each in part.body:
             if type(each) is Alloc:
-                index, rounded = _INDEX[each.component], each.bytes + -each.bytes % self._granularity
+                index, rounded = COMPONENT_INDEX[each.component], each.bytes + -each.bytes % self._granularity
                 self._sizes[each.block] = index, each.bytes, rounded
                 held[index] += times * each.bytes
                 self.total += times * rounded
@@ -262,7 +261,7 @@ class _Gauge:
         growth = self.total - total
         if growth > 0 and moment is not None:
             held = [then + left * more for then, more in zip(moment.held, change, strict=True)]
-            moment = Moment(moment.total + left * growth, held)
+            moment = Holdings(moment.total + left * growth, held)
         self._note(moment)
         self._advance(before, total, left)
 

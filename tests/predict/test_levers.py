@@ -54,8 +54,10 @@ def test_the_upcast_of_a_large_vocabulary_is_found() -> None:
 
 def test_savings_are_of_the_predictions_device() -> None:
     wanted = scenario("llama", batch=2, seq=64, checkpointing=False)
-    for lever in levers(predict_analytic(wanted, device="cpu")):
-        assert lever.saves == ledger(wanted, "cpu").peak - ledger(lever.scenario, "cpu").peak
+    found = levers(predict_analytic(wanted, device="cpu"))
+    assert found
+    peak = ledger(wanted, "cpu").peak
+    assert [lever.saves for lever in found] == [peak - ledger(lever.scenario, "cpu").peak for lever in found]
 
 
 def test_a_lever_that_saves_nothing_is_none() -> None:

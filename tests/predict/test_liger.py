@@ -9,7 +9,7 @@ from vramplan.errors import UsageError
 from vramplan.predict.decoder import STYLES
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.families import CLASSIC
-from vramplan.predict.liger import LIGER, NOTHING, replaced, trainers_choice
+from vramplan.predict.liger import LIGER, NOTHING, patched, trainers_choice
 from vramplan.scenario import Scenario
 from vramplan.stacks import LayerKernel
 from vramplan.targets import resolve
@@ -20,11 +20,11 @@ def scenario(model: str, **stack: Any) -> Scenario:
 
 
 def test_asked_for_are_all_some_or_none() -> None:
-    assert replaced(scenario("llama-3.2-1b")).kernels == frozenset()
-    assert replaced(scenario("llama-3.2-1b", kernels="torch")).kernels == frozenset()
-    assert replaced(scenario("llama-3.2-1b", kernels="liger")).kernels == frozenset(LayerKernel)
-    assert replaced(scenario("llama-3.2-1b", kernels=["mlp", "rope"])).kernels == {LayerKernel.ROPE, LayerKernel.MLP}
-    assert replaced(scenario("llama-3.2-1b", kernels="rms_norm")).kernels == {LayerKernel.RMS_NORM}
+    assert patched(scenario("llama-3.2-1b")).kernels == frozenset()
+    assert patched(scenario("llama-3.2-1b", kernels="torch")).kernels == frozenset()
+    assert patched(scenario("llama-3.2-1b", kernels="liger")).kernels == frozenset(LayerKernel)
+    assert patched(scenario("llama-3.2-1b", kernels=["mlp", "rope"])).kernels == {LayerKernel.ROPE, LayerKernel.MLP}
+    assert patched(scenario("llama-3.2-1b", kernels="rms_norm")).kernels == {LayerKernel.RMS_NORM}
 
 
 def test_what_is_said_of_families_is_ligers_own_table() -> None:
@@ -66,4 +66,4 @@ def test_where_nothing_would_be_replaced_it_is_refused(model: str, stack: dict[s
 
 def test_nothing_is_patched_where_nothing_is_trained() -> None:
     generating = resolve("llama-3.2-1b", {"method": "inference", "stack": {"kernels": "liger"}}).single("the test")
-    assert replaced(generating).kernels == frozenset()
+    assert patched(generating).kernels == frozenset()

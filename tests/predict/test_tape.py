@@ -2,12 +2,18 @@
 
 from tape_events import events, leaf
 
+from vramplan.catalog.gpus import REFERENCE_GPU, gpu
 from vramplan.ledger import Phase
 from vramplan.predict.backward import run_backward
 from vramplan.predict.operations import pointwise, scale
 from vramplan.predict.script import Repeated
 from vramplan.predict.tape import FLOAT32, Tape
 from vramplan.timeline import Timeline
+
+
+def test_without_a_card_it_is_that_of_the_trace() -> None:
+    card = gpu(REFERENCE_GPU)
+    assert (Tape("cuda").capability, Tape("cuda").processors) == (card.capability, card.multiprocessors)
 
 
 def test_a_storage_is_given_back_with_its_last_view() -> None:

@@ -2,7 +2,7 @@
 
 from vramplan.allocator.program import Program, prepare
 from vramplan.allocator.replay import replay
-from vramplan.allocator.result import Growth, Moment, OutOfMemory, PhaseMark, Replay
+from vramplan.allocator.result import Composition, Growth, OutOfMemory, PhaseMark, Replay
 from vramplan.allocator.rules import Rules
 
-__all__ = ["Growth", "Moment", "OutOfMemory", "PhaseMark", "Program", "Replay", "Rules", "prepare", "replay"]
+__all__ = ["Composition", "Growth", "OutOfMemory", "PhaseMark", "Program", "Replay", "Rules", "prepare", "replay"]

@@ -12,7 +12,7 @@ class Driver:
     at the lower address.
     """
 
-    __slots__ = ("budget", "calls", "falling", "highest", "next", "reserved")
+    __slots__ = ("budget", "calls", "falling", "highest", "next", "refused", "reserved")
 
     def __init__(self, budget: int | None, *, falling: bool) -> None:
         self.budget = budget
@@ -20,6 +20,7 @@ class Driver:
         self.reserved = 0
         self.highest = 0
         self.calls = 0
+        self.refused = 0  # what it was asked for when it last had to refuse
         self.next = _MIDDLE  # the next segment begins here, or if addresses fall, ends before
 
     def follow(self, other: "Driver") -> None:
@@ -30,6 +31,7 @@ class Driver:
         """Take `size` bytes of the device; False, and nothing taken, when the budget does not hold them."""
         reserved = self.reserved + size
         if self.budget is not None and reserved > self.budget:
+            self.refused = size
             return False
         self.reserved = reserved
         self.calls += 1

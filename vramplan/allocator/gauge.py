@@ -6,7 +6,7 @@ from typing import NamedTuple
 from vramplan.allocator.driver import Driver
 from vramplan.allocator.pool import Pool
 from vramplan.allocator.program import ROUNDED, Straight
-from vramplan.allocator.result import Moment, PhaseMark
+from vramplan.allocator.result import Composition, PhaseMark
 from vramplan.ledger import Component, Phase
 
 #: Where a training step ends.
@@ -25,14 +25,14 @@ class _Noted(NamedTuple):
     """what has happened since `held`: the events of `run` before number `event`"""
     event: int
 
-    def moment(self) -> tuple[Moment, tuple[int, ...]]:
+    def moment(self) -> tuple[Composition, tuple[int, ...]]:
         """The moment, and the raw bytes of each component."""
         held = self.held
         if self.run:
             held = tuple(map(add, held, self.run.before(self.event)))
         *components, rounded = held
         raw = sum(components)
-        moment = Moment(
+        moment = Composition(
             raw=raw,
             rounding=rounded - raw,
             unsplit=self.allocated - rounded,
@@ -106,7 +106,7 @@ class Gauge:
         )
 
 
-def _components(moment: Moment, held: tuple[int, ...]) -> tuple[tuple[Component, int], ...]:
+def _components(moment: Composition, held: tuple[int, ...]) -> tuple[tuple[Component, int], ...]:
     """What each component holds; raw bytes that came in as `ALLOCATOR` stay there."""
     own = {Component.ALLOCATOR: moment.rounding + moment.unsplit}
     return tuple(

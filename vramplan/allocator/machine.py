@@ -5,18 +5,17 @@ from vramplan.allocator.expandable import ExpandablePool
 from vramplan.allocator.gauge import Gauge
 from vramplan.allocator.pool import ADDRESS, Block, Pool
 from vramplan.allocator.result import Growth, OutOfMemory, Replay
-from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, Rules, segment_size
+from vramplan.allocator.rules import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, SMALL_SIZE, Rules
 from vramplan.timeline import Alloc
 
 
 class Refused(Exception):
     """The driver gave no memory for a block, although all cached segments had been given back."""
 
-    def __init__(self, machine: "Machine", number: int, size: int) -> None:
-        super().__init__(number, size)
+    def __init__(self, machine: "Machine", number: int) -> None:
+        super().__init__(number)
         self.machine = machine
         self.number = number
-        self.size = size
 
     def report(self, requests: list[Alloc]) -> OutOfMemory:
         """What was asked, and how the memory stood."""
@@ -26,7 +25,7 @@ class Refused(Exception):
             label=request.label,
             component=request.component,
             requested=request.bytes,
-            segment=segment_size(self.size),
+            segment=machine.driver.refused,
             allocated=machine.gauge.allocated,
             reserved=machine.driver.reserved,
             budget=machine.driver.budget or 0,
@@ -80,7 +79,7 @@ class Machine:
             self.retries += 1
             block = pool.grow(size)
         if block is None:
-            raise Refused(self, number, size)
+            raise Refused(self, number)
         self._note(event)
         return block
 

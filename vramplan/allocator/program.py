@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vramplan.allocator.handed import Handed
 from vramplan.allocator.rules import SMALL_SIZE, Rules, block_size
-from vramplan.ledger import Component, Phase
+from vramplan.ledger import COMPONENT_INDEX, Phase
 from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ TAKE_SMALL, TAKE_LARGE, GIVE_SMALL, GIVE_LARGE, LAY_DOWN, PICK_UP = range(6)
 """The last two hand a block over from round to round: nothing moves, it belongs to another number."""
 LARGE = 1  # the bit that tells a large one
 ROUND_BITS = 32  # of a block's name, for its number in the program and for each enclosing repeat's round
-INDEX = {component: i for i, component in enumerate(Component)}
-ROUNDED = len(INDEX)  # stands behind the components: bytes of all of them in multiples of 512
+ROUNDED = len(COMPONENT_INDEX)  # stands behind the components: bytes of all of them in multiples of 512
 
 
 #: A block taken or given back, as the replay's inner loop unpacks it, so it holds what that needs and no more: kind,
@@ -156,7 +155,7 @@ class _Compiler:
         block, raw, component, _ = part
         size = block_size(raw)
         op = (TAKE_SMALL if size <= SMALL_SIZE else TAKE_LARGE, len(self.requests), depth, size, event)
-        index = INDEX[component]
+        index = COMPONENT_INDEX[component]
         self.taken[block] = op, index, raw
         self.requests.append(part)
         if size:

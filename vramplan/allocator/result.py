@@ -8,7 +8,7 @@ from vramplan.ledger import Basis, Component, Entry, Ledger, Phase
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Composition:
     """What the device memory of the process consisted of at one instant, in bytes."""
 
     raw: int
@@ -40,7 +40,7 @@ class PhaseMark:
     """The high-water marks of one phase."""
 
     phase: Phase
-    moment: Moment
+    moment: Composition
     """when allocated was highest in the phase, in the latest step that has it"""
     held: tuple[tuple[Component, int], ...]
     """each component's bytes at that moment; `ALLOCATOR` is rounding and unsplit remainders; adds up to allocated"""
@@ -63,7 +63,7 @@ class OutOfMemory:
     requested: int
     """raw bytes of the tensor"""
     segment: int
-    """bytes that the driver was asked for on its behalf"""
+    """bytes that the driver was asked for on its behalf: a segment, or with expandable segments what pages lacked"""
     allocated: int
     reserved: int
     budget: int

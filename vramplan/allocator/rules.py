@@ -11,6 +11,8 @@ SMALL_SEGMENT = 2 * 2**20  # kSmallBuffer: what the small pool asks the driver f
 LARGE_SEGMENT = 20 * 2**20  # large_segment_size (kLargeBuffer): segment of a large request below MIN_LARGE
 MIN_LARGE = 10 * 2**20  # kMinLargeAlloc: from here on a request gets a segment of its own size
 ROUND_LARGE = 2 * 2**20  # kRoundLarge: ... rounded up to a multiple of it
+#: How much of a card transformers' warm-up of the allocator spares (5.17 modeling_utils.py caching_allocator_warmup).
+WARM_UP_SPARED = 1.2 * 2**30
 
 
 def block_size(size: int) -> int:

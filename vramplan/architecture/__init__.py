@@ -1,6 +1,7 @@
 """config.json -> every weight of the model: path, kind, shape. No torch."""
 
 from vramplan.architecture.model import (
+    HEAD,
     Architecture,
     Attention,
     Block,
@@ -14,6 +15,7 @@ from vramplan.architecture.model import (
 from vramplan.architecture.read import read_architecture
 
 __all__ = [
+    "HEAD",
     "Architecture",
     "Attention",
     "Block",

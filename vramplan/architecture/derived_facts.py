@@ -1,12 +1,13 @@
 """Facts about a layer of an architecture outside the table: from its configuration object and its weights, no torch."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from vramplan.architecture.model import Attention, Block, Experts, Mlp, Weight, WeightKind
 
 #: Under which names configuration classes of transformers 5.17.0 keep what a layer's facts need.
-SPELLINGS: dict[str, tuple[str, ...]] = {
+SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "multi_query_group_num"),
     "head_dim": ("head_dim", "attention_head_dim", "kv_channels"),

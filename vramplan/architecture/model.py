@@ -6,14 +6,15 @@ from enum import StrEnum
 from functools import cached_property
 from math import prod
 
+#: What transformers calls the output head; a tied one has no weight of its own that could tell.
+HEAD = "lm_head"
+
 
 class WeightKind(StrEnum):
     """What a parameter or buffer is; decides whether it is quantised, upcast or adapted."""
 
     LINEAR = "linear"  # weight of nn.Linear or transformers' Conv1D
-    SUBLINEAR = (
-        "sublinear"  # weight of a subclass of nn.Linear (Falcon's): adapters fit it, transformers leaves it as it is
-    )
+    SUBLINEAR = "sublinear"  # weight of a subclass of nn.Linear (Falcon's): adapters fit it, it is never quantised
     EMBEDDING = "embedding"
     HEAD = "head"  # the output head's own weight (an untied nn.Linear that is never quantised)
     NORM = "norm"

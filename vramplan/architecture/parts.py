@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Attention, Block, Mlp, Weight, WeightKind
+from vramplan.architecture.model import HEAD, Attention, Block, Mlp, Weight, WeightKind
 
 Weights = tuple[Weight, ...]
 
@@ -42,7 +42,7 @@ def embedding(path: str, rows: int, size: int) -> Weights:
 
 def head(hidden: int, vocab: int, *, tied: bool, bias: bool = False) -> Weights:
     """What the output head owns itself: nothing but the bias when it shares the embedding's table."""
-    own = linear("lm_head", hidden, vocab, bias=bias, kind=WeightKind.HEAD)
+    own = linear(HEAD, hidden, vocab, bias=bias, kind=WeightKind.HEAD)
     return own[1:] if tied else own
 
 

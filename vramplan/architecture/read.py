@@ -9,7 +9,7 @@ from vramplan.architecture.model import Architecture
 from vramplan.errors import UnknownArchitecture, nearest
 
 #: Every family that is read without torch.
-FAMILIES: dict[str, Callable[[Fields], Architecture]] = {
+FAMILIES: Mapping[str, Callable[[Fields], Architecture]] = {
     "llama": llama.read_llama,
     "mistral": llama.read_mistral,
     "qwen2": llama.read_qwen2,

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vramplan.catalog.calibration import calibration
@@ -14,6 +16,8 @@ from vramplan.units import GIB, MIB
 
 _FILE = Path(__file__).parent / "gpus.json"
 _REFERENCE = "t4"  # the card whose context was recorded
+#: The card that is meant when a scenario names none.
+REFERENCE_GPU = "a100-80gb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,10 @@ class Gpu:
 
 
 @cache
-def _data() -> dict[str, Any]:
+def _data() -> Mapping[str, Any]:
     data: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
-    data["cards"] = {card["name"]: card for card in data["cards"]}
-    return data
+    cards = MappingProxyType({card["name"]: MappingProxyType(card) for card in data["cards"]})
+    return MappingProxyType(data | {"cards": cards})
 
 
 @cache
@@ -82,7 +86,7 @@ def _catalogued(name: str) -> Gpu:
     )
 
 
-def _context(card: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def _context(card: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
     if "context" in card:
         origin = f"recorded on {card['title']}, {card['record']}"
         return {"context": card["context"], "context_origin": origin, "workspaces": card.get("workspaces")}
@@ -91,7 +95,7 @@ def _context(card: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     return {"context": reference["context"] * mine // its // MIB * MIB, "context_origin": origin}
 
 
-def _by_rule(card: dict[str, Any]) -> int:
+def _by_rule(card: Mapping[str, Any]) -> int:
     share = _data()["share_of_marketing_size"][card["memory"]]
     return int(card["memory_gib"] * GIB * share) // MIB * MIB
 
@@ -101,7 +105,7 @@ def check_gpu(name: str) -> str:
 
     A UsageError with the nearest when there is none, or with the sizes when there are several.
     """
-    cards: dict[str, Any] = _data()["cards"]
+    cards: Mapping[str, Any] = _data()["cards"]
     if name in cards:
         return name
     word = _bare(name)
@@ -163,7 +167,7 @@ _FORMS = ("sxm2", "sxm4", "sxm5", "sxm", "pcie", "hbm2e", "hbm3e", "hbm3", "hbm2
 def gpu_of_driver(title: str) -> str:
     """The catalogue's name of a card as its driver calls it (`NVIDIA A100-SXM4-80GB`); empty when it has none."""
     plain = _without_forms(title)
-    cards: dict[str, Any] = _data()["cards"]
+    cards: Mapping[str, Any] = _data()["cards"]
     return next((name for name, card in cards.items() if plain in (_plain(name), _plain(card["title"]))), "")
 
 

@@ -2,9 +2,11 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vramplan.errors import unknown
@@ -49,11 +51,11 @@ def by_hub_id(repo: str) -> str | None:
 
 
 @cache
-def catalog_entries() -> dict[str, CatalogEntry]:
+def catalog_entries() -> Mapping[str, CatalogEntry]:
     """Every catalogue model's provenance by name."""
     with (_FOLDER / "INDEX.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return {row["slug"]: _entry(row) for row in rows}
+    return MappingProxyType({row["slug"]: _entry(row) for row in rows})
 
 
 def _entry(row: dict[str, str]) -> CatalogEntry:

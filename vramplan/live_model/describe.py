@@ -230,7 +230,7 @@ def static_bytes(model: Any) -> dict[Component, int]:
 
 
 class _Sizes:
-    """A meter that adds up what it is told, each storage once."""
+    """A meter that adds up what it is told, each tensor once: a tied table is one, under two names."""
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[Component, int]] = {}

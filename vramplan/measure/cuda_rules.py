@@ -24,7 +24,7 @@ from vramplan.measure.replacing import Replacement, replacing
 from vramplan.measure.tracker import Tracker
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.overheads import lt_workspace, workspaces
-from vramplan.predict.quantization import Piece
+from vramplan.predict.writer import Piece
 from vramplan.torch_release import shares_workspaces
 
 aten = torch.ops.aten

@@ -25,8 +25,9 @@ from vramplan.measure.flash_package import SAMPLES_OPENERS
 from vramplan.measure.mask_openers import MASK_OPENERS
 from vramplan.measure.places import layer_in
 from vramplan.measure.tracker import Opener, Rule, Told, Tracker
+from vramplan.scenario import Scenario
 from vramplan.torch_release import NEWEST
-from vramplan.training import build
+from vramplan.training.build import skeleton
 
 aten = torch.ops.aten
 #: How an adapter's matrices come to the device and dtype of the layer (peft 0.21).
@@ -47,8 +48,6 @@ def fake_machine() -> Iterator[None]:
         stack.enter_context(mock.patch("bitsandbytes.functional.create_dynamic_map", _dynamic_map))
         # The library's code map for the whole process would be fake outside too.
         stack.enter_context(mock.patch("bitsandbytes.functional.name2qmap", {}))
-        # The skeleton is on the meta device already, and bitsandbytes' layers cannot be made of fake meta tensors.
-        stack.enter_context(mock.patch("vramplan.training.build.skeleton", _outside(build.skeleton)))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied, create=True))
         for user in ("dora", "variants", "layer"):
@@ -119,14 +118,10 @@ def _apply(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool 
     return self
 
 
-def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, run outside every dispatch mode."""
-
-    def run(*args: Any) -> Any:
-        with _disable_current_modes():
-            return function(*args)
-
-    return run
+def meta_skeleton(scenario: Scenario) -> Any:
+    """The model on the meta device, made outside of fake tensors: bitsandbytes' layers cannot be made of fake ones."""
+    with _disable_current_modes():
+        return skeleton(scenario)
 
 
 class FakeTracker(Tracker):  # type: ignore[no-untyped-call]

@@ -15,13 +15,14 @@ from torch.utils._python_dispatch import _disable_current_modes
 from vramplan.measure.fake import dequantized
 from vramplan.measure.tracker import Tracker
 from vramplan.scenario import Scenario
-from vramplan.training.adapter_files import write_adapters
+from vramplan.training.adapter_files import WriteAdapters, write_adapters
 from vramplan.training.materialize_fake import four_bit, int8
 
 
 @contextmanager
-def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
-    """Inside, `training.merge` runs on fake tensors; `card`: they stand for a GPU's, which has a host beside it."""
+def merging(tracker: Tracker, *, card: bool) -> Iterator[WriteAdapters]:
+    """Inside, `training.merge` runs on fake tensors, given what is yielded; `card`: they stand for a GPU's, which has a
+    host beside it."""
     shapes: dict[str, Tensor] = {}
 
     def write(scenario: Scenario, folder: Path) -> None:
@@ -35,7 +36,6 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name, value in {
-            "vramplan.training.merge.write_adapters": write,
             "peft.peft_model.load_peft_weights": read,
             "peft.tuners.lora.bnb.dequantize_bnb_weight": dequantized,
             "transformers.integrations.bitsandbytes.dequantize_bnb_weight": dequantized,
@@ -53,7 +53,7 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[None]:
 
             stack.enter_context(mock.patch.object(layer.Linear, "get_delta_weight", _delta))
             stack.enter_context(mock.patch.object(layer.Embedding, "get_delta_weight", _embedding_delta))
-        yield
+        yield write
 
 
 def _delta(self: Any, adapter: str) -> Tensor:

@@ -1,25 +1,25 @@
 """The trace engine: the code that `measure` runs, on fake tensors of full size, without a GPU and without weights."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from traceback import walk_tb
-from unittest import mock
+from typing import Any
 
 import msgspec
 import torch
 
 from vramplan.attention import Choice
-from vramplan.catalog.gpus import Gpu, gpu
+from vramplan.catalog.gpus import REFERENCE_GPU, Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError, first_line
 from vramplan.ledger import Basis, Component
 from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
 from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
-from vramplan.measure.fake import FakeTracker, fake_machine
+from vramplan.measure.fake import FakeTracker, fake_machine, meta_skeleton
 from vramplan.measure.fake_evaluation import evaluating
 from vramplan.measure.fake_merge import merging
 from vramplan.measure.fused_head import fused_head
@@ -34,14 +34,15 @@ from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
-from vramplan.training.build import modeling_of, transformers_config
+from vramplan.training.adapter_files import write_adapters
+from vramplan.training.build import Making, modeling_of, transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
+from vramplan.training.materialize import materialize
 from vramplan.training.materialize_fake import quantize_fake
+from vramplan.training.meter import Meter
 from vramplan.training.run import set_up
 
-#: The card that is meant when the scenario names none: kernels of compute capability 8.0.
-REFERENCE_GPU = "a100-80gb"
 _LOG = logging.getLogger(__name__)
 BASIS: Mapping[Component, Basis] = dict.fromkeys(Component, Basis.TRACED)
 
@@ -208,27 +209,27 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
                 stack.enter_context(fused_head())
             if scenario.runs_liger:
                 stack.enter_context(idle_liger(card, modeling_of(scenario)))
-            # The machine underneath has no kernel for what the card's attention is.
-            stack.enter_context(mock.patch("vramplan.training.run.check_device"))
-        if scenario.arrives_by_tensor:
-            capacity = 0 if card is None else card.capacity
-            load = lambda *args, quantize: load_fake(*args, capacity=capacity)  # noqa: E731
-            stack.enter_context(mock.patch("vramplan.training.build.materialize", load))
         stack.enter_context(tracker.attaching())
         stack.enter_context(tracker)
-        foreach = None if card is None else True
         if scenario.quant.double and quantized_parameters(scenario.architecture, scenario.quant):
             name_code_map(tracker)
         stack.enter_context(evaluating(tracker, card=card is not None))
-        if merges:
-            stack.enter_context(merging(tracker, card=card is not None))
-        quantize = partial(quantize_fake, card=card is not None)
-        work = set_up(scenario, torch.device("cpu"), tracker, quantize=quantize, foreach=foreach)
+        on_card = card is not None
+        write = stack.enter_context(merging(tracker, card=on_card)) if merges else write_adapters
+        making = Making(meta_skeleton, _filling(scenario, card))
+        work = set_up(scenario, torch.device("cpu"), tracker, making=making, write=write, as_card=on_card)
         parameters, packed = count_parameters(work.model), quantized_bytes(work.model)
         work.run()
         if not merges:  # a second one would load again
             work.run()
     return Run(tracker, parameters, packed)
+
+
+def _filling(scenario: Scenario, card: Gpu | None) -> Callable[[Any, Scenario, torch.device, Meter], None]:
+    """How the skeleton gets its fake values: as `from_pretrained` gives them, or module by module."""
+    if scenario.arrives_by_tensor:
+        return partial(load_fake, capacity=0 if card is None else card.capacity)
+    return partial(materialize, quantize=partial(quantize_fake, card=card is not None))
 
 
 def name_code_map(tracker: Tracker) -> None:

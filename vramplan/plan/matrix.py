@@ -1,6 +1,6 @@
 """Which models train on which cards: the longest of a few sequence lengths that fits, for every pair."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,7 @@ def same_run(scenario: Scenario) -> tuple[object, ...]:
     """Two cards for which this is equal have the same timeline of the scenario.
 
     Compute capabilities decide on attention kernels and their tiles. Cards also decide how large cuBLAS's workspaces
-    are, fused 4-bit products (small batches only), the buffers in which gradients of vectors are added up, and how
+    are, fused 4-bit products (of few rows only), the buffers in which gradients of vectors are added up, and how
     large the block of from_pretrained's warm-up may be (only for models of that size).
     """
     if not scenario.gpu:
@@ -163,12 +163,23 @@ def weights_floor(scenario: Scenario) -> int:
 
 def _fused(scenario: Scenario) -> tuple[bool, ...]:
     """Which of the model's matrices are multiplied in 4 bits on the scenario's card, in either type of input."""
-    if not scenario.quant.type.four_bit or scenario.tokens > NEVER_FUSED_ROWS:
+    few = [rows for rows in _rows(scenario) if rows <= NEVER_FUSED_ROWS]
+    if not scenario.quant.type.four_bit or not few:
         return ()
     card, block = gpu(scenario.gpu), scenario.quant.block_size
     shapes = {w.in_out for w, _ in scenario.architecture.counted if is_quantized(w, scenario.quant)}
     return tuple(
-        fused_gemm_4bit(card.capability, card.multiprocessors, kind, scenario.tokens, outputs, inputs, block)
+        fused_gemm_4bit(card.capability, card.multiprocessors, kind, rows, outputs, inputs, block)
         for inputs, outputs in sorted(shapes)
         for kind in (scenario.compute_dtype.value, "float32")
+        for rows in few
     )
+
+
+def _rows(scenario: Scenario) -> Iterator[int]:
+    """How many rows the products of each of the run's passes have."""
+    yield scenario.tokens
+    if scenario.method is Method.INFERENCE:  # when decoding, a token per sample
+        yield scenario.batch
+    if scenario.evaluation is not None:
+        yield replace(scenario, batch=scenario.evaluation.batch).tokens

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layer_runs import runs
-from vramplan.predict.saved_modules import HEAD, copy_label, is_trained, trained_element, training_architecture
+from vramplan.predict.saved_modules import copy_label, is_trained, trained_element, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 from vramplan.stacks import LossKernel
 
@@ -34,6 +34,12 @@ class Trainable(NamedTuple):
     times: int
     embedding: bool = False
     """Whether it is the table of an nn.Embedding."""
+    bias: bool = False
+    """Whether transformers takes it for a bias, by its name."""
+    magnitude: bool = False
+    """Whether it is DoRA's vector."""
+    on_head: bool = False
+    """Whether it belongs to an adapter on the output head."""
 
     @property
     def numel(self) -> int:
@@ -136,12 +142,16 @@ def adapter_tensors(weight: Weight, scenario: Scenario, targets: Targets, times:
     else:
         return ()
     parts = zip(("lora_A", "lora_B"), shapes, strict=True)
-    matrices = tuple(Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times) for part, shape in parts)
+    on_head = weight.kind is WeightKind.HEAD
+    matrices = tuple(
+        Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times, on_head=on_head) for part, shape in parts
+    )
     if not lora.dora:
         return matrices
     outputs = shapes[1][0]
     element = 4 if scenario.recasts_adapters else lora.dtype.bytes  # TRL's cast passes them over
-    return (*matrices, Trainable(f"{name}.{MAGNITUDES}", (outputs,), element, times))
+    magnitudes = Trainable(f"{name}.{MAGNITUDES}", (outputs,), element, times, magnitude=True, on_head=on_head)
+    return (*matrices, magnitudes)
 
 
 def trained_tensors(weight: Weight, scenario: Scenario, targets: Targets, times: int = 1) -> tuple[Trainable, ...]:
@@ -154,8 +164,8 @@ def trained_tensors(weight: Weight, scenario: Scenario, targets: Targets, times:
 def whole(weight: Weight, scenario: Scenario, times: int = 1) -> Trainable:
     """A weight that is trained as it is, or the copy that peft makes of it."""
     label = weight.path if scenario.method is Method.FULL else copy_label(weight)
-    table = weight.kind is WeightKind.EMBEDDING
-    return Trainable(label, weight.shape, trained_element(weight, scenario), times, table)
+    table, bias = weight.kind is WeightKind.EMBEDDING, "bias" in weight.path
+    return Trainable(label, weight.shape, trained_element(weight, scenario), times, embedding=table, bias=bias)
 
 
 def trainables(scenario: Scenario) -> tuple[Trainable, ...]:
@@ -175,7 +185,7 @@ def stepped(scenario: Scenario) -> tuple[Trainable, ...]:
 def is_idle(tensor: Trainable, scenario: Scenario) -> bool:
     """Whether it is of an adapter on the head, past which Liger's loss multiplies by the head's own weight
     (liger-kernel 0.8.5 transformers/model/*.py)."""
-    return scenario.stack.loss is LossKernel.LIGER and tensor.label.startswith(f"{HEAD}.lora_")
+    return scenario.stack.loss is LossKernel.LIGER and tensor.on_head
 
 
 def stepped_in_order(scenario: Scenario) -> list[tuple[int, tuple[Trainable, ...]]]:

@@ -13,9 +13,9 @@ from vramplan.predict.base import Group, component, first_apart, prepared_elemen
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
 from vramplan.predict.overheads import while_loading
-from vramplan.predict.quantization import Piece, is_quantized
+from vramplan.predict.quantization import is_quantized
 from vramplan.predict.saved_modules import is_copied
-from vramplan.predict.writer import Writer
+from vramplan.predict.writer import Piece, Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Method, QuantType, Scenario
 

@@ -38,12 +38,12 @@ def repeated(t: Tape, x: Tensor, heads: int, *, copied: bool) -> Tensor:
     before = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        return (_heads_first(t.new(before, grad.kind, "gradient summed over repeated heads")),)
+        return (_by_heads(t.new(before, grad.kind, "gradient summed over repeated heads")),)
 
     return t.record(out, (x,), [], backward)
 
 
-def _heads_first(grad: Tensor) -> Tensor:
+def _by_heads(grad: Tensor) -> Tensor:
     grad.heads_first = True
     return grad
 
@@ -70,8 +70,8 @@ def batched(t: Tape, a: Tensor, b: Tensor, label: str, *, a_permuted: bool = Fal
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         # derivatives are computed in the order of their names, `mat2` before `self`
-        to_b = t.view(_heads_first(t.new(sb, grad.kind, label + ": right gradient")), sb) if nb else None
-        return t.view(_heads_first(t.new(sa, grad.kind, label + ": left gradient")), sa) if na else None, to_b
+        to_b = t.view(_by_heads(t.new(sb, grad.kind, label + ": right gradient")), sb) if nb else None
+        return t.view(_by_heads(t.new(sa, grad.kind, label + ": left gradient")), sa) if na else None, to_b
 
     return _apart(t, t.record(out, (left, right), saved, backward))
 
@@ -83,7 +83,7 @@ def _apart(t: Tape, product: Tensor) -> Tensor:
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
         if grad.heads_first or batch == 1 or heads == 1:
             return (t.view(grad, grad.shape),)
-        return (_heads_first(t.new(grad.shape, grad.kind, "gradient of a batched product laid out")),)
+        return (_by_heads(t.new(grad.shape, grad.kind, "gradient of a batched product laid out")),)
 
     return t.record(t.view(product, product.shape), (product,), [], backward)
 

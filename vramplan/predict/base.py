@@ -6,7 +6,8 @@ from typing import NamedTuple
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
-from vramplan.predict.quantization import Piece, is_quantized
+from vramplan.predict.quantization import is_quantized
+from vramplan.predict.writer import Piece
 from vramplan.scenario import Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 

@@ -39,8 +39,12 @@ class Outcome:
     logits: Tensor | None
 
 
+#: A bound on the search alone: no family of transformers 5.17 repeats more than Jamba's 8 layers (`attn_layer_period`).
+_LONGEST_PATTERN = 16
+
+
 @dataclass(slots=True)
-class Rounds:
+class LayerPattern:
     """Layers that follow each other as one pattern, repeated."""
 
     blocks: tuple[int, ...]
@@ -57,7 +61,7 @@ class CausalModel:
         check_liger(scenario)
         architecture = replace(architecture, facts=replace(architecture.facts, dropouts=active(t, scenario)))
         self.architecture = architecture
-        self.layers = self._rounds(architecture, scenario)
+        self.layers = self._patterns(architecture, scenario)
         self.groups = [Repeated(run.times) for run in self.layers]
         self.modules: list[list[Modules]] = []
         for run in self.layers:
@@ -72,9 +76,9 @@ class CausalModel:
         return architecture if known(architecture) else stand_in(architecture)
 
     @staticmethod
-    def _rounds(architecture: Architecture, scenario: Scenario) -> list[Rounds]:
+    def _patterns(architecture: Architecture, scenario: Scenario) -> list[LayerPattern]:
         """The layers, those that are alike run once."""
-        return list(_patterns(architecture, scenario))
+        return list(_layer_patterns(architecture, scenario))
 
     def zero_grad(self) -> None:
         """Gradients die."""
@@ -186,7 +190,7 @@ def autocast_kind(stack: Stack) -> Kind | None:
     return FLOATS[stack.autocast] if isinstance(stack.autocast, str) else None
 
 
-def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds]:
+def _layer_patterns(architecture: Architecture, scenario: Scenario) -> Iterator[LayerPattern]:
     """The first layer alone (its input is the embedding's output), the shortest pattern that repeats, what is left.
 
     After Liger's loss, which has made its products in forward, backward makes its first one in the last layer: that
@@ -194,16 +198,16 @@ def _patterns(architecture: Architecture, scenario: Scenario) -> Iterator[Rounds
     Layers that differ in a window that the sequence never leaves are alike, unless they hold other tables or masks.
     """
     kinds = _kinds(architecture, scenario)
-    yield Rounds((kinds[0],), 1)
+    yield LayerPattern((kinds[0],), 1)
     ends_alone = scenario.method.trains and scenario.stack.loss is LossKernel.LIGER
     end = len(kinds) - 1 if ends_alone and len(kinds) > 1 else len(kinds)
     rest = kinds[1:end]
     while rest:
         period, times = _repetition(rest)
-        yield Rounds(tuple(rest[:period]), times)
+        yield LayerPattern(tuple(rest[:period]), times)
         rest = rest[period * times :]
     for kind in kinds[end:]:
-        yield Rounds((kind,), 1)
+        yield LayerPattern((kind,), 1)
 
 
 def _kinds(architecture: Architecture, scenario: Scenario) -> list[int]:
@@ -220,9 +224,9 @@ def _kinds(architecture: Architecture, scenario: Scenario) -> list[int]:
 
 
 def _repetition(kinds: list[int]) -> tuple[int, int]:
-    """(period, times): the split of the beginning that needs the fewest layers run for the most covered."""
+    """(period, times): the repeating pattern at the beginning that covers most layers; of equal ones the shortest."""
     best = (1, 1)
-    for period in range(1, min(len(kinds), 16) + 1):
+    for period in range(1, min(len(kinds), _LONGEST_PATTERN) + 1):
         times = 1
         while kinds[period * times : period * (times + 1)] == kinds[:period]:
             times += 1

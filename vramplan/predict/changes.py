@@ -11,12 +11,11 @@ from msgspec.structs import replace
 from vramplan.optimizers import OPTIMIZERS, optimizer
 from vramplan.predict import changes_precision as precision
 from vramplan.predict import changes_sizes as sizes
+from vramplan.predict.changes_sizes import Variants
 from vramplan.predict.liger import LIGER, fuses_loss, in_order
 from vramplan.predict.stops import stops
 from vramplan.scenario import WITHOUT_SDPA, Checkpointing, Evaluation, QuantType, Scenario
 from vramplan.stacks import LayerKernel, LossKernel, Outputs
-
-Variants = tuple[Scenario, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ Each returns the changed scenarios, none where it does not apply; `vramplan.pred
 from msgspec.structs import replace
 
 from vramplan.attention import BFLOAT16_SINCE
+from vramplan.predict.changes_sizes import Variants
 from vramplan.predict.overheads import card
 from vramplan.scenario import DType, Method, QuantType, Scenario
 from vramplan.stacks import STACKS, Upcast
-
-Variants = tuple[Scenario, ...]
 
 
 def double(scenario: Scenario) -> Variants:

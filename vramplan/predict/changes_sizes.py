@@ -18,6 +18,7 @@ SHORTEST_SEQ = 128
 #: No lower rank is proposed: LoRA's paper (arXiv:2106.09685, table 6) finds 4 to 8 enough on its tasks.
 LOWEST_RANK = 4
 
+#: A scenario changed in one way: what to try, the mildest first.
 Variants = tuple[Scenario, ...]
 
 

@@ -3,7 +3,7 @@
 models/{llama,mistral,qwen2,qwen3,gemma,gemma2,gemma3,olmo2,granite,phi3,starcoder2,gpt_oss}/modeling_*.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from vramplan.architecture import Attention, Block, Mlp
@@ -48,7 +48,7 @@ class Style:
 
 
 GEMMA = Style(upcast_weight=True, shifted=True)
-STYLES = {
+STYLES: Mapping[str, Style] = {
     "llama": Style(),
     "mistral": Style(),
     "qwen2": Style(),
@@ -109,7 +109,7 @@ def attention(
         query, key, value = _rotated(t, m, c, facts, style, *_queries_keys_values(t, m, facts, style, x))
         key, value = c.remember(t, key, value, facts.window)
     sinks = m.tensors.get("self_attn.sinks")
-    spec = replace(heads(c, facts), heads_first=_heads_first(m, c, facts, style))
+    spec = replace(heads(c, facts), heads_first=_comes_by_heads(m, c, facts, style))
     out, weights = c.attend(t, query, key, value, spec, windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
@@ -130,7 +130,7 @@ def _joined(c: Context, facts: Attention) -> bool:
     return 0 < facts.rotary_dim < facts.head_dim or facts.sinks or c.architecture.family == "phi3"
 
 
-def _heads_first(m: Modules, c: Context, facts: Attention, style: Style) -> bool:
+def _comes_by_heads(m: Modules, c: Context, facts: Attention, style: Style) -> bool:
     """Whether queries and keys come to attention laid out by heads: Liger turns them where the projection put them,
     and lays out anew what it norms by heads."""
     if LayerKernel.ROPE in m.liger.kernels:

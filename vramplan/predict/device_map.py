@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from vramplan.architecture import HEAD
 from vramplan.predict.module_tree import Node, module_tree
 from vramplan.scenario import QuantType, Scenario
 
@@ -78,7 +79,7 @@ def auto_device_map(scenario: Scenario, *, free: int, host: int | None = None) -
 def tied_group(scenario: Scenario) -> tuple[str, ...]:
     """The parameters that share one tensor (`all_tied_weights_keys`): head and input embedding; empty when untied."""
     architecture = scenario.architecture
-    return ("lm_head.weight", architecture.table.path) if architecture.tied else ()
+    return (f"{HEAD}.weight", architecture.table.path) if architecture.tied else ()
 
 
 class _Filling:

@@ -1,5 +1,7 @@
 """Which layer each family runs, and the norm that stands after the last."""
 
+from collections.abc import Mapping
+
 from vramplan.architecture import Architecture
 from vramplan.predict.activations import KNOWN_ACTIVATIONS
 from vramplan.predict.decoder import STYLES, LayerFunction, Style, layer
@@ -9,7 +11,7 @@ from vramplan.predict.tape import FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
 
 #: Families whose layer is not Llama's with switches.
-CLASSIC: dict[str, LayerFunction] = {"gpt2": gpt2, "gpt_neox": gpt_neox, "phi": phi, "opt": opt, "falcon": falcon}
+CLASSIC: Mapping[str, LayerFunction] = {"gpt2": gpt2, "gpt_neox": gpt_neox, "phi": phi, "opt": opt, "falcon": falcon}
 
 
 def layer_function(architecture: Architecture) -> LayerFunction:

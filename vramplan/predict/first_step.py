@@ -7,7 +7,6 @@ the second step need room elsewhere.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vramplan.ledger import Phase
-from vramplan.predict.optimizer_step import STACKED_NORMS
 from vramplan.timeline import Alloc, Enter, Free, Part, Repeat
 
 Parts = tuple[Part, ...]
@@ -15,14 +14,14 @@ Parts = tuple[Part, ...]
 _SECOND = 1 << 41
 
 
-def first_step(step: Parts, workspaces: Sequence[tuple[int, Part]], states: Parts) -> Parts:
+def first_step(step: Parts, workspaces: Sequence[tuple[int, Part]], states: Parts, clipped: int | None) -> Parts:
     """The parts of a later step, with what is made on the way.
 
     Each of the workspaces is taken before the part it comes with; the states are made when the optimizer's step begins,
-    once the gradients are clipped.
+    once the gradients are clipped: with the free of block `clipped`, if they are.
     """
     made: list[tuple[int, Parts]] = [(place, (piece,)) for place, piece in workspaces]
-    made.append((_clipped(step), states))
+    made.append((_optimizer_begins(step, clipped), states))
     written: list[Part] = []
     begun = 0
     for place, pieces in made:
@@ -31,12 +30,11 @@ def first_step(step: Parts, workspaces: Sequence[tuple[int, Part]], states: Part
     return (*written, *step[begun:])
 
 
-def _clipped(step: Parts) -> int:
+def _optimizer_begins(step: Parts, clipped: int | None) -> int:
     """Where the optimizer's own step begins: behind the clipping of gradients, if they are; the end without a step."""
     if Enter(Phase.STEP) not in step:
         return len(step)
-    stacked = next((part for part in step if isinstance(part, Alloc) and part.label.startswith(STACKED_NORMS)), None)
-    return step.index(Free(stacked.block) if stacked else Enter(Phase.STEP)) + 1
+    return step.index(Enter(Phase.STEP) if clipped is None else Free(clipped)) + 1
 
 
 def two_steps(first: Parts, later: Parts) -> Parts:

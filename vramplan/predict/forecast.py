@@ -13,7 +13,7 @@ from vramplan.predict.overheads import kept_by_steps
 from vramplan.predict.replayable import allocator_rules
 from vramplan.predict.resident import Resident, granularity, resident
 from vramplan.predict.saved_modules import check_saved
-from vramplan.predict.step import first_products, step_marks, step_parts
+from vramplan.predict.step import clipped, first_products, step_marks, step_parts
 from vramplan.record import Device
 from vramplan.scenario import Method, Scenario
 from vramplan.timeline import Part, Timeline
@@ -71,7 +71,8 @@ def forecast(scenario: Scenario, device: Device) -> Forecast:
         products = first_products(scenario, device)
         places = [products.get(kind, products.get(kind._replace(biased=False), 0)) for kind in kept_by_steps(scenario)]
         made = list(zip(places, workspaces, strict=True))
-        steps = two_steps(first_step(steps, made, before.parts[before.stateless :]), steps)
+        first = first_step(steps, made, before.parts[before.stateless :], clipped(scenario, device))
+        steps = two_steps(first, steps)
     timeline = Timeline((*loaded, *steps))
     return Forecast(timeline, before.managed, allocator_rules(scenario), loaded)
 

@@ -22,6 +22,7 @@ from vramplan.predict.optimizer import (
     MIN_8BIT_SIZE,
     MIN_PAGED_SIZE,
     STATE_BLOCK,
+    Extent,
     State,
     shared_states,
     states,
@@ -31,7 +32,8 @@ from vramplan.predict.quantization import (
     CODE_TABLE_BYTES,
     DYNAMIC_MAP_BYTES,
     NESTED_BLOCK,
-    Piece,
+    QuantizedPart,
+    QuantizedPiece,
     is_quantized,
     not_quantized,
     pieces,
@@ -85,9 +87,9 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, device)
     if device == "cuda":
-        for piece in kept(scenario).values():
-            text, note = _workspace(piece.bytes, scenario)
-            found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
+        for workspace in kept(scenario).values():
+            text, note = _workspace(workspace.bytes, scenario)
+            found[workspace.component, workspace.label, workspace.bytes] = Formula(workspace.label, "", text, note)
     return found
 
 
@@ -104,19 +106,18 @@ def dimensions(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "1"
 
 
-def _quantized(weight: Weight, piece: Piece, quant: Quant) -> Formula:
-    name = weight.module
-    what = piece.label.removeprefix(f"{name} ")
+def _quantized(weight: Weight, piece: QuantizedPiece, quant: Quant) -> Formula:
+    name, what = weight.module, piece.part.value
     size, numel, block = dimensions(weight.shape), weight.numel, quant.block_size
-    if what == "packed":
+    if piece.part is QuantizedPart.PACKED:
         return Formula(what, name, *_packed(size, numel, piece.bytes, quant))
-    if what == "SCB":
+    if piece.part is QuantizedPart.SCALES:
         return Formula(what, name, f"{weight.in_out[1]} x 4", "fp32, one scale for each output")
-    if what in ("code table", "code map"):
+    if piece.part in (QuantizedPart.CODE, QuantizedPart.CODE_MAP):
         return Formula(what, name, *_CONSTANTS[piece.bytes])
-    if what == "absmax offset":
+    if piece.part is QuantizedPart.OFFSET:
         return Formula(what, name, "4", "fp32, the mean of the block constants")
-    if what == "nested absmax":
+    if piece.part is QuantizedPart.SECOND_CONSTANTS:
         text = _ceiling(f"{size} / ({block} x {NESTED_BLOCK})", numel, block * NESTED_BLOCK)
         return Formula(what, name, f"{text} x 4", f"fp32, one for every {NESTED_BLOCK} block constants")
     text = _ceiling(f"{size} / {block}", numel, block)
@@ -197,13 +198,13 @@ def _states(name: str, tensor: Trainable, device: Device, *, trainer: bool) -> I
 
 def _state_text(state: State, tensor: Trainable) -> str:
     size, numel = dimensions(tensor.shape), tensor.numel
-    if state.label.startswith("absmax"):
+    if state.extent is Extent.BLOCKS:
         return f"{_ceiling(f'{size} / {STATE_BLOCK}', numel, STATE_BLOCK)} x {FP32}"
-    if state.label in ("step", "RMS"):
+    if state.extent is Extent.ONE:
         return f"{FP32}"
-    if state.label == "exp_avg_sq_row":
+    if state.extent is Extent.ROWS:
         return f"{dimensions(tensor.shape[:-1])} x {FP32}"
-    if state.label == "exp_avg_sq_col":
+    if state.extent is Extent.COLUMNS:
         return f"{dimensions((*tensor.shape[:-2], tensor.shape[-1]))} x {FP32}"
     element = state.bytes // prod(tensor.shape)
     return size if element == 1 else f"{size} x {element}"
@@ -212,7 +213,7 @@ def _state_text(state: State, tensor: Trainable) -> str:
 def _state_note(name: str, state: State, tensor: Trainable, device: Device) -> str:
     """Which of bitsandbytes' two size rules the state falls under; nothing for torch's optimizers."""
     kind = optimizer(name)
-    if not kind.bitsandbytes or not state.label.startswith("state"):
+    if not kind.bitsandbytes or state.extent is not Extent.ELEMENTS:
         return ""
     eight_bit = state.bytes < tensor.numel * FP32
     note = "8-bit" if eight_bit else "fp32"

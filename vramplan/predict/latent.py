@@ -17,7 +17,7 @@ def latent_queries_keys_values(
     """
     batch, seq, _ = x.shape
     rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
-    projected = _heads_first(t, _queries(t, m, facts, x), facts.heads)
+    projected = _split_by_heads(t, _queries(t, m, facts, x), facts.heads)
     nope, turning = split(t, projected, [plain, rope])
     compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)
     latent, key_turning = split(t, compressed, [facts.latent_kv, rope])
@@ -41,7 +41,7 @@ def _queries(t: Tape, m: Modules, facts: Attention, x: Tensor) -> Tensor:
     return m["self_attn.q_b_proj"](t, m.norm(t, "self_attn.q_a_layernorm", m["self_attn.q_a_proj"](t, x)))
 
 
-def _heads_first(t: Tape, x: Tensor, heads: int) -> Tensor:
+def _split_by_heads(t: Tape, x: Tensor, heads: int) -> Tensor:
     batch, seq, width = x.shape
     return reshape(t, x, (batch, heads, seq, width // heads))
 

@@ -32,7 +32,7 @@ _AFTER = frozenset(("post_attention_layernorm", "post_feedforward_layernorm"))
 _ALL_NORMS = _AFTER | {"input_layernorm", "pre_feedforward_layernorm", "q_norm", "k_norm", "norm"}
 #: The families of the closed form's table; those that are not here Liger leaves alone. It has no fused loss for
 #: Granite, no rotation of interleaved pairs (DeepSeek V2), and leaves gpt-oss its clamped experts.
-LIGER: dict[str, Support] = {
+LIGER: Mapping[str, Support] = {
     **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3"), Support()),
     "gemma": Support(gate="geglu"),
     **dict.fromkeys(("gemma2", "gemma3_text"), Support(gate="geglu", not_in_place=_ALL_NORMS)),
@@ -44,7 +44,7 @@ LIGER: dict[str, Support] = {
 NOTHING = Support(loss=False, kernels=frozenset())
 
 
-def replaced(scenario: Scenario) -> Support:
+def patched(scenario: Scenario) -> Support:
     """Of what Liger has for the scenario's model, what its stack asks for."""
     known = LIGER.get(scenario.architecture.family, NOTHING)
     if not scenario.runs_liger:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from vramplan.allocator.rules import WARM_UP_SPARED
 from vramplan.architecture import Weight
 from vramplan.ledger import Phase
 from vramplan.predict.attaching import attach
@@ -28,8 +29,6 @@ from vramplan.stacks import Upcast
 
 #: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
 _WARMUP_ELEMENT = {QuantType.NF4: 0.5, QuantType.FP4: 0.5, QuantType.INT8: 1.0}
-#: transformers 5.17 modeling_utils.py caching_allocator_warmup: never more than the card less 1.2 GiB.
-_WARMUP_SPARED = int(1.2 * 2**30)
 
 
 class Held(NamedTuple):
@@ -112,8 +111,8 @@ def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
         quantized = is_quantized(weight, scenario.quant)
         element = _WARMUP_ELEMENT[scenario.quant.type] if quantized else loaded_element(weight, scenario)
         size += weight.numel * times * element
-    block = min(int(size), capacity - _WARMUP_SPARED) if capacity else int(size)
-    writer.free(writer.temporary("from_pretrained's warm-up of the allocator", block // 2 * 2))
+    block = min(size, capacity - WARM_UP_SPARED) if capacity else size
+    writer.free(writer.temporary("from_pretrained's warm-up of the allocator", int(block // 2) * 2))
 
 
 def _load(writer: Writer, group: Group, scenario: Scenario, device: Device) -> list[Held]:

@@ -10,8 +10,8 @@ from vramplan.architecture import Weight
 from vramplan.predict.adapters import Trainable
 from vramplan.predict.base import Group, prepared_element
 from vramplan.predict.dequantized import dequantized_element, write_dequantized
-from vramplan.predict.quantization import Piece, is_quantized, pieces
-from vramplan.predict.writer import Writer
+from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.writer import Piece, Writer
 from vramplan.scenario import DType, Scenario
 
 

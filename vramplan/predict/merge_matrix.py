@@ -11,8 +11,8 @@ from vramplan.predict.dequantized import dequantized_element, write_dequantized
 from vramplan.predict.expert_targets import Targets
 from vramplan.predict.loading import write_quantization
 from vramplan.predict.merge import merged_quant
-from vramplan.predict.quantization import Piece, is_quantized
-from vramplan.predict.writer import Writer
+from vramplan.predict.quantization import is_quantized
+from vramplan.predict.writer import Piece, Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, QuantType, Scenario
 

@@ -7,7 +7,7 @@ layer has been merged. What is in flight meanwhile is one matrix, in several cop
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from vramplan.architecture import Architecture, Weight
+from vramplan.architecture import HEAD, Architecture, Weight
 from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trained_tensors
@@ -20,7 +20,7 @@ from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
-from vramplan.predict.saved_modules import HEAD, head_apart, is_copied
+from vramplan.predict.saved_modules import head_apart, is_copied
 from vramplan.predict.weights_file import load_groups
 from vramplan.predict.writer import Writer
 from vramplan.record import Device

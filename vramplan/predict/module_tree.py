@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.predict.base import loaded_element
 from vramplan.predict.quantization import is_quantized
 from vramplan.scenario import QuantType, Scenario
@@ -53,7 +53,7 @@ def module_tree(scenario: Scenario) -> Node:
         if weight.kind is not WeightKind.BUFFER:
             node.parameters.append(Node(weight.path, is_module=False, own=size))
     if architecture.tied:
-        _module(root, "lm_head", architecture)
+        _module(root, HEAD, architecture)
     return root
 
 

@@ -4,7 +4,7 @@ from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.predict.adapters import adapted, expert_shapes, lora_shapes
 from vramplan.predict.base import prepared_element
 from vramplan.predict.expert_targets import Targets, resolve_targets
-from vramplan.predict.liger import replaced
+from vramplan.predict.liger import patched
 from vramplan.predict.liger_layers import liger_rms_norm
 from vramplan.predict.linear import Adapter, Quantised
 from vramplan.predict.operations import layer_norm, rms_norm
@@ -38,7 +38,7 @@ class Modules:
 
     def __init__(self, t: Tape, scenario: Scenario, weights: tuple[Weight, ...]) -> None:
         self._norm_is_rms = scenario.architecture.norm == "rms"
-        self.liger = replaced(scenario)
+        self.liger = patched(scenario)
         """What Liger's kernels replace."""
         self.projections: dict[str, Projection] = {}
         self.tensors: dict[str, Tensor] = {}

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vramplan.ledger import Component, Phase
+from vramplan.ledger import COMPONENT_INDEX, Component, Phase
 from vramplan.predict.script_items import Item, Rounds
-from vramplan.timeline import Marks, Moment
-
-_COMPONENTS = {component: i for i, component in enumerate(Component)}
+from vramplan.timeline import Holdings, Marks
 
 
 class _Candidate(NamedTuple):
@@ -35,7 +33,7 @@ class Moments:
         classes: dict[tuple[int, Component], int] = {}
         self._class = [classes.setdefault(block, len(classes)) for block in blocks]
         self._sizes = [size for size, _ in classes]
-        self._components = [_COMPONENTS[component] for _, component in classes]
+        self._components = [COMPONENT_INDEX[component] for _, component in classes]
         self._counts = [0] * len(classes)
         self._since: dict[int, int] = {}  # class -> how many more than at the latest candidate
         self._phase = Phase.LOAD
@@ -62,11 +60,11 @@ class Moments:
         marks = {phase: self._moment(total, counts, raw) for phase, (total, counts) in highest.items()}
         return Marks(marks, self._moment(end, self._counts, raw))
 
-    def _moment(self, total: int, counts: Sequence[int], raw: list[int]) -> Moment:
-        held = [0] * len(_COMPONENTS)
+    def _moment(self, total: int, counts: Sequence[int], raw: list[int]) -> Holdings:
+        held = [0] * len(COMPONENT_INDEX)
         for component, count, size in zip(self._components, counts, raw, strict=True):
             held[component] += count * size
-        return Moment(total, held)
+        return Holdings(total, held)
 
     def _walk(self, items: list[Item], times: int = 1) -> None:
         """Every event happens `times` times at once."""

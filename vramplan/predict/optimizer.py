@@ -1,5 +1,6 @@
 """What an optimizer keeps per parameter tensor between steps (torch 2.13, bitsandbytes 0.50.2, transformers 5.17)."""
 
+from enum import Enum, auto
 from typing import NamedTuple
 
 from vramplan.optimizers import Family, Optimizer, optimizer
@@ -17,6 +18,17 @@ MIN_PAGED_SIZE = 100_000
 QMAP_BYTES = 256 * 4
 
 
+class Extent(Enum):
+    """What a state has a number for."""
+
+    ELEMENTS = auto()  # for each of the parameter's
+    BLOCKS = auto()  # for each block of them
+    ROWS = auto()
+    COLUMNS = auto()
+    ONE = auto()  # for the whole parameter
+    CODES = auto()  # for each value of an 8-bit code
+
+
 class State(NamedTuple):
     """One tensor that the optimizer keeps for a parameter tensor."""
 
@@ -24,6 +36,7 @@ class State(NamedTuple):
     bytes: int
     managed: bool = False
     """In CUDA managed (unified) memory: outside torch's allocator, moved to the host under pressure."""
+    extent: Extent = Extent.ELEMENTS
 
 
 class Buffers(NamedTuple):
@@ -70,7 +83,7 @@ def shared_states(name: str, tensors: tuple[Trainable, ...], device: Device, *, 
     kind = optimizer(name)
     if not kind.eight_bit:
         return ()
-    both = (State("qmap1", QMAP_BYTES), State("qmap2", QMAP_BYTES))
+    both = tuple(State(f"qmap{i}", QMAP_BYTES, extent=Extent.CODES) for i in (1, 2))
     if device == "cpu":
         return both
     if not any(eight_bit(kind, tensor, trainer=trainer) for tensor in tensors):
@@ -80,7 +93,7 @@ def shared_states(name: str, tensors: tuple[Trainable, ...], device: Device, *, 
 
 def _step_scalar(device: Device, *, on_device: bool = False) -> tuple[State, ...]:
     """torch/optim/adamw.py: `step` is a one-element CPU tensor, unless fused or capturable."""
-    return (State("step", FP32),) if on_device or device == "cpu" else ()
+    return (State("step", FP32, extent=Extent.ONE),) if on_device or device == "cpu" else ()
 
 
 def eight_bit(kind: Optimizer, tensor: Trainable, *, trainer: bool) -> bool:
@@ -99,21 +112,21 @@ def _bnb_states(kind: Optimizer, tensor: Trainable, device: Device, *, trainer: 
     made = [State("state1", buffers.first * tensor.numel, managed)]
     if buffers.second:
         made.append(State("state2", tensor.numel, managed))
-    made.append(State("absmax1", buffers.first * blocks * FP32))
+    made.append(State("absmax1", buffers.first * blocks * FP32, extent=Extent.BLOCKS))
     if buffers.second:
-        made.append(State("absmax2", blocks * FP32))
+        made.append(State("absmax2", blocks * FP32, extent=Extent.BLOCKS))
     return tuple(made)
 
 
 def _adafactor_states(tensor: Trainable) -> tuple[State, ...]:
     """transformers/optimization.py Adafactor: fp32 row and column sums, and the root mean square of the parameter."""
-    rms = State("RMS", FP32)
+    rms = State("RMS", FP32, extent=Extent.ONE)
     if len(tensor.shape) < 2:
         return (State("exp_avg_sq", tensor.numel * FP32), rms)
     *_, rows, columns = tensor.shape
     lead = tensor.numel // (rows * columns)
     return (
-        State("exp_avg_sq_row", lead * rows * FP32),
-        State("exp_avg_sq_col", lead * columns * FP32),
+        State("exp_avg_sq_row", lead * rows * FP32, extent=Extent.ROWS),
+        State("exp_avg_sq_col", lead * columns * FP32, extent=Extent.COLUMNS),
         rms,
     )

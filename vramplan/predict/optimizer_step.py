@@ -7,7 +7,7 @@ at once; the CPU goes parameter by parameter. bitsandbytes' CUDA kernels allocat
 from collections.abc import Callable, Iterable, Iterator
 
 from vramplan.optimizers import Family, Optimizer, optimizer
-from vramplan.predict.adapters import MAGNITUDES, Trainable, stepped_in_order
+from vramplan.predict.adapters import Trainable, stepped_in_order
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.script import Repeated
 from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
@@ -15,8 +15,6 @@ from vramplan.scenario import Scenario
 
 #: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.
 NORM_CHUNK = 65536
-#: The last that clipping makes.
-STACKED_NORMS = "gradient norms stacked"
 
 
 def run_optimizer(t: Tape, scenario: Scenario, tensors: tuple[Trainable, ...]) -> None:
@@ -53,7 +51,9 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
             norms.append(t.new((), _kind(alike[0]), "gradient norm"))
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
-    stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, STACKED_NORMS)
+    stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, "gradient norms stacked")
+    assert stacked.storage is not None
+    t.script.clipped = stacked.storage.block
     del norms, stacked
 
 
@@ -92,8 +92,8 @@ def _groups(*, trainer: bool) -> tuple[Callable[[Trainable], bool], ...]:
     """
 
     def decayed(tensor: Trainable) -> bool:
-        matrix = len(tensor.shape) > 1 or tensor.label.endswith(MAGNITUDES)
-        return matrix and "bias" not in tensor.label
+        matrix = len(tensor.shape) > 1 or tensor.magnitude
+        return matrix and not tensor.bias
 
     return (decayed, lambda tensor: not decayed(tensor)) if trainer else (lambda tensor: True,)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from vramplan.architecture import Weight, WeightKind
 from vramplan.catalog.gpus import Gpu, gpu
 from vramplan.ledger import Basis, Component, Entry, Phase
-from vramplan.predict.product_kinds import Product
-from vramplan.predict.quantization import Piece
+from vramplan.predict.template import Product
+from vramplan.predict.writer import Piece
 from vramplan.scenario import Checkpointing, QuantType, Scenario
 from vramplan.torch_release import has_large_workspaces, shares_workspaces
 

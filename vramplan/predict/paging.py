@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vramplan.ledger import Phase
 from vramplan.optimizers import optimizer
 from vramplan.predict.adapters import Trainable, stepped
-from vramplan.predict.optimizer import MIN_PAGED_SIZE, State, shared_states, states
+from vramplan.predict.optimizer import MIN_PAGED_SIZE, eight_bit, shared_states, states
 from vramplan.record import Device
 from vramplan.scenario import Scenario
 from vramplan.units import human
@@ -72,20 +72,20 @@ def paging(scenario: Scenario, device: Device = "cuda") -> Paging:
         counts[key] = counts.get(key, 0) + tensor.times
         first.setdefault(key, tensor)
     rows = tuple(
-        _row(tensor, counts[key], states(scenario.optimizer, tensor, device, trainer=trainer))
-        for key, tensor in first.items()
+        _row(scenario.optimizer, tensor, counts[key], device, trainer=trainer) for key, tensor in first.items()
     )
     shared = shared_states(scenario.optimizer, trained, device, trainer=trainer) if trained else ()
     return Paging(scenario.optimizer, optimizer(scenario.optimizer).paged, rows, sum(state.bytes for state in shared))
 
 
-def _row(tensor: Trainable, count: int, made: tuple[State, ...]) -> TensorStates:
+def _row(name: str, tensor: Trainable, count: int, device: Device, *, trainer: bool) -> TensorStates:
+    made = states(name, tensor, device, trainer=trainer)
     return TensorStates(
         label=tensor.label,
         shape=tensor.shape,
         count=count,
         numel=tensor.numel,
-        eight_bit=any(state.label.startswith("absmax") for state in made),
+        eight_bit=eight_bit(optimizer(name), tensor, trainer=trainer),
         managed=count * sum(state.bytes for state in made if state.managed),
         on_card=count * sum(state.bytes for state in made if not state.managed),
     )

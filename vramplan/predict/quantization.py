@@ -1,5 +1,7 @@
 """What bitsandbytes stores for a quantised weight, tensor by tensor (bitsandbytes 0.50.2)."""
 
+from collections import Counter
+from enum import StrEnum
 from typing import NamedTuple
 
 from vramplan.architecture import Architecture, Weight, WeightKind
@@ -17,12 +19,36 @@ DYNAMIC_MAP_BYTES = 256 * 4
 OFFSET_BYTES = 4
 
 
-class Piece(NamedTuple):
-    """One tensor: what it is for, its name, its raw bytes."""
+class QuantizedPart(StrEnum):
+    """What a tensor of a quantised weight is, in the words of labels."""
 
-    component: Component
-    label: str
+    PACKED = "packed"  # the weight itself
+    SCALES = "SCB"  # int8's constants, one for each output
+    CONSTANTS = "absmax"  # one for each block of weights
+    SECOND_CONSTANTS = "nested absmax"  # one for each block of the constants
+    OFFSET = "absmax offset"  # the mean of the constants
+    CODE = "code table"
+    CODE_MAP = "code map"
+    SHARED_CODE_MAP = "code map of the process"
+
+
+class QuantizedPiece(NamedTuple):
+    """One tensor of a quantised weight."""
+
+    owner: str
+    """Last name of the module whose weight it is."""
+    part: QuantizedPart
     bytes: int
+
+    @property
+    def component(self) -> Component:
+        """What it is for."""
+        return Component.WEIGHTS if self.part is QuantizedPart.PACKED else Component.QUANT_STATE
+
+    @property
+    def label(self) -> str:
+        """Its name in a timeline."""
+        return f"{self.owner} {self.part}"
 
 
 def is_quantized(weight: Weight, quant: Quant) -> bool:
@@ -73,31 +99,31 @@ def packed_bytes(numel: int, quant: Quant) -> int:
     return (numel + 1) // (2 * element) * element
 
 
-def pieces(weight: Weight, quant: Quant) -> tuple[Piece, ...]:
+def pieces(weight: Weight, quant: Quant) -> tuple[QuantizedPiece, ...]:
     """The tensors that a quantised weight becomes, in the order in which they are made."""
     name, numel = weight.module, weight.numel
-    packed = Piece(Component.WEIGHTS, f"{name} packed", packed_bytes(numel, quant))
+    packed = QuantizedPiece(name, QuantizedPart.PACKED, packed_bytes(numel, quant))
     if quant.type is QuantType.INT8:
         # nn/modules.py Int8Params: int8 weight (CB is the same storage) and one fp32 scale per output row.
-        return (packed, Piece(Component.QUANT_STATE, f"{name} SCB", 4 * weight.in_out[1]))
+        return (packed, QuantizedPiece(name, QuantizedPart.SCALES, 4 * weight.in_out[1]))
     blocks = -(-numel // quant.block_size)
-    code = Piece(Component.QUANT_STATE, f"{name} code table", CODE_TABLE_BYTES)
+    code = QuantizedPiece(name, QuantizedPart.CODE, CODE_TABLE_BYTES)
     if not quant.double:
-        return (packed, Piece(Component.QUANT_STATE, f"{name} absmax", 4 * blocks), code)
+        return (packed, QuantizedPiece(name, QuantizedPart.CONSTANTS, 4 * blocks), code)
     return (
         packed,
         code,
-        Piece(Component.QUANT_STATE, f"{name} absmax offset", OFFSET_BYTES),
-        Piece(Component.QUANT_STATE, f"{name} nested absmax", 4 * -(-blocks // NESTED_BLOCK)),
-        Piece(Component.QUANT_STATE, f"{name} absmax", blocks),
-        Piece(Component.QUANT_STATE, f"{name} code map", DYNAMIC_MAP_BYTES),
+        QuantizedPiece(name, QuantizedPart.OFFSET, OFFSET_BYTES),
+        QuantizedPiece(name, QuantizedPart.SECOND_CONSTANTS, 4 * -(-blocks // NESTED_BLOCK)),
+        QuantizedPiece(name, QuantizedPart.CONSTANTS, blocks),
+        QuantizedPiece(name, QuantizedPart.CODE_MAP, DYNAMIC_MAP_BYTES),
     )
 
 
-def shared_pieces(quant: Quant) -> tuple[Piece, ...]:
+def shared_pieces(quant: Quant) -> tuple[QuantizedPiece, ...]:
     """What the process holds once: `functional.name2qmap["dynamic"]`, made when the first absmax is quantised."""
     if quant.type.four_bit and quant.double:
-        return (Piece(Component.QUANT_STATE, "dynamic code map of the process", DYNAMIC_MAP_BYTES),)
+        return (QuantizedPiece("dynamic", QuantizedPart.SHARED_CODE_MAP, DYNAMIC_MAP_BYTES),)
     return ()
 
 
@@ -141,33 +167,23 @@ class Stored(NamedTuple):
         return sum(self)
 
 
-#: Which part of `Stored` each piece belongs to, by the end of its label; the others are the packed weights.
-_PART = {
-    " nested absmax": "second",
-    " absmax": "first",
-    " SCB": "first",
-    " absmax offset": "offsets",
-    " code table": "tables",
-    " code map": "tables",
-    " code map of the process": "tables",
-}
-
-
 def stored(architecture: Architecture, quant: Quant) -> Stored:
     """What the model's quantised matrices take, by part."""
-    sizes = dict.fromkeys(Stored._fields, 0)
+    sizes: Counter[QuantizedPart] = Counter()
     for weight, times in architecture.counted:
         if is_quantized(weight, quant):
             for piece in pieces(weight, quant):
-                sizes[_part(piece)] += times * piece.bytes
-    if sizes["packed"]:
+                sizes[piece.part] += times * piece.bytes
+    if sizes:
         for piece in shared_pieces(quant):
-            sizes[_part(piece)] += piece.bytes
-    return Stored(**sizes)
-
-
-def _part(piece: Piece) -> str:
-    return next((part for end, part in _PART.items() if piece.label.endswith(end)), "packed")
+            sizes[piece.part] += piece.bytes
+    return Stored(
+        packed=sizes[QuantizedPart.PACKED],
+        first=sizes[QuantizedPart.CONSTANTS] + sizes[QuantizedPart.SCALES],
+        second=sizes[QuantizedPart.SECOND_CONSTANTS],
+        offsets=sizes[QuantizedPart.OFFSET],
+        tables=sizes[QuantizedPart.CODE] + sizes[QuantizedPart.CODE_MAP] + sizes[QuantizedPart.SHARED_CODE_MAP],
+    )
 
 
 def bits(architecture: Architecture, quant: Quant) -> Bits:

@@ -1,17 +1,19 @@
 """What is on the device before a step from the second on begins: load phase, workspaces, optimizer states."""
 
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import NamedTuple
 
 from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import Trainable, stepped, stepped_in_order
+from vramplan.predict.keyed import Keyed
 from vramplan.predict.loading import write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, kept_by_steps
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
-from vramplan.scenario import ModelRef, Scenario
+from vramplan.scenario import Scenario
 from vramplan.timeline import Marks, Part, Timeline
 
 
@@ -37,22 +39,15 @@ def granularity(device: Device) -> int:
 #: torch/optim/adagrad.py: the states are there when the optimizer is; others make them in their first step.
 MADE_WITH_STATES = frozenset({"adagrad"})
 
-#: A sweep over batch and sequence asks for the same again and again: the latest answers, with the model whose id is in
-#: the key, so that it stays that model's.
-_KEPT: dict[Hashable, tuple[ModelRef, Resident]] = {}
-_MOST_KEPT = 64
-
 
 def resident(scenario: Scenario, device: Device) -> Resident:
     """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states."""
-    key = _key(scenario, device)
-    if key in _KEPT:
-        return _KEPT[key][1]
-    while len(_KEPT) >= _MOST_KEPT:
-        del _KEPT[next(iter(_KEPT))]
-    made = _resident(scenario, device)
-    _KEPT[key] = (scenario.model, made)
-    return made
+    return _kept(Keyed(_key(scenario, device), lambda: _resident(scenario, device)))
+
+
+@lru_cache(maxsize=64)  # a sweep over batch and sequence asks for the same again and again
+def _kept(wanted: Keyed[Resident]) -> Resident:
+    return wanted.make()
 
 
 def _key(scenario: Scenario, device: Device) -> Hashable:
@@ -60,7 +55,7 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
     s = scenario
     target = card(s) if device == "cuda" else None  # a calibration may come between two questions about one card
     run = (s.method, s.quant, s.lora, s.optimizer, s.dtype, s.compute_dtype, s.load_from)
-    return (id(s.model), device, s.stack.base, s.stack.upcast, s.stack.loss, *run, target, s.torch, s.checkpointing)
+    return (s.model.key, device, s.stack.base, s.stack.upcast, s.stack.loss, *run, target, s.torch, s.checkpointing)
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:

@@ -6,14 +6,11 @@ runs and is trained.
 
 from dataclasses import replace
 
-from vramplan.architecture import Architecture, Weight, WeightKind
+from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import prepared_element
 from vramplan.predict.quantization import is_quantized
 from vramplan.scenario import Lora, Method, Scenario
-
-#: What transformers calls the output head; a tied one has no weight of its own that could tell.
-HEAD = "lm_head"
 
 
 def is_copied(weight: Weight, lora: Lora) -> bool:

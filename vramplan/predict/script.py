@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.product_kinds import Product
 from vramplan.predict.script_items import Item, Rounds
-from vramplan.predict.template import Template
+from vramplan.predict.template import Product, Template
 
 
 class Repeated:
@@ -74,6 +73,8 @@ class Script:
         self._vocab: int | None = None
         self._misplaced = ""
         self._late: list[int] = []
+        self.clipped: int | None = None
+        """The last block of the clipping of gradients, if they are clipped."""
 
     def logits_width(self, vocab: int) -> None:
         """From now on a tensor whose last dimension is `vocab` belongs to the logits."""
@@ -194,6 +195,7 @@ class Script:
         for block in self.blocks:
             template.block(f"{block.scope} {block.label}".strip(), block.kind, block.shape, block.component)
         template.write(_counted(self.outer), self._products)
+        template.clipped = self.clipped
         return template
 
 

@@ -5,7 +5,7 @@ models/gpt_oss/modeling_gpt_oss.py: `eager_attention_forward` and `_apply_rotary
 
 from vramplan.predict.attention_heads import batched, heads_last, repeat_kv, transposed
 from vramplan.predict.attention_sdpa import Heads
-from vramplan.predict.operations import add, cast, cat, dropout, mul, narrow, scale, softmax, split, subtract
+from vramplan.predict.operations import add, cast, cat, dropout, mul, narrow, scale, softmax, split, subtract, wider
 from vramplan.predict.operations.gradients import own_gradient, saved_for
 from vramplan.predict.tape import INT64, Gradients, Tape, Tensor
 from vramplan.predict.template import Derived, Padding, stretched
@@ -40,7 +40,7 @@ def eager_with_sinks(
 
 def _with_sinks(t: Tape, weights: Tensor, sinks: Tensor) -> Tensor:
     """`cat([weights, sinks], -1)`; autocast first makes both the wider of their types (its list `promote`)."""
-    kind = max(weights.kind, sinks.kind, key=lambda kind: kind.bytes)
+    kind = wider(weights.kind, sinks.kind)
     if t.autocast is not None:
         weights = cast(t, weights, kind, "scores cast")
     out = t.new((*weights.shape[:-1], _one_more(weights.shape)), kind, "scores and sinks")

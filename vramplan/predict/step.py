@@ -15,10 +15,9 @@ from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.optimizer_step import run_optimizer
 from vramplan.predict.preference import preference_loss
-from vramplan.predict.product_kinds import Product
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOATS, INT64, Tape, Tensor
-from vramplan.predict.template import Template
+from vramplan.predict.template import Product, Template
 from vramplan.record import Device
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.stacks import Outputs
@@ -48,6 +47,11 @@ def _template(scenario: Scenario, device: Device) -> Template:
 def first_products(scenario: Scenario, device: Device) -> Mapping[Product, int]:
     """Before which of the step's parts the first product of each kind takes a workspace when there is none yet."""
     return _template(scenario, device).products
+
+
+def clipped(scenario: Scenario, device: Device) -> int | None:
+    """The step's block with whose free the clipping of gradients is over; None where they are not clipped."""
+    return _template(scenario, device).clipped
 
 
 def attention_choices(scenario: Scenario, device: Device) -> tuple[Choice, ...]:
@@ -154,7 +158,7 @@ def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
 
 
 def new_tape(scenario: Scenario, device: Device) -> Tape:
-    """An empty tape for the scenario's card; an A100's where no card is named."""
+    """An empty tape for the scenario's card, or the one that is meant where none is named."""
     card = gpu(scenario.gpu) if scenario.gpu else None
     tape = Tape(device, card.capability, card.multiprocessors) if card else Tape(device)
     tape.batch, tape.seq = scenario.sequences, scenario.seq

@@ -3,14 +3,13 @@ card has not."""
 
 from collections.abc import Iterator
 
-from vramplan.architecture import WeightKind
+from vramplan.architecture import HEAD, WeightKind
 from vramplan.optimizers import Family, optimizer
 from vramplan.predict.adapters import stepped
 from vramplan.predict.expert_targets import resolve_targets
-from vramplan.predict.liger import replaced
+from vramplan.predict.liger import patched
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.overheads import card
-from vramplan.predict.saved_modules import HEAD
 from vramplan.scenario import DType, Method, Scenario
 from vramplan.stacks import LayerKernel, LossKernel, Upcast
 
@@ -94,7 +93,7 @@ def _lacks_kernel(scenario: Scenario) -> bool:
 def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:
     """Whether experts that Liger's `LigerExperts` is put into have adapters: those are of peft's wrapper."""
     after_peft = scenario.method.adapts and scenario.stack.trainer
-    if not after_peft or LayerKernel.MLP not in replaced(scenario).kernels:
+    if not after_peft or LayerKernel.MLP not in patched(scenario).kernels:
         return False
     targets = resolve_targets(scenario.architecture, scenario.lora)
     return any(w.kind is WeightKind.EXPERTS and targets.rank_factor(w) for w, _ in scenario.architecture.counted)

@@ -1,12 +1,13 @@
 """Which scenarios have the same step but for sizes, so that one run of the tape serves all of them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
 
 from vramplan.attention import MASK_ALIGNMENT
 from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS
+from vramplan.predict.keyed import Keyed
 from vramplan.predict.template import Template
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -27,27 +28,12 @@ def structured(scenario: Scenario, device: Device, build: Build) -> Template:
     probe = _probe(scenario, device) or scenario
     # The configuration decides the architecture; the name and what was there before the step decide nothing.
     bare = msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
-    return _templates(_Key((device, bare.key), probe, build))
-
-
-class _Key:
-    """Compares by `key`; brings along what builds the template."""
-
-    def __init__(self, key: Hashable, probe: Scenario, build: Build) -> None:
-        self.key = key
-        self.probe = probe
-        self.build = build
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.key == self.key
+    return _templates(Keyed((device, bare.key), lambda: build(probe)))
 
 
 @lru_cache(maxsize=128)
-def _templates(key: _Key) -> Template:
-    return key.build(key.probe)
+def _templates(wanted: Keyed[Template]) -> Template:
+    return wanted.make()
 
 
 def _probe(scenario: Scenario, device: Device) -> Scenario | None:

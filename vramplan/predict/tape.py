@@ -58,6 +58,7 @@ class Tape:
     """Makes tensors, records operations, and writes the timeline."""
 
     def __init__(self, device: str, capability: tuple[int, int] = (8, 0), processors: int = 108) -> None:
+        """By default for `catalog.gpus.REFERENCE_GPU`, which is not looked up for it."""
         self.cuda = device == "cuda"
         self.capability = capability
         self.processors = processors

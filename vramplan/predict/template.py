@@ -15,7 +15,6 @@ from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component, Phase
 from vramplan.predict.alike import folded
 from vramplan.predict.moments import Moments
-from vramplan.predict.product_kinds import Product
 from vramplan.predict.reductions import row_sum_buffer
 from vramplan.predict.script_items import Item, Rounds
 from vramplan.timeline import Alloc, Enter, Free, Marks, Part, Repeat
@@ -123,6 +122,15 @@ class Size(NamedTuple):
         return size
 
 
+class Product(NamedTuple):
+    """A kind of matrix product, by what its library keeps once the first was made: cuBLAS, which computes all, a
+    workspace per thread; cuBLASLt another for those with a bias."""
+
+    backward: bool
+    """Whether autograd's thread makes it."""
+    biased: bool
+
+
 class Template:
     """Parts of a timeline whose sizes are not filled in yet."""
 
@@ -139,6 +147,8 @@ class Template:
         """What the run did not know exactly."""
         self.products: Mapping[Product, int] = {}
         """Before which part the first matrix product of each kind has its output."""
+        self.clipped: int | None = None
+        """The last block of the clipping of gradients, if they are clipped."""
 
     def block(self, name: str, kind: str, shape: tuple[int, ...], component: Component | None) -> None:
         """Describe the next block, as it was in the run."""

@@ -12,7 +12,7 @@ from vramplan.predict.changes import reentrant
 from vramplan.predict.changes_precision import float16
 from vramplan.predict.context_length import context_warning
 from vramplan.predict.forecast import ledger
-from vramplan.predict.liger import LIGER, replaced
+from vramplan.predict.liger import LIGER, patched
 from vramplan.predict.merge import merge_warnings
 from vramplan.predict.optimizer import MIN_PAGED_SIZE
 from vramplan.predict.prequantized import prequantized_warnings
@@ -93,7 +93,7 @@ def _liger_warnings(scenario: Scenario, device: Device) -> Iterable[str]:
         return
     if device == "cpu":
         yield "Liger's kernels are Triton's, which has none for the CPU: predicted is what they would take"
-    has, family = replaced(scenario), scenario.architecture.family
+    has, family = patched(scenario), scenario.architecture.family
     left = [kernel for kernel in scenario.stack.kernels if kernel not in has.kernels]
     if left and family in LIGER:
         yield f"Liger has no {' and '.join(left)} for {family}, which keeps transformers'"

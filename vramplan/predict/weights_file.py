@@ -4,8 +4,7 @@ from vramplan.architecture import Weight
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import fused_projections
 from vramplan.predict.layer_runs import runs
-from vramplan.predict.quantization import Piece
-from vramplan.predict.writer import Writer
+from vramplan.predict.writer import Piece, Writer
 from vramplan.scenario import Scenario
 
 #: transformers 5.17 conversion_mapping.py: how checkpoints of a family call what the model calls otherwise.

@@ -2,10 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from vramplan.ledger import Component, Phase
-from vramplan.predict.quantization import Piece
+from vramplan.predict.quantization import QuantizedPiece
 from vramplan.timeline import Alloc, EmptyCache, Enter, Free, Part, Repeat
+
+
+class Piece(NamedTuple):
+    """One tensor: what it is for, its name, its raw bytes."""
+
+    component: Component
+    label: str
+    bytes: int
 
 
 class Writer:
@@ -25,7 +34,7 @@ class Writer:
         self.parts.append(Alloc(self._last, size, component, label))
         return self._last
 
-    def hold(self, piece: Piece) -> int:
+    def hold(self, piece: Piece | QuantizedPiece) -> int:
         """The number of a new block for `piece`."""
         return self.alloc(piece.component, piece.label, piece.bytes)
 

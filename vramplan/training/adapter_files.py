@@ -1,6 +1,7 @@
 """Saved adapters: a directory as `PeftModel.save_pretrained` writes it, with random values of the scenario's shapes."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.training.build import skeleton
 from vramplan.training.prepare import attach_adapters, ignore_advice
+
+#: Puts a scenario's adapters into a folder; fake ones need no file for their values.
+WriteAdapters = Callable[[Scenario, Path], object]
 
 #: Large enough that merging changes the weights, which are drawn with a deviation of about 0.02.
 _DEVIATION = 0.02

@@ -1,5 +1,7 @@
 """The base model of a scenario on a device: random weights layer by layer, or a checkpoint by `from_pretrained`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -11,29 +13,9 @@ from vramplan.architecture.from_transformers import building
 from vramplan.errors import CannotRun, UsageError, first_line
 from vramplan.ledger import Phase
 from vramplan.scenario import Load, Method, QuantType, Scenario
-from vramplan.training.materialize import Quantize, materialize, quantize_by_bitsandbytes
+from vramplan.training.materialize import materialize
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_base
-
-
-def build_model(
-    scenario: Scenario, device: torch.device, meter: Meter, *, quantize: Quantize | None = None
-) -> nn.Module:
-    """The transformers model of the scenario on `device`, quantised, every parameter and buffer real and named.
-
-    A 16-bit matrix exists only until it is quantised, as in `from_pretrained` (transformers 5.17 core_model_loading.py
-    materialises one tensor at a time), so a 70B model never exists in 16 bits at once.
-    """
-    meter.enter(Phase.LOAD)
-    model = (
-        _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
-    )
-    if model is None:
-        model = skeleton(scenario)
-        materialize(model, scenario, device, meter, quantize=quantize or quantize_by_bitsandbytes)
-    name_base(model, meter)
-    built: nn.Module = model
-    return built
 
 
 def skeleton(scenario: Scenario) -> Any:
@@ -59,6 +41,37 @@ def skeleton(scenario: Scenario) -> Any:
         _set_block_size(model, scenario.quant.block_size)
     model.tie_weights()  # after quantisation as in from_pretrained: what is not quantised goes by the last parameter
     return model
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How a model is made that is not loaded from files; a run on fake tensors has ways of its own."""
+
+    skeleton: Callable[[Scenario], Any] = skeleton
+    """The model on the meta device."""
+    materialize: Callable[[Any, Scenario, torch.device, Meter], None] = materialize
+    """Gives its parameters and buffers values on a device."""
+
+
+BY_LIBRARIES = Making()
+
+
+def build_model(scenario: Scenario, device: torch.device, meter: Meter, *, making: Making = BY_LIBRARIES) -> nn.Module:
+    """The transformers model of the scenario on `device`, quantised, every parameter and buffer real and named.
+
+    A 16-bit matrix exists only until it is quantised, as in `from_pretrained` (transformers 5.17 core_model_loading.py
+    materialises one tensor at a time), so a 70B model never exists in 16 bits at once.
+    """
+    meter.enter(Phase.LOAD)
+    model = (
+        _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
+    )
+    if model is None:
+        model = making.skeleton(scenario)
+        making.materialize(model, scenario, device, meter)
+    name_base(model, meter)
+    built: nn.Module = model
+    return built
 
 
 def transformers_config(scenario: Scenario) -> Any:
@@ -136,11 +149,6 @@ def _from_checkpoint(scenario: Scenario, device: torch.device) -> Any:
     """The model through the real `from_pretrained`, from the scenario's local directory."""
     from transformers import AutoModelForCausalLM
 
-    if scenario.quant.type.four_bit and scenario.quant.block_size != 64:
-        raise UsageError(
-            f"quant.block_size: {scenario.quant.block_size} cannot be loaded from a checkpoint",
-            hint="BitsAndBytesConfig has no block size (it is 64); use load: random",
-        )
     extra = {} if scenario.quant.type is QuantType.NONE else {"quantization_config": quantization_config(scenario)}
     try:
         model = AutoModelForCausalLM.from_pretrained(

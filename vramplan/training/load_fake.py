@@ -19,6 +19,7 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig, get_total_byte_count
 from transformers.pytorch_utils import Conv1D
 
+from vramplan.allocator.rules import WARM_UP_SPARED
 from vramplan.scenario import Scenario
 from vramplan.training.materialize_fake import quantize_fake
 from vramplan.training.meter import Meter
@@ -92,10 +93,10 @@ def _in_this_thread() -> Iterator[None]:
 
 
 def _warm_up(model: Any, capacity: int) -> None:
-    """modeling_utils.py `caching_allocator_warmup`: never more than the card less 1.2 GiB."""
+    """modeling_utils.py `caching_allocator_warmup`: never more than the card less what it spares."""
     places = dict.fromkeys(model.state_dict(), "cuda")
     (size,) = get_total_byte_count(model, places, getattr(model, "hf_quantizer", None)).values()
-    torch.empty(int(min(size, capacity - 1.2 * 1024**3) // 2), dtype=torch.float16)
+    torch.empty(int(min(size, capacity - WARM_UP_SPARED) // 2), dtype=torch.float16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,21 @@ from vramplan.training.names import name_base
 Quantize = Callable[[nn.Module, str, Tensor], nn.Parameter]
 
 
-def materialize(model: Any, scenario: Scenario, device: torch.device, meter: Meter, *, quantize: Quantize) -> None:
+def quantize_by_bitsandbytes(model: Any, path: str, value: Tensor) -> nn.Parameter:
+    """The quantised parameter, made by the operation that `from_pretrained` runs on each tensor of a checkpoint."""
+    operation = model.hf_quantizer.get_quantize_ops()
+    parameter: nn.Parameter = operation.convert({path: value}, model=model)[path]
+    return parameter
+
+
+def materialize(
+    model: Any,
+    scenario: Scenario,
+    device: torch.device,
+    meter: Meter,
+    *,
+    quantize: Quantize = quantize_by_bitsandbytes,
+) -> None:
     """Give every parameter and buffer of a meta model a random or initial value on `device`, in the model's order.
 
     Tied parameters are one object in the meta model and stay one object.
@@ -26,13 +40,6 @@ def materialize(model: Any, scenario: Scenario, device: torch.device, meter: Met
             _initialise(model, module)
         name_base(module, meter, within=model, prefix=path, recurse=False)
     model.eval()  # as from_pretrained leaves it
-
-
-def quantize_by_bitsandbytes(model: Any, path: str, value: Tensor) -> nn.Parameter:
-    """The quantised parameter, made by the operation that `from_pretrained` runs on each tensor of a checkpoint."""
-    operation = model.hf_quantizer.get_quantize_ops()
-    parameter: nn.Parameter = operation.convert({path: value}, model=model)[path]
-    return parameter
 
 
 class _Made:

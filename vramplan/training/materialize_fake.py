@@ -11,9 +11,10 @@ _FOUR_BIT = ("blocksize", "compress_statistics", "quant_type", "quant_storage", 
 
 
 def quantize_fake(model: Any, path: str, value: Tensor, *, card: bool) -> nn.Parameter:
-    """The quantised parameter at `path` from its fake 16-bit `value`, in place of `build.quantize_by_bitsandbytes`.
+    """The quantised parameter at `path` from its fake 16-bit `value`.
 
-    `card`: the fake tensors stand for a GPU's, which has a host beside it.
+    It stands in for `materialize.quantize_by_bitsandbytes`. `card`: the fake tensors are a GPU's, which has a host
+    beside it.
 
     `Params4bit` and `Int8Params` cannot be made of fake tensors (`Tensor._make_subclass` refuses a tensor subclass),
     so a plain parameter carries their attributes; the arithmetic is `_quantize` of each, with the same tensors in

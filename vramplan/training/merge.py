@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from vramplan.ledger import Component, Phase
 from vramplan.scenario import Scenario
-from vramplan.training.adapter_files import load_adapters, write_adapters
-from vramplan.training.build import build_model
-from vramplan.training.materialize import Quantize
+from vramplan.training.adapter_files import WriteAdapters, load_adapters, write_adapters
+from vramplan.training.build import BY_LIBRARIES, Making, build_model
 from vramplan.training.meter import Meter
 from vramplan.training.names import name_adapters, name_base
 
@@ -24,18 +23,24 @@ class Merging:
     """A merge, from loading to the saved files. It consumes what was loaded, so that a second run loads again."""
 
     def __init__(
-        self, scenario: Scenario, device: torch.device, meter: Meter, *, quantize: Quantize | None = None
+        self,
+        scenario: Scenario,
+        device: torch.device,
+        meter: Meter,
+        *,
+        making: Making = BY_LIBRARIES,
+        write: WriteAdapters = write_adapters,
     ) -> None:
         self.meter = meter
         self.files: tuple[int, ...] = ()
         """Bytes of each file of weights that the last run wrote."""
         self._scenario = scenario
         self._device = device
-        self._quantize = quantize
+        self._making = making
         self._adapters = Path(tempfile.mkdtemp(prefix="vramplan-adapters-"))
         weakref.finalize(self, shutil.rmtree, self._adapters, ignore_errors=True)
         meter.enter(Phase.LOAD)
-        write_adapters(scenario, self._adapters)
+        write(scenario, self._adapters)
         self.model: nn.Module = nn.Module()
         self._loaded = False
         self.load()
@@ -44,7 +49,7 @@ class Merging:
         """The base on the device, made 16-bit if the scenario says so, with the adapters attached."""
         self.release()
         self.meter.enter(Phase.LOAD)
-        base = build_model(self._scenario, self._device, self.meter, quantize=self._quantize)
+        base = build_model(self._scenario, self._device, self.meter, making=self._making)
         if self._scenario.merge.dequantize:
             base = dequantize(base)
             name_base(base, self.meter)

@@ -8,11 +8,11 @@ from torch import Tensor
 from vramplan.errors import CannotRun
 from vramplan.ledger import Phase
 from vramplan.scenario import Method, Scenario
-from vramplan.training.build import build_model
+from vramplan.training.adapter_files import WriteAdapters, write_adapters
+from vramplan.training.build import BY_LIBRARIES, Making, build_model
 from vramplan.training.inference import Generation
 from vramplan.training.loop import TrainingLoop
 from vramplan.training.loss import trl_trainer
-from vramplan.training.materialize import Quantize
 from vramplan.training.merge import Merging
 from vramplan.training.meter import Meter
 from vramplan.training.optimizers import create_optimizer
@@ -39,25 +39,29 @@ def set_up(
     device: torch.device,
     meter: Meter,
     *,
-    quantize: Quantize | None = None,
-    foreach: bool | None = None,
+    making: Making = BY_LIBRARIES,
+    write: WriteAdapters = write_adapters,
+    as_card: bool = False,
     real_trainer: bool = False,
 ) -> Workload:
     """Everything of the load phase: build, quantise, prepare, attach adapters, create the optimizer.
 
-    `quantize` and `foreach` are for a run on fake tensors that stands for another device. With `real_trainer`
-    transformers' Trainer makes the steps of its stack wherever it can, and our own loop those that it cannot.
+    A run on fake tensors has its own ways of `making` the model and to `write` adapters; `as_card`: its tensors stand
+    for a GPU's, whatever `device` says. With `real_trainer` transformers' Trainer makes the steps of its stack wherever
+    it can, and our own loop those that it cannot.
     """
-    check_device(scenario, device)
+    if not as_card:  # which has a kernel for every attention
+        check_device(scenario, device)
     if scenario.method is Method.MERGE:
-        return Merging(scenario, device, meter, quantize=quantize)
+        return Merging(scenario, device, meter, making=making, write=write)
     meter.enter(Phase.LOAD)
-    model = build_model(scenario, device, meter, quantize=quantize)
+    model = build_model(scenario, device, meter, making=making)
     if not scenario.method.trains:
         return Generation(model, scenario, device, meter)
     trained = prepare(model, scenario, meter)
     if real_trainer:
         return _loop(trained, scenario, device, meter)
+    foreach = True if as_card else None
     optimizer = create_optimizer(trained, scenario, foreach=foreach)
     return TrainingStep(trained, optimizer, scenario, device, meter, foreach=foreach)
 

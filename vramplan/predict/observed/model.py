@@ -15,7 +15,7 @@ from weakref import ref
 from vramplan.architecture import Architecture
 from vramplan.errors import UsageError
 from vramplan.ledger import Phase
-from vramplan.predict.causal_model import CausalModel, Outcome, Rounds
+from vramplan.predict.causal_model import CausalModel, LayerPattern, Outcome
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.expert_adapters import Parameter
 from vramplan.predict.loss import causal_loss
@@ -206,6 +206,6 @@ class UnrolledModel(ObservedModel):
     """The same with every layer run by itself: for layers that hand each other more than their hidden states."""
 
     @staticmethod
-    def _rounds(architecture: Architecture, scenario: Scenario) -> list[Rounds]:
+    def _patterns(architecture: Architecture, scenario: Scenario) -> list[LayerPattern]:
         """Every layer once."""
-        return [Rounds((kind,), 1) for kind in architecture.layers]
+        return [LayerPattern((kind,), 1) for kind in architecture.layers]
