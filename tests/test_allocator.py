@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from literal_allocator import Block, DeviceCachingAllocator, OutOfMemoryError
 from timelines import timelines
 
-from vramplan.allocator import Composition, Growth, Replay, Rules, prepare, replay
+from vramplan.allocator import Composition, Growth, Program, Replay, Rules, prepare, replay
 from vramplan.ledger import Basis, Component, Phase
 from vramplan.predict.forecast import forecast
 from vramplan.scenario import Scenario
@@ -456,22 +456,27 @@ def test_a_real_run_is_replayed_as_the_algorithm_written_down_literally(rules: R
     assert result.steady == allocator.allocated_bytes
 
 
-@pytest.mark.parametrize("calls", [10, 50, 100, 150, 200])
-def test_an_interrupted_replay_spoils_no_later_one(calls: int) -> None:
-    """Ctrl-C in a notebook. What comes before is replayed once for all: half of it must not be taken for the whole."""
-    load, step = [take(i, 30 * MIB) for i in range(20)], [take(100, 30 * MIB), Free(100)]
-    program, left = prepare(step, prepare(load)), calls
+def interrupt(program: Program, calls: int) -> None:
+    """Replay it, and raise as Ctrl-C does after so many calls and returns of functions."""
 
-    def interrupt(*_: object) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls -= 1
+        if not calls:
             raise KeyboardInterrupt
 
+    sys.setprofile(count)
+    try:
+        replay(program)
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("calls", [10, 50, 100, 150, 200])
+def test_an_interrupted_replay_spoils_no_later_one(calls: int) -> None:
+    """In a notebook. What comes before is replayed once for all: half of it must not be taken for the whole."""
+    load, step = [take(i, 30 * MIB) for i in range(20)], [take(100, 30 * MIB), Free(100)]
+    program = prepare(step, prepare(load))
     with pytest.raises(KeyboardInterrupt):
-        sys.setprofile(interrupt)  # hears of every call and return
-        try:
-            replay(program)
-        finally:
-            sys.setprofile(None)
+        interrupt(program, calls)
     assert replay(program) == replay([*load, *step])
