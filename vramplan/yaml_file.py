@@ -37,6 +37,10 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self._checked: set[int] = set()
 
+    def construct_document(self, node: yaml.Node) -> Any:
+        """What a file holds, made from the inside out: what holds itself, by an anchor, is an error that way."""
+        return self.construct_object(node, deep=True)
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put what `<<` names into `node`, unless that is more than anybody writes."""
         named = [value for key, value in node.value if key.tag == _MERGE]

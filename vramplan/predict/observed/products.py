@@ -9,9 +9,14 @@ from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 def matmul(
     t: Tape, a: Tensor, b: Tensor, shape: Shape, copied_a: Shape, copied_b: Shape, *, left_first: bool
 ) -> Tensor:
-    """A product of matrices, autocast's copies and those of operands that cannot be batched as they lie first."""
-    a, b = lowered(t, a, "operand cast"), lowered(t, b, "operand cast")
-    a, b = (_laid_out(t, x, copied) for x, copied in ((a, copied_a), (b, copied_b)))
+    """A product of matrices, autocast's copies and those of operands that cannot be batched as they lie first.
+
+    Autocast casts in the call's argument list, which compilers for x86 evaluate from the last to the first
+    (autocast_mode.h), and its copies live until the call is over.
+    """
+    right = lowered(t, b, "operand cast")
+    left = lowered(t, a, "operand cast")
+    a, b = (_laid_out(t, x, copied) for x, copied in ((left, copied_a), (right, copied_b)))
     na, nb = t.needs_grad(a), t.needs_grad(b)
     saved = t.save((a if nb else None, b if na else None)) if na or nb else []
     out = t.new(shape, a.kind, "product")
