@@ -63,14 +63,14 @@ def test_a_prediction_prints_the_public_object() -> None:
         "backward": {"allocated": 1024, "reserved": 4096},
     }
     assert body["steady"] == {"allocated": 1000}
-    assert body["verdict"] == {"budget": 5000, "fits": True, "word": "fits", "margin": 834}
+    assert body["verdict"] == {"budget": 5000, "fits": True, "word": "fits", "margin": 834, "needed": 4166}
     assert (body["schema"], body["kind"], body["engine"]) == (1, "prediction", "analytic")
     assert body["entries"][1]["note"] == "t4, driver 550"
 
 
 def test_a_tight_run_fits_by_its_margin() -> None:
     fits = Verdict(budget=5000, word=Fit.TIGHT, margin=0)
-    assert fits.to_json() == {"budget": 5000, "fits": True, "word": "tight", "margin": 0}
+    assert fits.to_json() == {"budget": 5000, "fits": True, "word": "tight", "margin": 0, "needed": 5000}
     assert not replace(fits, margin=-1).fits
 
 

@@ -105,6 +105,14 @@ def test_names_have_lists_and_sections_as_the_command_line_does() -> None:
     assert [s.name for s in scenarios] == ["run-rank=8-targets=q_proj,v_proj", "run-lora={}"]
 
 
+def test_a_configuration_in_a_matrix_goes_by_its_name() -> None:
+    models = [{**TINY, "_name_or_path": "one"}, {**TINY, "_name_or_path": "org/two"}]
+    assert [s.name for s in scenarios_from_mapping({"name": "run", "matrix": {"model": models}})] == [
+        "run-model=one",
+        "run-model=org/two",
+    ]
+
+
 def test_overrides_win_over_the_file_and_open_up_a_named_stack() -> None:
     changed = override({"stack": "script", "seq": 512}, {"seq": 1024, "stack.upcast": "none", "lora.rank": 8})
     assert changed == {"stack": {"base": "script", "upcast": "none"}, "seq": 1024, "lora": {"rank": 8}}
@@ -128,8 +136,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a key of another section": ({"lora": {"double": True}}, "unknown key 'lora.double'", "allowed: lora.rank"),
     "more micro-batches than a step has": ({"grad_accum": 2**24}, f"grad_accum: {2**24}", "<= 65536"),
     "text for a number": ({"batch": "two"}, "batch: 'two'", "a whole number"),
-    "a whole number with a point": ({"batch": 4.0}, "batch: 4.0 does not do", "write 4"),
-    "a fraction": ({"batch": 1.5}, "batch: 1.5 does not do", "a whole number is wanted"),
+    "a whole number with a point": ({"batch": 4.0}, "batch: 4.0 is not allowed", "write 4"),
+    "a fraction": ({"batch": 1.5}, "batch: 1.5 is not allowed", "a whole number is wanted"),
     "rank 0": ({"lora": {"rank": 0}}, "lora.rank: 0", ">= 1"),
     "dropout 1": ({"lora": {"dropout": 1.0}}, "lora.dropout: 1.0", "< 1"),
     "gradients that the scaler refuses": (
@@ -170,6 +178,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "1,000,000",
         "at most",
     ),
+    "a value twice in a matrix": ({"matrix": {"seq": [64, 128, 64]}}, "matrix: seq has 64 twice", "once"),
     "a list for a number": ({"batch": [1, True, "two"]}, "batch: [1, true, two]", "a whole number"),
     "padding by a word": ({"padding": "left"}, "padding: 'left'", "true or false"),
     "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),
@@ -224,6 +233,8 @@ def test_bad_keys_and_values_are_named_with_what_is_allowed(case: str) -> None:
         ("model: tiny\n  seq: 5\n", r"not YAML: line 2, column 6"),
         ("model: a\n---\nmodel: b\n", r"line 2, column 1: expected a single document in the stream but found another"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("model: gpt2\nlora: &all {rank: *all}\n", "not YAML: line 2"),
+        ("model: gpt2\nmatrix: {seq: &all [*all]}\n", "not YAML: line 2"),
     ],
 )
 def test_bad_files_are_named(text: str, named: str, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def read_json(path: Path, *, hint: str, where: str = "") -> Any:
     try:
         if path.stat().st_size > _LONGEST:
             raise UsageError(f"{where}{path} has more than {_LONGEST // 2**20} MiB", hint=hint)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark before it
     except OSError as error:
         raise UsageError(f"{where}cannot read {path}: {error.strerror}", hint=hint) from error
     except (ValueError, RecursionError) as error:

@@ -69,7 +69,13 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The `verdict` object of every answer that has one."""
-        return {"budget": self.budget, "fits": self.fits, "word": self.word.value, "margin": self.margin}
+        return {
+            "budget": self.budget,
+            "fits": self.fits,
+            "word": self.word.value,
+            "margin": self.margin,
+            "needed": self.needed,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

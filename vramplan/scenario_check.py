@@ -108,7 +108,7 @@ def _translated(error: msgspec.ValidationError, mapping: Mapping[str, Any], wher
         wanted = f"write {int(value)}" if value.is_integer() else "a whole number is wanted"
     if keys == ["merge", "max_shard_size"] and isinstance(value, str):
         wanted = "a whole number and one of the units KB, MB, GB and TB, as transformers has it: 5GB, 500MB"
-    return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {_spelled(value)} does not do", hint=wanted)
+    return UsageError(f"{where}: {'.'.join(keys) or 'scenario'}: {_spelled(value)} is not allowed", hint=wanted)
 
 
 def _spelled(value: Any) -> str:

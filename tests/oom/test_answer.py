@@ -206,6 +206,16 @@ def test_the_card_is_named_by_its_capacity() -> None:
     assert explained(log(V22.replace("23.64 GiB", "1.23 GiB"), IN_LOSS)).gpus == ()
 
 
+def test_a_scenario_without_a_card_ran_on_the_one_that_the_capacity_tells() -> None:
+    run = scenario_from_mapping({"model": "llama-3.1-8b", "batch": 2, "seq": 4096})
+    message = V22.replace("23.64 GiB", f"{capacity('t4') / GIB:.2f} GiB").replace("22.61 GiB", "14.60 GiB")
+    found = explain_file(io.BytesIO(log(message, IN_LOSS).encode()), "train.log", run)
+    assert found.gpus == ("t4",)
+    assert found.against is not None
+    assert found.against.scenario.gpu == "t4"
+    assert all(advice.scenario.gpu == "t4" for advice in found.against.advice)
+
+
 def capacity(name: str) -> int:
     return gpu(name).capacity
 
@@ -228,7 +238,7 @@ def test_a_model_that_was_not_loaded_in_4_bits_is_told_of_and_no_change_is_asked
 
 
 def test_a_failure_that_is_predicted_after_loading_tells_nothing_of_one_in_loading() -> None:
-    found = failed_in_loading().against
+    found = failed_in_loading(gpu="a100-40gb").against  # by whose kernels it fails later
     assert found is not None
     assert found.fails_at is not None
     assert (found.fails_at.phase, found.fits_expandable, found.replayed) == (Phase.BACKWARD, True, None)

@@ -36,6 +36,13 @@ def test_other_processes_limits_and_private_pools() -> None:
     assert found.private_pools == Printed.read("41.00 MiB")
 
 
+def test_what_windows_does_not_tell_is_not_known() -> None:
+    # nvml.h NVML_VALUE_NOT_AVAILABLE, 2^64 - 1 bytes, as PyTorch prints it
+    found = read_message([V22.replace("22.61 GiB", "17179869184.00 GiB")])
+    assert found.process is None
+    assert found.allocated == read_message([V22]).allocated
+
+
 def test_in_a_container_this_process_is_listed_by_number() -> None:
     # 22.61 GiB beside the 22.03 reserved would be twice the card: it is the same process
     found = read_message([V22.replace("Including non-PyTorch memory, this process has", "Process 21384 has")])

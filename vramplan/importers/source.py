@@ -191,7 +191,10 @@ class Source:
             )
         for key in asked:
             if key in self.vocabulary.refused:
-                self.refuse(key, f"is {self.vocabulary.refused[key]}", hint="give the configuration of an SFT run")
+                hint = (
+                    "give the configuration of an SFT run; with a model, --stack trl-dpo and --method merge are others"
+                )
+                self.refuse(key, f"is {self.vocabulary.refused[key]}", hint=hint)
 
     def _rest(self, key: str, value: Any) -> None:
         vocabulary = self.vocabulary

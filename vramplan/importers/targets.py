@@ -1,7 +1,7 @@
 """Which modules get adapters: peft's lists, patterns and defaults, as names that a scenario can hold."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vramplan.architecture import Architecture, WeightKind
@@ -102,7 +102,8 @@ def matched(source: Source, key: str, pattern: str, model: ModelRef) -> list[str
     except (re.error, OverflowError, RecursionError) as error:
         source.refuse(key, f"is no regular expression: {error}", hint="name the modules: [q_proj, v_proj]")
     paths = _module_paths(architecture(source, model))
-    hit = {path: compiled.fullmatch(path) is not None for path in paths}
+    inside = bool(model.note)  # a language model taken out of a whole, where its modules have longer paths
+    hit = {path: any(map(compiled.fullmatch, _spellings(path, inside=inside))) for path in paths}
     names = list(dict.fromkeys(name for path, name in paths.items() if hit[path]))
     if not names:
         source.refuse(key, f"matches no module of {model.name}", hint="name the modules: [q_proj, v_proj]")
@@ -114,6 +115,13 @@ def matched(source: Source, key: str, pattern: str, model: ModelRef) -> list[str
             hint=f"name the modules for all layers: {', '.join(names)}",
         )
     return names
+
+
+def _spellings(path: str, *, inside: bool) -> Iterator[str]:
+    """A module's path as patterns have it; in a model that also sees, `layers` stand in `model.language_model`."""
+    yield path
+    if inside:
+        yield path.replace("model.", "model.language_model.", 1)
 
 
 def _wildcards(pattern: str) -> int:

@@ -1,8 +1,11 @@
 """The answer to "why did I run out of memory?": what the evidence says, and what the scenario's prediction adds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from msgspec.structs import replace
 
 from vramplan.catalog.gpus import gpu, gpu_names
 from vramplan.errors import UsageError
@@ -143,15 +146,15 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
     if isinstance(found, Recognised):
         return Explanation(name, None, UNKNOWN_MOMENT, UNKNOWN, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
-    frame = owner(found.stack)
-    held = against(scenario, shortage, when.phase, what) if scenario else None
+    frame, cards = owner(found.stack), _cards(shortage)
+    held = against(_on(cards, scenario), shortage, when.phase, what) if scenario else None
     return Explanation(
         source=name,
         shortage=shortage,
         moment=when,
         purpose=what,
         place=frame.place if frame else "",
-        gpus=_cards(shortage),
+        gpus=cards,
         reported=found,
         recognised=None,
         usage=None,
@@ -191,6 +194,11 @@ def _replayed(found: Usage | None, held: Against | None) -> bool | None:
     if found is not None and found.fits_expandable is not None:
         return found.fits_expandable
     return held.replayed if held is not None else None
+
+
+def _on(cards: Sequence[str], scenario: Scenario) -> Scenario:
+    """The scenario on the card that the capacity tells, where it names none and only one has it."""
+    return replace(scenario, gpu=cards[0]) if not scenario.gpu and len(cards) == 1 else scenario
 
 
 def _cards(shortage: Shortage) -> tuple[str, ...]:

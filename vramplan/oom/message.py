@@ -33,6 +33,8 @@ _OLD = re.compile(
 )
 _THIS = re.compile(rf"this process has ({SIZE}) memory in use")
 _OTHER = re.compile(rf"Process (\d{{1,12}}) has ({SIZE}) memory in use")
+#: NVML_VALUE_NOT_AVAILABLE (nvml.h): all bits set, of what Windows' driver model and WSL do not tell.
+_NOT_AVAILABLE = 2**64 - 1
 #: HIP's in ROCm builds; the short one since 2.9.
 _VARIABLE = re.compile(r"PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF")
 #: What every release on CUDA reads (c10/core/AllocatorConfig.h, c10/cuda/CUDAAllocatorConfig.h, torch 2.13).
@@ -108,7 +110,7 @@ def _variable(lines: Sequence[str]) -> str:
 
 def _modern(match: re.Match[str]) -> OomMessage:
     between = match["between"]
-    this, allowed = _THIS.search(between), _ALLOWED.search(between)
+    this, allowed = _told(_THIS.search(between)), _told(_ALLOWED.search(between))
     capacity, free, allocated, unallocated = (
         Printed.read(match[name]) for name in ("capacity", "free", "allocated", "unallocated")
     )
@@ -122,10 +124,16 @@ def _modern(match: re.Match[str]) -> OomMessage:
         allocated=allocated,
         unallocated=unallocated,
         private_pools=Printed.read(match["pools"]) if match["pools"] else Printed.exact(0),
-        process=Printed.read(this[1]) if this else own.held if own else None,
+        process=this or (own.held if own else None),
         others=tuple(process for process in listed if process is not own),
-        allowed=Printed.read(allowed[1]) if allowed else None,
+        allowed=allowed,
     )
+
+
+def _told(found: re.Match[str] | None) -> Printed | None:
+    """The size in the match; None without one, and where the driver did not know it."""
+    size = Printed.read(found[1]) if found else None
+    return None if size is None or size.high >= _NOT_AVAILABLE else size
 
 
 def _own(listed: Sequence[OtherProcess], reserved: Printed, taken: Printed) -> OtherProcess | None:

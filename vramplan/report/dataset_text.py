@@ -140,7 +140,7 @@ def _risk(outlook: Outlook, risk: Risk, page: Page) -> Iterator[str]:
     if outlook.feed.sampler is Sampler.GROUPED:
         text += "the longest comes first, so the first step runs out of memory"
     else:
-        text += f"out of memory after {_about(risk.until)} micro-batches on average"
+        text += f"out of memory in micro-batch {_about(risk.until)} on average"
     yield from page.wrap(text, indent="  ")
     if outlook.feed.sampler is not Sampler.GROUPED:
         *early, (_, epoch) = risk.chances

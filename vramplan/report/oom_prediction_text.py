@@ -21,6 +21,8 @@ def prediction_lines(against: Against, shortage: Shortage, page: Page) -> Iterat
         f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",
         indent="  ",
     )
+    if not scenario.gpu:
+        yield from page.wrap("it names no card: kernels of an A100 are assumed; --gpu says which one ran", indent="  ")
     yield from page.wrap(_expected(against, human(shortage.room)), indent="  ")
     if against.other_loading is None:
         yield from page.wrap(_request(against), indent="  ")

@@ -71,7 +71,7 @@ def _shares(shortage: Shortage, gpus: Sequence[str], page: Page) -> list[str]:
     rows = [("tensors of this process", shortage.allocated.bytes)]
     rows.append(("reserved, in no tensor", shortage.unallocated.bytes))
     if shortage.context is not None:
-        rows.append(("CUDA context of this process", shortage.context.bytes))
+        rows.append(("this process, outside PyTorch", shortage.context.bytes))
     if shortage.others.bytes:
         rows.append(("other processes", shortage.others.bytes))
     if shortage.unexplained is not None:
