@@ -166,7 +166,8 @@ def _grouped(model: Any, prefix: str, count: int) -> _Groups:
         if weight.path.startswith(f"{prefix}."):
             entered = True
             number, _, path = weight.path.removeprefix(f"{prefix}.").partition(".")
-            groups.layers[int(number)] += (replace(weight, path=path),)
+            stored = weight.stored.partition(f".{number}.")[2]
+            groups.layers[int(number)] += (replace(weight, path=path, stored=stored),)
         elif entered:
             groups.after += (weight,)
         else:
@@ -215,7 +216,16 @@ def _parameters(model: Any) -> Iterator[Weight]:
             transposed=isinstance(module, Conv1D) and own_name == "weight",
             # core_model_loading.py: parts of names that stay fp32 whatever is asked for; a quantised matrix is packed
             dtype="float32" if plain and any(part in path for part in kept) else _other_dtype(parameter),
+            stored=_stored(model, path, parameter),
         )
+
+
+def _stored(model: Any, path: str, parameter: Any) -> str:
+    """`Weight.stored`: the name that `save_pretrained` gives back (core_model_loading.py revert_weight_conversion)."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    name = min(revert_weight_conversion(model, {path: parameter}), default=path)
+    return "" if name == path else str(name)
 
 
 def _kind(module: Any, own_name: str, parameter: Any, *, quantised: bool) -> WeightKind:

@@ -38,6 +38,9 @@ class Weight:
     """True for Conv1D, whose weight is stored [in, out]."""
     dtype: str = ""
     """torch's name of the element type where the model's own does not decide it (rotary frequencies); else empty."""
+    stored: str = ""
+    """What a checkpoint calls it, or the first of the matrices that it is made of, where that is known to be another
+    name than the model's; else empty."""
 
     @property
     def numel(self) -> int:

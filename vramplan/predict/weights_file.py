@@ -40,6 +40,8 @@ def load_groups(scenario: Scenario) -> list[Group]:
 
 def stored_name(weight: Weight, family: str) -> str:
     """What a checkpoint calls the weight, or the first of the matrices that it is made of."""
+    if weight.stored:
+        return weight.stored
     ours, theirs = _RENAMED.get(family, ("", ""))
     path = weight.path.replace(ours, theirs, 1)
     experts, _, _ = path.rpartition(".")
