@@ -172,3 +172,19 @@ def test_experts_are_loaded_in_the_libraries_order(model: dict[str, Any], load: 
 
 def _loading(event: Event) -> bool:
     return not isinstance(event, Enter) or event.phase is Phase.LOAD
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+def test_outside_the_table_too_the_first_product_takes_the_workspace() -> None:
+    ernie = {**LLAMA, "model_type": "ernie4_5", "head_dim": 16}
+    scenario = scenario_from_mapping({"model": ernie, "load": "random", "batch": 2, "seq": 96, "gpu": "a100-80gb"})
+    told, run = (
+        list(takewhile(_no_workspace, timeline.events()))
+        for timeline in (forecast(scenario, "cuda").timeline, run_trace(scenario, "cuda").timeline)
+    )
+    first = 8 * 96 * 4  # frequencies times positions in fp32: of 16 numbers a head, half as many frequencies
+    assert [event.bytes for event in (told[-1], run[-1]) if isinstance(event, Alloc)] == [first, first]
+
+
+def _no_workspace(event: Event) -> bool:
+    return not isinstance(event, Alloc) or event.label != "cuBLAS workspace of the main thread"
