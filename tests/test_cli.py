@@ -212,7 +212,7 @@ BAD_FILES: list[tuple[str, list[str]]] = [
     ("model: llama-2-7b\ndeepspeed: zero3", ["deepspeed", "one"]),
     ("model: ../elsewhere", ["elsewhere"]),
     ("? {a: 1}\n: 2", ["not YAML"]),
-    ("x: &a [*a]", ["x"]),
+    ("x: &a [*a]", ["recursive"]),
     ("[" * 2000, ["not YAML"]),
     ("model: llama-2-7b\n5: 6", ["'5'"]),
     ("\x00", ["not YAML"]),

@@ -42,7 +42,7 @@ def test_the_small_one_and_the_gpus_have_its_keys() -> None:
 
 
 def test_at_full_size_closed_form_and_trace_agree() -> None:
-    recipe = replace(read("llama-2-7b-guanaco"), grad_accum=2)  # the first micro-batch and the last
+    recipe = replace(read("llama-2-7b-guanaco"), grad_accum=1)  # accumulating is held on small models
     closed, traced = vramplan.predict(recipe), vramplan.predict(recipe, "trace")
     assert closed.ledger.peak == pytest.approx(traced.ledger.peak, rel=0.002)
     for phase in closed.ledger.phases[1:]:

@@ -1,7 +1,6 @@
 """The shortest list of changes after which a run fits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 from vramplan.errors import VramplanError
@@ -39,7 +38,9 @@ def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, lon
     if not enough(every):
         return ()
     sets: list[frozenset[int]] = []
-    for chosen in _meeting(sets, len(useful), longest):
+    tried: set[tuple[int, ...]] = set()
+    while chosen := next((one for one in _meeting(sets, len(useful), longest) if one not in tried), ()):
+        tried.add(chosen)
         found = tuple(useful[i] for i in chosen)
         changed = applied(scenario, found)
         if changed is not None and fits.exactly(changed):
@@ -54,15 +55,22 @@ def shortest_list(scenario: Scenario, changes: Sequence[Change], fits: Fits, lon
     return ()
 
 
-def _meeting(sets: Sequence[frozenset[int]], count: int, longest: int) -> Iterator[tuple[int, ...]]:
-    """The lists of the first `count` numbers that have one of each of the `sets`, which become more meanwhile.
+def _meeting(sets: Sequence[frozenset[int]], below: int, longest: int) -> Iterator[tuple[int, ...]]:
+    """Lists of numbers `below` one that have a number of each set, the shortest first.
 
-    The shortest first, and of equally short ones those without the highest numbers.
+    Of equally short ones first those without the highest numbers.
     """
-    for length in range(1, min(longest, count) + 1):
-        for chosen in sorted(combinations(range(count), length), key=lambda indices: indices[::-1]):
-            if not any(one.isdisjoint(chosen) for one in sets):
-                yield chosen
+    for length in range(1, min(longest, below) + 1):
+        yield from _of_length(length, sets, below)
+
+
+def _of_length(length: int, sets: Sequence[frozenset[int]], below: int) -> Iterator[tuple[int, ...]]:
+    if not length:
+        yield from () if sets else ((),)
+    elif all(min(one) < below for one in sets):  # else nothing that is left is in one of them
+        for last in range(length - 1, below):
+            others = [one for one in sets if last not in one]
+            yield from ((*first, last) for first in _of_length(length - 1, others, last))
 
 
 def _predictable(scenario: Scenario, change: Change) -> bool:
