@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.reports import REPORTS, TRACED
 from vramplan.claims import CLAIMS, Checked, Claim, Finding, Verdict, check
 from vramplan.claims.claim import Output, all_of, judged, rounds_to
 from vramplan.cli import answer, main
@@ -44,6 +45,14 @@ def test_the_verdict_holds(claim: Claim, rows: dict[str, Checked]) -> None:
 )
 def test_the_numbers_are_there(claim: str, numbers: str, rows: dict[str, Checked]) -> None:
     assert numbers in rows[claim].finding.arithmetic
+
+
+def test_the_committed_page_is_not_stale(rows: dict[str, Checked]) -> None:
+    # the trace's numbers take minutes: `make reports` renews them
+    committed = (REPORTS / "claims.md").read_text(encoding="utf-8")
+    assert len(TRACED.findall(committed)) >= 5
+    told = claims_markdown(list(rows.values())) + "\n"
+    assert TRACED.sub("", committed) == told, "reports/claims.md is stale: run `make reports`"
 
 
 def test_ids_are_unique_and_every_claim_says_why() -> None:

@@ -139,7 +139,7 @@ for family in sys.argv[2:]:
 
 def test_the_answer_is_the_same_in_every_process() -> None:
     root = Path(__file__).parents[2]
-    commands = [("1", "50"), ("2", "50"), ("2", "100000")]
+    commands = [("1", "50"), ("2", "100000")]
     answers = [
         subprocess.run(
             [sys.executable, "-c", _EVENTS, collected, *REPEATED],
@@ -151,7 +151,7 @@ def test_the_answer_is_the_same_in_every_process() -> None:
         ).stdout
         for seed, collected in commands
     ]
-    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] == answers[1]
     assert len(answers[0].splitlines()) == len(REPEATED)
 
 
