@@ -82,6 +82,22 @@ def test_a_change_that_bars_another_hides_no_list() -> None:
     assert [step.change.name for step in best.steps] == ["quantize"]
 
 
+def test_where_the_training_has_to_change_it_changes_no_more_than_needed() -> None:
+    """The shortest list cuts samples; all that keeps the training lets it cut them less."""
+    scenario = small_scenario(batch=2, seq=2048)
+    kept = scenario
+    for change in CHANGES:
+        if change.keeps_training:
+            kept = (change.variants(kept) or (kept,))[-1]
+    budget = held(kept) * 4 // 5
+    gentle, shortest = advise(scenario, Probe(Limit(budget)))
+    for advice in (gentle, shortest):
+        assert [step.change.name for step in advice.steps if not step.change.keeps_training] == ["sequence"]
+        assert fits(advice.scenario, budget)
+    assert len(gentle.steps) > len(shortest.steps)
+    assert gentle.scenario.seq > shortest.scenario.seq
+
+
 def test_every_saving_is_a_prediction() -> None:
     scenario = small_scenario(batch=8, seq=512, checkpointing=False, stack="script", attention="eager")
     limit = Limit(held(scenario) // 4)

@@ -109,7 +109,7 @@ def _gentler(
 ) -> tuple[Change, ...]:
     """Those of `changes` that change the training, and what of `keeping` lets them be as mild as all of it would.
 
-    Empty where they do not apply beside it.
+    Empty where they do not apply beside it, or nothing of it helps.
     """
     others = [change for change in changes if not change.keeps_training]
     kept = next(furthest(scenario, keeping))
@@ -117,7 +117,8 @@ def _gentler(
     if not others or strongest is None or not fits.exactly(strongest) or applied(scenario, others) is None:
         return ()
     milder = _applied(scenario, others, _mildest(kept, others, fits.exactly))[-1]
-    return (*shortest_list(milder, keeping, fits, len(keeping)), *others)
+    helping = shortest_list(milder, keeping, fits, len(keeping))
+    return (*helping, *others) if helping else ()
 
 
 def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Callable[[Scenario], bool]) -> Advice:
