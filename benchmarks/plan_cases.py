@@ -23,7 +23,8 @@ from vramplan.catalog.models import catalog_names
 from vramplan.plan.advice import advise
 from vramplan.plan.frontier import SHORTEST, longest_sequence
 from vramplan.plan.limit import Limit, Probe, allocated_peak
-from vramplan.predict.changes import CHANGES, Change
+from vramplan.plan.shortest_list import applied
+from vramplan.predict.changes import CHANGES
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast
 from vramplan.predict.replayable import replayable
@@ -97,20 +98,10 @@ def shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
     useful = [c for c in CHANGES if c.variants(scenario) and (c.keeps_training or not keeping)]
     for length in range(1, len(useful) + 1):
         for chosen in combinations(useful, length):
-            changed = strongest(scenario, chosen)
+            changed = applied(scenario, chosen)
             if changed is not None and fits(changed, budget):
                 return length
     return None
-
-
-def strongest(scenario: Scenario, changes: tuple[Change, ...]) -> Scenario | None:
-    """All changes at their strongest; None when one does not apply after the others."""
-    for change in changes:
-        variants = change.variants(scenario)
-        if not variants:
-            return None
-        scenario = variants[-1]
-    return scenario
 
 
 def check_advice(pick: random.Random) -> Iterator[str]:

@@ -11,7 +11,8 @@ from vramplan.plan.advice import Advice, Step, advise
 from vramplan.plan.answer import Plan
 from vramplan.plan.goals import Goal
 from vramplan.plan.limit import Limit, Probe
-from vramplan.predict.changes import CHANGES, Change
+from vramplan.plan.shortest_list import applied
+from vramplan.predict.changes import CHANGES
 from vramplan.predict.forecast import ledger
 from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page
@@ -22,21 +23,12 @@ from vramplan.units import GIB
 BY_NAME = {change.name: change for change in CHANGES}
 
 
-def _strongest(scenario: Scenario, changes: tuple[Change, ...]) -> Scenario | None:
-    for change in changes:
-        variants = change.variants(scenario)
-        if not variants:
-            return None
-        scenario = variants[-1]
-    return scenario
-
-
 def _shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
     """Length of the shortest list that fits, by trying every one."""
     useful = [c for c in CHANGES if c.variants(scenario) and (c.keeps_training or not keeping)]
     for length in range(1, len(useful) + 1):
         for chosen in combinations(useful, length):
-            changed = _strongest(scenario, chosen)
+            changed = applied(scenario, chosen)
             if changed is not None and fits(changed, budget):
                 return length
     return None

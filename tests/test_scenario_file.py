@@ -179,6 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "at most",
     ),
     "a value twice in a matrix": ({"matrix": {"seq": [64, 128, 64]}}, "matrix: seq has 64 twice", "once"),
+    "false twice in a matrix": ({"matrix": {"quant.double": [False, False]}}, "quant.double has false twice", "once"),
     "a list for a number": ({"batch": [1, True, "two"]}, "batch: [1, true, two]", "a whole number"),
     "padding by a word": ({"padding": "left"}, "padding: 'left'", "true or false"),
     "padding where nothing is trained": ({"padding": True, "method": "inference"}, "method inference", "qlora, lora"),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from vramplan.errors import UsageError
+from vramplan.model_source import NAME_KEY
 from vramplan.scenario import Scenario
 from vramplan.scenario_resolve import resolve_scenario
 from vramplan.spelling import in_yaml, shown
@@ -79,8 +80,11 @@ def expand_matrix(mapping: Mapping[str, Any], where: str) -> Iterator[dict[str, 
     if size > LARGEST_MATRIX:
         raise UsageError(f"{where}: the matrix has {size:,} combinations", hint=f"at most {LARGEST_MATRIX:,}")
     for key, values in axes.items():
-        if twice := next((value for i, value in enumerate(values) if value in values[:i]), None):
-            raise UsageError(f"{where}: matrix: {key} has {shown(twice)} twice", hint="name every value once")
+        named: set[str] = set()
+        for value in values:
+            if (name := _named(str(key), value)) in named:
+                raise UsageError(f"{where}: matrix: {key} has {shown(value)} twice", hint="name every value once")
+            named.add(name)
     for values in itertools.product(*axes.values()):
         cell = override(plain, dict(zip(map(str, axes), values, strict=True)))
         if axes:
@@ -91,8 +95,8 @@ def expand_matrix(mapping: Mapping[str, Any], where: str) -> Iterator[dict[str, 
 
 def _named(key: str, value: object) -> str:
     """A key and its value for a name, as the command line has them; what is in a section stands by itself."""
-    if isinstance(value, Mapping) and "_name_or_path" in value:  # a model's configuration
-        value = value["_name_or_path"]
+    if isinstance(value, Mapping) and NAME_KEY in value:  # a model's configuration
+        value = value[NAME_KEY]
     if isinstance(value, Mapping) and value:
         return "-".join(_named(str(inner), item) for inner, item in value.items())
     word = ",".join(map(in_yaml, value)) if isinstance(value, list) else in_yaml(value)
