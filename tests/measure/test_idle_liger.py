@@ -109,7 +109,7 @@ def test_what_liger_leaves_off_stays_off() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_deep_model_whose_last_layer_counts_its_blocks_otherwise() -> None:
-    deep = scenario({**LLAMA, "num_hidden_layers": 12}, stack=FUSED, checkpointing=False)
+    deep = scenario({**LLAMA, "num_hidden_layers": 9}, stack=FUSED, checkpointing=False)
     stretched = run_trace(deep, "cuda").timeline
     assert stretched.ledger({}) == run_steps(deep, gpu("a100-80gb")).tracker.timeline().ledger({})
     events = list(stretched.events())

@@ -86,13 +86,12 @@ def test_on_the_cpu_the_trace_is_the_real_run(name: str) -> None:
         {"stack": "script"},
         {"stack": "hf-trainer", "checkpointing": "reentrant", "optimizer": "adamw_8bit"},
         {"stack": "hf-trainer", "checkpointing": False, "attention": "eager", "grad_accum": 2},
-        {"model": GEMMA, "stack": "script"},
+        {"model": {**LLAMA, **GEMMA, "num_hidden_layers": 12}, "stack": "script"},
     ],
     ids=["script", "reentrant", "eager", "alternating"],
 )
 def test_a_stretched_trace_is_the_full_one(keys: dict[str, Any]) -> None:
-    model = {**LLAMA, "num_hidden_layers": 12, **keys.pop("model", {})}
-    case = scenario(model=model, **keys)
+    case = scenario(**{"model": {**LLAMA, "num_hidden_layers": 8}, **keys})
     assert find_depths(case.architecture.layers) is not None
     stretched = run_trace(case, "cuda")
     full = run_steps(case, gpu("a100-80gb"))

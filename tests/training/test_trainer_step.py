@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from vramplan.errors import CannotRun
 from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
-from vramplan.measure.run import measure
+from vramplan.measure.child import measured_on_cpu
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.meter import Meter, NoMeter
@@ -199,7 +199,7 @@ def test_several_visible_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_record_says_who_stepped() -> None:
-    record = measure(tiny(seq=16), steps=1)
+    record = measured_on_cpu(tiny(seq=16), 1)
     assert record.environment["loop"] == f"transformers.Trainer {record.libraries['transformers']}"
-    own = measure(tiny(seq=16, stack="script"), steps=1)
+    own = measured_on_cpu(tiny(seq=16, stack="script"), 1)
     assert own.environment["loop"] == "vramplan, because the stack is script"
