@@ -21,10 +21,8 @@ _FP32 = (
 )  # fmt: skip
 #: Produce fp32 unless told otherwise: the `dtype` argument is set.
 _FP32_OUTPUT = (
-    "prod", "cumprod", "cumsum", "sum", "sum.dim_IntList", "linalg_vector_norm",
+    "softmax.int", "log_softmax.int", "prod", "cumprod", "cumsum", "sum", "sum.dim_IntList", "linalg_vector_norm",
 )  # fmt: skip
-#: The same, by kernels that convert a half input as they read it (aten/src/ATen/native/SoftMax.cpp `softmax`).
-_CONVERTING = {"softmax.int": torch._softmax, "log_softmax.int": torch._log_softmax}
 
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 
@@ -38,8 +36,6 @@ def cuda_autocast_lists() -> Iterator[None]:
             _register(library, name, _in_fp32)
         for name in _FP32_OUTPUT:
             _register(library, name, _to_fp32)
-        for name, kernel in _CONVERTING.items():
-            _register(library, name, _to_fp32_inside(kernel))
         yield
     finally:
         library._destroy()  # type: ignore[no-untyped-call]
@@ -71,21 +67,6 @@ def _to_fp32(operation: Any) -> Callable[..., Any]:
             return operation(*args, **kwargs)
 
     return run
-
-
-def _to_fp32_inside(kernel: Callable[[Tensor, int, bool], Tensor]) -> Callable[[Any], Callable[..., Any]]:
-    def policy(operation: Any) -> Callable[..., Any]:
-        convert = _to_fp32(operation)
-
-        def run(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
-            if x.dtype is not torch.float16 or dtype not in (None, torch.float32):
-                return convert(x, dim, **({} if dtype is None else {"dtype": dtype}))
-            with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
-                return kernel(x, dim, True)
-
-        return run
-
-    return policy
 
 
 def _upcast(tensor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from vramplan.catalog.gpus import Gpu
 from vramplan.measure.cuda_attention import sdpa_as_on_cuda
 from vramplan.measure.cuda_autocast import cuda_autocast_lists
+from vramplan.measure.cuda_composites import cuda_composites
 from vramplan.measure.flash_package import flash_package
 from vramplan.measure.replacing import Replacement, replacing
 from vramplan.measure.tracker import Tracker
@@ -72,11 +73,8 @@ def cuda_choices(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         stack.enter_context(sdpa_as_on_cuda(gpu, tracker))
         stack.enter_context(flash_package(tracker))
         stack.enter_context(cuda_autocast_lists())
-        library = stack.enter_context(torch.library._scoped_library("aten", "IMPL"))
-        library.impl("dropout", _dropout, "AutogradCPU")  # also where C++ calls it: in attention's composite
+        stack.enter_context(cuda_composites())
         replaced = (
-            # aten/src/ATen/native/SoftMax.cpp: a half input with dtype=float32 is converted inside CUDA's kernel.
-            Replacement(torch.nn.functional, "softmax", _softmax),
             # bitsandbytes/autograd/_functions.py `matmul`: the dequantising int8 function is for cpu and xpu.
             Replacement(_functions, "MatMul8bitFp", _functions.MatMul8bitLt),
             # bitsandbytes/optim/optimizer.py `get_state_buffer`: large states of paged optimizers are managed memory.
@@ -104,23 +102,6 @@ _torch_is_autocast_enabled = torch.is_autocast_enabled
 def _autocast_enabled(device_type: str = "cpu") -> bool:
     """Whether the autocast that stands for the card's is on, where no device is named."""
     return _torch_is_autocast_enabled(device_type)
-
-
-def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
-    """aten/src/ATen/native/Dropout.cpp `is_fused_kernel_acceptable`: CUDA keeps a 1-byte mask, the CPU its noise."""
-    if not train or p == 0:
-        return input
-    out: Tensor = torch.native_dropout(input, p, True)[0]
-    return out
-
-
-_torch_softmax = torch.nn.functional.softmax
-
-
-def _softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    if dim is not None and dtype is torch.float32 and input.dtype is torch.float16:
-        return torch._softmax(input, dim, True)
-    return _torch_softmax(input, dim, _stacklevel, dtype)
 
 
 def _prepare(tracker: Tracker) -> Any:
