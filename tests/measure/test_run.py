@@ -16,6 +16,7 @@ from training_phases import TRAINING_PHASES
 from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Component, Phase
 from vramplan.measure import environment
+from vramplan.measure.child import measured_on_cpu
 from vramplan.measure.run import measure
 from vramplan.record import Outcome, Record, load_result, save_result
 from vramplan.scenario import Scenario
@@ -27,8 +28,14 @@ def tiny(**changes: Any) -> Scenario:
 
 
 @pytest.fixture(scope="module")
-def record() -> Record:
-    return measure(tiny(), steps=2)
+def heard() -> list[str]:
+    """What `record` told of its progress."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def record(heard: list[str]) -> Record:
+    return measure(tiny(), steps=2, progress=heard.append)
 
 
 def test_a_step_is_measured_in_every_phase(record: Record) -> None:
@@ -73,15 +80,14 @@ def test_the_record_survives_its_file(record: Record, tmp_path: Path) -> None:
     assert load_result(tmp_path / "record.json").to_json() == record.to_json()
 
 
-def test_progress_is_told_in_order() -> None:
-    heard: list[str] = []
-    measure(tiny(seq=8), steps=1, progress=heard.append)
+def test_progress_is_told_in_order(record: Record, heard: list[str]) -> None:
+    assert record.outcome is Outcome.OK
     assert heard[0] == "building the model"
-    assert heard[-1] == "timing step 1 of 1"
+    assert heard[-1] == "timing step 2 of 2"
 
 
 def test_inference_has_prefill_decode_and_a_cache() -> None:
-    record = measure(tiny(method="inference", batch=1, new_tokens=4), steps=1)
+    record = measured_on_cpu(tiny(method="inference", batch=1, new_tokens=4), 1)
     assert record.ledger.phases == (Phase.LOAD, Phase.PREFILL, Phase.DECODE)
     # keys and values, 2 layers, 2 heads of 16, bfloat16, 96 + 3 tokens: the last token is never fed back
     assert record.ledger.bytes(Phase.DECODE, Component.CACHE) >= 2 * 2 * 2 * 16 * 2 * 99
