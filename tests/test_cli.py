@@ -25,7 +25,7 @@ from vramplan.commands import all_commands, commands_for
 from vramplan.commands.flags import takes_path
 from vramplan.doctor import diagnose
 from vramplan.errors import UsageError
-from vramplan.record import save_result
+from vramplan.record import load_result, save_result
 from vramplan.scenario_schema import SECTIONS, ScenarioKeys
 
 MODEL = {
@@ -154,6 +154,7 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["compare", "failed.json", "record.json"], ["no memory", "timeout"]),
     (["compare", "empty"], ["no record", "empty"]),
     (["compare", "record.json", "record.json", "--batch", "2"], ["'batch' cannot be set"]),
+    (["compare", "record.json", "--batch", "2"], ["'batch' cannot be set", "own scenario"]),
     (["compare", "empty", "--seq", "64"], ["'seq' cannot be set"]),
     (["compare", "tiny.yaml", "record.json", "--json", "--markdown"], ["--markdown", "--json"]),
     (["list", "moduls"], ["'moduls'", "did you mean 'models'?"]),
@@ -361,6 +362,14 @@ def test_compare_takes_records_predictions_and_scenarios(here: Path, capsys: pyt
     )
     _, out, _ = run(capsys, "compare", "tiny.yaml", "tiny.yaml", "--device", "cpu", "--markdown")
     assert out.startswith("| phase | component |")
+
+
+def test_a_record_alone_is_compared_with_its_own_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "compare", "record.json", "--json")
+    assert (code, json.loads(out)["b"]["kind"]) == (0, "measurement")
+    own = load_result(here / "record.json").scenario.to_mapping()
+    (here / "own.json").write_text(json.dumps(own), encoding="utf-8")
+    assert run(capsys, "compare", "own.json", "record.json", "--json")[1] == out
 
 
 def test_compare_of_a_directory(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`vramplan compare`: two results side by side, or the errors over a directory of records."""
+"""`vramplan compare`: two results side by side, one beside its own prediction, or the errors over a directory."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   vramplan compare scenarios/quickstart.yaml quickstart.json
+  vramplan compare quickstart.json
   vramplan compare reports/ --markdown
   vramplan compare llama-2-7b --engines --gpu rtx3090"""
 
@@ -28,7 +29,8 @@ def configure(parser: ArgumentParser) -> None:
         "sides",
         metavar="A [B]",
         nargs="+",
-        help=f"records and predictions (JSON), or what is to be predicted: {TARGET}; or one directory of records",
+        help=f"records and predictions (JSON), or what is to be predicted: {TARGET}; one record alone is compared with "
+        "the prediction of its own scenario, and so is each of one directory",
     )
     parser.add_argument("--engines", action="store_true", help="compare the two engines on one scenario")
     add_device(parser, None, "whose memory is meant when both sides are predicted: cuda (default) or cpu")
@@ -46,20 +48,31 @@ def run(args: Namespace) -> Answer:
     if len(sides) == 1 and (directory := user_path(sides[0])).is_dir():
         _refuse_flags(args, "each record is compared with its own scenario")
         return _errors(directory, args)
-    if len(sides) != 2:
-        raise UsageError(
-            f"compare takes two sides or one directory of records, not {len(sides)}: {' '.join(sides)}",
-            hint="`vramplan compare A B`, `vramplan compare DIR` or `vramplan compare SCENARIO --engines`",
-        )
     from vramplan.api import compare, predict
     from vramplan.record import Result
 
-    a, b = (_side(side, args) for side in sides)
-    if isinstance(a, Result) and isinstance(b, Result):
-        _refuse_flags(args, "both sides are results already")
+    a, b = _pair(sides, args)
     if args.device and not isinstance(a, Result) and not isinstance(b, Result):
         a, b = predict(a, device=args.device), predict(b, device=args.device)
     return _shown(compare(a, b), args)
+
+
+def _pair(sides: list[str], args: Namespace) -> "tuple[Result | Scenario, Result | Scenario]":
+    """Both sides; beside one result alone stands what is predicted of its scenario."""
+    from vramplan.record import Result
+
+    found = [_side(side, args) for side in sides] if len(sides) < 3 else []
+    if found and all(isinstance(side, Result) for side in found):
+        _refuse_flags(args, "both sides are results already" if len(found) > 1 else "its own scenario is predicted")
+    match found:
+        case [Result() as alone]:
+            return alone.scenario, alone
+        case [a, b]:
+            return a, b
+    raise UsageError(
+        f"compare takes two sides, one record or one directory of records, not {len(sides)}: {' '.join(sides)}",
+        hint="`vramplan compare A B`, `compare RECORD`, `compare DIR` or `compare SCENARIO --engines`",
+    )
 
 
 def _refuse_flags(args: Namespace, why: str) -> None:
