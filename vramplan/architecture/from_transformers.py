@@ -199,7 +199,7 @@ def _parameters(model: Any) -> Iterator[Weight]:
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    skipped = _not_converted(model)
+    skipped, stored = _not_converted(model), _stored(model)
     head, kept = model.get_output_embeddings(), model._get_dtype_plan(torch.bfloat16)
     for path, parameter in model.named_parameters():
         owner, _, own_name = path.rpartition(".")
@@ -216,16 +216,20 @@ def _parameters(model: Any) -> Iterator[Weight]:
             transposed=isinstance(module, Conv1D) and own_name == "weight",
             # core_model_loading.py: parts of names that stay fp32 whatever is asked for; a quantised matrix is packed
             dtype="float32" if plain and any(part in path for part in kept) else _other_dtype(parameter),
-            stored=_stored(model, path, parameter),
+            stored=stored.get(path, ""),
         )
 
 
-def _stored(model: Any, path: str, parameter: Any) -> str:
-    """`Weight.stored`: the name that `save_pretrained` gives back (core_model_loading.py revert_weight_conversion)."""
+def _stored(model: Any) -> dict[str, str]:
+    """`Weight.stored` by path, where it is another: the names that `save_pretrained` gives back
+    (core_model_loading.py `revert_weight_conversion`)."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    name = min(revert_weight_conversion(model, {path: parameter}), default=path)
-    return "" if name == path else str(name)
+    parameters = dict(model.named_parameters())
+    if revert_weight_conversion(model, parameters).keys() == parameters.keys():
+        return {}
+    names = {path: min(revert_weight_conversion(model, {path: one}), default=path) for path, one in parameters.items()}
+    return {path: str(name) for path, name in names.items() if name != path}
 
 
 def _kind(module: Any, own_name: str, parameter: Any, *, quantised: bool) -> WeightKind:
