@@ -15,7 +15,10 @@ FLOORS = [
     {"units"},
     {"ledger", "architecture", "catalog", "optimizers", "stacks"},
     {"scenario"},
-    {"scenario_schema", "scenario_check", "model_source", "yaml_file", "scenario_resolve", "scenario_file"},
+    {
+        *("scenario_schema", "scenario_check", "model_source", "yaml_file", "checkpoint_quant"),
+        *("scenario_quant", "scenario_resolve", "scenario_file"),
+    },
     {"timeline", "allocator", "record"},
     {"attention", "attention_tiles"},
     {"predict", "training"},

@@ -145,3 +145,11 @@ def test_what_the_hub_has_is_downloaded(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: str(config))
     assert resolve_model(REPO, base=Path()).origin == "hub"
+
+
+def test_a_whole_that_the_catalogue_has_the_text_part_of_is_told() -> None:
+    found = resolve_model("google/gemma-3-4b-pt", base=Path())
+    assert found.name == "gemma-3-4b-text"
+    assert found.note.startswith("of google/gemma-3-4b-pt only the language model is predicted")
+    assert not resolve_model("gemma-3-4b-text", base=Path()).note
+    assert not resolve_model("google/gemma-3-1b-pt", base=Path()).note

@@ -10,6 +10,7 @@ import msgspec
 from vramplan.architecture.language_part import language_part
 from vramplan.catalog.models import by_hub_id, catalog_config, catalog_names
 from vramplan.catalog.twins import plain_name, twin
+from vramplan.checkpoint_quant import named_quant
 from vramplan.errors import UsageError, nearest
 from vramplan.files import read_object, user_path
 from vramplan.scenario import ModelRef
@@ -109,7 +110,7 @@ def _hub(repo: str) -> ModelRef:
     """
     known = by_hub_id(repo)
     if known is not None:
-        return ModelRef(name=known, config=catalog_config(known), origin="catalog")
+        return ModelRef(name=known, config=catalog_config(known), origin="catalog", note=_left_out(repo, known))
     try:
         file = _fetched(repo)
     except Exception as error:  # the hub client raises many kinds: offline, gated, not found, and it may not be there
@@ -124,11 +125,21 @@ def _stand_in(repo: str, error: Exception) -> ModelRef:
     if known is None:
         raise _refused(repo, error) from error
     why = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
+    quant = named_quant(repo)
+    said = ", and its quantisation (nf4, double)" if quant else ""
     note = (
-        f"{repo} is read as the catalogue's {known}, whose dimensions the name says: its own config.json, and what that"
-        f" says of a quantisation, could not be had ({why}{'; set HF_TOKEN' if _needs_token(error) else ''})"
+        f"{repo} is read as the catalogue's {known}, whose dimensions the name says{said}: its own config.json, and"
+        f" what that says of a quantisation, could not be had ({why}{'; set HF_TOKEN' if _needs_token(error) else ''})"
     )
-    return ModelRef(name=repo, config=catalog_config(known), origin="hub", note=note)
+    note = "; ".join(filter(None, (note, _left_out(repo, known))))
+    return ModelRef(name=repo, config={**catalog_config(known), **quant}, origin="hub", note=note)
+
+
+def _left_out(repo: str, known: str) -> str:
+    """What the catalogue's model, by its name the text part of a whole, lacks of the one on the hub; else nothing."""
+    if not known.endswith("-text"):
+        return ""
+    return f"of {repo} only the language model is predicted: its towers, and adapters on them, are left out"
 
 
 def _refused(repo: str, error: Exception) -> UsageError:

@@ -18,7 +18,6 @@ from vramplan.scenario import (
     Checkpointing,
     DType,
     Evaluation,
-    Load,
     Lora,
     Merge,
     Method,
@@ -28,7 +27,8 @@ from vramplan.scenario import (
     Scenario,
 )
 from vramplan.scenario_check import check_keys, convert
-from vramplan.scenario_schema import BLOCK_SIZES, MergeKeys, QuantKeys, ScenarioKeys, StackKeys
+from vramplan.scenario_quant import resolve_quant
+from vramplan.scenario_schema import MergeKeys, ScenarioKeys, StackKeys
 from vramplan.stacks import STACKS, LayerKernel, LossKernel, Outputs, Stack, Upcast
 from vramplan.torch_release import DEFAULT as USUAL_TORCH
 from vramplan.torch_release import OLDEST, is_older, release
@@ -39,7 +39,7 @@ def resolve_scenario(mapping: Mapping[str, Any], base: Path, where: str) -> Scen
     check_keys(mapping, where)
     keys = convert(mapping, where)
     model = resolve_model(keys.model, base=base)
-    quant = _quant(keys, where)
+    quant = resolve_quant(keys, model, where)
     compute = keys.compute_dtype
     stack = _stack(keys.stack, quantized=quant.type is not QuantType.NONE, compute=compute, where=where)
     scenario = Scenario(
@@ -106,39 +106,6 @@ def _check_scaling(scenario: Scenario, where: str) -> None:
             f"{where}: {key} float16 under float16 autocast: torch stops with 'Attempting to unscale FP16 gradients'",
             hint=f"set {key}: float32, or compute in bfloat16",
         )
-
-
-def _quant(keys: ScenarioKeys, where: str) -> Quant:
-    given: QuantKeys = keys.quant
-    quantizes = keys.method not in (Method.LORA, Method.FULL)
-    usual = quantizes and (keys.method is not Method.MERGE or keys.merge.dequantize)  # people merge into 16 bits
-    kind = (QuantType.NF4 if usual else QuantType.NONE) if given.type is UNSET else given.type
-    if keys.method is Method.QLORA and kind is QuantType.NONE:
-        raise UsageError(
-            f"{where}: method qlora with quant.type none", hint="method: lora trains adapters on a 16-bit base"
-        )
-    if not quantizes and kind is not QuantType.NONE:
-        method = keys.method.value
-        raise UsageError(
-            f"{where}: method {method} with quant.type {kind.value}", hint="a quantised base is method: qlora"
-        )
-    if given.double is True and not kind.four_bit:
-        raise UsageError(
-            f"{where}: quant.double: true with quant.type {kind.value}",
-            hint="double quantisation is of the constants of nf4 and fp4: set double: false, or another type",
-        )
-    if given.block_size not in BLOCK_SIZES:
-        allowed = ", ".join(map(str, BLOCK_SIZES))
-        raise UsageError(
-            f"{where}: quant.block_size: bitsandbytes has no blocks of {given.block_size}", hint=f"allowed: {allowed}"
-        )
-    if given.block_size != 64 and keys.load is Load.CHECKPOINT:
-        raise UsageError(
-            f"{where}: quant.block_size {given.block_size} with load: checkpoint; transformers loads blocks of 64",
-            hint="set load: random to study other block sizes",
-        )
-    double = kind.four_bit if given.double is UNSET else given.double
-    return Quant(type=kind, double=double, block_size=given.block_size, storage=given.storage)
 
 
 def _merge(keys: ScenarioKeys, where: str) -> Merge:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vramplan.catalog.models import catalog_config
 from vramplan.errors import UsageError
 from vramplan.targets import resolve
 
@@ -34,6 +35,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
     [
         (_TRL + "deepspeed: zero3.json", "deepspeed: zero3.json asks for several GPUs"),
         (_TRL + "fsdp: true", "fsdp: true asks for several GPUs"),
+        (_TRL + "use_peft: true\nlora_task_type: SEQ_CLS", "lora_task_type: SEQ_CLS has another head"),
         (_TRL + "num_generations: 8", "num_generations: 8 is reinforcement learning"),
         (_TRL + "desirable_weight: 1.0", "desirable_weight: 1.0 is KTO"),
         (_TRL + "beta: 0.1\nloss_type: nll", "loss_type: nll beside beta is no loss of DPOTrainer"),
@@ -152,3 +154,20 @@ def test_anchors_and_merges_are_read(tmp_path: Path) -> None:
     file.write_text(f"x-base: &b {{adapter: qlora, load_in_4bit: true, lora_r: 4}}\n<<: *b\n{_AXOLOTL}lora_r: 8\n")
     scenario = resolve(str(file), {"lora.targets": "all-linear"}).scenarios[0]
     assert (scenario.method, scenario.lora.rank) == ("qlora", 8)
+
+
+@pytest.mark.parametrize("text", [_TRL + "use_peft: true", _AXOLOTL + "adapter: qlora", _FACTORY])
+@pytest.mark.parametrize(("method", "words"), [("awq", "quantised by awq, which no scenario"), ("gptq", "by gptq")])
+def test_weights_that_no_scenario_describes(tmp_path: Path, text: str, method: str, words: str) -> None:
+    """These libraries train adapters on them as they are."""
+    config = {**catalog_config("llama-2-7b"), "quantization_config": {"quant_method": method, "bits": 4}}
+    (tmp_path / "quantised").mkdir()
+    (tmp_path / "quantised" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    error = refused(tmp_path, text.replace("llama-2-7b", "quantised"))
+    assert words in error.message
+    assert "--set model=" in error.hint
+
+
+def test_an_adapter_for_another_head(tmp_path: Path) -> None:
+    error = refused(tmp_path, json.dumps({**_LORA, "task_type": "SEQ_CLS"}), "adapter_config.json")
+    assert "task_type: SEQ_CLS has another head" in error.message

@@ -24,6 +24,8 @@ def warning(found: object, **keys: Any) -> str:
     [
         (None, {}),
         ({**NF4, "bnb_4bit_use_double_quant": True}, {}),
+        (NF4, {}),
+        ({"load_in_8bit": True}, {"method": "inference"}),
         (NF4, {"quant": {"double": False}}),
         ({"load_in_8bit": True}, {"quant": {"type": "int8"}}),
         ({"quant_method": "gptq"}, {"load": "random"}),  # whose weights are made, not read
@@ -37,9 +39,12 @@ def test_what_is_predicted_needs_no_words(found: object, keys: dict[str, Any]) -
     ("found", "keys", "words"),
     [
         ({"quant_method": "gptq", "bits": 4}, {}, "quantised by gptq"),
-        (NF4, {}, "as quant.type nf4, and transformers keeps that; quant.type nf4 with double quantisation is"),
-        ({"load_in_4bit": True}, {"quant": {"double": False}}, "as quant.type fp4"),  # bitsandbytes' default
-        (NF4, {"method": "lora", "quant": {"type": "none"}}, "quant.type none is predicted"),
+        (
+            NF4,
+            {"quant": {"type": "nf4"}},
+            "nf4, and transformers keeps that; quant.type nf4 with double quantisation is",
+        ),
+        ({"load_in_4bit": True}, {"quant": {"type": "nf4"}}, "as quant.type fp4"),  # bitsandbytes' default
     ],
 )
 def test_another_one_is_named(found: object, keys: dict[str, Any], words: str) -> None:

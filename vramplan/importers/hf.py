@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from vramplan.checkpoint_quant import other_quant_method
 from vramplan.errors import UsageError
 from vramplan.importers.source import Source
 from vramplan.importers.targets import checkpoint_dtype
@@ -42,10 +43,16 @@ def read_model(source: Source, key: str, base: Path, instead: object) -> ModelRe
 def resolved(source: Source, spec: object, base: Path) -> ModelRef:
     """The model that `spec` names; where there is none, the error names the file and how to give another."""
     try:
-        return resolve_model(spec, base=base)
+        found = resolve_model(spec, base=base)
     except UsageError as error:
         hint = f"{error.hint}; or name one: --set model=NAME"
         raise UsageError(f"{source.where}: {error.message}", hint=hint) from error
+    if method := other_quant_method(found.config):  # these libraries train adapters on it as it is
+        raise UsageError(
+            f"{source.where}: {found.name} is quantised by {method}, which no scenario describes",
+            hint="name the 16-bit model that it was made of: --set model=NAME",
+        )
+    return found
 
 
 def place(name: str, base: Path) -> str:

@@ -9,7 +9,7 @@ from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import DROPOUT, RANK
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
+from vramplan.importers.targets import check_task, read_dora, read_modules, read_saved_modules
 from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.model_source import resolve_model
 from vramplan.scenario import ModelRef
@@ -23,6 +23,7 @@ def read_peft(content: Mapping[str, Any], *, where: str, base: Path, model: obje
     kind = source.word("peft_type")
     if kind is None or kind.upper() != "LORA":
         source.refuse("peft_type", "is not modelled", hint="LORA is")
+    check_task(source, "task_type")
     ref = _base_model(source, base, model)
     source.plain(RANK)
     source.plain(DROPOUT)

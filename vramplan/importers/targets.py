@@ -149,6 +149,14 @@ def architecture(source: Source, model: ModelRef) -> Architecture:
         raise UsageError(f"{source.where}: {error.message}", hint=error.hint) from error
 
 
+def check_task(source: Source, key: str) -> None:
+    """Refuse adapters for another head than the one over the vocabulary (peft 0.21.2 utils/peft_types.py TaskType)."""
+    task = source.word(key)
+    if task is not None and task.upper() != "CAUSAL_LM":
+        source.refuse(key, "has another head than a language model's", hint="CAUSAL_LM is modelled")
+    source.ignore(key, "what is modelled")
+
+
 def read_dora(source: Source, key: str) -> None:
     """`lora.dora` from a library that leaves DoRA to peft."""
     if source.flag(key):

@@ -11,7 +11,7 @@ from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.liger import ignore_trainers_config, read_trainers_switch
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_dora, read_modules, read_saved_modules
+from vramplan.importers.targets import check_task, read_dora, read_modules, read_saved_modules
 from vramplan.importers.trl_trainer import SFT, read_trainer
 from vramplan.importers.values import as_flag, is_null
 from vramplan.importers.vocabulary.trl import TRL
@@ -25,6 +25,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     """The scenario of a TRL configuration."""
     source = Source(_flattened(content), TRL, where)
     source.guard()
+    check_task(source, "lora_task_type")
     ref = hf.read_model(source, "model_name_or_path", base, model)
     four, eight = source.flag("load_in_4bit"), source.flag("load_in_8bit")
     adapts = source.flag("use_peft")

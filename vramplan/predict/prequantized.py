@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from vramplan.checkpoint_quant import in_words, quant_method, stored_quant
 from vramplan.predict.base import prepared_element
 from vramplan.predict.quantization import bits, is_quantized
 from vramplan.scenario import Load, QuantType, Scenario
@@ -17,7 +18,7 @@ def prequantized_warnings(scenario: Scenario) -> list[str]:
     found = scenario.model.config.get("quantization_config")
     if not isinstance(found, Mapping) or scenario.load_from is not Load.CHECKPOINT:
         return []
-    return [*filter(None, (_otherwise(scenario, found), _left_out(scenario, found)))]
+    return [*filter(None, (_otherwise(scenario), _left_out(scenario, found)))]
 
 
 def _left_out(scenario: Scenario, found: Mapping[str, Any]) -> str:
@@ -52,22 +53,16 @@ def _matches(pattern: str, module: str) -> bool:
         return False
 
 
-def _otherwise(scenario: Scenario, found: Mapping[str, Any]) -> str:
-    method = found.get("quant_method", "bitsandbytes")
-    if method != "bitsandbytes":  # transformers quantizers/auto.py `merge_quantization_configs`
-        return f"the checkpoint is quantised by {method}, and bitsandbytes takes 16-bit weights: those are predicted"
-    own, asked = _bitsandbytes(found), _words(scenario.quant.type.value, double=scenario.quant.double)
-    if own == asked:
+def _otherwise(scenario: Scenario) -> str:
+    method, own = quant_method(scenario.model.config), stored_quant(scenario.model.config)
+    if own is None:
+        return (
+            f"the checkpoint is quantised by {method}, whose weights no scenario describes: a 16-bit one is predicted"
+        )
+    asked = scenario.quant
+    if (own.type, own.double) == (asked.type, asked.double):
         return ""
-    return f"the checkpoint is quantised already, as {own}, and transformers keeps that; {asked} is predicted"
-
-
-def _bitsandbytes(config: Mapping[str, Any]) -> str:
-    """`BitsAndBytesConfig`'s keys and defaults."""
-    if config.get("load_in_8bit"):
-        return _words("int8", double=False)
-    return _words(config.get("bnb_4bit_quant_type", "fp4"), double=bool(config.get("bnb_4bit_use_double_quant")))
-
-
-def _words(kind: object, *, double: bool) -> str:
-    return f"quant.type {kind}{' with double quantisation' if double else ''}"
+    return (
+        f"the checkpoint is quantised already, as {in_words(own)}, and transformers keeps that; {in_words(asked)} is"
+        " predicted"
+    )
