@@ -42,7 +42,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     bits = _bits(source)
     _method(source, tuning, bits, compute)
     if tuning == "lora":
-        _adapters(source, ref)
+        _adapters(source, ref, pure=pure)
     else:
         for key in ("lora_rank", "lora_dropout", "lora_target", "additional_target", "use_dora"):
             source.ignore(key, "no adapters with finetuning_type: full")
@@ -119,15 +119,16 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
     source.assume("quant.storage", compute.value, why)
 
 
-def _adapters(source: Source, model: ModelRef) -> None:
+def _adapters(source: Source, model: ModelRef, *, pure: bool) -> None:
+    """model/adapter.py casts all that is trained to fp32, but nothing under pure_bf16: there peft casts the adapters."""
     source.plain(RANK)
     source.plain(DROPOUT)
     read_dora(source, "use_dora")
     read_names(source, "lora_target", model, everything="all", origin=_TUNING)  # find_all_linear_modules
     cast = "trained parameters are cast to fp32, llamafactory 0.9.5 model/adapter.py"
-    source.assume("lora.dtype", "float32", cast)
+    source.assume("lora.dtype", "float32", "peft's autocast_adapter_dtype" if pure else cast)
     read_saved_modules(source, "additional_target", model)
-    if source.given("additional_target") is not None:
+    if source.given("additional_target") is not None and not pure:
         source.assume("lora.modules_dtype", "float32", cast)
     if source.given("adapter_name_or_path") is not None and not source.flag("create_new_adapter"):
         source.warn(
