@@ -12,6 +12,7 @@ from vramplan.targets import resolve
 _TRL = "model_name_or_path: llama-2-7b\ndataset_name: d\n"
 _AXOLOTL = "base_model: llama-2-7b\n"
 _FACTORY = "model_name_or_path: llama-2-7b\ntemplate: llama2\nbf16: true\n"
+_CHAT = "model_name_or_path: llama-2-7b\nadapter_name_or_path: a\ntemplate: llama2\nfinetuning_type: lora\n"
 _TUNE = """
 model: {_component_: torchtune.models.llama2.lora_llama2_7b, lora_attn_modules: [q_proj]}
 optimizer: {_component_: torch.optim.AdamW}
@@ -78,6 +79,13 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_FACTORY + "use_galore: true", "use_galore: true is full-parameter training with GaLore"),
         (_FACTORY + "quantization_bit: 3", "quantization_bit: 3 is not a width"),
         (_FACTORY + "quantization_bit: 4\nquantization_method: hqq", "quantization_method: hqq is not modelled"),
+        (_FACTORY + "do_train: false", "do_train: false trains nothing"),
+        (_FACTORY + "do_eval: true", "do_eval: true without do_train: true trains nothing"),
+        (_FACTORY + "stage: sft\ndo_predict: true", "do_predict: true without do_train: true trains nothing"),
+        (_FACTORY + "predict_with_generate: true", "predict_with_generate: true without do_train: true trains"),
+        (_FACTORY + "task: mmlu_test\nn_shot: 5", "task: mmlu_test is an evaluation"),
+        (_CHAT, "template: llama2 and no key of a training: the file is one of a chat"),
+        (_CHAT + "infer_backend: vllm\nvllm_enforce_eager: true", "template: llama2 and no key of a training"),
         (_FACTORY + "ray_num_workers: 4", "ray_num_workers: 4 asks for several GPUs"),
         (_FACTORY + "flash_attn: magic", "flash_attn: magic is not an attention"),
         (_FACTORY + "flash_attn: fa3", "flash_attn: fa3 is not an attention"),  # NotImplementedError but for gpt_oss

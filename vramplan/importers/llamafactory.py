@@ -8,6 +8,7 @@ from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.liger import ignore_trainers_config, read_kernels, read_loss, read_trainers_switch
+from vramplan.importers.llamafactory_runs import refuse_what_does_not_train
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import read_dora, read_names, read_saved_modules
@@ -25,6 +26,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     """The scenario of a LLaMA-Factory configuration."""
     source = Source(content, LLAMAFACTORY, where)
     source.guard()
+    refuse_what_does_not_train(source, content)
     stage = source.word("stage") or "sft"
     if stage not in ("sft", "pt"):
         source.refuse(

@@ -4,6 +4,19 @@ from vramplan.importers.keys import Format
 from vramplan.importers.vocabulary.base import vocabulary, words
 from vramplan.importers.vocabulary.trainer import TRAINER_GPUS, TRAINER_HARMLESS, TRAINER_READ, TRAINER_UNMODELLED
 
+#: Keys that files of `llamafactory-cli chat`, `webchat` and `api` have (hparams/parser.py _INFER_ARGS), and that say
+#: nothing of a training.
+CHAT = words(
+    """
+    model_name_or_path adapter_name_or_path template finetuning_type infer_backend infer_dtype trust_remote_code
+    cache_dir offload_folder use_kv_cache rope_scaling flash_attn quantization_bit quantization_method
+    quantization_type double_quantization default_system enable_thinking do_sample temperature top_p top_k num_beams
+    max_length max_new_tokens repetition_penalty length_penalty skip_special_tokens image_max_pixels image_min_pixels
+    video_max_pixels video_min_pixels video_fps video_maxlen
+    """
+)
+CHAT_PREFIXES = ("vllm_", "sglang_")
+
 LLAMAFACTORY = vocabulary(
     Format.LLAMAFACTORY,
     "LLaMA-Factory",
@@ -67,6 +80,7 @@ LLAMAFACTORY = vocabulary(
         "use_kt": "training with KTransformers, which keeps experts in the host's memory",
         "use_hyper_parallel": "training with another parallel backend",
         "export_dir": "merging or exporting, not training",
+        "task": "an evaluation, not a training",
     },
     several_gpus=TRAINER_GPUS + " ray_num_workers",
 )
