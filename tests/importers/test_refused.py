@@ -86,6 +86,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_FACTORY + "task: mmlu_test\nn_shot: 5", "task: mmlu_test is an evaluation"),
         (_CHAT, "template: llama2 and no key of a training: the file is one of a chat"),
         (_CHAT + "infer_backend: vllm\nvllm_enforce_eager: true", "template: llama2 and no key of a training"),
+        (_FACTORY + "quantization_bit: 4\npissa_init: true", "pissa_init: true with quantization_bit, which LLaMA-"),
         (_FACTORY + "ray_num_workers: 4", "ray_num_workers: 4 asks for several GPUs"),
         (_FACTORY + "flash_attn: magic", "flash_attn: magic is not an attention"),
         (_FACTORY + "flash_attn: fa3", "flash_attn: fa3 is not an attention"),  # NotImplementedError but for gpt_oss

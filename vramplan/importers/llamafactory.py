@@ -91,6 +91,10 @@ def _bits(source: Source) -> int | None:
         source.refuse("quantization_method", "is not modelled", hint="bnb (bitsandbytes) is")
     if bits not in (None, 4, 8):
         source.refuse("quantization_bit", "is not a width of bitsandbytes", hint="4 or 8")
+    if bits is not None and source.flag("pissa_init"):  # hparams/parser.py _verify_model_args, model/adapter.py
+        hint = "--set pissa_init=null reads the file without it; scripts/pissa_init.py makes such a model beforehand"
+        source.refuse("pissa_init", "with quantization_bit, which LLaMA-Factory refuses", hint=hint)
+    source.pass_on("pissa_init")
     return bits
 
 
