@@ -81,6 +81,16 @@ def test_what_liger_has_not_for_a_family_stays_the_familys_own(tmp_path: Path) -
     assert (nothing.loss, nothing.kernels) == (LossKernel.TORCH, ())
 
 
+def test_a_family_that_llama_factory_does_not_know_stays_its_own(tmp_path: Path) -> None:
+    """liger-kernel 0.8.5 has deepseek_v2, LLaMA-Factory's apply_liger_kernel has not; transformers' switch asks Liger."""
+    target = read(tmp_path, FACTORY + "enable_liger_kernel: true\n", "deepseek-v2-lite")
+    assert (target.scenarios[0].stack.loss, target.scenarios[0].stack.kernels) == (LossKernel.TORCH, ())
+    assert target.origin is not None
+    assert any("LLaMA-Factory has no Liger kernels for deepseek_v2" in text for text in target.origin.warnings)
+    both = read(tmp_path, FACTORY + "enable_liger_kernel: true\nuse_liger_kernel: true\n", "deepseek-v2-lite")
+    assert both.scenarios[0].stack.kernels == (LayerKernel.RMS_NORM, LayerKernel.MLP)
+
+
 def test_families_without_kernels_are_told(tmp_path: Path) -> None:
     target = read(tmp_path, TRL, "starcoder2-7b")
     assert target.scenarios[0].stack.kernels == ()

@@ -11,8 +11,8 @@ from vramplan.importers.liger import ignore_trainers_config, read_kernels, read_
 from vramplan.importers.llamafactory_runs import refuse_what_does_not_train
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import read_dora, read_names, read_saved_modules
-from vramplan.importers.vocabulary.llamafactory import LLAMAFACTORY
+from vramplan.importers.targets import architecture, read_dora, read_names, read_saved_modules
+from vramplan.importers.vocabulary.llamafactory import LIGER_FAMILIES, LLAMAFACTORY
 from vramplan.scenario import DType, ModelRef
 from vramplan.stacks import LayerKernel
 
@@ -205,14 +205,29 @@ def _stack(source: Source, model: ModelRef) -> None:
 def _liger(source: Source, model: ModelRef) -> None:
     """LLaMA-Factory's own switch (model_utils/liger_kernel.py): the loss and all kernels; or the Trainer's."""
     own, trainers = source.flag("enable_liger_kernel"), source.flag("use_liger_kernel")
-    if own or not trainers:
+    patched = own and _knows_liger(source, model)
+    if patched or not trainers:
         ignore_trainers_config(source)
-    if not own and not trainers:
-        source.take("enable_liger_kernel", "stack.loss", "torch", f"default of enable_liger_kernel, {_MODEL}")
-        return
-    if own:
+    if patched:
         read_loss(source, "enable_liger_kernel", model)
         read_kernels(source, ["enable_liger_kernel"], model, tuple(LayerKernel))
-    else:
+    elif trainers:
         fused = read_trainers_switch(source, model)
         source.read("use_liger_kernel", "stack.loss", "liger" if fused else "torch")
+    else:
+        source.take("enable_liger_kernel", "stack.loss", "torch", f"default of enable_liger_kernel, {_MODEL}")
+
+
+def _knows_liger(source: Source, model: ModelRef) -> bool:
+    """Whether enable_liger_kernel does anything for the family; a warning where it does not.
+
+    Of a model taken out of a larger one, LLaMA-Factory sees the larger one's type.
+    """
+    read = architecture(source, model)
+    if read.family in LIGER_FAMILIES or (read.facts.derived and model.note):
+        return True
+    source.warn(
+        f"enable_liger_kernel: LLaMA-Factory has no Liger kernels for {read.family}"
+        " (model/model_utils/liger_kernel.py), which stays as it is"
+    )
+    return False

@@ -16,6 +16,14 @@ CHAT = words(
     """
 )
 CHAT_PREFIXES = ("vllm_", "sglang_")
+#: Types of models that enable_liger_kernel patches (model/model_utils/liger_kernel.py apply_liger_kernel); others it
+#: leaves as they are, also where Liger has something for them.
+LIGER_FAMILIES = words(
+    """
+    gemma gemma2 gemma3 gemma3_text glm glm4 glm4v granite llama llava mistral mixtral mllama olmo2 paligemma phi3
+    qwen2 qwen2_vl qwen2_5_vl qwen3 qwen3_moe qwen3_next qwen3_5 gpt_oss
+    """
+)
 
 LLAMAFACTORY = vocabulary(
     Format.LLAMAFACTORY,
