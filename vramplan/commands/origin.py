@@ -57,7 +57,8 @@ def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
     from vramplan.record import Fit
 
     prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
-    if verdict is not None and verdict.margin < 0 <= verdict.margin + target.origin.above:
+    above = target.origin.above(prediction.scenario.batch * prediction.scenario.seq)
+    if verdict is not None and verdict.margin < 0 <= verdict.margin + above:
         verdict = replace(verdict, word=Fit.TIGHT)
     warnings = (*target.origin.warnings, *prediction.warnings)
     return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

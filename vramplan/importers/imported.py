@@ -37,6 +37,8 @@ class Warned:
     """The scenario's key that settles it when somebody sets that key; empty when none does."""
     above: int = 0
     """Bytes by which the prediction may be too high for it, where they are known."""
+    above_token: int = 0
+    """The same for each token of a micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,9 @@ class Imported:
         """The sentences that belong into the prediction's warnings."""
         return tuple(warned.text for warned in self.warned)
 
-    @property
-    def above(self) -> int:
-        """Bytes by which a prediction of the scenario may be too high for what the file asks beside it."""
-        return sum(warned.above for warned in self.warned)
+    def above(self, tokens: int) -> int:
+        """Bytes by which a prediction for `tokens` in a micro-batch may be too high for what the file asks beside it."""
+        return sum(warned.above + warned.above_token * tokens for warned in self.warned)
 
     def overridden(self, keys: Mapping[str, Any]) -> "Imported":
         """The same where `keys` (dotted, as typed on the command line) replace what the file says."""

@@ -143,12 +143,12 @@ class Source:
         if value is not None:
             self._ignored.append(Row(key, spelled(value), note=why))
 
-    def warn(self, text: str, *, ours: str = "", above: int = 0) -> None:
+    def warn(self, text: str, *, ours: str = "", above: int = 0, above_token: int = 0) -> None:
         """Say what the scenario does not hold; `ours` is the key whose flag would settle it.
 
-        `above` are the bytes that it may save.
+        `above` are the bytes that it may save, `above_token` those for each token of a micro-batch.
         """
-        self._warned.append(Warned(text, ours, above))
+        self._warned.append(Warned(text, ours, above, above_token))
 
     def refuse(self, key: str, why: str, *, hint: str) -> NoReturn:
         """End with a UsageError that names the file, the key and its value."""

@@ -193,13 +193,13 @@ def _loss(source: Source, model: ModelRef, dtype: DType) -> None:
         source.refuse(key, "is a loss of distillation, not SFT", hint="give the configuration of an SFT run")
     source.take(key, "stack.loss", "torch", "cross entropy")
     if name == "CEWithChunkedOutputLoss":
-        more = _LARGEST_LOSS - (dtype.bytes + DType.FLOAT32.bytes)
-        size = human(architecture(source, model).vocab * more)
+        more = architecture(source, model).vocab * (_LARGEST_LOSS - (dtype.bytes + DType.FLOAT32.bytes))
         source.warn(
             "CEWithChunkedOutputLoss casts the logits to fp32 in 8 chunks, but makes all of them and keeps each chunk's"
             " log-softmax (modules/loss/ce_chunked_output_loss.py); predicted as torch, which takes up to"
-            f" {size} more for each token",
+            f" {human(more)} more for each token",
             ours="stack.loss",
+            above_token=more,
         )
     elif name not in ("", "CrossEntropyLoss"):
         source.warn(f"{key}: {name} is not known; predicted as torch's cross entropy", ours="stack.loss")
