@@ -52,7 +52,7 @@ def read_torchtune(content: Mapping[str, Any], *, where: str, base: Path, model:
     source.plain(GRAD_ACCUM)
     _length(source)
     read_component(source)
-    source.assume("attention", "sdpa", "torchtune 0.6.1 modules/attention_utils.py: scaled_dot_product_attention")
+    _attention(source, built.name)
     on = source.flag("enable_activation_checkpointing")
     source.take("enable_activation_checkpointing", "checkpointing", bool(on), f"off unless set, {_RECIPES}")
     _stack(source)
@@ -169,6 +169,19 @@ def _length(source: Source) -> None:
         source.read("tokenizer.max_seq_len", "seq", length)
     if packed:
         hf.packed(source, "dataset.packed", "sdpa")
+
+
+def _attention(source: Source, name: str) -> None:
+    """scaled_dot_product_attention for all but Gemma 2, whose scores are capped before their softmax."""
+    if not name.startswith("gemma2_"):
+        source.assume("attention", "sdpa", "torchtune 0.6.1 modules/attention_utils.py: scaled_dot_product_attention")
+        return
+    source.assume("attention", "eager", "torchtune 0.6.1 models/gemma2/_attention.py: capped scores of the whole batch")
+    source.warn(
+        "torchtune's Gemma 2 adds an fp32 mask to its scores, so that their sum is fp32 (models/gemma2/_attention.py);"
+        " predicted as transformers' eager, which adds in the scores' own type and takes less",
+        ours="attention",
+    )
 
 
 def _stack(source: Source) -> None:
