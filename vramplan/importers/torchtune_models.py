@@ -29,9 +29,10 @@ _PUBLISHED: Mapping[str, str] = {
     "gemma2_2b": "google/gemma-2-2b",
     "gemma2_9b": "google/gemma-2-9b",
     "gemma2_27b": "google/gemma-2-27b",
-    "qwen2_0_5b": "Qwen/Qwen2-0.5B",
-    "qwen2_1_5b": "Qwen/Qwen2-1.5B",
-    "qwen2_7b": "Qwen/Qwen2-7B",
+    # models/qwen2/ and models/qwen2_5/ (_model_builders.py) hand the same numbers to one component builder
+    "qwen2_0_5b": "Qwen/Qwen2.5-0.5B",
+    "qwen2_1_5b": "Qwen/Qwen2.5-1.5B",
+    "qwen2_7b": "Qwen/Qwen2.5-7B",
     "qwen2_5_0_5b": "Qwen/Qwen2.5-0.5B",
     "qwen2_5_1_5b": "Qwen/Qwen2.5-1.5B",
     "qwen2_5_3b": "Qwen/Qwen2.5-3B",
