@@ -25,6 +25,7 @@ from vramplan.targets import resolve
         ({"base_model": "x"}, Format.AXOLOTL),
         ({"base_model": "x", "attn_implementation": "sdpa", "load_in_4bit": True}, Format.AXOLOTL),
         ({"model": {"_component_": "torchtune.models.llama2.llama2_7b"}}, Format.TORCHTUNE),
+        ({"policy_model": {"_component_": "torchtune.models.mistral.mistral_7b"}}, Format.TORCHTUNE),  # PPO has two
         ({"peft_type": "LORA", "base_model_name_or_path": "x", "r": 8}, Format.PEFT),
         ({"model": "llama-2-7b"}, None),
         ({"model": "llama-2-7b", "packing": True}, None),  # a scenario's own errors name the unknown key

@@ -94,6 +94,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_TUNE + "loss: {_component_: torchtune.rlhf.loss.DPOLoss}", "is a loss of preference training"),
         (_TUNE + "tensor_parallel_dim: 2", "tensor_parallel_dim: 2 asks for several GPUs"),
         (_TUNE + "quantizer: {_component_: x}", "quantizer._component_: x is quantisation-aware training"),
+        ("policy_model: {_component_: x}", "policy_model._component_: x is reinforcement learning (PPO)"),
         (_TUNE + "seed: ${nowhere}", "'${nowhere}' names no key"),
         (_TUNE + "a: ${b}\nb: ${a}", "refers to itself"),
         (_TUNE + "a: ${oc.env:HOME}", "is more than a reference to a key"),

@@ -31,7 +31,7 @@ def recognise(content: Mapping[str, Any], where: str) -> Format | None:
     A file of which nothing tells, or whose keys are of several formats, is a UsageError with the known formats.
     """
     model = content.get("model")
-    if isinstance(model, Mapping) and "_component_" in model:
+    if _built(model) or ("model" not in content and any(map(_built, content.values()))):  # PPO has no `model`
         return Format.TORCHTUNE
     found = {
         name: sorted(v.decisive & content.keys()) for name, v in VOCABULARIES.items() if v.decisive & content.keys()
@@ -56,6 +56,11 @@ def recognise(content: Mapping[str, Any], where: str) -> Format | None:
         else "no key names a model"
     )
     raise UsageError(f"{where}: not a configuration that can be recognised: {what}", hint=f"known are {KNOWN}")
+
+
+def _built(section: object) -> bool:
+    """Whether a section names the class or function that makes it, as torchtune's do."""
+    return isinstance(section, Mapping) and "_component_" in section
 
 
 def _foreign(content: Mapping[str, Any]) -> bool:
