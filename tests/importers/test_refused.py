@@ -108,6 +108,25 @@ def test_a_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text).message
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(_FACTORY, "use_galore"), (_FACTORY, "use_badam"), (_AXOLOTL, "gptq"), (_AXOLOTL, "qat")],
+)
+def test_a_feature_that_no_scenario_describes_can_be_left_out(tmp_path: Path, text: str, key: str) -> None:
+    error = refused(tmp_path, f"{text}{key}: true\n")
+    assert error.hint == f"--set {key}=null reads the file without it, as a plain training"
+    target = resolve(str(tmp_path / "run.yaml"), {key: None})
+    assert target.scenarios[0].model.name == "llama-2-7b"
+
+
+@pytest.mark.parametrize("text", [_TRL, _FACTORY])
+def test_a_word_that_yaml_reads_as_a_boolean_is_to_be_quoted(tmp_path: Path, text: str) -> None:
+    """transformers 5.17.0 IntervalStrategy(False) is a ValueError as well."""
+    error = refused(tmp_path, f"{text}eval_strategy: no\n")
+    assert "eval_strategy: false is not a word" in error.message
+    assert error.hint == "YAML reads a bare no as false and a bare yes as true: quote it, such as eval_strategy: 'no'"
+
+
 def test_what_asks_for_several_gpus_is_read_for_one_on_request(tmp_path: Path) -> None:
     text = _AXOLOTL + "fsdp: [full_shard]\nfsdp_config: {fsdp_offload_params: true}\ndeepspeed:\n"
     error = refused(tmp_path, text)

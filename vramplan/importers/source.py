@@ -12,6 +12,8 @@ from vramplan.scenario import DType
 from vramplan.scenario_file import override
 from vramplan.scenario_schema import LARGEST_COUNT
 
+_ANOTHER_RUN = "give the configuration of an SFT run; with a model, --stack trl-dpo and --method merge are others"
+
 
 class Source:
     """The keys of one file, what has become of each so far, and the scenario's keys that follow from them."""
@@ -80,7 +82,8 @@ class Source:
         """A string; None when the key is absent."""
         value = self.given(key)
         if value is not None and not isinstance(value, str):
-            self.refuse(key, "is not a word", hint="write one string")
+            unquoted = f"YAML reads a bare no as false and a bare yes as true: quote it, such as {key}: 'no'"
+            self.refuse(key, "is not a word", hint=unquoted if isinstance(value, bool) else "write one string")
         return value.strip() if value else None
 
     def names(self, key: str) -> list[str] | None:
@@ -191,9 +194,8 @@ class Source:
             )
         for key in asked:
             if key in self.vocabulary.refused:
-                hint = (
-                    "give the configuration of an SFT run; with a model, --stack trl-dpo and --method merge are others"
-                )
+                without = f"--set {key}=null reads the file without it, as a plain training"
+                hint = without if key in self.vocabulary.features else _ANOTHER_RUN
                 self.refuse(key, f"is {self.vocabulary.refused[key]}", hint=hint)
 
     def _rest(self, key: str, value: Any) -> None:

@@ -133,6 +133,7 @@ AXOLOTL = vocabulary(
         "gptq": "training on a GPTQ model, whose weights no scenario describes",
         "model_quantization_config": "training on a model quantised by other means than bitsandbytes",
     },
+    features="qat gptq model_quantization_config",
     several_gpus="""
     deepspeed deepcompile fsdp fsdp_config fsdp_version world_size dp_shard_size dp_replicate_size
     sequence_parallel_degree context_parallel_size expert_parallel_size

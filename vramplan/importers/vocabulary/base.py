@@ -21,6 +21,8 @@ class Vocabulary(NamedTuple):
     """Keys that change memory in a way that a scenario cannot say -> what they do."""
     refused: Mapping[str, str]
     """Keys of another kind of training -> which."""
+    features: frozenset[str]
+    """Those of `refused` without which the rest of the file is a training that can be read."""
     several_gpus: frozenset[str]
     known: tuple[str, ...]
     """Keys that a misspelt one is compared with."""
@@ -42,6 +44,7 @@ def vocabulary(
     prefixes: str = "",
     unmodelled: Mapping[str, str],
     refused: Mapping[str, str],
+    features: str = "",
     several_gpus: str,
 ) -> Vocabulary:
     """A format's vocabulary; `read` are the keys that its importer asks for, words are written as one text."""
@@ -55,6 +58,7 @@ def vocabulary(
         tuple(prefixes.split()),
         unmodelled,
         refused,
+        words(features),
         words(several_gpus),
         known,
     )

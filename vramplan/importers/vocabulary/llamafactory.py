@@ -90,5 +90,6 @@ LLAMAFACTORY = vocabulary(
         "export_dir": "merging or exporting, not training",
         "task": "an evaluation, not a training",
     },
+    features="use_galore use_apollo use_badam use_mca use_kt use_hyper_parallel",
     several_gpus=TRAINER_GPUS + " ray_num_workers",
 )
