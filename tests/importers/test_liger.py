@@ -82,7 +82,7 @@ def test_what_liger_has_not_for_a_family_stays_the_familys_own(tmp_path: Path) -
 
 
 def test_a_family_that_llama_factory_does_not_know_stays_its_own(tmp_path: Path) -> None:
-    """liger-kernel 0.8.5 has deepseek_v2, LLaMA-Factory's apply_liger_kernel has not; transformers' switch asks Liger."""
+    """liger-kernel 0.8.5 has deepseek_v2, and transformers' switch asks it; LLaMA-Factory's own list has not."""
     target = read(tmp_path, FACTORY + "enable_liger_kernel: true\n", "deepseek-v2-lite")
     assert (target.scenarios[0].stack.loss, target.scenarios[0].stack.kernels) == (LossKernel.TORCH, ())
     assert target.origin is not None

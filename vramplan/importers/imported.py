@@ -64,7 +64,7 @@ class Imported:
         return tuple(warned.text for warned in self.warned)
 
     def above(self, tokens: int) -> int:
-        """Bytes by which a prediction for `tokens` in a micro-batch may be too high for what the file asks beside it."""
+        """Bytes by which a prediction of `tokens` in a micro-batch may be too high for what the file asks beside it."""
         return sum(warned.above + warned.above_token * tokens for warned in self.warned)
 
     def overridden(self, keys: Mapping[str, Any]) -> "Imported":

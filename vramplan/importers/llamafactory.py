@@ -126,7 +126,7 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
 
 
 def _adapters(source: Source, model: ModelRef, *, pure: bool) -> None:
-    """model/adapter.py casts all that is trained to fp32, but nothing under pure_bf16: there peft casts the adapters."""
+    """model/adapter.py casts all that is trained to fp32; under pure_bf16 nothing, and peft casts the adapters."""
     source.plain(RANK)
     source.plain(DROPOUT)
     read_dora(source, "use_dora")
