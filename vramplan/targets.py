@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,11 @@ class Target:
     """Whether a matrix spelled them out (even if only one), so that the answer is a list."""
     origin: "Imported | None" = None
     """What another trainer's file said, where the target is one."""
+
+    @property
+    def lacks(self) -> Collection[str]:
+        """Changes that save memory and that the trainer of the file cannot make: no advice to give."""
+        return self.origin.lacks if self.origin else ()
 
     def single(self, what: str, *, hint: str = "fix the matrix's keys with flags, or give one scenario") -> Scenario:
         """The one scenario, where several will not do; `what` says what needs it."""

@@ -56,6 +56,19 @@ def test_what_fits_without_what_the_prediction_has_too_much_is_tight(
     assert words == [(1, "does not fit"), (1, "tight"), (0, "fits")]
 
 
+@pytest.mark.parametrize("command", ["predict", "plan"])
+def test_what_the_trainer_cannot_do_is_not_advised(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchtune 0.6.1 has no Liger; the scenario of its file, in a script of one's own, may have it."""
+    file = str(EXAMPLES / "torchtune" / "full.yaml")
+    main([command, file, "--gpu", "rtx4090"])
+    assert "liger" not in capsys.readouterr().out
+    (tmp_path / "own.yaml").write_text(json.dumps(resolve(file).single("test").to_mapping()))
+    main([command, str(tmp_path / "own.yaml"), "--gpu", "rtx4090"])
+    assert "liger" in capsys.readouterr().out
+
+
 def test_modules_trained_whole_are_in_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Qwen2.5-0.5B's table has 151,936 x 896 numbers, and so has the copy that peft gives the tied head."""
     file = tmp_path / "run.yaml"

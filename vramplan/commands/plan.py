@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ def run(args: Namespace) -> Answer:
         )
     setattr(args, _GPU, cards[0] if len(cards) == 1 else None)
     keys = overrides(args)
-    scenarios = [scenario for target in args.targets for scenario in resolve_aloud(target, keys).scenarios]
+    targets = [resolve_aloud(target, keys) for target in args.targets]
+    scenarios = [scenario for target in targets for scenario in target.scenarios]
     for scenario in scenarios:
         if scenario.method == "merge":
             raise UsageError(
@@ -75,11 +77,11 @@ def run(args: Namespace) -> Answer:
             check_reserve(args.reserve, card)
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
-        return _plan(scenarios[0], limit, args)
+        return _plan(scenarios[0], limit, args, targets[0].lacks)
     return _matrix(scenarios, cards, limit, args)
 
 
-def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
+def _plan(scenario: "Scenario", limit: "Limit", args: Namespace, lacks: Collection[str]) -> Answer:
     from vramplan.plan.answer import plan
     from vramplan.plan.goals import Goal
     from vramplan.report.plan_text import render_plan
@@ -90,7 +92,8 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace) -> Answer:
         _check_writable(args.write, force=args.force)
     outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
     with waiting("looking for what fits"):
-        answer = plan(outlook.planned if outlook else scenario, limit, Goal(args.goal or Goal.MAX_TOKENS))
+        goal = Goal(args.goal or Goal.MAX_TOKENS)
+        answer = plan(outlook.planned if outlook else scenario, limit, goal, lacks=lacks)
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
     elif args.write:

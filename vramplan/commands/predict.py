@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,8 @@ def run(args: Namespace) -> Answer:
             body["dataset"] = outlook_json(outlook)
         return Answer(json_text([body] if target.is_matrix else body), code)
     above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
-    return Answer(above + _detailed(predictions[0], _before_verdict(predictions[0], outlook, args)), code)
+    before_verdict = _before_verdict(predictions[0], outlook, args)
+    return Answer(above + _detailed(predictions[0], before_verdict, target.lacks), code)
 
 
 def _explain(foreseen: "Foreseen", wanted: "tuple[Component, ...]") -> "list[Explanation]":
@@ -218,11 +219,12 @@ def _table(predictions: "list[Prediction]") -> str:
     return render_summary(predictions, page())
 
 
-def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]") -> str:
+def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]", lacks: Collection[str]) -> str:
     from vramplan.predict.levers import levers
     from vramplan.report.terminal import render_prediction
 
-    return render_prediction(prediction, page(), levers=levers(prediction), before_verdict=before_verdict)
+    shown = levers(prediction, lacks=lacks)
+    return render_prediction(prediction, page(), levers=shown, before_verdict=before_verdict)
 
 
 COMMAND = Command(

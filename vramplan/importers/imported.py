@@ -57,6 +57,8 @@ class Imported:
     assumed: tuple[Row, ...]
     ignored: tuple[Row, ...]
     warned: tuple[Warned, ...]
+    lacks: frozenset[str] = frozenset()
+    """Changes that save memory and that nothing in the file's format can ask for: no advice to give."""
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -173,6 +173,7 @@ class Source:
             assumed=tuple(self._assumed),
             ignored=tuple(self._ignored),
             warned=tuple(self._warned),
+            lacks=vocabulary.lacks,
         )
 
     def guard(self) -> None:

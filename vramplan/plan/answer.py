@@ -1,6 +1,6 @@
 """One scenario's plan: the frontier or another goal, the recommended setting, and what to change if it does not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from vramplan.plan.advice import Advice, advise
 from vramplan.plan.frontier import BATCHES, SHORTEST, Row, frontier
 from vramplan.plan.goals import Goal, reach
 from vramplan.plan.limit import Limit, Probe
+from vramplan.predict.changes import changes_but
 from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops
 from vramplan.record import SCHEMA, Verdict
@@ -70,10 +71,18 @@ class Plan:
         }
 
 
-def plan(scenario: Scenario, limit: Limit, goal: Goal = Goal.MAX_TOKENS, batches: Sequence[int] = BATCHES) -> Plan:
+def plan(
+    scenario: Scenario,
+    limit: Limit,
+    goal: Goal = Goal.MAX_TOKENS,
+    batches: Sequence[int] = BATCHES,
+    *,
+    lacks: Collection[str] = (),
+) -> Plan:
     """What fits `limit`: the frontier and its setting of most tokens per step, or the one setting of another goal.
 
-    When the scenario as given does not fit, or is tight, there is advice as well.
+    When the scenario as given does not fit, or is tight, there is advice as well, of changes that its trainer does not
+    `lack`.
     """
     probe = Probe(limit)
     if goal is not Goal.MAX_TOKENS:
@@ -82,7 +91,8 @@ def plan(scenario: Scenario, limit: Limit, goal: Goal = Goal.MAX_TOKENS, batches
     verdict = probe.verdict(scenario)  # refuses early when nothing says what may be held
     rows = frontier(scenario, limit, batches)
     best = most_tokens(rows, limit)
-    return Plan(scenario, limit, goal, rows, best, verdict, _verdict(best, probe), advise(scenario, probe))
+    advice = advise(scenario, probe, changes_but(lacks))
+    return Plan(scenario, limit, goal, rows, best, verdict, _verdict(best, probe), advice)
 
 
 def _verdict(best: Row | None, probe: Probe) -> Verdict | None:

@@ -3,7 +3,7 @@
 `levers` shows which of them save most; `vramplan.plan.advice` looks for the shortest list of them that fits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -259,3 +259,8 @@ CHANGES: tuple[Change, ...] = (
     Change("adapters", False, "adapters on a 4-bit base are trained, the base model itself no more", precision.adapters,
            _said("QLoRA instead of full fine-tuning")),
 )  # fmt: skip
+
+
+def changes_but(names: Collection[str]) -> tuple[Change, ...]:
+    """The table without the changes of these names."""
+    return tuple(change for change in CHANGES if change.name not in names)

@@ -1,9 +1,10 @@
 """What would save most: each lever is a changed scenario, and its saving is the difference of two predictions."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from vramplan.errors import VramplanError
-from vramplan.predict.changes import CHANGES
+from vramplan.predict.changes import changes_but
 from vramplan.predict.forecast import ledger
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario
@@ -24,16 +25,16 @@ class Lever:
     """Bytes of peak allocated that the change saves, by prediction."""
 
 
-def levers(prediction: Prediction, n: int = 3) -> tuple[Lever, ...]:
+def levers(prediction: Prediction, n: int = 3, *, lacks: Collection[str] = ()) -> tuple[Lever, ...]:
     """The `n` changes to the predicted scenario that lower its peak on the prediction's device most, the biggest
-    first."""
+    first; none of those that its trainer `lacks`."""
     scenario, device = prediction.scenario, prediction.device
     try:
         now = ledger(scenario, device).peak
     except VramplanError:  # predicted by the trace alone
         return ()
     found = []
-    for change in CHANGES:
+    for change in changes_but(lacks):
         variants = () if change.name in _SIZES else change.variants(scenario)
         if not variants:
             continue

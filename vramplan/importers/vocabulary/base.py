@@ -1,6 +1,6 @@
 """What is known of a format beside the keys that its importer reads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from vramplan.importers.keys import Format
@@ -24,6 +24,8 @@ class Vocabulary(NamedTuple):
     features: frozenset[str]
     """Those of `refused` without which the rest of the file is a training that can be read."""
     several_gpus: frozenset[str]
+    lacks: frozenset[str]
+    """Changes that save memory (predict/changes.py) and that nothing in the format can ask for."""
     known: tuple[str, ...]
     """Keys that a misspelt one is compared with."""
 
@@ -46,6 +48,7 @@ def vocabulary(
     refused: Mapping[str, str],
     features: str = "",
     several_gpus: str,
+    lacks: Iterable[str] = (),
 ) -> Vocabulary:
     """A format's vocabulary; `read` are the keys that its importer asks for, words are written as one text."""
     known = (*sorted(words(read) | words(decisive)), *sorted(unmodelled), *sorted(harmless))
@@ -60,5 +63,6 @@ def vocabulary(
         refused,
         words(features),
         words(several_gpus),
+        frozenset(lacks),
         known,
     )
