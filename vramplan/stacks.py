@@ -11,6 +11,7 @@ class Upcast(StrEnum):
 
     ALL = "all"  # peft's prepare_model_for_kbit_training: everything that is not quantised
     NORMS = "norms"  # TRL casts embeddings and head back, only the norms stay fp32
+    REST = "rest"  # axolotl casts norms, embeddings and head back: experts, routers and biases stay fp32
     NONE = "none"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 _KBIT = {"autocast": "bfloat16", "upcast": "none", "clip": True}
 _TRL = {**_KBIT, "base": "trl", "loss": "tiled"}
 _TORCH = {**_KBIT, "loss": "torch"}
+_PREPARED = {**_TORCH, "upcast": "rest"}  # axolotl's loaders/model.py _prepare_model_for_quantization
 _TUNE = {"base": "script", "upcast": "none", "autocast": False, "outputs": "freed"}
 _BF16 = {"dtype": "bfloat16", "compute_dtype": "bfloat16"}
 _VRAMPLAN = {"method": "qlora", "batch": 1, "seq": 2048, "optimizer": "adamw_torch"}
@@ -138,7 +139,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "paged_adamw_32bit",
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",  # normalize_config, without kwargs
-        "stack": _TORCH,
+        "stack": _PREPARED,
         "expandable_segments": True,
     },
     "axolotl/lora-8bit.yaml": {
@@ -154,7 +155,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "attention": "sdpa",
         "checkpointing": True,
         "eval": {"batch": 3},
-        "stack": {**_TORCH, "autocast": "float16"},
+        "stack": {**_PREPARED, "autocast": "float16"},
         "expandable_segments": True,
     },
     "axolotl/lora.yaml": {
@@ -202,7 +203,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "adamw_torch",
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",
-        "stack": {**_KBIT, "loss": "chunked"},
+        "stack": {**_PREPARED, "loss": "chunked"},
         "expandable_segments": True,
     },
     "axolotl/mixtral.yaml": {
@@ -222,7 +223,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer": "adamw_bnb_8bit",
         "attention": "flash_attention_2",
         "checkpointing": "reentrant",
-        "stack": _TORCH,
+        "stack": _PREPARED,
         "expandable_segments": True,
     },
     "llamafactory/qlora.yaml": {
@@ -479,18 +480,17 @@ WARNED: dict[str, tuple[str, ...]] = {
         "the states of 'lomo' are not known",
         "unknown key 'max_lenght: 512' of TRL: whether it changes memory is not known; did you mean 'max_length'?",
     ),
-    "axolotl/qlora.yaml": ("while it loads",),
-    "axolotl/lora-8bit.yaml": ("while it loads",),
+    "axolotl/qlora.yaml": (),
+    "axolotl/lora-8bit.yaml": (),
     "axolotl/lora.yaml": ("lora_qkv_kernel: true",),
     "axolotl/full.yaml": ("full fine-tuning keeps norms and embeddings in fp32",),
     "axolotl/cut-cross-entropy.yaml": (
         "the states of 'came_pytorch' are not known",
         "attn_implementation: flash_attention_3 is not modelled; predicted as flash_attention_2",
         "gradient_checkpointing: offload",
-        "while it loads",
         "cut_cross_entropy makes the logits in tiles",
     ),
-    "axolotl/mixtral.yaml": ("while it loads",),
+    "axolotl/mixtral.yaml": (),
     "llamafactory/qlora.yaml": (),
     "llamafactory/lora-defaults.yaml": (),
     "llamafactory/full.yaml": (),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from training_phases import TRAINING_PHASES
 
-from tests.predict.real_models import LLAMA, PHI3
+from tests.predict.real_models import LLAMA, MIXTRAL, PHI3, QWEN2
 from vramplan.ledger import Phase
 from vramplan.measure.trace import run_trace
 from vramplan.predict.forecast import forecast
@@ -33,6 +33,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "AdEMAMix in managed memory": (LLAMA, {"optimizer": "paged_ademamix_8bit", "lora": {"rank": 1024}}),
     "Adagrad": (LLAMA, {"optimizer": "adagrad", "lora": {"rank": 256}}),
+    "experts alone in fp32": (MIXTRAL, {"stack": {"upcast": "rest"}, "lora": {"targets": ["q_proj", "v_proj"]}}),
+    "linear layers alone in fp32": (LLAMA, {"method": "lora", "stack": {"upcast": "rest"}, **PLAIN}),
+    "biases alone in fp32": (QWEN2, {"stack": {"upcast": "rest"}, "quant": {"type": "int8"}}),
     "two element types in one optimizer": (LLAMA, {"method": "full", "stack": {"upcast": "norms"}, **PLAIN}),
 }
 

@@ -85,6 +85,13 @@ def test_the_vocabulary_is_cast_back_under_norms(upcast: str, expected: int) -> 
     assert elements[WeightKind.NORM] == (2 if upcast == "none" else 4)
 
 
+def test_norms_and_vocabulary_are_cast_back_under_rest() -> None:
+    wanted = scenario("mixtral", stack={"base": "hf-trainer", "upcast": "rest"})
+    elements = {w.kind: prepared_element(w, wanted) for w, _ in wanted.architecture.counted}
+    assert elements[WeightKind.EMBEDDING] == elements[WeightKind.HEAD] == elements[WeightKind.NORM] == 2
+    assert elements[WeightKind.EXPERTS] == elements[WeightKind.ROUTER] == 4
+
+
 def test_inference_prepares_nothing() -> None:
     wanted = scenario("llama", method="inference")
     assert {prepared_element(w, wanted) for w, _ in wanted.architecture.counted} == {2}

@@ -48,6 +48,12 @@ def test_upcast_norms_casts_embeddings_and_head_back() -> None:
     assert sixteen_bit(model) == {"embed_tokens.weight", "lm_head.weight"}
 
 
+def test_upcast_rest_casts_norms_back_too() -> None:
+    model = prepared(stack={"base": "hf-trainer", "upcast": "rest"}, quant={"type": "int8"})
+    norms = {"input_layernorm.weight", "post_attention_layernorm.weight", "norm.weight"}
+    assert sixteen_bit(model) == {"embed_tokens.weight", "lm_head.weight", *norms}  # biases are not
+
+
 def test_no_upcast_leaves_the_base_as_it_was_loaded() -> None:
     names = sixteen_bit(prepared(stack={"base": "hf-trainer", "upcast": "none"}))
     assert {"embed_tokens.weight", "lm_head.weight", "norm.weight", "base_layer.bias"} <= names

@@ -48,7 +48,7 @@ FLAGS = (
     Flag("--checkpointing", "checkpointing", "C", "gradient checkpointing: true, reentrant or false"),
     Flag("--attention", "attention", "A", "what computes attention: sdpa, sdpa:flash, eager, flash_attention_2, ..."),
     Flag("--stack", "stack", "S", "training loop: hf-trainer, trl, trl-dpo or script"),
-    Flag("--upcast", "stack.upcast", "U", "16-bit parameters cast to fp32: all, norms or none"),
+    Flag("--upcast", "stack.upcast", "U", "16-bit parameters cast to fp32: all, norms, rest or none"),
     Flag("--autocast", "stack.autocast", "T", "mixed precision: false, true, bfloat16 or float16"),
     Flag("--outputs", "stack.outputs", "O", "how long model outputs are held: freed, held or held-next"),
     Flag("--loss", "stack.loss", "L", "what computes the loss: torch, liger, chunked or tiled"),

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from vramplan.importers import hf
+from vramplan.importers.axolotl_stack import LOADER, read_stack
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
-from vramplan.importers.liger import read_kernels, read_loss
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import every_linear, read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
-from vramplan.predict.liger import in_order
 from vramplan.scenario import DType, ModelRef
-from vramplan.stacks import LayerKernel
 
 _SCHEMA = "axolotl 0.19.0 utils/schemas/"
-_LOADER = "axolotl 0.19.0 loaders/model.py"
 #: enums.py LEGACY_ATTN_FLAG_TO_IMPL, in its order.
 _ATTENTION_FLAGS = {
     "xformers_attention": "xformers",
@@ -29,12 +26,6 @@ _ATTENTION_FLAGS = {
     "eager_attention": "eager",
 }
 _LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-_LIGER_KERNELS = {
-    "liger_rope": LayerKernel.ROPE,
-    "liger_rms_norm": LayerKernel.RMS_NORM,
-    "liger_swiglu": LayerKernel.MLP,
-    "liger_glu_activation": LayerKernel.MLP,
-}
 #: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
 _FP32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
 
@@ -61,7 +52,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     if source.flag("sample_packing"):
         hf.packed(source, "sample_packing", attention)
     _checkpointing(source)
-    _stack(source, adapter, ref)
+    read_stack(source, adapter, ref, attention)
     _evaluation(source)
     source.assume("expandable_segments", True, "utils/__init__.py set_pytorch_cuda_alloc_conf")
     return source.finish()
@@ -118,7 +109,10 @@ def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
     else:
         source.read("adapter", "method", "lora")
         if four:
-            source.warn("load_in_4bit: with adapter: lora axolotl quantises only a model that is quantised on the disk")
+            source.warn(
+                "load_in_4bit: with adapter: lora axolotl quantises nothing that is not quantised on the disk, and then"
+                " makes the linear layers fp32; adapter: qlora quantises"
+            )
 
 
 def _four_bits(source: Source, model: ModelRef) -> None:
@@ -133,7 +127,7 @@ def _four_bits(source: Source, model: ModelRef) -> None:
     storage = as_dtype(kwargs.pop("bnb_4bit_quant_storage", "float32" if fp32 else "bfloat16"))
     if kind not in ("nf4", "fp4") or double is None:
         source.refuse("bnb_config_kwargs", "is not understood", hint="bnb_config_kwargs: {bnb_4bit_quant_type: fp4}")
-    why = f"{_LOADER} _set_quantization_config"
+    why = f"{LOADER} _set_quantization_config"
     values = {"quant.type": kind, "quant.double": double, "quant.storage": storage.value if storage else "uint8"}
     for ours, value in values.items():
         if given is None:
@@ -219,72 +213,6 @@ def _checkpointing(source: Source) -> None:
         on = source.flag("gradient_checkpointing")
     reentrant = source.given("gradient_checkpointing_kwargs") is None
     hf.read_checkpointing(source, on, False, _SCHEMA + "config.py", reentrant=reentrant)
-
-
-def _stack(source: Source, adapter: str | None, model: ModelRef) -> None:
-    """loaders/model.py: what prepare_model_for_kbit_training cast to fp32 is cast back before adapters are trained."""
-    why = f"{_LOADER} _configure_embedding_dtypes casts norms and embeddings back to the compute type"
-    source.assume("stack.upcast", "none", why if adapter else "full fine-tuning prepares nothing for k-bit training")
-    if not adapter:
-        source.warn(
-            f"full fine-tuning keeps norms and embeddings in fp32 under sdpa and eager ({_LOADER});"
-            " not in the prediction"
-        )
-    elif source.flag("load_in_4bit") or source.flag("load_in_8bit"):
-        source.warn(
-            "while it loads, axolotl casts norms and embeddings to fp32 and back; not in the prediction's loading phase"
-        )
-    plugins = source.names("plugins") or []
-    liger = any("liger" in plugin.lower() for plugin in plugins)
-    cut = any("cut_cross_entropy" in plugin.lower() or "CutCrossEntropy" in plugin for plugin in plugins)
-    unknown = [
-        p for p in plugins if not any(word in p.lower() for word in ("liger", "cut_cross_entropy", "cutcrossentropy"))
-    ]
-    for plugin in unknown:
-        source.warn(f"plugins: {plugin}: what it does to memory is not known")
-    _loss(source, model, liger=liger, cut=cut)
-    _liger_kernels(source, model, liger=liger)
-    hf.read_clipping(source)
-
-
-def _loss(source: Source, model: ModelRef, *, liger: bool, cut: bool) -> None:
-    fused = source.flag("liger_fused_linear_cross_entropy")
-    wanted = source.flag("cut_cross_entropy")
-    if fused and liger:
-        if source.flag("liger_cross_entropy"):
-            source.refuse(
-                "liger_cross_entropy",
-                "with liger_fused_linear_cross_entropy, which axolotl refuses",
-                hint="keep one of the two",
-            )
-        read_loss(source, ("plugins", "liger_fused_linear_cross_entropy"), model)
-    elif cut and wanted is not False:
-        source.read(("plugins", "cut_cross_entropy"), "stack.loss", "chunked")
-        source.warn("cut_cross_entropy makes the logits in tiles; predicted as the chunked loss", ours="stack.loss")
-    else:
-        source.assume("stack.loss", "torch", "transformers' loss")
-        if fused or wanted:
-            key = "liger_fused_linear_cross_entropy" if fused else "cut_cross_entropy"
-            source.warn(f"{key}: true does nothing without its plugin in plugins", ours="stack.loss")
-        if liger:
-            source.ignore("plugins", "no fused loss is asked for")
-
-
-def _liger_kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
-    """integrations/liger/plugin.py: what is switched on, of a family's functions those that it has."""
-    source.flag("liger_layer_norm")
-    source.ignore("liger_layer_norm", "no family whose layers Liger replaces has a LayerNorm there")
-    keys = [key for key in _LIGER_KERNELS if source.flag(key)]
-    for key in _LIGER_KERNELS:
-        if key not in keys:
-            source.ignore(key, "switched off")
-    if liger and {"liger_swiglu", "liger_glu_activation"} <= {*keys}:
-        source.refuse("liger_swiglu", "with liger_glu_activation, which axolotl refuses", hint="keep one of the two")
-    if keys and not liger:
-        source.warn(f"{', '.join(keys)}: true does nothing without its plugin in plugins", ours="stack.kernels")
-    elif keys:
-        asked = {_LIGER_KERNELS[key] for key in keys}
-        read_kernels(source, keys, model, in_order(asked))
 
 
 def _evaluation(source: Source) -> None:

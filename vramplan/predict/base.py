@@ -41,10 +41,19 @@ def loaded_element(weight: Weight, scenario: Scenario) -> int:
 
 
 def upcasts(weight: Weight, scenario: Scenario) -> bool:
-    """Whether the weight is fp32 after the preparation: under `norms` embedding and head are cast back."""
-    if scenario.stack.upcast is Upcast.NORMS and is_vocabulary(weight, scenario.architecture):
-        return False
-    return is_made_fp32(weight, scenario)
+    """Whether the weight is fp32 after the preparation: what a trainer casts back is not."""
+    return is_made_fp32(weight, scenario) and not _cast_back(weight, scenario)
+
+
+def _cast_back(weight: Weight, scenario: Scenario) -> bool:
+    """Under `norms` embedding and head (TRL); under `rest` also every module with "norm" in its path.
+
+    axolotl 0.19.0 loaders/model.py _convert_embedding_modules_dtype goes by that word, so GPT-2's `ln_1` stays fp32.
+    """
+    upcast = scenario.stack.upcast
+    if upcast is Upcast.REST and "norm" in weight.owner:
+        return True
+    return upcast in (Upcast.NORMS, Upcast.REST) and is_vocabulary(weight, scenario.architecture)
 
 
 def is_made_fp32(weight: Weight, scenario: Scenario) -> bool:

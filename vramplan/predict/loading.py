@@ -52,7 +52,7 @@ def write_load(
     if scenario.method.trains and scenario.stack.upcast is not Upcast.NONE:
         groups = [(group, _upcast(writer, group, held, scenario)) for group, held in groups]
         writer.empty_cache()  # peft 0.21.2 utils/other.py, auto_clear_cache
-        if scenario.stack.upcast is Upcast.NORMS:
+        if scenario.stack.upcast is not Upcast.ALL:
             groups = [(group, _cast_back(writer, group, held, scenario)) for group, held in groups]
     if scenario.method.adapts:
         attach(writer, [*(group for group, _ in groups), Group(head_apart(scenario), 1)], scenario, device)
@@ -208,7 +208,7 @@ def _upcast(writer: Writer, group: Group, held: list[Held], scenario: Scenario) 
 
 
 def _cast_back(writer: Writer, group: Group, held: list[Held], scenario: Scenario) -> list[Held]:
-    """Embedding and head to the dtype that they were loaded in, as TRL does after the preparation."""
+    """What a trainer casts back to the dtype that it was loaded in, after the preparation: TRL, axolotl."""
     after = []
     with writer.repeat(group.times):
         for weight, block in held:

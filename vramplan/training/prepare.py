@@ -36,7 +36,8 @@ def prepare(model: Any, scenario: Scenario, meter: Meter) -> nn.Module:
 def upcast(model: Any, which: Upcast) -> None:
     """Cast 16-bit parameters that are not quantised to fp32 by peft's own preparation, which also freezes the model.
 
-    `norms` is what TRL does after it: embeddings and head are cast back. peft 0.21 empties the allocator's cache here.
+    `norms` is what TRL does after it: embeddings and head are cast back. `rest` is axolotl's way, which also casts back
+    what has "norm" in its name (0.19.0 loaders/model.py). peft 0.21 empties the allocator's cache here.
     """
     if which is Upcast.NONE:
         return
@@ -46,9 +47,14 @@ def upcast(model: Any, which: Upcast) -> None:
     loaded = [part.weight.dtype for part in embeddings if part is not None]
     # Checkpointing is switched on below, once, with the kind that the scenario asks for.
     prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if which is Upcast.NORMS:
-        for part, dtype in zip((p for p in embeddings if p is not None), loaded, strict=True):
-            part.weight.data = part.weight.data.to(dtype)
+    if which is Upcast.ALL:
+        return
+    for part, dtype in zip((p for p in embeddings if p is not None), loaded, strict=True):
+        part.weight.data = part.weight.data.to(dtype)
+    if which is Upcast.REST:
+        for name, module in model.named_modules():
+            if "norm" in name:
+                module.to(loaded[0])
 
 
 def enable_checkpointing(model: Any, checkpointing: Checkpointing) -> None:

@@ -18,7 +18,7 @@ AXOLOTL = vocabulary(
     gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
     liger_rope liger_rms_norm liger_layer_norm liger_swiglu liger_glu_activation
-    cut_cross_entropy max_grad_norm peft_autocast_adapter_dtype bnb_config_kwargs rl
+    cut_cross_entropy max_grad_norm embeddings_skip_upcast peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
     harmless=words(
         """
@@ -31,7 +31,7 @@ AXOLOTL = vocabulary(
     tokenizer_use_mistral_common tokenizer_save_jinja_files processor_type processor_kwargs trust_remote_code
     type_of_model model_type revision_of_model is_falcon_derived_model is_llama_derived_model is_mistral_derived_model
     is_qwen_derived_model output_dir hub_model_id hub_strategy hub_revision save_safetensors strict
-    resume_from_checkpoint auto_resume_from_checkpoints mean_resizing_embeddings embeddings_skip_upcast reinit_weights
+    resume_from_checkpoint auto_resume_from_checkpoints mean_resizing_embeddings reinit_weights
     datasets test_datasets shuffle_merged_datasets shuffle_before_merging_datasets dataset_prepared_path
     dataset_shard_num dataset_shard_idx skip_prepare_dataset num_dataset_shards_to_save pretraining_dataset
     dataset_processes dataset_num_proc dataset_exact_deduplication dataset_keep_in_memory dataloader_pin_memory
