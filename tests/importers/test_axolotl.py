@@ -48,3 +48,27 @@ def test_embeddings_that_skip_the_upcast_are_never_cast_back(tmp_path: Path, bit
     method = "adapter: qlora\nload_in_4bit: true\n" if bits == "4" else "adapter: lora\nload_in_8bit: true\n"
     found = fp32(read(tmp_path, ADAPTER + method + "embeddings_skip_upcast: true\n"))
     assert found & {"embedding", "head"} == kinds
+
+
+@pytest.mark.parametrize(
+    ("keys", "evaluates"),
+    [
+        ("val_set_size: 0.1", False),  # TrainingArguments' own eval_strategy is "no"
+        ("val_set_size: 0.1\neval_strategy: 'no'", False),
+        ("val_set_size: 0.1\neval_strategy: epoch", True),
+        ("val_set_size: 0.1\nevaluation_strategy: steps", True),
+        ("val_set_size: 0.1\neval_steps: 50", True),
+        ("val_set_size: 0.1\nevals_per_epoch: 0", False),
+        ("val_set_size: 0.1\nevals_per_epoch: 1", False),  # 1 / (1 x 1) is not below 1
+        ("val_set_size: 0.1\nevals_per_epoch: 1\nnum_epochs: 3", True),
+        ("test_datasets: [{{path: d}}]\neval_steps: 50", True),
+        ("val_set_size: 0\neval_strategy: epoch", False),
+    ],
+)
+def test_it_evaluates_where_there_is_data_and_a_time(tmp_path: Path, keys: str, evaluates: bool) -> None:
+    target = read(tmp_path, f"{QLORA}{keys}\neval_batch_size: 4\n")
+    (scenario,) = target.scenarios
+    assert (scenario.evaluation is not None and scenario.evaluation.batch == 4) is evaluates
+    assert target.origin is not None
+    rows = ", ".join(row.key for row in (*target.origin.read, *target.origin.ignored)).split(", ")
+    assert all(rows.count(line.partition(":")[0]) == 1 for line in keys.splitlines())

@@ -26,6 +26,8 @@ _ATTENTION_FLAGS = {
     "eager_attention": "eager",
 }
 _LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+#: What says when to evaluate; the last is the older name of the one before it.
+_WHEN = ("eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy")
 #: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
 _FP32_STORAGE = ("jamba", "qwen2_moe", "nemotron_h")
 
@@ -216,12 +218,28 @@ def _checkpointing(source: Source) -> None:
 
 
 def _evaluation(source: Source) -> None:
-    """core/builders/causal.py: there is something to evaluate on, and val_set_size or test_datasets say what."""
-    size = source.number("val_set_size")
-    if not size and source.given("test_datasets") is None:
-        return
-    keys = tuple(key for key in ("val_set_size", "test_datasets") if source.given(key) is not None)
-    batch = source.count("eval_batch_size") or source.count("micro_batch_size") or 1
-    hf.read_evaluation(
-        source, keys, batch, "eval_batch_size", "the training's micro-batch unless eval_batch_size says another"
-    )
+    """core/builders/base.py _configure_save_and_eval_strategy: something to evaluate on, and a key that says when."""
+    data = tuple(key for key in ("val_set_size", "test_datasets") if source.given(key) not in (None, 0))
+    when = _when_evaluated(source)
+    used: tuple[str, ...] = ()
+    if data and when:
+        used = (*data, *when, "eval_batch_size")
+        batch = source.count("micro_batch_size") or 1
+        why = "the training's micro-batch unless eval_batch_size says another"
+        hf.read_evaluation(source, (*data, *when), batch, "eval_batch_size", why)
+    nothing = "no key says when to evaluate" if data else "there is nothing to evaluate on"
+    for key in ("val_set_size", "test_datasets", "eval_batch_size", *_WHEN):
+        if key not in used:
+            source.ignore(key, "another key says it" if used else nothing)
+
+
+def _when_evaluated(source: Source) -> tuple[str, ...]:
+    """The keys that make the Trainer evaluate; evals_per_epoch does from two in the whole run on (normalize_config)."""
+    per_epoch, epochs = source.number("evals_per_epoch") or 0, source.number("num_epochs") or 1
+    source.pass_on("num_epochs")
+    asked = {
+        "eval_steps": bool(source.number("eval_steps")),
+        "evals_per_epoch": per_epoch * epochs > 1,
+        **{key: str(source.given(key)) not in ("None", "no", "False") for key in _WHEN[2:]},
+    }
+    return tuple(key for key, on in asked.items() if on)

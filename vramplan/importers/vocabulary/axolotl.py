@@ -18,7 +18,8 @@ AXOLOTL = vocabulary(
     gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
     liger_rope liger_rms_norm liger_layer_norm liger_swiglu liger_glu_activation
-    cut_cross_entropy max_grad_norm embeddings_skip_upcast peft_autocast_adapter_dtype bnb_config_kwargs rl
+    cut_cross_entropy max_grad_norm embeddings_skip_upcast eval_steps eval_strategy evaluation_strategy
+    eval_batch_size test_datasets peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
     harmless=words(
         """
@@ -32,7 +33,7 @@ AXOLOTL = vocabulary(
     type_of_model model_type revision_of_model is_falcon_derived_model is_llama_derived_model is_mistral_derived_model
     is_qwen_derived_model output_dir hub_model_id hub_strategy hub_revision save_safetensors strict
     resume_from_checkpoint auto_resume_from_checkpoints mean_resizing_embeddings reinit_weights
-    datasets test_datasets shuffle_merged_datasets shuffle_before_merging_datasets dataset_prepared_path
+    datasets shuffle_merged_datasets shuffle_before_merging_datasets dataset_prepared_path
     dataset_shard_num dataset_shard_idx skip_prepare_dataset num_dataset_shards_to_save pretraining_dataset
     dataset_processes dataset_num_proc dataset_exact_deduplication dataset_keep_in_memory dataloader_pin_memory
     dataloader_num_workers dataloader_prefetch_factor dataloader_drop_last accelerator_config remove_unused_columns
@@ -42,13 +43,13 @@ AXOLOTL = vocabulary(
     tf32 excess_length_strategy eval_sequence_len min_sample_len max_prompt_len sample_packing_group_size
     sample_packing_bin_size sample_packing_sequentially sample_packing_mp_start_method eval_sample_packing
     pad_to_sequence_len pad_to_multiple_of curriculum_sampling multipack_real_batches pretrain_multipack_buffer_size
-    pretrain_multipack_attn pretraining_sample_concatenation streaming streaming_multipack_buffer_size val_set_size
-    special_tokens added_tokens_overrides max_steps warmup_steps warmup_ratio eval_steps evals_per_epoch eval_strategy
-    evaluation_strategy save_steps saves_per_epoch save_strategy save_total_limit save_first_step logging_steps
+    pretrain_multipack_attn pretraining_sample_concatenation streaming streaming_multipack_buffer_size
+    special_tokens added_tokens_overrides max_steps warmup_steps warmup_ratio
+    save_steps saves_per_epoch save_strategy save_total_limit save_first_step logging_steps
     early_stopping_patience load_best_model_at_end save_only_model profiler_steps profiler_steps_start
     include_tokens_per_second include_tkps neftune_noise_alpha noisy_embedding_alpha low_cpu_mem_usage chat_template
     chat_template_jinja chat_template_kwargs eot_tokens default_system_message is_preprocess preprocess_iterable
-    total_num_tokens total_supervised_tokens sample_packing_eff_est axolotl_config_path batch_size eval_batch_size
+    total_num_tokens total_supervised_tokens sample_packing_eff_est axolotl_config_path batch_size
     train_on_inputs group_by_length learning_rate embedding_lr embedding_lr_scale weight_decay optim_args lr_scheduler
     lr_scheduler_kwargs lr_quadratic_warmup cosine_min_lr_ratio cosine_constant_lr_ratio lr_div_factor lr_groups
     adam_epsilon adam_epsilon2 adam_beta1 adam_beta2 adam_beta3 num_epochs lora_alpha lora_fan_in_fan_out
