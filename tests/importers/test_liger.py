@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vramplan.cli import main
 from vramplan.errors import UsageError
 from vramplan.stacks import LayerKernel, LossKernel
 from vramplan.targets import Target, resolve
@@ -96,3 +97,25 @@ def test_families_without_kernels_are_told(tmp_path: Path) -> None:
     assert target.scenarios[0].stack.kernels == ()
     assert target.origin is not None
     assert any("Liger has nothing for starcoder2" in text for text in target.origin.warnings)
+
+
+PLUGIN = "plugins: [axolotl.integrations.liger.LigerPlugin]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "stops"),
+    [
+        (AXOLOTL + "lora_target_modules: [down_proj]\nliger_glu_activation: true\n" + PLUGIN, False),
+        (FACTORY + "lora_target: down_proj\nbf16: true\nenable_liger_kernel: true\n", False),
+        (FACTORY + "lora_target: down_proj\nbf16: true\nuse_liger_kernel: true\n", True),  # the Trainer's, after peft
+        (TRL + "dtype: bfloat16\nlora_dropout: 0\n", True),
+    ],
+)
+def test_wrapped_experts_stop_only_what_patches_after_peft(
+    tmp_path: Path, text: str, stops: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(tmp_path, text, "qwen3-30b-a3b")
+    main(["predict", str(tmp_path / "run.yaml"), "--gpu", "h200"])
+    answer, error = capsys.readouterr()
+    assert not error
+    assert ("once peft has wrapped them" in answer) is stops

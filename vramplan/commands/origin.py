@@ -46,11 +46,11 @@ def origin_json(target: "Target") -> dict[str, Any]:
 
 
 def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
-    """The prediction with the import's warnings among its own, before them.
+    """The prediction with the import's warnings among its own, before them, and without those that it denies.
 
     What does not fit by less than the import says that the prediction may be too high is `tight`: it may turn out so.
     """
-    if target.origin is None or not target.origin.warnings:
+    if target.origin is None:
         return foreseen
     from dataclasses import replace
 
@@ -60,5 +60,6 @@ def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
     above = target.origin.above(prediction.scenario.batch * prediction.scenario.seq)
     if verdict is not None and verdict.margin < 0 <= verdict.margin + above:
         verdict = replace(verdict, word=Fit.TIGHT)
-    warnings = (*target.origin.warnings, *prediction.warnings)
+    own = (text for text in prediction.warnings if text not in target.origin.denied)
+    warnings = (*target.origin.warnings, *own)
     return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))

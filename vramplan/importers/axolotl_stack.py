@@ -4,6 +4,7 @@ from vramplan.importers import hf
 from vramplan.importers.liger import read_kernels, read_loss
 from vramplan.importers.source import Source
 from vramplan.predict.liger import in_order
+from vramplan.predict.stops import LIGER_ON_WRAPPED_EXPERTS
 from vramplan.scenario import ModelRef
 from vramplan.stacks import LayerKernel
 
@@ -95,3 +96,4 @@ def _liger_kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
     elif keys:
         asked = {_LIGER_KERNELS[key] for key in keys}
         read_kernels(source, keys, model, in_order(asked))
+        source.deny(LIGER_ON_WRAPPED_EXPERTS)  # pre_model_load patches the classes

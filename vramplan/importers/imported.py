@@ -59,6 +59,8 @@ class Imported:
     warned: tuple[Warned, ...]
     lacks: frozenset[str] = frozenset()
     """Changes that save memory and that nothing in the file's format can ask for: no advice to give."""
+    denied: frozenset[str] = frozenset()
+    """Warnings of a prediction of the scenario that are not true of the file."""
 
     @property
     def warnings(self) -> tuple[str, ...]:

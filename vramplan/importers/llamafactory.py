@@ -13,6 +13,7 @@ from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
 from vramplan.importers.targets import architecture, read_dora, read_names, read_saved_modules
 from vramplan.importers.vocabulary.llamafactory import LIGER_FAMILIES, LLAMAFACTORY
+from vramplan.predict.stops import LIGER_ON_WRAPPED_EXPERTS
 from vramplan.scenario import DType, ModelRef
 from vramplan.stacks import LayerKernel
 
@@ -211,6 +212,7 @@ def _liger(source: Source, model: ModelRef) -> None:
     if patched:
         read_loss(source, "enable_liger_kernel", model)
         read_kernels(source, ["enable_liger_kernel"], model, tuple(LayerKernel))
+        source.deny(LIGER_ON_WRAPPED_EXPERTS)  # model/loader.py load_model patches the classes before it loads
     elif trainers:
         fused = read_trainers_switch(source, model)
         source.read("use_liger_kernel", "stack.loss", "liger" if fused else "torch")

@@ -28,6 +28,7 @@ class Source:
         self._assumed: list[Row] = []
         self._ignored: list[Row] = []
         self._warned: list[Warned] = []
+        self._denied: set[str] = set()
 
     # What the file says
 
@@ -153,6 +154,10 @@ class Source:
         """
         self._warned.append(Warned(text, ours, above, above_token))
 
+    def deny(self, text: str) -> None:
+        """Take back a warning that a prediction of the scenario may have, and that is not true of the file."""
+        self._denied.add(text)
+
     def refuse(self, key: str, why: str, *, hint: str) -> NoReturn:
         """End with a UsageError that names the file, the key and its value."""
         raise UsageError(f"{self.where}: {key}: {spelled(self.given(key))} {why}", hint=hint)
@@ -174,6 +179,7 @@ class Source:
             ignored=tuple(self._ignored),
             warned=tuple(self._warned),
             lacks=vocabulary.lacks,
+            denied=frozenset(self._denied),
         )
 
     def guard(self) -> None:

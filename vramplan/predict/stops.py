@@ -14,6 +14,13 @@ from vramplan.scenario import DType, Method, Scenario
 from vramplan.stacks import LayerKernel, LossKernel, Upcast
 
 _ENDS = "the run stops at its first step"
+#: peft 0.21 tuners/lora/layer.py, liger-kernel 0.8.5 transformers/swiglu.py. Of a run that patches the classes before
+#: the model is built it is not true, and no scenario says so: an import denies it (`Imported.denied`).
+LIGER_ON_WRAPPED_EXPERTS = (
+    f"{_ENDS}: the Trainer has Liger replace the experts' code once peft has wrapped them ('ParamWrapper'"
+    " object has no attribute 'hidden_dim'); leave mlp out of stack.kernels, name attention's modules in"
+    " lora.targets, or have Liger patch the classes before the model is loaded"
+)
 #: Least compute capability of FlashAttention 2, whose own words are cited below (flash_api.cpp, also in torch's copy of
 #: it, aten/src/ATen/native/transformers/cuda/flash_attn); transformers 5.17 loads the model without asking for it.
 FLASH_ATTENTION_SINCE = (8, 0)
@@ -37,11 +44,7 @@ def stops(scenario: Scenario) -> Iterator[str]:
                 " by; remove lm_head from lora.targets, or name it in lora.modules_to_save"
             )
         if _liger_meets_wrapped_experts(scenario):
-            yield (  # peft 0.21 tuners/lora/layer.py, liger-kernel 0.8.5 transformers/swiglu.py
-                f"{_ENDS}: the Trainer has Liger replace the experts' code once peft has wrapped them ('ParamWrapper'"
-                " object has no attribute 'hidden_dim'); leave mlp out of stack.kernels, name attention's modules in"
-                " lora.targets, or have Liger patch the classes before the model is loaded"
-            )
+            yield LIGER_ON_WRAPPED_EXPERTS
     yield from stops_of_card(scenario)
 
 
