@@ -483,7 +483,7 @@ WARNED: dict[str, tuple[str, ...]] = {
     "axolotl/qlora.yaml": (),
     "axolotl/lora-8bit.yaml": (),
     "axolotl/lora.yaml": ("lora_qkv_kernel: true",),
-    "axolotl/full.yaml": ("full fine-tuning keeps norms and embeddings in fp32",),
+    "axolotl/full.yaml": ("full fine-tuning keeps norms, embeddings and head in fp32",),
     "axolotl/cut-cross-entropy.yaml": (
         "the states of 'came_pytorch' are not known",
         "attn_implementation: flash_attention_3 is not modelled; predicted as flash_attention_2",

@@ -72,3 +72,43 @@ def test_it_evaluates_where_there_is_data_and_a_time(tmp_path: Path, keys: str, 
     assert target.origin is not None
     rows = ", ".join(row.key for row in (*target.origin.read, *target.origin.ignored)).split(", ")
     assert all(rows.count(line.partition(":")[0]) == 1 for line in keys.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("bits", "saved"),
+    # 48 layers of 128 experts of 3 x 2048 x 768; of 2 bytes 9/16 stay with 4 bits and their constants, 1 with 8
+    [("adapter: qlora\nload_in_4bit: true\n", 2 - 9 / 16), ("adapter: lora\nload_in_8bit: true\n", 1)],
+)
+def test_quantised_experts_make_the_prediction_an_upper_bound(tmp_path: Path, bits: str, saved: float) -> None:
+    target = read(tmp_path, ADAPTER + bits + "quantize_moe_experts: true\n", "qwen3-30b-a3b")
+    (text,) = warnings(target)
+    assert "an upper bound" in text
+    assert target.origin is not None
+    assert target.origin.above == 48 * 128 * 3 * 2048 * 768 * saved
+    assert fp32(target) == set()
+
+
+def test_without_experts_nothing_more_is_quantised(tmp_path: Path) -> None:
+    target = read(tmp_path, QLORA + "quantize_moe_experts: true\n")
+    assert warnings(target) == ()
+    assert target.scenarios[0].stack.upcast == "rest"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("", True),
+        ("eager_attention: true", True),
+        ("flash_attention: true", False),
+        ("plugins: [axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin]", False),
+        ("plugins: [axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin]\ncut_cross_entropy: false", True),
+        ("bf16: false", False),  # everything is fp32
+    ],
+)
+def test_full_fine_tuning_keeps_fp32_where_nothing_casts_back(tmp_path: Path, keys: str, told: bool) -> None:
+    text = KEYS.replace("bf16: true\n", "") if "bf16" in keys else KEYS
+    # two tables of 128,256 x 4,096 and 65 norms of 4,096: 1,050,939,392, of 4 B more each
+    words = "fp32 under sdpa and eager (axolotl 0.19.0 loaders/model.py): 1,050,939,392 parameters, whose weights and"
+    found = [text for text in warnings(read(tmp_path, f"{text}{keys}\n")) if words in text]
+    assert len(found) == told
+    assert all("3.92 GiB more" in text for text in found)

@@ -54,7 +54,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     if source.flag("sample_packing"):
         hf.packed(source, "sample_packing", attention)
     _checkpointing(source)
-    read_stack(source, adapter, ref, attention)
+    read_stack(source, adapter, ref, attention, compute)
     _evaluation(source)
     source.assume("expandable_segments", True, "utils/__init__.py set_pytorch_cuda_alloc_conf")
     return source.finish()
@@ -110,7 +110,7 @@ def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
         source.read("load_in_8bit", "quant.type", "int8")
     else:
         source.read("adapter", "method", "lora")
-        if four:
+        if four and not source.flag("quantize_moe_experts"):
             source.warn(
                 "load_in_4bit: with adapter: lora axolotl quantises nothing that is not quantised on the disk, and then"
                 " makes the linear layers fp32; adapter: qlora quantises"

@@ -18,8 +18,8 @@ AXOLOTL = vocabulary(
     gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
     liger_rope liger_rms_norm liger_layer_norm liger_swiglu liger_glu_activation
-    cut_cross_entropy max_grad_norm embeddings_skip_upcast eval_steps eval_strategy evaluation_strategy
-    eval_batch_size test_datasets peft_autocast_adapter_dtype bnb_config_kwargs rl
+    cut_cross_entropy max_grad_norm embeddings_skip_upcast quantize_moe_experts eval_steps eval_strategy
+    evaluation_strategy eval_batch_size test_datasets peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
     harmless=words(
         """
@@ -112,7 +112,6 @@ AXOLOTL = vocabulary(
         "batch_flattening": "puts a batch's samples into one row without padding",
         "use_kernels": "replaces layers by kernels of the hub",
         "ple_cpu_offload": "keeps a part of the model in the host's memory",
-        "quantize_moe_experts": "quantises the experts too",
         "optim_target_modules": "gives some parameters a low-rank optimizer state",
         "spectrum_top_fraction": "trains some layers only",
         "overrides_of_model_config": "changes the model",
