@@ -10,7 +10,7 @@ from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import every_linear, read_dora, read_modules, read_saved_modules
+from vramplan.importers.targets import architecture, every_linear, read_dora, read_modules, read_saved_modules
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.importers.vocabulary.axolotl import AXOLOTL
 from vramplan.scenario import DType, ModelRef
@@ -49,7 +49,8 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     source.plain(BATCH)
     _accumulation(source)
     source.plain(SEQ)
-    read_optimizer(source, "optimizer", _SCHEMA + "training.py")
+    whole = 0 if adapter else compute.bytes * architecture(source, ref).numel
+    read_optimizer(source, "optimizer", _SCHEMA + "training.py", whole=whole)
     attention = _attention(source)
     if source.flag("sample_packing"):
         hf.packed(source, "sample_packing", attention)

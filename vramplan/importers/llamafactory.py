@@ -52,7 +52,8 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
     source.plain(SEQ)
-    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS)
+    whole = architecture(source, ref).numel * (compute if pure else DType.FLOAT32).bytes if tuning == "full" else 0
+    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS, whole=whole)
     _attention(source, stage, ref)
     _checkpointing(source)
     _stack(source, ref)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from vramplan.importers.source import Source
 from vramplan.optimizers import OPTIMIZERS
+from vramplan.units import human
 
 #: Names of older releases of transformers, and of axolotl, whose states are those of a name that is modelled.
 _SAME_STATES: Mapping[str, str] = {
@@ -12,6 +13,10 @@ _SAME_STATES: Mapping[str, str] = {
     "adamw_torch_npu_fused": "adamw_torch_fused",
     "adamw_bnb_32bit": "paged_adamw_32bit",
 }
+#: How names begin of optimizers that keep less -> states or gradients of a parameter's size that the stand-in has and
+#: they have not (transformers 5.17.0 training_args.py OptimizerNames; axolotl 0.19.0 enums.py has q_galore): low-rank
+#: states; none at all, and each gradient gone once it is used, as with GaLore's layerwise variants.
+_LEANER: Mapping[str, int] = {"galore_": 2, "q_galore_": 2, "apollo_": 2, "lomo": 3, "adalomo": 3}
 #: What transformers and axolotl take where none is named.
 _DEFAULT = "adamw_torch_fused"
 #: What stands in for an optimizer that is not modelled: it has two states per parameter, as most have.
@@ -41,14 +46,28 @@ COMPONENTS: Mapping[str, str] = {
 }
 
 
-def read_optimizer(source: Source, key: str, origin: str) -> None:
-    """`optimizer` from transformers' or axolotl's name; another one is warned about and stood in for."""
+def read_optimizer(source: Source, key: str, origin: str, *, whole: int = 0) -> None:
+    """`optimizer` from transformers' or axolotl's name; another one is warned about and stood in for.
+
+    `whole` are the bytes of a model that is trained as a whole.
+    """
     name = source.word(key)
     if name is None:
         source.assume("optimizer", _DEFAULT, f"default of {key}, {origin}")
         return
     plain = name.lower().removeprefix("optimizernames.")
     known = plain if plain in OPTIMIZERS else _SAME_STATES.get(plain)
+    times = next((times for start, times in _LEANER.items() if plain.startswith(start)), 0)
+    spared = whole * (times + ("layerwise" in plain))
+    if times and spared:
+        source.read(key, "optimizer", _STAND_IN)
+        source.warn(
+            f"{key}: '{name}' keeps less than {_STAND_IN}, which stands in for it: an upper bound, up to"
+            f" {human(spared)} too high",
+            ours="optimizer",
+            above=spared,
+        )
+        return
     _conclude(source, key, name, known)
 
 

@@ -11,7 +11,7 @@ from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
 from vramplan.importers.liger import ignore_trainers_config, read_trainers_switch
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
-from vramplan.importers.targets import check_task, read_dora, read_modules, read_saved_modules
+from vramplan.importers.targets import architecture, check_task, read_dora, read_modules, read_saved_modules
 from vramplan.importers.trl_trainer import SFT, read_trainer
 from vramplan.importers.values import as_flag, is_null
 from vramplan.importers.vocabulary.trl import TRL
@@ -45,7 +45,8 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
     _length(source)
-    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS)
+    whole = 0 if adapts else weights.bytes * architecture(source, ref).numel
+    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS, whole=whole)
     _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source, ref)
