@@ -112,3 +112,13 @@ def test_full_fine_tuning_keeps_fp32_where_nothing_casts_back(tmp_path: Path, ke
     found = [text for text in warnings(read(tmp_path, f"{text}{keys}\n")) if words in text]
     assert len(found) == told
     assert all("3.92 GiB more" in text for text in found)
+
+
+def test_a_checkpoint_that_is_dequantised_is_one_of_16_bits(tmp_path: Path) -> None:
+    """axolotl's examples/gpt-oss."""
+    keys = "flash_attention: true\nmodel_quantization_config: Mxfp4Config\n"
+    target = read(tmp_path, KEYS + keys + "model_quantization_config_kwargs: {{dequantize: true}}\n", "gpt-oss-20b")
+    assert (target.scenarios[0].quant.type, target.scenarios[0].dtype) == ("none", "bfloat16")
+    assert warnings(target) == ()
+    (tmp_path / "run.yaml").write_text((KEYS + keys).format("gpt-oss-20b"))
+    assert resolve(str(tmp_path / "run.yaml"), {"model_quantization_config": None}).scenarios[0].quant.type == "none"

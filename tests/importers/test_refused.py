@@ -66,6 +66,8 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         ("use_peft: true\nmodel_name_or_path: no-such-model", "unknown model 'no-such-model'"),
         (_AXOLOTL + "tensor_parallel_size: 2", "tensor_parallel_size: 2 asks for several GPUs"),
         (_AXOLOTL + "fsdp: [full_shard]", "fsdp: [full_shard] asks for several GPUs"),
+        (_AXOLOTL + "model_quantization_config: FineGrainedFP8Config", "FineGrainedFP8Config is training on a model"),
+        (_AXOLOTL + "model_quantization_config: Mxfp4Config", "Mxfp4Config is training on a model quantised by other"),
         (_AXOLOTL + "rl: dpo", "rl: dpo is preference training"),
         (_AXOLOTL + "reward_model: true", "reward_model: true is reward modelling"),
         (_AXOLOTL + "adapter: qlora", "adapter: qlora without load_in_4bit"),

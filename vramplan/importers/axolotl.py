@@ -36,6 +36,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     """The scenario of an axolotl configuration."""
     source = Source(content, AXOLOTL, where)
     source.guard()
+    _checkpoint(source)
     ref = hf.read_model(source, "base_model", base, model)
     adapter = source.word("adapter")
     if adapter not in (None, "lora", "qlora"):
@@ -85,6 +86,22 @@ def _precision(source: Source) -> DType:
         source.read(keys, "compute_dtype", dtype.value)
         source.read(keys, "stack.autocast", autocast)
     return dtype
+
+
+def _checkpoint(source: Source) -> None:
+    """A checkpoint that is quantised by other means, unless it is dequantised while it loads: OpenAI's of gpt-oss."""
+    key, kwargs_key = "model_quantization_config", "model_quantization_config_kwargs"
+    kind, kwargs = source.given(key), source.given(kwargs_key)
+    bare = kind == "Mxfp4Config" and isinstance(kwargs, Mapping) and as_flag(kwargs.get("dequantize"))
+    if kind is not None and not bare:
+        source.refuse(
+            key,
+            "is training on a model quantised by other means than bitsandbytes",
+            hint=f"--set {key}=null reads it as a model of 16 bits, which {kwargs_key}: {{dequantize: true}} makes of"
+            " MXFP4",
+        )
+    for name in (key, kwargs_key):
+        source.ignore(name, "the weights are dequantised into 16 bits" if bare else f"of {key}")
 
 
 def _method(source: Source, adapter: str | None, model: ModelRef) -> None:

@@ -18,7 +18,8 @@ AXOLOTL = vocabulary(
     gradient_checkpointing gradient_checkpointing_kwargs attn_implementation
     xformers_attention sage_attention flex_attention eager_attention plugins liger_fused_linear_cross_entropy
     liger_rope liger_rms_norm liger_layer_norm liger_swiglu liger_glu_activation
-    cut_cross_entropy max_grad_norm embeddings_skip_upcast quantize_moe_experts eval_steps eval_strategy
+    cut_cross_entropy max_grad_norm embeddings_skip_upcast model_quantization_config
+    model_quantization_config_kwargs quantize_moe_experts eval_steps eval_strategy
     evaluation_strategy eval_batch_size test_datasets peft_autocast_adapter_dtype bnb_config_kwargs rl
     """,
     harmless=words(
@@ -131,7 +132,6 @@ AXOLOTL = vocabulary(
         "qat": "quantisation-aware training, not SFT",
         "kd_trainer": "distillation, not SFT",
         "gptq": "training on a GPTQ model, whose weights no scenario describes",
-        "model_quantization_config": "training on a model quantised by other means than bitsandbytes",
     },
     features="qat gptq model_quantization_config",
     several_gpus="""
