@@ -122,3 +122,18 @@ def test_a_checkpoint_that_is_dequantised_is_one_of_16_bits(tmp_path: Path) -> N
     assert warnings(target) == ()
     (tmp_path / "run.yaml").write_text((KEYS + keys).format("gpt-oss-20b"))
     assert resolve(str(tmp_path / "run.yaml"), {"model_quantization_config": None}).scenarios[0].quant.type == "none"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("model_config: {{sliding_window: 64}}", ["changes the model"]),  # RemappedParameters: an alias
+        ("overrides_of_model_config: {{sliding_window: 64}}", ["changes the model"]),
+        ("unsloth_rope: false", []),
+        ("lora_exclude_modules: [k_proj]", []),
+    ],
+)
+def test_keys_under_other_names_are_known(tmp_path: Path, keys: str, words: list[str]) -> None:
+    found = warnings(read(tmp_path, f"{QLORA}{keys}\n"))
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))

@@ -68,6 +68,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_AXOLOTL + "fsdp: [full_shard]", "fsdp: [full_shard] asks for several GPUs"),
         (_AXOLOTL + "model_quantization_config: FineGrainedFP8Config", "FineGrainedFP8Config is training on a model"),
         (_AXOLOTL + "model_quantization_config: Mxfp4Config", "Mxfp4Config is training on a model quantised by other"),
+        (_AXOLOTL + "unsloth_lora_mlp: true", "unsloth_lora_mlp: true is refused by axolotl 0.19.0"),
         (_AXOLOTL + "rl: dpo", "rl: dpo is preference training"),
         (_AXOLOTL + "reward_model: true", "reward_model: true is reward modelling"),
         (_AXOLOTL + "adapter: qlora", "adapter: qlora without load_in_4bit"),

@@ -26,6 +26,10 @@ _ATTENTION_FLAGS = {
     "eager_attention": "eager",
 }
 _LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+_UNSLOTH = (
+    *("unsloth_cross_entropy_loss", "unsloth_lora_mlp", "unsloth_lora_qkv", "unsloth_lora_o", "unsloth_rms_norm"),
+    "unsloth_rope",
+)
 #: What says when to evaluate; the last is the older name of the one before it.
 _WHEN = ("eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy")
 #: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
@@ -36,6 +40,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     """The scenario of an axolotl configuration."""
     source = Source(content, AXOLOTL, where)
     source.guard()
+    _removed(source)
     _checkpoint(source)
     ref = hf.read_model(source, "base_model", base, model)
     adapter = source.word("adapter")
@@ -86,6 +91,18 @@ def _precision(source: Source) -> DType:
         source.read(keys, "compute_dtype", dtype.value)
         source.read(keys, "stack.autocast", autocast)
     return dtype
+
+
+def _removed(source: Source) -> None:
+    """Keys that axolotl 0.19.0 refuses (utils/schemas/validation.py check_deprecated_unsloth_fields)."""
+    for key in _UNSLOTH:
+        if source.flag(key):
+            source.refuse(
+                key,
+                "is refused by axolotl 0.19.0, which has removed it",
+                hint=f"--set {key}=null leaves it out; lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel replace it",
+            )
+        source.ignore(key, "switched off")
 
 
 def _checkpoint(source: Source) -> None:
@@ -173,6 +190,7 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     dtype = compute if cast is False else DType.FLOAT32
     source.take("peft_autocast_adapter_dtype", "lora.dtype", dtype.value, "peft's autocast_adapter_dtype")
     read_saved_modules(source, "lora_modules_to_save", model)
+    source.ignore("lora_exclude_modules", "no field of the schema, so gone before loaders/adapter.py asks for it")
     unset = all(source.given(kernel) is None for kernel in _LORA_KERNELS)
     for kernel in _LORA_KERNELS:
         source.pass_on(kernel)
@@ -191,6 +209,7 @@ def _without_adapters(source: Source) -> None:
         "lora_target_modules",
         "lora_target_linear",
         "lora_modules_to_save",
+        "lora_exclude_modules",
         "peft_use_dora",
     ):
         source.ignore(key, "no adapters without adapter")

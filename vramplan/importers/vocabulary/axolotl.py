@@ -31,7 +31,8 @@ AXOLOTL = vocabulary(
     chunked_cross_entropy_num_chunks tiled_mlp_num_shards tiled_mlp_use_original_mlp
     base_model_config cls_model_config tokenizer_config tokenizer_use_fast tokenizer_legacy tokenizer_type
     tokenizer_use_mistral_common tokenizer_save_jinja_files processor_type processor_kwargs trust_remote_code
-    type_of_model model_type revision_of_model is_falcon_derived_model is_llama_derived_model is_mistral_derived_model
+    type_of_model model_type revision_of_model model_revision
+    is_falcon_derived_model is_llama_derived_model is_mistral_derived_model
     is_qwen_derived_model output_dir hub_model_id hub_strategy hub_revision save_safetensors strict
     resume_from_checkpoint auto_resume_from_checkpoints mean_resizing_embeddings reinit_weights
     datasets shuffle_merged_datasets shuffle_before_merging_datasets dataset_prepared_path
@@ -115,8 +116,8 @@ AXOLOTL = vocabulary(
         "ple_cpu_offload": "keeps a part of the model in the host's memory",
         "optim_target_modules": "gives some parameters a low-rank optimizer state",
         "spectrum_top_fraction": "trains some layers only",
-        "overrides_of_model_config": "changes the model",
-        "overrides_of_model_kwargs": "changes how the model is loaded",
+        **dict.fromkeys(("overrides_of_model_config", "model_config"), "changes the model"),
+        **dict.fromkeys(("overrides_of_model_kwargs", "model_kwargs"), "changes how the model is loaded"),
         "s2_attention": "replaces attention by a shifted one",
         "use_pose": "skips positions of the sequence",
         "use_eaft": "replaces the loss",
