@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vramplan.checkpoint_quant import stored_quant
 from vramplan.importers import hf
 from vramplan.importers.axolotl_stack import LOADER, read_stack
 from vramplan.importers.imported import Imported
@@ -144,8 +145,8 @@ def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
         source.read(("adapter", "load_in_8bit"), "method", "qlora")
         source.read("load_in_8bit", "quant.type", "int8")
     else:
-        source.read("adapter", "method", "lora")
-        if four and not source.flag("quantize_moe_experts"):
+        hf.read_adapted(source, "adapter", model, "")
+        if four and not source.flag("quantize_moe_experts") and not stored_quant(model.config):
             source.warn(
                 "load_in_4bit: with adapter: lora axolotl quantises nothing that is not quantised on the disk, and then"
                 " makes the linear layers fp32; adapter: qlora quantises"
@@ -154,6 +155,9 @@ def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
 
 def _four_bits(source: Source, model: ModelRef) -> None:
     """loaders/model.py _set_quantization_config: nf4, double, in bfloat16 storage, unless bnb_config_kwargs differ."""
+    if stored_quant(model.config):
+        source.ignore("bnb_config_kwargs", "the checkpoint's own quantisation goes before it")
+        return
     given = source.given("bnb_config_kwargs")
     if given is not None and not isinstance(given, Mapping):
         source.refuse("bnb_config_kwargs", "is not a mapping", hint="bnb_config_kwargs: {bnb_4bit_quant_type: fp4}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vramplan.checkpoint_quant import other_quant_method
+from vramplan.checkpoint_quant import in_words, other_quant_method, stored_quant
 from vramplan.errors import UsageError
 from vramplan.importers.source import Source
 from vramplan.importers.targets import checkpoint_dtype
@@ -53,6 +53,15 @@ def resolved(source: Source, spec: object, base: Path) -> ModelRef:
             hint="name the 16-bit model that it was made of: --set model=NAME",
         )
     return found
+
+
+def read_adapted(source: Source, key: str, model: ModelRef, origin: str) -> None:
+    """`method` of a file with adapters that asks for no quantisation: `lora`, unless the checkpoint has one already,
+    which transformers keeps. `origin` is that of the key's default."""
+    own = stored_quant(model.config)
+    note = f"the checkpoint is quantised already, as {in_words(own)}" if own else ""
+    why = "; ".join(filter(None, (origin, note)))
+    source.take(key, "method", "qlora" if own else "lora", why, note=note)
 
 
 def place(name: str, base: Path) -> str:

@@ -43,7 +43,7 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     compute = DType.BFLOAT16 if pure else mixed or hf.model_dtype(source, ref, DType.FLOAT32)
     _precision(source, ref, compute, mixed, pure=pure, full=tuning == "full")
     bits = _bits(source)
-    _method(source, tuning, bits, compute)
+    _method(source, tuning, bits, compute, ref)
     if tuning == "lora":
         _adapters(source, ref, pure=pure)
     else:
@@ -100,7 +100,7 @@ def _bits(source: Source) -> int | None:
     return bits
 
 
-def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> None:
+def _method(source: Source, tuning: str, bits: int | None, compute: DType, model: ModelRef) -> None:
     if tuning == "full":
         if bits is not None:
             source.refuse(
@@ -109,9 +109,9 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType) -> No
         source.read("finetuning_type", "method", "full")
         return
     if bits is None:
-        source.take("finetuning_type", "method", "lora", f"default of finetuning_type, {_TUNING}")
+        hf.read_adapted(source, "finetuning_type", model, f"default of finetuning_type, {_TUNING}")
         for key in ("quantization_type", "double_quantization", "quantization_method"):
-            source.ignore(key, "nothing is quantised without quantization_bit")
+            source.ignore(key, "of quantization_bit")
         return
     source.read(("finetuning_type", "quantization_bit"), "method", "qlora")
     if bits == 8:

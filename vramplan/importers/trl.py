@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vramplan.checkpoint_quant import stored_quant
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
@@ -37,9 +38,9 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
             key, "without use_peft: transformers trains no quantised model as a whole", hint="add use_peft: true"
         )
     weights = _weights(source, ref)
-    _method(source, bool(adapts), bool(four), bool(eight), weights)
+    _method(source, bool(adapts), bool(four), bool(eight), weights, ref)
     if adapts:
-        _adapters(source, ref, quantized=bool(four or eight))
+        _adapters(source, ref, quantized=bool(four or eight or stored_quant(ref.config)))
     else:
         _without_adapters(source)
     source.plain(BATCH)
@@ -80,13 +81,15 @@ def _weights(source: Source, model: ModelRef) -> DType:
     return dtype
 
 
-def _method(source: Source, adapts: bool, four: bool, eight: bool, weights: DType) -> None:
+def _method(source: Source, adapts: bool, four: bool, eight: bool, weights: DType, model: ModelRef) -> None:
     if not adapts:
         source.take("use_peft", "method", "full", f"use_peft is off unless set, {_MODEL}")
         source.assume("compute_dtype", weights.value, "full fine-tuning computes in what autocast says")
         return
-    keys = [key for key, on in (("use_peft", True), ("load_in_4bit", four), ("load_in_8bit", eight)) if on]
-    source.read(keys, "method", "qlora" if four or eight else "lora")
+    if four or eight:
+        source.read(("use_peft", "load_in_4bit" if four else "load_in_8bit"), "method", "qlora")
+    else:
+        hf.read_adapted(source, "use_peft", model, _MODEL)
     source.assume(
         "compute_dtype", weights.value, "bnb_4bit_compute_dtype is the weights' dtype, trl 1.16.0 trainer/utils.py"
     )
