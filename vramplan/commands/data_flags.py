@@ -33,7 +33,8 @@ def add_data_flags(parser: ArgumentParser) -> None:
         "--data",
         type=user_path,
         metavar="FILE",
-        help="samples to train on: .jsonl, .parquet, .csv, .tsv or .txt, also .gz; text needs --tokenizer",
+        help="samples to train on: .jsonl, .parquet, .csv, .tsv or .txt, also .gz; text needs --tokenizer "
+        "(instruction and output are put into Alpaca's template)",
     )
     add_path(
         files,
