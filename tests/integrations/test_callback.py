@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from vramplan.integrations.transformers import MemoryCallback
 from vramplan.integrations.trend import Reading
+from vramplan.ledger import Phase
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.build import build_model
 from vramplan.training.meter import NoMeter
@@ -88,7 +89,7 @@ def trained(tmp_path: Path, callback: MemoryCallback, *, lengths: list[int] | No
         dataloader_pin_memory=False,
         **keys,
     )
-    trainer = Trainer(model=model, args=args, train_dataset=Rows(rows), callbacks=[callback])
+    trainer = Trainer(model=model, args=args, train_dataset=Rows(rows), eval_dataset=Rows([48]), callbacks=[callback])
     trainer.train()
     return trainer
 
@@ -175,6 +176,22 @@ def test_shorter_batches_are_compared_with_their_own_prediction(tmp_path: Path) 
     assert "(2 x 32 tokens)" in line
     assert callback.prediction is not None
     assert callback.prediction.scenario.seq == 64
+
+
+@pytest.mark.parametrize(("every", "counted"), [(1, True), (3, False)])
+def test_an_evaluation_is_compared_once_there_was_one(every: int, counted: bool, tmp_path: Path) -> None:
+    """Two steps are compared: with the evaluation after the first in the prediction, its batch not taken for theirs."""
+    lines = Lines()
+    callback = MemoryCallback(seq=16, say=lines, meter=Card())
+    keys = {"eval_strategy": "steps", "eval_steps": every, "per_device_eval_batch_size": 64}
+    trained(tmp_path, callback, lengths=[16, 16, 16], **keys)
+    (line,) = lines.having("measured peak")
+    assert "(2 x 16 tokens)" in line
+    assert callback.prediction is not None
+    whole = callback.prediction
+    assert whole.ledger.peak_phase is Phase.EVALUATION
+    percent = f"{(whole.ledger.peak - 150 * MIB) / (150 * MIB):+.1%}"
+    assert line.endswith(percent) is counted
 
 
 def test_without_a_card_the_prediction_is_all(tmp_path: Path) -> None:

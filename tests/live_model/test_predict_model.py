@@ -266,6 +266,36 @@ def test_options_that_are_not_modelled_are_told(model: Any, tmp_path: Path) -> N
     assert any("neftune_noise_alpha=5.0" in text for text in describe(model, args, seq=32).warnings)
 
 
+def test_evaluation_inside_training_is_read(model: Any, tmp_path: Path) -> None:
+    """Its batch, 8 by default, may hold more than a training step; what arguments cannot tell is said."""
+    on: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 10}
+
+    def of(**keys: Any) -> tuple[Any, list[str]]:
+        found = describe(model, arguments(tmp_path, **keys), seq=32)
+        return found.scenario.evaluation, [text for text in found.warnings if "compute_metrics" in text]
+
+    assert of() == (None, [])
+    losses, told = of(**on)
+    assert (losses.batch, losses.accumulate, len(told)) == (8, 0, 1)
+    gathered, told = of(**on, per_device_eval_batch_size=3, eval_accumulation_steps=5)
+    assert (gathered.batch, gathered.accumulate, told) == (3, 5, [])
+    losses, told = of(**on, eval_accumulation_steps=5, prediction_loss_only=True)
+    assert (losses.accumulate, told) == (0, [])
+
+
+def test_smoothed_labels_and_packing_are_told_in_the_importers_words(model: Any, tmp_path: Path) -> None:
+    def told(args: Any) -> tuple[str, ...]:
+        return describe(model, args, seq=32).warnings
+
+    smoothed = "training_args.label_smoothing_factor=0.1 is not modelled: it replaces the loss"
+    assert any(text.startswith(smoothed) for text in told(arguments(tmp_path, label_smoothing_factor=0.1)))
+    args = arguments(tmp_path)
+    args.packing = True  # as TRL's SFTConfig has it
+    assert any(text.startswith("packing: packed samples are kept apart by a mask") for text in told(args))
+    args.packing = False
+    assert not any("pack" in text for text in told(args))
+
+
 def test_a_fused_head_that_trl_put_into_the_model_is_seen(tmp_path: Path) -> None:
     """trl 1.16's `add_fused_lm_head` binds such a function to the base model."""
     model = made(method="lora")[1]

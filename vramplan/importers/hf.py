@@ -25,6 +25,11 @@ _ATTENTION: Mapping[str, tuple[str, bool]] = {
     "flex_attention": ("sdpa:flash", False),
     "fp8": ("sdpa", False),
 }
+#: What is said of packed samples under any attention but flash_attention_2.
+PACKED_APART = (
+    "packed samples are kept apart by a mask under this attention; the mask, and the kernel that it forces, are not in"
+    " the prediction (flash_attention_2 needs none)"
+)
 
 
 def read_model(source: Source, key: str, base: Path, instead: object) -> ModelRef:
@@ -154,8 +159,4 @@ def packed(source: Source, key: str, attention: str) -> None:
     """A note that packing fills every batch, and a warning where the scenario's `attention` then needs a mask."""
     source.ignore(key, "every batch is then full, which is what is predicted")
     if attention != "flash_attention_2":
-        source.warn(
-            f"{key}: packed samples are kept apart by a mask under this attention; the mask, and the kernel that it"
-            " forces, are not in the prediction (flash_attention_2 needs none)",
-            ours="attention",
-        )
+        source.warn(f"{key}: {PACKED_APART}", ours="attention")

@@ -104,6 +104,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         """Rows and tokens per row of the largest micro-batch of this step."""
         self._largest = (0, 0)
         """The same of all steps."""
+        self._evaluated = False
+        """Whether this run has evaluated: until then no measured peak has an evaluation in it."""
         self._steps = 0
         """Steps of this run, whatever number the Trainer resumed at."""
         self._hook: Any = None
@@ -116,6 +118,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         """Predict, when the length of a sample is known; begin to look at the batches' shapes."""
         self._speaks = bool(state.is_world_process_zero)
         self._trend, self._steps, self._largest, self.prediction = None, 0, (0, 0), None
+        self._evaluated = False
         self._unhook()
         table = model.get_input_embeddings()
         self._hook = table.register_forward_pre_hook(self._see)
@@ -148,6 +151,13 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         complete = self._steps >= COMPARED_AFTER
         for line in self._trend.add(state.global_step, reading, tokens if complete else 0):
             self._tell(f"warning: {line}")
+
+    @_harmless
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """From here on the highest mark has an evaluation in it."""
+        self._evaluated = True
 
     @_harmless
     def on_log(
@@ -187,8 +197,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
 
     @_harmless
     def _see(self, table: Any, inputs: tuple[Any, ...]) -> None:
-        """The shape of a micro-batch: tokens' ids on their way into the embedding."""
-        ids = inputs[0] if inputs else None
+        """The shape of a micro-batch that is trained on: tokens' ids on their way into the embedding."""
+        ids = inputs[0] if inputs and table.training else None
         if ids is not None and ids.dim() == 2 and ids.numel() > self._shape[0] * self._shape[1]:
             self._shape = (int(ids.shape[0]), int(ids.shape[1]))
 
@@ -212,6 +222,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         scenario = self.prediction.scenario
         samples = rows // scenario.stack.sequences_per_sample
         seen = replace(scenario, batch=samples or scenario.batch, seq=tokens or scenario.seq)
+        if not self._evaluated:
+            seen = replace(seen, evaluation=None)
         expected = predict(seen).ledger.peak
         off = (expected - reading.peak) / reading.peak if reading.peak else 0.0
         self._tell(

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
+from vramplan.importers.hf import PACKED_APART
+from vramplan.importers.vocabulary.trainer import TRAINER_UNMODELLED
 from vramplan.predict.liger import LIGER, trainers_choice
 from vramplan.stacks import LayerKernel
 
@@ -19,8 +21,8 @@ _NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
     "optim_target_modules": ((None,), "the optimizer's projections are not counted"),
     "padding_free": ((False, None), "batch x seq is taken as it is given"),
     "activation_offloading": ((False, None), "activations are predicted to stay on the card"),
+    "label_smoothing_factor": ((0.0, None), f"it {TRAINER_UNMODELLED['label_smoothing_factor']}"),
 }
-
 
 #: TRL's arguments that are modelled -> whose loop they are for.
 _TRL = {"SFTConfig": "trl", "DPOConfig": "trl-dpo"}
@@ -42,8 +44,8 @@ def check_arguments(args: object) -> None:
 
 
 def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
-    """The scenario's keys that the arguments decide: optimizer, accumulation, autocast, clipping, and the loss, which
-    a trainer may have patched into the base `model`."""
+    """The scenario's keys that the arguments decide: optimizer, accumulation, evaluation, autocast, clipping, and the
+    loss, which a trainer may have patched into the base `model`."""
     fused = has_fused_head(model) or _will_fuse_head(args)
     ligers, kernels = _liger(args, model)
     return {
@@ -58,7 +60,19 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
             "clip": bool(args.max_grad_norm and args.max_grad_norm > 0),
             "kernels": [kernel.value for kernel in kernels],
         },
+        **({"eval": _evaluation(args)} if _evaluates(args) else {}),
     }
+
+
+def _evaluates(args: "TrainingArguments") -> bool:
+    return str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
+
+
+def _evaluation(args: "TrainingArguments") -> dict[str, int]:
+    """The scenario's `eval`. Arguments do not tell whether the Trainer has `compute_metrics`, without which it looks at
+    losses alone: whoever says after how many steps logits go to the host has."""
+    gathered = 0 if args.prediction_loss_only else args.eval_accumulation_steps or 0
+    return {"batch": int(args.per_device_eval_batch_size), "accumulate": int(gathered)}
 
 
 def _loss(args: Any) -> str:
@@ -131,14 +145,21 @@ def _kind(reentrant: object) -> bool | str:
     return "reentrant" if reentrant else True
 
 
-def warnings_of(args: "TrainingArguments", model: Any) -> Iterator[str]:
-    """What the arguments ask for that the prediction leaves out."""
+def warnings_of(args: "TrainingArguments", model: Any, attention: str) -> Iterator[str]:
+    """What the arguments ask for that the prediction, under the scenario's `attention`, leaves out."""
     if getattr(args, "use_liger_kernel", False) and model.config.model_type not in LIGER:
         yield f"use_liger_kernel: what Liger replaces in {model.config.model_type}, if anything, is not modelled"
     if _trls(args) == "DPOConfig" and not (has_fused_head(model) or _will_fuse_head(args)):
         yield "this TRL has no fused head: preference training is predicted as the Trainer's, of single samples"
     if getattr(args, "router_aux_loss_coef", None) == 0:
         yield "router_aux_loss_coef=0: a mixture's router scores are predicted to be kept all the same"
+    if getattr(args, "packing", False) and attention != "flash_attention_2":
+        yield f"packing: {PACKED_APART}"
+    if _evaluates(args) and not (args.prediction_loss_only or args.eval_accumulation_steps):
+        yield (
+            "evaluation is predicted to look at losses alone, as without compute_metrics (prediction_loss_only=True says"
+            " so; with metrics, eval_accumulation_steps says how many steps' logits stay on the card)"
+        )
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)
         if not any(value == nothing for nothing in harmless):

@@ -119,7 +119,7 @@ def _without_adapters(
         "torch": installed_torch(),
         "expandable_segments": expandable_segments(os.environ),
     }
-    return found, [*warnings_of(args, base), *rewritten(base), *mixed, *unknown_attention]
+    return found, [*warnings_of(args, base, attention), *rewritten(base), *mixed, *unknown_attention]
 
 
 def _own_card() -> str:
