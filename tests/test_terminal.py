@@ -1,13 +1,12 @@
 import re
 from dataclasses import dataclass, replace
 
-import msgspec
 import pytest
 from samples import FAILED, NO_FIT, ON_CPU, PREDICTION, RECORD, TINY, check_golden
 
 from vramplan.record import Prediction
 from vramplan.report.layout import Page, visible
-from vramplan.report.terminal import render_prediction, render_record, render_summary
+from vramplan.report.terminal import render_prediction, render_record
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import GIB, MIB
 
@@ -89,21 +88,6 @@ def test_a_record() -> None:
 
 def test_a_run_that_failed_has_no_table() -> None:
     check_golden("measure-timeout.txt", render_record(FAILED, Page(100)))
-
-
-def test_a_narrow_terminal_gets_fewer_columns() -> None:
-    named = replace(
-        PREDICTION, scenario=msgspec.structs.replace(PREDICTION.scenario, name="a-scenario-with-a-long-name")
-    )
-    widths = {66: "scenario GiB allocated device verdict", 80: "scenario peaks in GiB allocated device verdict"}
-    for width, head in widths.items():
-        lines = render_summary([named, NO_FIT], Page(width)).splitlines()
-        assert (lines[0].split(), max(map(visible, lines)) <= width) == (head.split(), True)
-
-
-def test_a_matrix_is_one_line_per_scenario() -> None:
-    check_golden("summary.txt", render_summary([PREDICTION, NO_FIT], Page()))
-    check_golden("summary-cpu.txt", render_summary([ON_CPU, TINY], Page()))
 
 
 @pytest.mark.parametrize(("prediction", "verb"), [(PREDICTION, "saves"), (SINGLE, "would save")])

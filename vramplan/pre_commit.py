@@ -1,4 +1,4 @@
-"""The pre-commit hook `vramplan-fits`: `vramplan predict` on each changed file, one line of answer per file."""
+"""The pre-commit hook `vramplan-fits`: `vramplan predict` on each changed file, its warnings and one line of answer."""
 
 import sys
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def _told(file: str, flags: Sequence[str]) -> int:
     with redirect_stdout(text):
         code = main(["predict", file, *flags])
     lines = text.getvalue().strip().splitlines()
-    if lines:
-        print(f"{file}: {lines[-1]}")
+    for line in [*(line for line in lines[:-1] if line.startswith("warning: ")), *lines[-1:]]:
+        print(f"{file}: {line}")
     return code
 
 

@@ -214,7 +214,7 @@ def _check_limit(scenario: "Scenario", args: Namespace) -> None:
 
 
 def _table(predictions: "list[Prediction]") -> str:
-    from vramplan.report.terminal import render_summary
+    from vramplan.report.summary_text import render_summary
 
     return render_summary(predictions, page())
 

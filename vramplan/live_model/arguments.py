@@ -157,8 +157,8 @@ def warnings_of(args: "TrainingArguments", model: Any, attention: str) -> Iterat
         yield f"packing: {PACKED_APART}"
     if _evaluates(args) and not (args.prediction_loss_only or args.eval_accumulation_steps):
         yield (
-            "evaluation is predicted to look at losses alone, as without compute_metrics (prediction_loss_only=True says"
-            " so; with metrics, eval_accumulation_steps says how many steps' logits stay on the card)"
+            "evaluation is predicted to look at losses alone, as without compute_metrics (prediction_loss_only=True"
+            " says so; with metrics, eval_accumulation_steps says how many steps' logits stay on the card)"
         )
     for name, (harmless, what) in _NOT_MODELLED.items():
         value = getattr(args, name, None)

@@ -9,9 +9,9 @@ from vramplan.ledger import Basis, Component
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
-from vramplan.report.layout import Page, amount, bar, fitting_table, table, table_unit, visible
+from vramplan.report.layout import Page, amount, bar, table, table_unit, visible
 from vramplan.report.stack_words import batch_words, stack_words
-from vramplan.report.verdict_text import verdict_lines, verdict_word
+from vramplan.report.verdict_text import verdict_lines
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
 
@@ -55,33 +55,6 @@ def render_record(record: Record, page: Page) -> str:
     lines += _warnings(record, page)
     lines += [text for line in _times(record) for text in page.wrap(line, indent="  ")]
     return "\n".join([*lines, "", *_outcome(record, page)])
-
-
-def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
-    """One line per scenario: the peak, where it is, and the verdict."""
-    unit, factor = table_unit(max(p.ledger.peak for p in predictions))
-    on_card = any(p.reserved for p in predictions)
-    judged = any(p.verdict for p in predictions)
-    head = [
-        "scenario",
-        "peaks in",
-        f"{unit} allocated",
-        *(["reserved", "device"] if on_card else []),
-        *(["verdict"] if judged else []),
-    ]
-    rows = [head]
-    for p in predictions:
-        row = [p.scenario.name, p.ledger.peak_phase.value, f"{p.ledger.peak / factor:.2f}"]
-        if on_card:
-            row += [f"{p.peak_reserved / factor:.2f}", f"{p.peak_on_device / factor:.2f}"]
-        rows.append(row + ([verdict_word(p.verdict, page)] if judged else []))
-    lines = fitting_table(
-        rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
-    )
-    if judged:
-        fitting = sum(p.verdict is not None and p.verdict.fits for p in predictions)
-        lines += ["", f"{fitting} of {len(predictions)} fit"]
-    return "\n".join(lines)
 
 
 def render_ledger(result: Result, page: Page) -> list[str]:
