@@ -82,10 +82,14 @@ def fits(targets: list[str]) -> Iterator[Outcome]:
         done = vramplan("predict", target, f"--engine={text('INPUT_ENGINE')}", *options)
         answer = (done.stdout.strip() or done.stderr.strip() or "no answer").splitlines()
         verdict = answer[-1] if done.stdout.strip() else answer[0]
+        ended = done.returncode
+        unjudged = next((line for line in answer if line.startswith("no verdict")), "")
+        if unjudged and not ended:  # asked whether it fits, nobody can say yes
+            verdict, ended = f"{unjudged}; in the scenario: gpu, or the action's inputs gpu and budget", 2
         rows.append(f"| {cell(target)} | {cell(verdict)} |")
-        if done.returncode:
-            code = max(code, done.returncode)
-            annotate(verdict, title="does not fit" if done.returncode == 1 else "vramplan", file=target)
+        if ended:
+            code = max(code, ended)
+            annotate(verdict, title="does not fit" if ended == 1 else "vramplan", file=target)
     if rows:
         table = "\n".join(["### Does it fit?", "", "| scenario | verdict |", "| :-- | :-- |", *rows])
         yield Outcome("does not fit" if code == 1 else VERDICTS.get(code, "error"), code, table)

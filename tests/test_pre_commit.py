@@ -78,6 +78,22 @@ def test_a_run_that_stops_at_its_first_step_is_not_just_one_that_fits(checkout: 
     assert HOOKS["vramplan-fits"]["verbose"]  # pre-commit says nothing of what passes otherwise
 
 
+def test_a_run_that_nobody_can_judge_is_no_run_that_fits(checkout: Path) -> None:
+    """Without a card: alone, in a matrix, and beside one that has a card and fits."""
+    tiny = {"model": LLAMA | {"_name_or_path": "tiny"}, "seq": 64}
+    matrices = {"none": {"batch": [1, 2]}, "half": {"gpu": ["t4", ""]}}
+    for name, matrix in matrices.items():
+        (checkout / f"scenarios/{name}.yaml").write_text(json.dumps({**tiny, "matrix": matrix}))
+    (checkout / "scenarios/alone.yaml").write_text(json.dumps(tiny))
+    for name, share in {"alone": "", "none": "", "half": " on 1 of 2"}.items():
+        file = f"scenarios/{name}.yaml"
+        done = hook("vramplan-fits", checkout, file)
+        assert done.returncode == 2
+        assert f"{file}: no verdict{share}: name a card" in done.stdout
+        assert done.stderr == f"hint: add 'gpu: rtx4090' to {file}, or args: [--gpu, rtx4090] to the hook\n"
+        assert hook("vramplan-fits", checkout, file, args=["--budget", "8GiB"]).returncode == 0
+
+
 def test_a_file_that_a_flag_names_is_not_judged(checkout: Path) -> None:
     (checkout / "lengths.txt").write_text("16\n32\n")
     done = hook("vramplan-fits", checkout, "scenarios/one.yaml", args=["--lengths", "lengths.txt", "--budget", "8GiB"])

@@ -8,6 +8,7 @@ from itertools import takewhile
 from os.path import isfile
 
 from vramplan.cli import main
+from vramplan.report.verdict_text import NO_VERDICT
 
 
 def fits(argv: Sequence[str]) -> int:
@@ -25,8 +26,11 @@ def _told(file: str, flags: Sequence[str]) -> int:
     with redirect_stdout(text):
         code = main(["predict", file, *flags])
     lines = text.getvalue().strip().splitlines()
-    for line in [*(line for line in lines[:-1] if line.startswith("warning: ")), *lines[-1:]]:
+    for line in [*(line for line in lines[:-1] if line.startswith(("warning: ", NO_VERDICT))), *lines[-1:]]:
         print(f"{file}: {line}")
+    if code == 0 and any(line.startswith(NO_VERDICT) for line in lines):
+        print(f"hint: add 'gpu: rtx4090' to {file}, or args: [--gpu, rtx4090] to the hook", file=sys.stderr)
+        return 2  # asked whether it fits, nobody can say yes
     return code
 
 

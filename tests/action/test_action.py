@@ -88,6 +88,16 @@ def test_a_scenario_that_does_not_fit_fails(checkout: Path) -> None:
     assert act(checkout, fits="true").code == 0
 
 
+def test_a_scenario_without_a_card_cannot_be_said_to_fit(checkout: Path) -> None:
+    write(checkout, "one", gpu="")
+    assert main(["check", "scenarios/one.yaml", "--against", "baseline", "--update"]) == 0
+    assert act(checkout).code == 0
+    run = act(checkout, fits="true")
+    assert (run.code, run.outputs["verdict"]) == (2, "error")
+    assert "::error title=vramplan,file=scenarios/one.yaml::no verdict: name a card" in run.log
+    assert act(checkout, gpu="t4").code == 0
+
+
 def test_a_vanished_scenario_may_be_allowed(checkout: Path) -> None:
     (checkout / "scenarios" / "two.yaml").unlink()
     assert act(checkout).code == 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vramplan.record import Prediction
 from vramplan.report.layout import Page, fitting_table, table_unit
-from vramplan.report.verdict_text import verdict_word
+from vramplan.report.verdict_text import HOW_TO_JUDGE, NO_VERDICT, verdict_word
 
 _NAMED = 3  # scenarios that a warning names; more are a number
 
@@ -32,6 +32,10 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     )
     warnings = _shared_warnings(predictions, page)
     lines += ["", *warnings] if warnings else []
+    without = sum(p.verdict is None and p.device == "cuda" for p in predictions)
+    if without:
+        share = f" on {without} of {len(predictions)}" if without < len(predictions) else ""
+        lines += ["", *page.wrap(f"{NO_VERDICT}{share}: {HOW_TO_JUDGE}", indent="  ")]
     if judged:
         fitting = sum(p.verdict is not None and p.verdict.fits for p in predictions)
         lines += ["", f"{fitting} of {len(predictions)} fit"]

@@ -4,6 +4,10 @@ from vramplan.record import Prediction, Verdict
 from vramplan.report.layout import Page
 from vramplan.units import human
 
+#: How a line begins that says that nothing was judged: what asks whether runs fit looks for it.
+NO_VERDICT = "no verdict"
+HOW_TO_JUDGE = "name a card (--gpu rtx3090) or a budget (--budget 24GiB)"
+
 
 def verdict_word(verdict: Verdict | None, page: Page) -> str:
     """`fits`, `tight` or `does not fit`, green where it fits; empty without a verdict."""
@@ -20,7 +24,7 @@ def verdict_lines(prediction: Prediction, page: Page) -> list[str]:
         text = f"needs {human(ledger.peak)} of the machine's memory, reached in {ledger.peak_phase.value}"
         return page.wrap(text, indent="  ")
     if verdict is None:
-        return page.wrap("no verdict: name a card (--gpu rtx3090) or a budget (--budget 24GiB)", indent="  ")
+        return page.wrap(f"{NO_VERDICT}: {HOW_TO_JUDGE}", indent="  ")
     where = f" on {gpu}" if gpu else ""
     room = f"{human(verdict.margin)} to spare" if verdict.margin >= 0 else f"{human(-verdict.margin)} too much"
     text = f"{human(verdict.needed)} of {human(verdict.budget)}{where}, {room}"
