@@ -92,6 +92,15 @@ def test_a_passed_check_is_one_short_answer() -> None:
     assert render_check(passed, Page()).splitlines()[-1] == "ok: 6 results within the limits"
 
 
+def test_only_what_was_compared_is_counted() -> None:
+    def last(*sides: list[Record], allow_vanished: bool = True) -> str:
+        return check_github(checked(*sides, "peak:1%", allow_vanished=allow_vanished)).splitlines()[-1]
+
+    assert last(OLD[4:5], OLD[4:]) == "ok: 1 result within the limits, 1 vanished"
+    assert last(NEW[4:], OLD[5:]) == "ok: 1 result within the limits, 1 new"
+    assert last(OLD[4:5], OLD[4:], allow_vanished=False) == "regression: 1 of 2 results"
+
+
 def test_something_vanished_with_leave_is_a_warning() -> None:
     allowed = checked(OLD[1:], OLD, allow_vanished=True)
     assert allowed.passed

@@ -47,7 +47,7 @@ def test_only_the_changed_file_is_held_to_the_baseline(checkout: Path) -> None:
     (checkout / "scenarios/one.yaml").write_text(json.dumps({"model": model, "seq": 64, "gpu": "t4"}))
     done = hook("vramplan-check", checkout, "scenarios/one.yaml")
     assert done.returncode == 1
-    assert "regression: 1 of 2 results: one (analytic, cuda): " in done.stdout.splitlines()[-1]
+    assert "regression: 1 of 1 result, 1 vanished: one (analytic, cuda): " in done.stdout.splitlines()[-1]
 
 
 def test_each_file_is_judged_and_the_worst_decides(checkout: Path) -> None:

@@ -20,13 +20,15 @@ def answer(check: Check) -> str:
 
 
 def summary(check: Check) -> str:
-    """The verdict and its numbers, without any name."""
-    total = counted(len(check.cases), "result")
+    """The verdict and its numbers, without any name: what has no other side to be held to is counted by itself."""
+    apart = {Status.NEW, *([Status.VANISHED] if check.vanished_allowed else [])}
+    total = counted(sum(case.status not in apart for case in check.cases), "result")
+    others = "".join(f", {check.count(s)} {s.value}" for s in Status if s in apart and check.count(s))
     if check.failed:
-        return f"regression: {len(check.failed)} of {total}"
+        return f"regression: {len(check.failed)} of {total}{others}"
     if not check.passed:
-        return f"not comparable: {check.count(Status.INCOMPARABLE)} of {total}"
-    return f"ok: {total} within the limits"
+        return f"not comparable: {check.count(Status.INCOMPARABLE)} of {total}{others}"
+    return f"ok: {total} within the limits{others}"
 
 
 def culprit(case: Case) -> str:
