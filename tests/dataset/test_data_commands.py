@@ -118,6 +118,10 @@ def test_the_command_keeps_every_flag(here: Path, capsys: pytest.CaptureFixture[
     _, out, _ = run(capsys, "predict", "small.yaml", *flags)
     assert out.splitlines()[-3] == f"what to change: vramplan plan small.yaml {' '.join(flags)}"
     assert "what to change" not in run(capsys, "predict", "small.yaml", "--gpu", "rtx2060")[1]
+    merge = ("predict", "small.yaml", "--method", "merge")  # which plan refuses
+    out = run(capsys, *merge, "--budget", "1MiB")[1]
+    assert out.splitlines()[-3].startswith("what to change: merge on the CPU (--device cpu says ")
+    assert run(capsys, *merge, "--device", "cpu")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,9 @@ def _outlook(target: "Target", args: Namespace) -> "Outlook":
     return outlook_of(args, scenario, Limit(args.budget, args.reserve) if judged else None, args.device)
 
 
+_MERGE_ELSEWHERE = "merge on the CPU (--device cpu says how much memory that takes), or on a larger card"
+
+
 def _before_verdict(prediction: "Prediction", outlook: "Outlook | None", args: Namespace) -> list[str]:
     """What the data set adds, and where to go when it does not fit."""
     from vramplan.commands.retyped import plan_command
@@ -193,7 +196,9 @@ def _before_verdict(prediction: "Prediction", outlook: "Outlook | None", args: N
 
         lines += render_outlook(outlook, page())
     if prediction.verdict is not None and not prediction.verdict.fits:
-        lines += ["", *page().wrap(f"what to change: {plan_command(args)}", indent="  ")]
+        merges = prediction.scenario.method == "merge"  # which `plan` has nothing to vary in
+        change = _MERGE_ELSEWHERE if merges else plan_command(args)
+        lines += ["", *page().wrap(f"what to change: {change}", indent="  ")]
     return lines[1:] if lines and not lines[0] else lines
 
 
