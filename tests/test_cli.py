@@ -141,6 +141,12 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--set", "batch=[1"], ["batch", "YAML"]),
     (["predict", "tiny.yaml", "--set", "devices=4"], ["devices", "one"]),
     (["predict", "tiny.yaml", "--set", "matrix=5"], ["matrix"]),
+    (
+        ["predict", "tiny.yaml", "--set", "seq=64", "--seq", "32"],
+        ["seq is given two values: --seq 32 and --set seq=64"],
+    ),
+    (["predict", "tiny.yaml", "--set", "seq=64", "--set", "seq=32"], ["--set seq=64 and --set seq=32", "leave out"]),
+    (["predict", "tiny.yaml", "--no-clip", "--set", "stack.clip=true"], ["--no-clip and --set stack.clip=true"]),
     (["measure", "tiny.yaml", "--steps", "0"], ["--steps", "'0'"]),
     (["measure", "tiny.yaml", "--timeout", "-5"], ["--timeout"]),
     (["measure", "matrix.yaml", "--out", "record.json"], ["record.json", "directory"]),
@@ -286,7 +292,7 @@ def test_every_key_of_the_file_has_a_flag() -> None:
 
 
 def test_flags_reach_the_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "--batch 2 --seq 32 --rank 2 --targets q_proj,v_proj --dropout 0.1 --no-double-quant --optimizer sgd"
+    flags = "--batch 2 --seq 32 --set seq=32 --rank 2 --targets q_proj,v_proj --dropout 0.1 --no-double-quant --optimizer sgd"
     more = (
         "--stack script --upcast none --checkpointing false --gpu RTX-3090 --set lora.dtype=bfloat16 --block-size 128"
     )

@@ -89,13 +89,26 @@ def add_scenario_flags(parser: ArgumentParser) -> None:
 
 
 def overrides(args: Namespace) -> dict[str, Any]:
-    """The dotted keys that the flags set; `--set` last, so it wins."""
+    """The dotted keys that the flags and `--set` give values; a UsageError where one gets two."""
     given = [(flag, getattr(args, flag.dest)) for flag in FLAGS]
     for flag, raw in given:
         if raw == "":  # a script's variable that is not set
             raise UsageError(f"{flag.option} is empty", hint="give a value, or leave the flag out")
     found = {flag.key: _value(flag.key, raw) for flag, raw in given if raw is not None}
-    return found | dict(map(_assignment, args.assignments))
+    said = {flag.key: _typed(flag, raw) for flag, raw in given if raw is not None}
+    for text in args.assignments:
+        key, value = _assignment(text)
+        if key in found and found[key] != value:
+            raise UsageError(f"{key} is given two values: {said[key]} and --set {text}", hint="leave out one of them")
+        found[key], said[key] = value, f"--set {text}"
+    return found
+
+
+def _typed(flag: Flag, raw: str | bool) -> str:
+    """The flag as it was written."""
+    if isinstance(raw, bool):
+        return flag.option if raw else flag.option.replace("--", "--no-", 1)
+    return f"{flag.option} {raw}"
 
 
 def _value(key: str, raw: str | bool) -> Any:
