@@ -292,9 +292,10 @@ def test_every_key_of_the_file_has_a_flag() -> None:
 
 
 def test_flags_reach_the_scenario(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = "--batch 2 --seq 32 --set seq=32 --rank 2 --targets q_proj,v_proj --dropout 0.1 --no-double-quant --optimizer sgd"
+    flags = "--batch 2 --seq 32 --rank 2 --targets q_proj,v_proj --dropout 0.1 --no-double-quant --optimizer sgd"
     more = (
         "--stack script --upcast none --checkpointing false --gpu RTX-3090 --set lora.dtype=bfloat16 --block-size 128"
+        " --set seq=32"  # said twice, and the same
     )
     code, out, _ = run(capsys, "predict", "tiny.yaml", "--json", *flags.split(), *more.split())
     scenario = json.loads(out)["scenario"]

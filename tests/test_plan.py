@@ -362,8 +362,10 @@ def test_what_is_written_fits_and_is_never_overwritten(here: Path, capsys: pytes
     budget = held(Scenario.load("small.yaml")) // 2
     command = ["plan", "small.yaml", "--budget", str(budget), "--write", "out.yaml"]
     assert main(command) == 0
-    assert "does not fit: batch 8 x 512 as given" in capsys.readouterr().out.splitlines()[-1]
+    out, err = capsys.readouterr()
+    assert "does not fit: batch 8 x 512 as given" in out.splitlines()[-1]
     written = Scenario.load("out.yaml")
+    assert f"wrote out.yaml: batch {written.batch} x {written.seq:,} tokens, as given after " in err
     assert fits(written, budget)
     assert written.batch * written.grad_accum == 8  # the same training in less memory
     first = Path("out.yaml").read_text()
@@ -432,6 +434,9 @@ def test_bad_input_is_refused(
         assert word in err
 
 
-def test_what_is_printed_is_yaml_that_loads(here: Path) -> None:
+def test_what_is_printed_is_yaml_that_loads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "small.yaml", "--budget", "2GiB", "--goal", "max-seq", "--write", "longest.yaml"]) == 0
+    longest = Scenario.load("longest.yaml")
+    told = f"wrote longest.yaml: batch {longest.batch} x {longest.seq:,} tokens, longest sequence"
+    assert told in capsys.readouterr().err
     assert yaml.safe_load(Path("longest.yaml").read_text())["batch"] == 8

@@ -84,7 +84,7 @@ def run(args: Namespace) -> Answer:
 def _plan(scenario: "Scenario", limit: "Limit", args: Namespace, lacks: Collection[str]) -> Answer:
     from vramplan.plan.answer import plan
     from vramplan.plan.goals import Goal
-    from vramplan.report.plan_text import render_plan
+    from vramplan.report.plan_text import render_plan, render_proposed
     from vramplan.report.progress import waiting
 
     _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
@@ -96,6 +96,7 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace, lacks: Collecti
         answer = plan(outlook.planned if outlook else scenario, limit, goal, lacks=lacks)
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
+        print(f"wrote {args.write}: {render_proposed(answer)}", file=sys.stderr)
     elif args.write:
         print(f"wrote nothing: no scenario for {args.write} fits", file=sys.stderr)
     if args.json:
@@ -180,7 +181,6 @@ def _write(scenario: "Scenario", file: Path) -> None:
     from vramplan.scenario_file import scenario_yaml
 
     write_whole(file, scenario_yaml(scenario).encode(), option="--write")
-    print(f"wrote {file}", file=sys.stderr)
 
 
 COMMAND = Command(

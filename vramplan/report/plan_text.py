@@ -50,6 +50,16 @@ def render_plan(plan: Plan, page: Page, *, before_verdict: Sequence[str] = ()) -
     return "\n".join([*lines, "", *page.wrap(_verdict(plan, page), indent="  ")])
 
 
+def render_proposed(plan: Plan) -> str:
+    """Which run is proposed, in one clause: the target's after changes, or the setting that reaches the goal."""
+    scenario = plan.proposed
+    assert scenario is not None
+    size = f"batch {batch_words(scenario)} x {scenario.seq:,} tokens"
+    if plan.advice:
+        return f"{size}, as given after {counted(len(plan.advice[0].steps), 'change')}"
+    return f"{size}, {_GOALS[plan.goal]}"
+
+
 def _header(plan: Plan, page: Page) -> Iterator[str]:
     scenario = plan.scenario
     yield from page.wrap(f"{page.bold(scenario.model.name)}: {', '.join(_facts(scenario))}", indent="  ")
