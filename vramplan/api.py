@@ -46,7 +46,10 @@ def predict(
 ) -> Prediction:
     """What `scenario` will need.
 
-    `analytic` is the closed form (no torch, about a millisecond); `trace` runs the real libraries on fake tensors.
+    `analytic` is the closed form: tens of milliseconds, and no torch for a family of the table. `trace` runs the real
+    libraries on fake tensors, for seconds; whatever the caller set in torch (autocast, no_grad, defaults) changes
+    nothing. Parts of the libraries are replaced meanwhile, so traces in threads run one after the other, and no other
+    thread should use torch until they are done; the same holds for the closed form of a family outside the table.
     `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`.
     """
     return foresee(scenario, engine, device=device, budget=budget, reserve=reserve).prediction

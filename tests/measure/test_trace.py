@@ -1,5 +1,6 @@
 """The trace against real steps under the tracker, deep traces against stretched ones, and the rules for CUDA."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,17 @@ def test_what_stops_the_libraries_is_told_once(capfd: pytest.CaptureFixture[str]
     with pytest.raises(CannotRun, match=r"cannot run this step of 'llama' on fake tensors: .* length 14"):
         trace(odd)
     assert capfd.readouterr().err == ""
+
+
+def test_what_the_caller_set_in_torch_changes_nothing() -> None:
+    expected = trace(scenario()).ledger
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode(), torch.device("meta"):
+        assert trace(scenario()).ledger == expected
+
+
+def test_traces_in_threads_wait_for_each_other() -> None:
+    cases = [scenario(batch=batch) for batch in (1, 2)]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(trace, cases))
+    assert together == [trace(case) for case in cases]
+    assert torch.get_default_dtype() is torch.float32

@@ -22,6 +22,7 @@ from vramplan.scenario_file import scenario_from_mapping
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import torch
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -253,3 +254,12 @@ def test_layers_that_differ_in_a_switch_alone_are_kinds_of_their_own() -> None:
     model = tiny("smollm3") | {"num_hidden_layers": 8}
     layers = scenario("smollm3", model=model).architecture.layers
     assert [layers[i] == layers[0] for i in range(8)] == [True, True, True, False] * 2
+
+
+def test_what_the_caller_set_in_torch_does_not_reach_the_observed_code() -> None:
+    """Sizes of its own, so that no other test has observed it before."""
+    own = {"model_type": "olmo", "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2}
+    model = {**own, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 777}
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        within = predict(scenario_from_mapping({"model": model, "load": "random", "seq": 64}))
+    assert within.ledger.bytes(Phase.FORWARD, Component.ACTIVATIONS) > 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from vramplan.architecture.derived_facts import LayerReader, named
 from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
+from vramplan.architecture.own_torch import own_torch
 from vramplan.errors import UnknownArchitecture, VramplanError, nearest
 
 
@@ -29,8 +30,8 @@ def derive_architecture(config: Mapping[str, Any], *, name: str) -> Architecture
 
 @lru_cache(maxsize=8)
 def _derive(config: str, name: str) -> Architecture:
-    model = _build(json.loads(config), name)
-    return _describe(model, name)
+    with own_torch():
+        return _describe(_build(json.loads(config), name), name)
 
 
 def _build(config: dict[str, Any], name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
+from vramplan.architecture.own_torch import own_torch
 from vramplan.attention import Choice
 from vramplan.catalog.gpus import REFERENCE_GPU, Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError, first_line
@@ -93,10 +94,11 @@ def conclude(
 def run_trace(scenario: Scenario, device: Device) -> Trace:
     """Load and two steps of the scenario on the fake machine; repeated layers are run a few times and written often.
 
-    CannotRun where the libraries' own code stops on the way.
+    CannotRun where the libraries' own code stops on the way. Parts of the libraries are replaced meanwhile: a second
+    trace waits for the first, and no other thread should use them.
     """
     try:
-        with _quiet():
+        with own_torch(), _quiet():
             return _run_trace(scenario, device)
     except VramplanError:
         raise

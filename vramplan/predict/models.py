@@ -19,13 +19,15 @@ def with_model(scenario: Scenario, build: Build) -> Template:
 def _outside_the_table(scenario: Scenario, build: Build) -> Template:
     # a cold start with a family of the table is not kept waiting for these
     from vramplan.architecture.observed.observer import NotObservable
+    from vramplan.architecture.own_torch import own_torch
     from vramplan.predict.observed.model import ObservedModel, UnrolledModel
 
     try:
-        try:
-            return build(ObservedModel)
-        except UnevenRounds:
-            return build(UnrolledModel)
+        with own_torch():
+            try:
+                return build(ObservedModel)
+            except UnevenRounds:
+                return build(UnrolledModel)
     except NotObservable as reason:
         template = build(CausalModel)
         first, *others = assumptions(scenario.architecture)
