@@ -26,6 +26,10 @@ def test_a_scenario_is_loaded_and_predicted() -> None:
         prediction.engine = "other"  # type: ignore[misc]
 
 
+def test_the_words_of_a_ledger_are_public() -> None:
+    assert (vramplan.Phase, vramplan.Component) == (Phase, Component)
+
+
 def test_a_budget_stands_for_a_card() -> None:
     scenario = vramplan.Scenario.load("llama-2-7b")
     assert vramplan.predict(scenario).verdict is None

@@ -14,13 +14,27 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vramplan.api import Prediction, Record, Scenario, VramplanError, compare, load, measure, predict, predict_model
+    from vramplan.api import (
+        Component,
+        Phase,
+        Prediction,
+        Record,
+        Scenario,
+        VramplanError,
+        compare,
+        load,
+        measure,
+        predict,
+        predict_model,
+    )
     from vramplan.compare import Comparison
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "Component",
+    "Phase",
     "Prediction",
     "Record",
     "Scenario",

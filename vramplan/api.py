@@ -9,6 +9,7 @@ from msgspec import structs
 
 from vramplan.errors import UsageError, VramplanError, unknown
 from vramplan.files import user_path
+from vramplan.ledger import Component, Phase
 from vramplan.record import Device, Prediction, Record, Result, load_result
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from vramplan.compare import Comparison
 
 __all__ = [
+    "Component",
+    "Phase",
     "Prediction",
     "Record",
     "Scenario",

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from vramplan.errors import unknown
+
 
 class Phase(StrEnum):
     """A stretch of a run; its value is the high-water mark reached inside it."""
@@ -78,7 +80,8 @@ class Entry:
 class Ledger:
     """Entries of every phase, and what stays allocated between steps.
 
-    The entries of a phase, `CONTEXT` aside, add up to that phase's allocated bytes.
+    The entries of a phase, `CONTEXT` aside, add up to that phase's allocated bytes. Phases and components are asked for
+    by their enum or its word, `bytes("backward", "logits")`; an unknown word is a UsageError.
     """
 
     entries: tuple[Entry, ...]
@@ -90,17 +93,19 @@ class Ledger:
         present = {entry.phase for entry in self.entries}
         return tuple(phase for phase in Phase if phase in present)
 
-    def of(self, phase: Phase) -> tuple[Entry, ...]:
+    def of(self, phase: Phase | str) -> tuple[Entry, ...]:
         """The entries of one phase."""
-        return tuple(entry for entry in self.entries if entry.phase is phase)
+        wanted = _phase(phase)
+        return tuple(entry for entry in self.entries if entry.phase is wanted)
 
-    def bytes(self, phase: Phase, component: Component) -> int:
+    def bytes(self, phase: Phase | str, component: Component | str) -> int:
         """Bytes of one component at one phase's high-water mark; 0 when it holds nothing there."""
-        return sum(e.bytes for e in self.entries if e.phase is phase and e.component is component)
+        wanted = _component(component)
+        return sum(entry.bytes for entry in self.of(phase) if entry.component is wanted)
 
-    def allocated(self, phase: Phase) -> int:
+    def allocated(self, phase: Phase | str) -> int:
         """Bytes allocated at the high-water mark of `phase` (the context stands outside the allocator)."""
-        return sum(e.bytes for e in self.entries if e.phase is phase and e.component is not Component.CONTEXT)
+        return sum(entry.bytes for entry in self.of(phase) if entry.component is not Component.CONTEXT)
 
     @cached_property
     def peak_phase(self) -> Phase:
@@ -111,6 +116,22 @@ class Ledger:
     def peak(self) -> int:
         """Bytes allocated at the highest high-water mark of the run."""
         return self.allocated(self.peak_phase)
+
+
+def _phase(word: Phase | str) -> Phase:
+    """The phase that is called so; a word that is none must not read as 0 bytes."""
+    try:
+        return Phase(word)
+    except ValueError as error:
+        raise unknown("phase", str(word), Phase) from error
+
+
+def _component(word: Component | str) -> Component:
+    """The component, likewise."""
+    try:
+        return Component(word)
+    except ValueError as error:
+        raise unknown("component", str(word), Component) from error
 
 
 def merge_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
