@@ -113,6 +113,15 @@ def test_a_run_that_ended_before_it_measured_has_no_peak(tmp_path: Path) -> None
     assert "peak" not in failed.to_json()
 
 
+def test_a_result_is_one_line_in_a_session() -> None:
+    said = "of 'tiny-qlora', {}: peak 1.00 KiB in backward"
+    assert repr(PREDICTION) == f"<Prediction {said.format('analytic on cuda')}, fits>"
+    assert repr(replace(PREDICTION, verdict=None)) == f"<Prediction {said.format('analytic on cuda')}>"
+    assert repr(RECORD) == f"<Record {said.format('measure on cpu')}, ok>"
+    killed = replace(RECORD, ledger=Ledger((), 0), outcome=Outcome.KILLED)
+    assert repr(killed) == "<Record of 'tiny-qlora', measure on cpu: no memory, killed>"
+
+
 def test_a_failed_write_leaves_neither_the_file_nor_a_piece_of_it(tmp_path: Path) -> None:
     class Unwritable:
         def to_json(self) -> object:

@@ -14,6 +14,7 @@ from vramplan.files import read_object, write_whole
 from vramplan.ledger import Component, Entry, Ledger, Phase
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
+from vramplan.units import human
 
 SCHEMA = 1
 Device = Literal["cuda", "cpu"]
@@ -113,26 +114,34 @@ class Result:
         """The same with what the process holds outside the allocator; 0 on cpu."""
         return self.peak_reserved + self.context
 
+    def __repr__(self) -> str:
+        """One line, for whoever looks at it in a session; `ledger` and `to_json()` have the rest."""
+        peak = f"peak {human(self.ledger.peak)} in {self.ledger.peak_phase}" if self.ledger.entries else "no memory"
+        ends = ", ".join((peak, *self._ends()))
+        return f"<{type(self).__name__} of '{self.scenario.name}', {self.engine} on {self.device}: {ends}>"
+
+    def _ends(self) -> tuple[str, ...]:
+        """What a kind of result concludes, in a word."""
+        return ()
+
     def _body(self, kind: str) -> dict[str, Any]:
-        peak: dict[str, Any] = {"phase": self.ledger.peak_phase, "allocated": self.ledger.peak}
-        if self.reserved:
-            peak |= {"reserved": self.peak_reserved, "device": self.peak_on_device}
-        return {
-            "schema": SCHEMA,
-            "kind": kind,
-            "engine": self.engine,
-            "device": self.device,
+        """A run that ended before anything was measured has no peak and no phases."""
+        body = {"schema": SCHEMA, "kind": kind, "engine": self.engine, "device": self.device} | {
             "scenario": self.scenario.to_mapping(),
             "parameters": {name: getattr(self.parameters, name) for name in Parameters.__slots__},
             "bits_per_parameter": round(self.bits_per_parameter, 4),
-            "peak": peak,
-            "steady": {"allocated": self.ledger.steady},
-            "phases": {phase.value: self._phase(phase) for phase in self.ledger.phases},
-            "entries": [_entry_json(entry) for entry in self.ledger.entries],
-            "attention": list(self.attention),
-            "libraries": dict(self.libraries),
-            "warnings": list(self.warnings),
         }
+        if self.ledger.entries:
+            body |= {"peak": self._peak(), "steady": {"allocated": self.ledger.steady}}
+        body["phases"] = {phase.value: self._phase(phase) for phase in self.ledger.phases}
+        body["entries"] = [_entry_json(entry) for entry in self.ledger.entries]
+        if self.ledger.entries:
+            body["attention"] = list(self.attention)
+        return body | {"libraries": dict(self.libraries), "warnings": list(self.warnings)}
+
+    def _peak(self) -> dict[str, Any]:
+        peak: dict[str, Any] = {"phase": self.ledger.peak_phase, "allocated": self.ledger.peak}
+        return peak | ({"reserved": self.peak_reserved, "device": self.peak_on_device} if self.reserved else {})
 
     def _phase(self, phase: Phase) -> dict[str, int]:
         totals = {"allocated": self.ledger.allocated(phase)}
@@ -141,7 +150,7 @@ class Result:
         return totals
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Prediction(Result):
     """What a scenario will need."""
 
@@ -160,8 +169,11 @@ class Prediction(Result):
             body["verdict"] = self.verdict.to_json()
         return body
 
+    def _ends(self) -> tuple[str, ...]:
+        return () if self.verdict is None else (self.verdict.word.value,)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Record(Result):
     """What a scenario took, measured: the same shape plus how, where and how long."""
 
@@ -175,26 +187,15 @@ class Record(Result):
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: measurement`."""
-        body = self._body("measurement") if self.ledger.entries else self._failed()
-        return body | {
+        return self._body("measurement") | {
             "environment": dict(self.environment),
             "timings": dict(self.timings),
             "outcome": self.outcome.value,
             "note": self.note,
         }
 
-    def _failed(self) -> dict[str, Any]:
-        """A run that ended before anything was measured has no peak and no phases."""
-        body = {"schema": SCHEMA, "kind": "measurement", "engine": self.engine, "device": self.device}
-        return body | {
-            "scenario": self.scenario.to_mapping(),
-            "parameters": {name: getattr(self.parameters, name) for name in Parameters.__slots__},
-            "bits_per_parameter": round(self.bits_per_parameter, 4),
-            "phases": {},
-            "entries": [],
-            "libraries": dict(self.libraries),
-            "warnings": list(self.warnings),
-        }
+    def _ends(self) -> tuple[str, ...]:
+        return (self.outcome.value,)
 
 
 #: What a measurement finds by subtraction, so that it may come out below nothing.
