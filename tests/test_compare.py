@@ -94,6 +94,8 @@ def test_a_phase_of_one_side_only_is_named() -> None:
     comparison = compare(ON_CPU, without)
     assert [total.phase for total in comparison.totals] == [Phase.STEP]
     assert "only predicted (analytic) has the phase load, forward, loss, backward" in comparison.notes
+    # of two measurements the letter tells which
+    assert "only b has the phase load, forward, loss, backward" in compare(without, RECORD).notes
 
 
 def test_runs_without_memory_or_without_a_common_phase_are_refused() -> None:

@@ -199,10 +199,11 @@ def _notes(a: Result, b: Result) -> Iterator[str]:
         one, other = (result.libraries[library].partition("+")[0] for result in (a, b))  # 2.13.0+cpu is 2.13.0
         if one != other:
             yield f"different {library}: {one} against {other}"
-    for has, lacks in ((a, b), (b, a)):
+    alike = label(a) == label(b)
+    for side, has, lacks in (("a", a, b), ("b", b, a)):
         only = [phase.value for phase in has.ledger.phases if phase not in lacks.ledger.phases]
         if only:
-            yield f"only {label(has)} has the phase {', '.join(only)}"
+            yield f"only {side if alike else label(has)} has the phase {', '.join(only)}"
 
 
 def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -277,7 +277,7 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
 
 def load_result(path: Path) -> Prediction | Record:
     """The prediction or record in a JSON file."""
-    hint = "give one record or prediction, as `vramplan measure` and `vramplan predict --json` write it"
+    hint = "give one record or prediction; where `predict --json` prints a list, of a matrix, one of its elements"
     return result_from_json(read_object(path, hint=hint), source=str(path))
 
 
