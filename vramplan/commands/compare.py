@@ -90,7 +90,7 @@ def _side(text: str, args: Namespace) -> "Result | Scenario":
     if is_result_file(path):
         from vramplan.record import result_from_json
 
-        body = read_object(path, hint="give a record, a prediction (of a matrix's list one element), or what is to be predicted")
+        body = read_object(path, hint="give a record, a prediction (of a matrix one), or what is to be predicted")
         if not ("model" in body or "model_type" in body):
             return result_from_json(body, source=str(path))
     return resolve_aloud(text, overrides(args)).single("compare")
