@@ -73,6 +73,7 @@ def test_what_expandable_segments_do_to_the_scenario_is_said() -> None:
     shown = render_oom(explained(log(text, IN_BACKWARD), against=True), Page())
     assert "; with expandable segments too, it does not go through" in shown
     assert "fragmentation alone does not explain it: 12.00 MiB (2% of what was reserved)" in shown
+    assert "are lacking for the run that the scenario describes, more than for the request)" in shown
 
 
 def test_what_saves_as_much_as_is_lacking_is_no_plain_no() -> None:

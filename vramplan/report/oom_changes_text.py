@@ -19,7 +19,9 @@ def remedies_lines(found: Explanation, page: Page) -> list[str]:
     unit, factor = table_unit(max(remedy.saves for remedy in remedies))
     head = ["enough", f"saves up to {unit}", "what", "how"]
     rows = [[_judged(r, found.needed), f"{r.saves / factor:.2f}", r.what, r.how] for r in remedies]
-    title = f"without changing the run ({human(found.needed)} are lacking):"
+    whole = found.shortage is not None and found.needed > found.shortage.lacking
+    at = " for the run that the scenario describes, more than for the request" if whole else ""
+    title = f"without changing the run ({human(found.needed)} are lacking{at}):"
     return [*page.wrap(title, indent="  "), *noted_table([head, *rows], page, left=(0, 2, 3))]
 
 
