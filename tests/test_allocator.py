@@ -343,6 +343,15 @@ def test_the_replay_is_the_algorithm_written_down_literally(
         assert result.steady == (states[-1][1] if states else 0)
 
 
+def test_a_phase_of_skipped_rounds_reserves_what_was_reserved_before_it() -> None:
+    kept = tuple(Alloc(block, 2**20, Component.WEIGHTS, "kept") for block in (0, 1))
+    rounds = Repeat((Enter(Phase.FORWARD), Enter(Phase.LOSS), *kept), 6)
+    result = replay((rounds,))
+    # each round's loss takes a segment of 2 MiB: the last forward finds those of five rounds, of which two were run
+    assert {mark.phase: mark.reserved for mark in result.marks} == {Phase.FORWARD: 5 * 2**21, Phase.LOSS: 6 * 2**21}
+    assert result == replay(Timeline((rounds,)).events())
+
+
 @settings(deadline=None, max_examples=300)
 @given(timelines(times=8), BUDGETS, RULES)
 def test_repeats_are_replayed_as_their_events_would_be(timeline: Timeline, budget: int | None, rules: Rules) -> None:

@@ -115,6 +115,7 @@ class CycleFinder:
         if repeated := machine.growth[before.growth :]:
             for k in range(1, times + 1):
                 machine.growth += [Growth(g.event + k * events, g.reserved + k * bytes_) for g in repeated]
+            driver.highest = max(driver.highest, max(g.reserved for g in repeated) + times * bytes_)
         if now.allocated > before.allocated:
             self._leave_in_use(before.next, now.next, cycle * self._step, times)
         driver.next += times * (now.next - before.next)
