@@ -94,10 +94,7 @@ def _spoken(ref: ModelRef) -> ModelRef:
     if part is None:
         return ref
     like = "" if part.config is None else f", read as {part.kind}"
-    note = (
-        f"of {ref.config.get('model_type')} only the language model is predicted{like}: its towers for images or sound,"
-        " and adapters on them, are left out"
-    )
+    note = _alone(str(ref.config.get("model_type")), like)
     if part.config is None:
         return msgspec.structs.replace(ref, note=note)
     return msgspec.structs.replace(ref, config=part.config, note=note, path="")  # its weights have other names there
@@ -137,9 +134,15 @@ def _stand_in(repo: str, error: Exception) -> ModelRef:
 
 def _left_out(repo: str, known: str) -> str:
     """What the catalogue's model, by its name the text part of a whole, lacks of the one on the hub; else nothing."""
-    if not known.endswith("-text"):
-        return ""
-    return f"of {repo} only the language model is predicted: its towers, and adapters on them, are left out"
+    return _alone(repo) if known.endswith("-text") else ""
+
+
+def _alone(whole: str, like: str = "") -> str:
+    """The note of a language model that is one part of several."""
+    return (
+        f"of {whole} only the language model is predicted{like}: its towers for images or sound, and adapters on them,"
+        " are left out"
+    )
 
 
 def _refused(repo: str, error: Exception) -> UsageError:

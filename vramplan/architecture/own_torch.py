@@ -33,10 +33,8 @@ def _without_autocast() -> Iterator[None]:
     the copies that autocast keeps of weights."""
     import torch
 
-    on, cached = (
-        [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)],
-        torch.is_autocast_cache_enabled(),
-    )
+    on = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    cached = torch.is_autocast_cache_enabled()
     depth = torch.autocast_increment_nesting()
     for _ in range(depth):
         torch.autocast_decrement_nesting()

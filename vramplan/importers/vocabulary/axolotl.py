@@ -134,7 +134,7 @@ AXOLOTL = vocabulary(
         "kd_trainer": "distillation, not SFT",
         "gptq": "training on a GPTQ model, whose weights no scenario describes",
     },
-    features="qat gptq model_quantization_config",
+    features="qat gptq",
     several_gpus="""
     deepspeed deepcompile fsdp fsdp_config fsdp_version world_size dp_shard_size dp_replicate_size
     sequence_parallel_degree context_parallel_size expert_parallel_size
