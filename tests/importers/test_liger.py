@@ -119,3 +119,6 @@ def test_wrapped_experts_stop_only_what_patches_after_peft(
     answer, error = capsys.readouterr()
     assert not error
     assert ("once peft has wrapped them" in answer) is stops
+    main(["plan", str(tmp_path / "run.yaml"), "--gpu", "h200", "--goal", "max-seq"])
+    answer, _ = capsys.readouterr()
+    assert ("once peft has wrapped them" in answer) is stops

@@ -2,12 +2,17 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vramplan.commands.flags import page
 
 if TYPE_CHECKING:
     from vramplan.api import Foreseen
+    from vramplan.importers import Imported
+    from vramplan.plan.answer import Plan
+    from vramplan.record import Verdict
+    from vramplan.scenario import Scenario
     from vramplan.targets import Target
 
 #: For the help of every command that takes one; `targets.resolve` looks for them in another order.
@@ -46,20 +51,36 @@ def origin_json(target: "Target") -> dict[str, Any]:
 
 
 def with_origin(foreseen: "Foreseen", target: "Target") -> "Foreseen":
-    """The prediction with the import's warnings among its own, before them, and without those that it denies.
-
-    What does not fit by less than the import says that the prediction may be too high is `tight`: it may turn out so.
-    """
+    """The prediction with the import's warnings among its own, before them, and without those that it denies."""
     if target.origin is None:
         return foreseen
-    from dataclasses import replace
+    prediction = foreseen.prediction
+    own = (text for text in prediction.warnings if text not in target.origin.denied)
+    return foreseen._replace(
+        prediction=replace(
+            prediction,
+            verdict=_judged(prediction.verdict, prediction.scenario, target.origin),
+            warnings=(*target.origin.warnings, *own),
+        )
+    )
 
+
+def plan_with_origin(plan: "Plan", target: "Target") -> "Plan":
+    """The plan without the warnings that the import denies, its target's verdict as `with_origin` has it.
+
+    The import's own warnings were told before (`resolve_aloud`).
+    """
+    if target.origin is None:
+        return plan
+    verdict = _judged(plan.verdict, plan.scenario, target.origin)
+    return replace(plan, verdict=verdict, denied=target.origin.denied)
+
+
+def _judged(verdict: "Verdict | None", scenario: "Scenario", origin: "Imported") -> "Verdict | None":
+    """`tight` where a run does not fit by less than the import says that the prediction may be too high: it may."""
     from vramplan.record import Fit
 
-    prediction, verdict = foreseen.prediction, foreseen.prediction.verdict
-    above = target.origin.above(prediction.scenario.batch * prediction.scenario.seq)
+    above = origin.above(scenario.batch * scenario.seq)
     if verdict is not None and verdict.margin < 0 <= verdict.margin + above:
-        verdict = replace(verdict, word=Fit.TIGHT)
-    own = (text for text in prediction.warnings if text not in target.origin.denied)
-    warnings = (*target.origin.warnings, *own)
-    return foreseen._replace(prediction=replace(prediction, verdict=verdict, warnings=warnings))
+        return replace(verdict, word=Fit.TIGHT)
+    return verdict

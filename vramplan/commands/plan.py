@@ -2,7 +2,6 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from vramplan.dataset.outlook import Outlook
     from vramplan.plan.limit import Limit
     from vramplan.scenario import Scenario
+    from vramplan.targets import Target
 
 EXAMPLES = """\
   vramplan plan llama-3.1-8b --gpu rtx4090
@@ -77,11 +77,12 @@ def run(args: Namespace) -> Answer:
             check_reserve(args.reserve, card)
     limit = Limit(args.budget, args.reserve)
     if len(scenarios) == 1 and len(cards) < 2:
-        return _plan(scenarios[0], limit, args, targets[0].lacks)
+        return _plan(targets[0], limit, args)
     return _matrix(scenarios, cards, limit, args)
 
 
-def _plan(scenario: "Scenario", limit: "Limit", args: Namespace, lacks: Collection[str]) -> Answer:
+def _plan(target: "Target", limit: "Limit", args: Namespace) -> Answer:
+    from vramplan.commands.origin import plan_with_origin
     from vramplan.plan.answer import plan
     from vramplan.plan.goals import Goal
     from vramplan.report.plan_text import render_plan, render_proposed
@@ -90,10 +91,12 @@ def _plan(scenario: "Scenario", limit: "Limit", args: Namespace, lacks: Collecti
     _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
     if args.write:
         _check_writable(args.write, force=args.force)
+    (scenario,) = target.scenarios
     outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
     with waiting("looking for what fits"):
         goal = Goal(args.goal or Goal.MAX_TOKENS)
-        answer = plan(outlook.planned if outlook else scenario, limit, goal, lacks=lacks)
+        answer = plan(outlook.planned if outlook else scenario, limit, goal, lacks=target.lacks)
+    answer = plan_with_origin(answer, target)
     if args.write and answer.proposed:
         _write(answer.proposed, args.write)
         print(f"wrote {args.write}: {render_proposed(answer)}", file=sys.stderr)

@@ -35,6 +35,8 @@ class Plan:
     """Of the best setting, which is often the last that fits: `tight`."""
     advice: tuple[Advice, ...] = ()
     """Lists of changes after which the scenario as given fits, the recommended one first."""
+    denied: Collection[str] = frozenset()
+    """Warnings that are not true of the run, for what no scenario says."""
 
     @property
     def proposed(self) -> Scenario | None:
@@ -46,7 +48,7 @@ class Plan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why what is proposed, or the target where nothing is, would end at its first step all the same."""
-        return tuple(stops(self.proposed or self.scenario))
+        return tuple(text for text in stops(self.proposed or self.scenario) if text not in self.denied)
 
     @property
     def feasible(self) -> bool:
