@@ -3,6 +3,7 @@
 What differs is renewed by `make docs`; the sentences around it are for a person to read again.
 """
 
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -57,6 +58,17 @@ def test_every_command_in_a_sentence_is_one_that_the_parser_knows() -> None:
             assert words[0] in [known.name for known in all_commands()]
         else:
             assert cli.build_parser(all_commands()).parse_args(words).command == words[0]
+
+
+def test_every_session_of_python_answers_what_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    session = "\n".join(re.findall(r"```pycon\n(.*?)```", page, re.DOTALL))
+    monkeypatch.chdir(DOCS.parent)
+    shown: list[str] = []
+    test = doctest.DocTestParser().get_doctest(session, {}, "python.md", None, None)
+    found = doctest.DocTestRunner().run(test, out=shown.append)
+    assert found.attempted > 20
+    assert not found.failed, "".join(shown)
 
 
 def test_every_link_leads_somewhere() -> None:

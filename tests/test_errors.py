@@ -1,3 +1,5 @@
+import traceback
+
 import pytest
 
 from vramplan.errors import CannotRun, UsageError, first_line, nearest, require_installed, unknown
@@ -32,6 +34,12 @@ def test_an_unknown_word_names_itself_its_place_and_what_is_allowed() -> None:
 def test_the_first_line_of_an_exception_is_its_kind_when_it_says_nothing() -> None:
     assert first_line(ValueError("\n a value \nwith more\n")) == "a value "
     assert first_line(ValueError("")) == first_line(ValueError("\n")) == "ValueError"
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    hinted, bare = UsageError("no such card", hint="name another"), UsageError("no such card")
+    assert traceback.format_exception_only(hinted)[-1] == "hint: name another\n"
+    assert traceback.format_exception_only(bare)[-1].endswith("no such card\n")
 
 
 def test_exit_codes() -> None:

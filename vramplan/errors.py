@@ -5,7 +5,10 @@ from collections.abc import Iterable
 
 
 class VramplanError(Exception):
-    """An expected failure: one line what is wrong with the value in it, one line hint that can be acted on."""
+    """An expected failure: one line what is wrong with the value in it, one line hint that can be acted on.
+
+    The hint is a note as well, so that a traceback in a notebook shows it.
+    """
 
     exit_code = 2
 
@@ -13,6 +16,8 @@ class VramplanError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(VramplanError):
