@@ -1,6 +1,7 @@
 """Imports only go down the floors, and the closed form never touches torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_imports_go_down(file: Path) -> None:
     assert own in HEIGHT, f"{own} has no floor: add it to FLOORS"
     upward = {name for name in module_imports(file) if HEIGHT[name] > HEIGHT[own]}
     assert not upward
+
+
+def test_the_table_of_floors_names_every_module() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| floor |") : text.index("### Where to find the formula")]
+    named = set(re.findall(r"`(\w+)/?`", table))
+    assert set(HEIGHT) - named == {"__init__", "__main__"}
 
 
 @pytest.mark.parametrize(("one", "other"), [("predict", "training"), ("training", "predict"), ("predict", "measure")])
