@@ -76,6 +76,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"lora": {"rank": 8, "targets": ["embed_tokens", "q_proj"]}, "stack": "trl"},
     ),
     "table and head trained whole": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["embed_tokens", "lm_head"]}}),
+    "adapters and copies in the other 16-bit type": (
+        LLAMA,
+        {
+            "method": "lora",
+            "lora": {"rank": 64, "dtype": "float16", "modules_to_save": ["embed_tokens"], "modules_dtype": "float16"},
+            "quant": BARE,
+        },
+    ),
     "norms trained whole, in a script": (LLAMA, {"lora": {**SMALL, "modules_to_save": ["norm"]}, "stack": "script"}),
     "a tied head trained whole": (TIED, {"lora": {**SMALL, "modules_to_save": ["lm_head"]}, "load": "checkpoint"}),
     "a tied table trained whole": (

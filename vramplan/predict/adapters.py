@@ -5,11 +5,12 @@ from math import prod
 from typing import NamedTuple
 
 from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.errors import UsageError, nearest
 from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.layer_runs import runs
-from vramplan.predict.saved_modules import copy_label, is_trained, trained_element, training_architecture
+from vramplan.predict.saved_modules import copy_label, is_trained, trained_dtype, training_architecture
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 from vramplan.stacks import LossKernel
 
@@ -165,7 +166,8 @@ def whole(weight: Weight, scenario: Scenario, times: int = 1) -> Trainable:
     """A weight that is trained as it is, or the copy that peft makes of it."""
     label = weight.path if scenario.method is Method.FULL else copy_label(weight)
     table, bias = weight.kind is WeightKind.EMBEDDING, "bias" in weight.path
-    return Trainable(label, weight.shape, trained_element(weight, scenario), times, embedding=table, bias=bias)
+    element = ELEMENT_BYTES[trained_dtype(weight, scenario)]
+    return Trainable(label, weight.shape, element, times, embedding=table, bias=bias)
 
 
 def trainables(scenario: Scenario) -> tuple[Trainable, ...]:

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vramplan.architecture import Weight
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.predict.adapters import Trainable, adapted, adapter_tensors, whole
-from vramplan.predict.base import Group, component, first_apart, prepared_element
+from vramplan.predict.base import Group, component, first_apart, prepared_dtype
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
 from vramplan.predict.overheads import while_loading
 from vramplan.predict.quantization import is_quantized
-from vramplan.predict.saved_modules import is_copied
+from vramplan.predict.saved_modules import is_copied, trained_dtype
 from vramplan.predict.writer import Piece, Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Method, QuantType, Scenario
-
-_FP32 = DType.FLOAT32.bytes
 
 
 class Attached(NamedTuple):
@@ -27,8 +26,10 @@ class Attached(NamedTuple):
 
     weight: Weight
     tensor: Trainable
-    element: int
-    """Bytes of each of its numbers."""
+    dtype: str
+    """What its numbers are now."""
+    settled: str
+    """What they are once it is trained."""
     block: int
 
 
@@ -46,17 +47,18 @@ def attach(writer: Writer, groups: Sequence[Group], scenario: Scenario, device: 
         _made(writer, group, scenario, targets, device, workspace if group is first else None) for group in groups
     ]
     copies = [_copied(writer, group, scenario) for group in groups]
-    _cast_all(writer, groups, adapters, _FP32 if scenario.recasts_adapters else None)
+    if scenario.recasts_adapters or scenario.lora.dtype is DType.FLOAT32:  # peft's autocast_adapter_dtype
+        _cast_all(writer, groups, adapters, DType.FLOAT32)
     made = [[*both[0], *both[1]] for both in zip(adapters, copies, strict=True)]
     _cast_all(writer, groups, made)
     return made
 
 
-def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]], element: int | None = None) -> None:
-    """Cast all to numbers of `element` bytes, or to what each is trained in."""
+def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]], dtype: str | None = None) -> None:
+    """Cast all to `dtype`, or to what each is trained in."""
     for group, attached in zip(groups, made, strict=True):
         with writer.repeat(group.times):
-            attached[:] = [_cast(writer, one, element or one.tensor.element) for one in attached]
+            attached[:] = [_cast(writer, one, dtype or one.settled) for one in attached]
 
 
 def _made(
@@ -70,13 +72,15 @@ def _made(
         for weight in group.weights:
             tensors = adapter_tensors(weight, scenario, targets)
             matrices, magnitudes = tensors[:2], tensors[2:]
-            moved = _base_element(weight, scenario)
-            made = moved if device == "cuda" else _FP32
-            new = [Attached(weight, tensor, made, _alloc(writer, tensor, made)) for tensor in matrices]
+            moved, trained = _base_dtype(weight, scenario), scenario.lora.dtype
+            made = moved if device == "cuda" else DType.FLOAT32
+            new = [_attached(writer, weight, tensor, made, trained) for tensor in matrices]
             attached += [_cast(writer, one, moved) for one in new]
+            if scenario.recasts_adapters:  # TRL's cast passes magnitudes over
+                trained = DType.FLOAT32
             for tensor in magnitudes:
-                with adapted_matrix(writer, weight, group, matrices, scenario, moved, library) as element:
-                    attached.append(Attached(weight, tensor, element, _alloc(writer, tensor, element)))
+                with adapted_matrix(writer, weight, group, matrices, scenario, moved, library) as dtype:
+                    attached.append(_attached(writer, weight, tensor, dtype, trained))
                 library = None
     return attached
 
@@ -87,29 +91,37 @@ def _copied(writer: Writer, group: Group, scenario: Scenario) -> list[Attached]:
     with writer.repeat(group.times):
         for weight in group.weights:
             if is_copied(weight, scenario.lora):
-                tensor, element, kind = whole(weight, scenario), prepared_element(weight, scenario), Component.ADAPTERS
-                if scenario.method is Method.MERGE:  # what is read into them is cast, they are not
-                    tensor, kind = tensor._replace(element=element), component(weight, scenario.quant)
-                copies.append(Attached(weight, tensor, element, _alloc(writer, tensor, element, kind)))
+                merged = scenario.method is Method.MERGE
+                kind = component(weight, scenario.quant) if merged else Component.ADAPTERS
+                now, trained = prepared_dtype(weight, scenario), trained_dtype(weight, scenario)
+                copies.append(_attached(writer, weight, whole(weight, scenario), now, trained, kind))
     return copies
 
 
-def _cast(writer: Writer, one: Attached, element: int) -> Attached:
-    if one.element == element:
+def _attached(
+    writer: Writer,
+    weight: Weight,
+    tensor: Trainable,
+    dtype: str,
+    settled: str,
+    kind: Component = Component.ADAPTERS,
+) -> Attached:
+    """A matrix of such numbers on the device; on its way, while they are not what it is trained in."""
+    label, size = tensor.label, tensor.numel * ELEMENT_BYTES[dtype]
+    block = writer.alloc(kind if dtype == settled else Component.WORKSPACE, label, size)
+    return Attached(weight, tensor, dtype, settled, block)
+
+
+def _cast(writer: Writer, one: Attached, dtype: str) -> Attached:
+    if one.dtype == dtype:
         return one
-    block = _alloc(writer, one.tensor, element)
+    new = _attached(writer, one.weight, one.tensor, dtype, one.settled)
     writer.free(one.block)
-    return one._replace(element=element, block=block)
+    return new
 
 
-def _alloc(writer: Writer, tensor: Trainable, element: int, kind: Component = Component.ADAPTERS) -> int:
-    """A matrix with this many bytes a number; on its way, while they are not as it is trained."""
-    settled = element == tensor.element
-    return writer.alloc(kind if settled else Component.WORKSPACE, tensor.label, tensor.numel * element)
-
-
-def _base_element(weight: Weight, scenario: Scenario) -> int:
-    """Bytes of a number of the base layer's dtype: what a 4-bit one computes in; adapters of integers stay fp32."""
+def _base_dtype(weight: Weight, scenario: Scenario) -> str:
+    """The base layer's dtype: what a 4-bit one computes in; adapters of integers stay fp32."""
     if not is_quantized(weight, scenario.quant):
-        return prepared_element(weight, scenario)
-    return _FP32 if scenario.quant.type is QuantType.INT8 else scenario.compute_dtype.bytes
+        return prepared_dtype(weight, scenario)
+    return DType.FLOAT32 if scenario.quant.type is QuantType.INT8 else scenario.compute_dtype

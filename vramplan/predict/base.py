@@ -8,7 +8,7 @@ from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.writer import Piece
-from vramplan.scenario import Quant, QuantType, Scenario
+from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 _LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
@@ -37,7 +37,7 @@ def component(weight: Weight, quant: Quant) -> Component:
 
 def loaded_element(weight: Weight, scenario: Scenario) -> int:
     """Bytes per element of an unquantised weight as loaded."""
-    return ELEMENT_BYTES[weight.dtype] if weight.dtype else scenario.dtype.bytes
+    return ELEMENT_BYTES[weight.dtype or scenario.dtype]
 
 
 def upcasts(weight: Weight, scenario: Scenario) -> bool:
@@ -74,9 +74,14 @@ def is_vocabulary(weight: Weight, architecture: Architecture) -> bool:
     return weight.kind is WeightKind.HEAD or (weight.kind is WeightKind.EMBEDDING and weight == architecture.table)
 
 
+def prepared_dtype(weight: Weight, scenario: Scenario) -> str:
+    """Element type of an unquantised weight after the preparation."""
+    return DType.FLOAT32 if upcasts(weight, scenario) else weight.dtype or scenario.dtype
+
+
 def prepared_element(weight: Weight, scenario: Scenario) -> int:
     """Bytes per element of an unquantised weight after the preparation."""
-    return 4 if upcasts(weight, scenario) else loaded_element(weight, scenario)
+    return ELEMENT_BYTES[prepared_dtype(weight, scenario)]
 
 
 def steady_element(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> int:

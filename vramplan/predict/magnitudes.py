@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from vramplan.architecture import Weight
+from vramplan.element_types import ELEMENT_BYTES
 from vramplan.predict.adapters import Trainable
 from vramplan.predict.base import Group, prepared_element
 from vramplan.predict.dequantized import dequantized_element, write_dequantized
@@ -22,17 +23,17 @@ def adapted_matrix(
     group: Group,
     factors: Sequence[Trainable],
     scenario: Scenario,
-    element: int,
+    dtype: str,
     library: Piece | None,
-) -> Iterator[int]:
-    """Inside, `weight + scaling * B @ A` is there: bytes of each of its numbers.
+) -> Iterator[str]:
+    """Inside, `weight + scaling * B @ A` is there: what its numbers are.
 
-    `factors` have numbers of `element` bytes; those in float16 are multiplied in fp32. Once the product has its place,
+    `factors` are of `dtype`; those in float16 are multiplied in fp32. Once the product has its place,
     its library takes `library`, if this is the run's first.
     """
     quantised = is_quantized(weight, scenario.quant)
     held = []
-    half = element == 2 and (scenario.compute_dtype if quantised else scenario.dtype) is DType.FLOAT16
+    half, element = dtype == DType.FLOAT16, ELEMENT_BYTES[dtype]
     if half:
         held += [writer.temporary(f"{factor.label} fp32", 4 * factor.numel) for factor in factors]
     if quantised and scenario.quant.type.four_bit:
@@ -54,7 +55,7 @@ def adapted_matrix(
     of_sum = 4 if mixed else max(of_matrix, element)
     held.append(writer.temporary(f"{weight.module} adapted", weight.numel * of_sum))
     writer.free(scaled)
-    yield of_sum
+    yield DType.FLOAT32 if of_sum == 4 else dtype
     writer.free(*reversed(held))
 
 

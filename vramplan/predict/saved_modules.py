@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.errors import UsageError, nearest
-from vramplan.predict.base import prepared_element
+from vramplan.predict.base import prepared_dtype
 from vramplan.predict.quantization import is_quantized
 from vramplan.scenario import Lora, Method, Scenario
 
@@ -25,10 +25,10 @@ def is_trained(weight: Weight, scenario: Scenario) -> bool:
     return scenario.method.adapts and is_copied(weight, scenario.lora)
 
 
-def trained_element(weight: Weight, scenario: Scenario) -> int:
-    """Bytes per element of a weight that is trained."""
-    cast = scenario.lora.modules_dtype if scenario.method.adapts else None
-    return prepared_element(weight, scenario) if cast is None or weight.kind is WeightKind.BUFFER else cast.bytes
+def trained_dtype(weight: Weight, scenario: Scenario) -> str:
+    """Element type of a weight that is trained; what is read into a copy for merging is cast, the copy is not."""
+    cast = scenario.lora.modules_dtype if scenario.method.adapts and scenario.method is not Method.MERGE else None
+    return prepared_dtype(weight, scenario) if cast is None or weight.kind is WeightKind.BUFFER else cast
 
 
 def copy_label(weight: Weight) -> str:
