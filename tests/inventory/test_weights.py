@@ -33,7 +33,7 @@ def test_roles_add_up_to_the_model(model: str) -> None:
 @pytest.mark.parametrize("quant", ["nf4", "int8", "none"])
 @pytest.mark.parametrize("model", [*MODELS, *MIXTURES])
 def test_bytes_are_those_of_the_prediction(model: str, quant: str) -> None:
-    # biases of 4-bit layers are cast back by the first step; without upcast every weight stays as it is loaded
+    # biases of quantised layers are cast by the first step; without upcast every weight stays as it is loaded
     scenario = tiny(
         model, method="qlora" if quant != "none" else "lora", quant={"type": quant}, stack={"upcast": "none"}
     )

@@ -1,6 +1,5 @@
 """Against transformers, bitsandbytes and peft: the whole base model's bytes, loaded, prepared, and after a step."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,9 @@ from real_models import MODELS, held, load, one_step, save_checkpoint, scenario
 
 from vramplan.architecture import WeightKind
 from vramplan.ledger import Component
-from vramplan.predict.base import component, loaded_element, prepared_element, quantized_modules, steady_element
+from vramplan.predict.base import component, loaded_element, prepared_element
 from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.step import settled_biases
 from vramplan.scenario import Scenario
 
 
@@ -26,17 +26,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(wanted: Scenario, stage: str) -> int:
     """Bytes of the base model at a stage: its quantised weights never change, the others do."""
     total = 0
-    modules = quantized_modules(tuple(w for w, _ in wanted.architecture.counted), wanted.quant)
+    biases = settled_biases(wanted, "cpu") if stage == "steady" else {}
     for weight, times in (*wanted.architecture.counted, *((b, 1) for b in wanted.architecture.buffers)):
         if is_quantized(weight, wanted.quant):
             total += times * sum(piece.bytes for piece in pieces(weight, wanted.quant))
             continue
-        element = {
-            "loaded": loaded_element,
-            "prepared": prepared_element,
-            "steady": partial(steady_element, of_quantized=weight.owner in modules),
-        }[stage](weight, wanted)
-        total += times * weight.numel * element
+        element = (loaded_element if stage == "loaded" else prepared_element)(weight, wanted)
+        total += times * weight.numel * biases.get(weight.path, element)
     return total
 
 
@@ -46,6 +42,7 @@ SCENARIOS = [
     ("qwen2", {"quant": {"type": "nf4", "double": False}}),  # biases, tied head
     ("qwen2", {"quant": {"type": "fp4"}, "compute_dtype": "float16", "dtype": "bfloat16"}),
     ("gpt2", {"quant": {"type": "nf4"}}),  # Conv1D, positions, biases everywhere
+    ("gpt2", {"quant": {"type": "int8"}}),  # biases take their inputs' dtypes: a norm's output, attention's
     ("mixtral", {"quant": {"type": "nf4"}}),  # experts and routers stay 16-bit
     ("phi3", {"quant": {"type": "nf4", "double": False}}),  # fused projections
 ]
@@ -54,7 +51,7 @@ SCENARIOS = [
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # peft on Mixtral with all-linear
 @pytest.mark.parametrize(("family", "keys"), SCENARIOS, ids=lambda value: str(value)[:60])
 def test_bytes_of_the_base_model_at_every_stage(family: str, keys: dict[str, object], checkpoints: Path) -> None:
-    wanted = scenario(family, stack={"base": "script", "upcast": "all"}, **keys)
+    wanted = scenario(family, stack={"base": "script", "upcast": "all", "autocast": "bfloat16"}, **keys)
     model = load(checkpoints / family, wanted)
     assert predicted(wanted, "loaded") == held(model)
     model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

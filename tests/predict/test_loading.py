@@ -8,6 +8,7 @@ from real_models import held, load, save_checkpoint, scenario
 from vramplan.ledger import Component, Phase
 from vramplan.predict.base import piece
 from vramplan.predict.loading import write_first_step, write_load
+from vramplan.predict.step import settled_biases
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -103,7 +104,7 @@ def test_the_first_step_casts_biases_of_four_bit_layers_back() -> None:
     writer = Writer()
     groups = write_load(writer, wanted, "cuda")
     prepared = left(Timeline(tuple(writer.parts)))
-    write_first_step(writer, groups, wanted)
+    write_first_step(writer, groups, wanted, settled_biases(wanted, "cuda"))
     # q, k and v of 2 layers: 64 + 32 + 32 elements, from 4 bytes to 2
     assert prepared - left(Timeline(tuple(writer.parts))) == 2 * (64 + 32 + 32) * 2
 

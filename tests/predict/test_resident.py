@@ -34,3 +34,11 @@ def test_what_was_asked_before_changes_no_answer(changes: dict[str, Any]) -> Non
     changed: Scenario = replace(BASE, **changes)
     assert resident(BASE, "cuda") == _resident(BASE, "cuda")
     assert resident(changed, "cuda") == _resident(changed, "cuda")
+
+
+def test_what_int8_biases_become_depends_on_autocast() -> None:
+    # attention's output is 16-bit under autocast alone, a norm's is fp32 either way
+    base = scenario("gpt2", quant={"type": "int8"}, gpu="a100-80gb")
+    plain = replace(base, stack=replace(base.stack, autocast=False))
+    assert resident(base, "cuda") == _resident(base, "cuda")
+    assert resident(plain, "cuda") == _resident(plain, "cuda") != resident(base, "cuda")

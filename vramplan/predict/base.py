@@ -84,22 +84,6 @@ def prepared_element(weight: Weight, scenario: Scenario) -> int:
     return ELEMENT_BYTES[prepared_dtype(weight, scenario)]
 
 
-def steady_element(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> int:
-    """Bytes per element of an unquantised weight from the second step on.
-
-    bitsandbytes nn/modules.py Linear4bit.forward casts the layer's bias to the compute dtype in place, for good: the
-    first step undoes the upcast of these biases. `of_quantized`: whether the weight is the bias of a quantised layer.
-    """
-    if of_quantized and weight.kind is WeightKind.BIAS and scenario.quant.type.four_bit:
-        return scenario.compute_dtype.bytes
-    return prepared_element(weight, scenario)
-
-
-def quantized_modules(weights: tuple[Weight, ...], quant: Quant) -> frozenset[str]:
-    """Paths of the modules whose weight is quantised: their biases are treated specially."""
-    return frozenset(w.owner for w in weights if is_quantized(w, quant))
-
-
 def piece(weight: Weight, element: int, quant: Quant) -> Piece:
     """The one tensor of an unquantised weight."""
     return Piece(component(weight, quant), weight.path, weight.numel * element)

@@ -12,8 +12,6 @@ from vramplan.predict.base import (
     component,
     loaded_element,
     prepared_element,
-    quantized_modules,
-    steady_element,
     upcasts,
 )
 from vramplan.predict.expert_targets import resolve_targets
@@ -40,6 +38,7 @@ from vramplan.predict.quantization import (
     shared_pieces,
 )
 from vramplan.predict.saved_modules import training_architecture
+from vramplan.predict.step import settled_biases
 from vramplan.record import Device
 from vramplan.scenario import Quant, QuantType, Scenario
 
@@ -74,7 +73,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     found: dict[Key, Formula] = {}
     architecture = scenario.architecture
     weights = (*(weight for weight, _ in architecture.counted), *architecture.buffers)
-    plain = quantized_modules(weights, scenario.quant)
+    biases = settled_biases(scenario, device)
     for piece in shared_pieces(scenario.quant):
         text, note = _CONSTANTS[piece.bytes]
         found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
@@ -83,7 +82,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
             for piece in pieces(weight, scenario.quant):
                 found[piece.component, piece.label, piece.bytes] = _quantized(weight, piece, scenario.quant)
         else:
-            found |= _unquantized(weight, scenario, of_quantized=weight.owner in plain)
+            found |= _unquantized(weight, scenario, biases.get(weight.path))
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, device)
     if device == "cuda":
@@ -138,17 +137,18 @@ def _ceiling(text: str, numel: int, divisor: int) -> str:
     return f"ceil({text})" if numel % divisor else text
 
 
-def _unquantized(weight: Weight, scenario: Scenario, *, of_quantized: bool) -> dict[Key, Formula]:
-    """The weight as loaded, as prepared and as the first step leaves it; equal bytes are the same tensor."""
+def _unquantized(weight: Weight, scenario: Scenario, settled: int | None) -> dict[Key, Formula]:
+    """The weight as loaded, as prepared and as the first step leaves it (`settled`); equal bytes: the same tensor."""
     found = {}
     kind, size = component(weight, scenario.quant), dimensions(weight.shape)
     loaded, prepared = loaded_element(weight, scenario), prepared_element(weight, scenario)
-    for element in (loaded, prepared, steady_element(weight, scenario, of_quantized=of_quantized)):
+    for element in (loaded, prepared, settled or prepared):
         note = weight.dtype or ("fp32" if element == 4 else scenario.dtype.value)
         if upcasts(weight, scenario) and element == prepared:
             note += ", cast by peft's preparation: 16-bit and not quantised"
         elif element != prepared and element != loaded:
-            note += ", cast back by the first step: the bias of a 4-bit layer has the compute dtype"
+            wanted = "the compute" if scenario.quant.type.four_bit else "its input's"
+            note += f", cast by the first step: the bias of a quantised layer has {wanted} dtype"
         note += _why(weight, scenario)
         owner, _, what = weight.path.rpartition(".")
         found[kind, weight.path, weight.numel * element] = Formula(what, owner, f"{size} x {element}", note)

@@ -207,6 +207,8 @@ def linear_8bit(t: Tape, x: Tensor, layer: Layer) -> Tensor:
             f"int8: bitsandbytes multiplies inputs of two or three dimensions, and a layer here gets {len(x.shape)}",
             hint="quantise to nf4 instead",
         )
+    if layer.bias is not None:  # nn/modules.py Linear8bitLt.forward: `self.bias.data = self.bias.data.to(x.dtype)`
+        layer.bias.kind = x.kind
     held = t.detach(x)
     dequantises = not t.cuda and t.training  # `matmul` of autograd/_functions.py
     out = _dequantised_product(t, held, layer) if dequantises else _scaled_int8(t, held, layer)

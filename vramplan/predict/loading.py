@@ -1,6 +1,6 @@
 """The load phase: build, quantise, upcast, attach adapters. People run out of memory before step one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from vramplan.allocator.rules import WARM_UP_SPARED
@@ -13,8 +13,6 @@ from vramplan.predict.base import (
     loaded_element,
     piece,
     prepared_element,
-    quantized_modules,
-    steady_element,
     upcasts,
 )
 from vramplan.predict.expert_targets import fused_projections
@@ -71,18 +69,15 @@ def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: 
             writer.hold(shared)
 
 
-def write_first_step(writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario) -> None:
-    """What the first forward changes in the base model for good: 4-bit layers cast their biases to compute dtype."""
+def write_first_step(
+    writer: Writer, groups: Iterable[tuple[Group, list[Held]]], scenario: Scenario, biases: Mapping[str, int]
+) -> None:
+    """What the first forward changes in the base model for good: `biases`, by path, to so many bytes per element."""
     for group, held in groups:
-        modules = quantized_modules(group.weights, scenario.quant)
-        changed = []
-        for weight, block in held:
-            now = steady_element(weight, scenario, of_quantized=weight.owner in modules)
-            if now != prepared_element(weight, scenario):
-                changed.append((weight, block, now))
-        if changed:
-            with writer.repeat(group.times):
-                for weight, block, now in changed:
+        with writer.repeat(group.times):
+            for weight, block in held:
+                now = biases.get(weight.path)
+                if now is not None and now != prepared_element(weight, scenario):
                     writer.free(block)
                     writer.hold(piece(weight, now, scenario.quant))
 

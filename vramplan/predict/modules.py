@@ -130,9 +130,11 @@ def _projection(
 
 def _bias(t: Tape, scenario: Scenario, bias: Weight, quantised: Quantised | None) -> Tensor:
     """A 4-bit layer has cast its own to what it computes in (bitsandbytes 0.50 nn/modules.py Linear4bit.forward)."""
-    if quantised is not None and quantised.bits == 4:
-        return t.parameter(bias.shape, quantised.compute, trained=False)
-    return _parameter(t, scenario, bias, bias.shape)
+    if quantised is None:
+        return _parameter(t, scenario, bias, bias.shape)
+    kind = quantised.compute if quantised.bits == 4 else kind_of(bias, scenario)
+    t.biases[bias.path] = t.parameter(bias.shape, kind, trained=False)
+    return t.biases[bias.path]
 
 
 def _has_adapter(weight: Weight, targets: Targets) -> bool:

@@ -11,6 +11,7 @@ from vramplan.predict.keyed import Keyed
 from vramplan.predict.loading import write_first_step, write_load
 from vramplan.predict.optimizer import State, shared_states, states
 from vramplan.predict.overheads import card, kept_by_steps
+from vramplan.predict.step import settled_biases
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import Scenario
@@ -42,7 +43,8 @@ MADE_WITH_STATES = frozenset({"adagrad"})
 
 def resident(scenario: Scenario, device: Device) -> Resident:
     """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states."""
-    return _kept(Keyed(_key(scenario, device), lambda: _resident(scenario, device)))
+    biases = tuple(settled_biases(scenario, device).items())
+    return _kept(Keyed((_key(scenario, device), biases), lambda: _resident(scenario, device)))
 
 
 @lru_cache(maxsize=64)  # a sweep over batch and sequence asks for the same again and again
@@ -65,7 +67,7 @@ def _resident(scenario: Scenario, device: Device) -> Resident:
     if trains and at_once:
         managed = _write_states(writer, scenario, device)
     writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
-    write_first_step(writer, groups, scenario)
+    write_first_step(writer, groups, scenario, settled_biases(scenario, device))
     loaded = len(writer.parts)
     if device == "cuda":
         for workspace in kept_by_steps(scenario).values():

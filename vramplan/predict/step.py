@@ -44,6 +44,17 @@ def _template(scenario: Scenario, device: Device) -> Template:
     )
 
 
+def settled_biases(scenario: Scenario, device: Device) -> Mapping[str, int]:
+    """Bytes per element of the biases of quantised layers, by path, from the first forward on.
+
+    bitsandbytes 0.50.2 nn/modules.py casts them in place, for good: `Linear4bit.forward` to what it computes in,
+    `Linear8bitLt.forward` to its input's type. It may undo the preparation's upcast, or be one.
+    """
+    if scenario.quant.type is QuantType.NONE or scenario.method is Method.MERGE:
+        return {}
+    return _template(scenario, device).biases
+
+
 def first_products(scenario: Scenario, device: Device) -> Mapping[Product, int]:
     """Before which of the step's parts the first product of each kind takes a workspace when there is none yet."""
     return _template(scenario, device).products

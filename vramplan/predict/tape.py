@@ -74,6 +74,8 @@ class Tape:
         self.frame: Frame | None = None
         self.leaves: list[Leaf] = []
         """The trained parameters."""
+        self.biases: dict[str, Tensor] = {}
+        """Of quantised layers, by path: running casts them."""
         self.choices: set[Choice] = set()
         """Attention kernels that were taken."""
         self.doubts: set[str] = set()
@@ -98,6 +100,7 @@ class Tape:
         """The timeline's parts for every batch and sequence, the kernels that were taken, and what is not known."""
         made = self.script.template(self.batch, self.seq)
         made.choices, made.doubts = frozenset(self.choices), frozenset(self.doubts)
+        made.biases = {path: bias.kind.bytes for path, bias in self.biases.items()}
         return made
 
     def inherit(self, block: Block) -> Storage:

@@ -145,6 +145,8 @@ class Template:
         """Attention kernels that the run took."""
         self.doubts: frozenset[str] = frozenset()
         """What the run did not know exactly."""
+        self.biases: Mapping[str, int] = {}
+        """Bytes per element of the biases of quantised layers once these ran, by path."""
         self.products: Mapping[Product, int] = {}
         """Before which part the first matrix product of each kind has its output."""
         self.clipped: int | None = None
