@@ -32,6 +32,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"stack": {"loss": "liger"}, "lora": {"targets": ["q_proj", "lm_head"], "rank": 64}},
     ),
     "AdEMAMix in managed memory": (LLAMA, {"optimizer": "paged_ademamix_8bit", "lora": {"rank": 1024}}),
+    "a loss in chunks": (LLAMA, {"stack": {"base": "script", "loss": "chunked"}, "seq": 1024}),
+    "a loss in chunks, of one sample": (
+        LLAMA,
+        {"stack": {"base": "script", "loss": "chunked"}, "seq": 1024, "batch": 1},
+    ),
     "Adagrad": (LLAMA, {"optimizer": "adagrad", "lora": {"rank": 256}}),
     "experts alone in fp32": (MIXTRAL, {"stack": {"upcast": "rest"}, "lora": {"targets": ["q_proj", "v_proj"]}}),
     "linear layers alone in fp32": (LLAMA, {"method": "lora", "stack": {"upcast": "rest"}, **PLAIN}),
@@ -50,3 +55,12 @@ def test_every_phase_agrees(name: str) -> None:
     for phase in (Phase.LOAD, *TRAINING_PHASES):
         # scalars and statistics of rows; the smallest hidden state has 24,576 bytes (2 x 96 x 64 x 2)
         assert ours.allocated(phase) == pytest.approx(theirs.allocated(phase), abs=5000), phase
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+def test_on_the_cpu_rows_without_a_position_become_zeros_in_place() -> None:
+    keys = {"model": LLAMA, "load": "random", "seq": 96, "attention": "sdpa:math", "padding": True, "batch": 2}
+    scenario = scenario_from_mapping({**keys, "checkpointing": "reentrant"})
+    ours, theirs = forecast(scenario, "cpu").timeline.ledger({}), run_trace(scenario, "cpu").timeline.ledger({})
+    # the weights of a layer's attention have 147,456 bytes (2 x 4 heads x 96 x 96, in 16 bits)
+    assert ours.allocated(Phase.FORWARD) == pytest.approx(theirs.allocated(Phase.FORWARD), abs=20_000)

@@ -181,12 +181,9 @@ class _PlainTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The operation, or what it does in place."""
         if func is aten.add.Tensor:
             return aten.alias.default(args[0].add_(args[1]))
-        if func is not aten._safe_softmax.default:
-            return func(*args, **(kwargs or {}))
-        scores, dim = args[:2]
-        weights = aten._softmax.default(scores, dim, False)
-        empty = scores.eq(float("-inf"))
-        return weights.masked_fill_(empty.all(dim, keepdim=True), 0.0)
+        if func is aten._safe_softmax.default:
+            return open_safe_softmax(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 def _expanded(tensor: Tensor, repeats: int) -> Tensor:
@@ -251,12 +248,12 @@ def _efficient_outputs(tracker: Tracker) -> Opener:
 
 
 def open_safe_softmax(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """aten/src/ATen/native/transformers/attention.cpp `_safe_softmax`: one operation to dispatch, five inside."""
-    scores, dim = args[0], args[1]
-    out = torch.softmax(scores, dim, dtype=kwargs.get("dtype"))
-    masked = scores.eq(float("-inf"))
-    rows = torch.all(masked, dim, keepdim=True)
-    return torch.where(rows, torch.zeros((), dtype=out.dtype), out)
+    """aten/src/ATen/native/transformers/attention.cpp `_safe_softmax`: one operation to dispatch, several inside; rows
+    without a position become zeros in place."""
+    scores, dim = args[:2]
+    weights = torch.softmax(scores, dim, dtype=kwargs.get("dtype"))
+    empty = scores.eq(float("-inf"))
+    return weights.masked_fill_(empty.all(dim, keepdim=True), 0.0)
 
 
 def attention_openers(tracker: Tracker) -> dict[Any, Opener]:

@@ -29,17 +29,22 @@ def finished_logits(t: Tape, logits: Tensor, facts: Facts) -> Tensor:
 def chunked_loss(t: Tape, hidden: Tensor, head: Head) -> Tensor:
     """Cross entropy over chunks of tokens, each a checkpoint of its own: backward makes a chunk's logits again."""
     batch, seq, size = hidden.shape
-    padded, targets = shifted_labels(t, batch, seq)
+    targets = _flat_targets(t, batch, seq)
     flat = reshape(t, hidden, (batch * seq, size))
     total = t.new((), FLOAT32, "loss of all chunks")
     for piece in split_rows(t, flat, CHUNK_TOKENS):
-        total = add(t, total, run_checkpointed(t, partial(_chunk_loss, t, head), piece, Checkpointing.NON_REENTRANT))
-    del padded, targets
+        chunk = partial(_chunk_loss, t, head, t.view(targets, piece.shape[:1]))
+        total = add(t, total, run_checkpointed(t, chunk, piece, Checkpointing.NON_REENTRANT))
     return scale(t, total, "loss")
 
 
-def _chunk_loss(t: Tape, head: Head, tokens: Tensor) -> Tensor:
-    labels = t.new((tokens.shape[0],), INT64, "labels of the chunk")
+def _flat_targets(t: Tape, batch: int, seq: int) -> Tensor:
+    """`pad(labels)[..., 1:].reshape(-1)`: of one sample a view of the padded labels, of more a copy."""
+    padded, shifted = t.new((batch, stretched(seq, extra=1)), INT64, "labels padded"), (batch * seq,)
+    return t.view(padded, shifted) if batch == 1 else t.new(shifted, INT64, "labels shifted")
+
+
+def _chunk_loss(t: Tape, head: Head, labels: Tensor, tokens: Tensor) -> Tensor:
     logits = head(tokens)
     return cross_entropy(t, cast(t, logits, FLOAT32, "logits fp32"), labels)
 
