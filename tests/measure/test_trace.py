@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vramplan.catalog.gpus import gpu
-from vramplan.errors import CannotRun
+from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Component, Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.measure.depth import Depths, find_depths
@@ -218,3 +218,11 @@ def test_traces_in_threads_wait_for_each_other() -> None:
         together = list(threads.map(trace, cases))
     assert together == [trace(case) for case in cases]
     assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.mark.parametrize("method", ["lora", "merge"])
+def test_a_name_that_no_module_has_is_refused_and_not_passed_over(method: str) -> None:
+    lora = {"modules_to_save": ["word_embeddings"]}
+    wrong = scenario_from_mapping({"model": LLAMA, "method": method, "lora": lora, "gpu": "a100-80gb"})
+    with pytest.raises(UsageError, match=r"'word_embeddings' of .*: no such module"):
+        run_trace(wrong, "cuda")

@@ -30,6 +30,7 @@ from vramplan.predict.footprint import footprint
 from vramplan.predict.paging import paging
 from vramplan.predict.quantization import quantized_parameters
 from vramplan.predict.replayable import replayable
+from vramplan.predict.saved_modules import check_saved
 from vramplan.predict.warnings import scenario_warnings
 from vramplan.record import Device, Parameters, Prediction
 from vramplan.scenario import Method, Scenario
@@ -97,6 +98,7 @@ def run_trace(scenario: Scenario, device: Device) -> Trace:
     CannotRun where the libraries' own code stops on the way. Parts of the libraries are replaced meanwhile: a second
     trace waits for the first, and no other thread should use them.
     """
+    check_saved(scenario)  # peft 0.21.2 passes over a name in modules_to_save that no module has
     try:
         with own_torch(), _quiet():
             return _run_trace(scenario, device)
