@@ -22,7 +22,7 @@ def test_an_object_is_read(tmp_path: Path) -> None:
     [
         (b"", "is not JSON"),
         (b"{", "is not JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
+        (b"\xff\xfe\x00", "is not UTF-8 text: invalid start byte at byte 0"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "holds a list, not an object"),
         (b"null", "holds nothing, not an object"),

@@ -67,14 +67,25 @@ def _stage(place: Path, data: bytes) -> Path:
     return temporary
 
 
+def read_text(path: Path, most: int, *, hint: str, where: str = "") -> str:
+    """The text of a file or pipe of at most `most` bytes, else a UsageError. Raises OSError where none can be read."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)  # what a pipe holds is known once it is read
+    if len(data) > most:
+        raise UsageError(f"{where}{path} has more than {most // 2**20} MiB", hint=hint)
+    try:
+        return data.decode("utf-8-sig")  # Windows' editors put a mark before it
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise UsageError(f"{where}{path} is not UTF-8 text: {reason}", hint=hint) from error
+
+
 def read_json(path: Path, *, hint: str, where: str = "") -> Any:
     """What a JSON file holds. Anything else is a UsageError with `hint`, its message after `where` (`"model: "`)."""
     import json
 
     try:
-        if path.stat().st_size > _LONGEST:
-            raise UsageError(f"{where}{path} has more than {_LONGEST // 2**20} MiB", hint=hint)
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark before it
+        return json.loads(read_text(path, _LONGEST, hint=hint, where=where))
     except OSError as error:
         raise UsageError(f"{where}cannot read {path}: {error.strerror}", hint=hint) from error
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import yaml
 
 from vramplan.errors import UsageError
-from vramplan.files import kind_of
+from vramplan.files import kind_of, read_text
 
 #: No configuration is longer: the matrices of scenarios/ have 2 KiB, trainers' examples 5.
 _LONGEST = 2**20
@@ -118,14 +118,9 @@ def yaml_text(mapping: Mapping[str, Any]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        if path.stat().st_size > _LONGEST:
-            raise UsageError(f"{path} has more than 1 MiB", hint="give a scenario file, or a trainer's configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _LONGEST, hint="give a scenario file, or a trainer's configuration, in UTF-8")
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}", hint="`vramplan list scenarios` shows the shipped ones") from error
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise UsageError(f"{path} is not UTF-8 text: {reason}", hint="save it as UTF-8") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="give a scenario file in YAML") from error
     try:
