@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,31 @@ def test_a_model_beside_a_scenario_file_is_found_from_anywhere(here: Path) -> No
     (here / "study" / "config.json").write_text(json.dumps(CONFIG))
     (here / "study" / "run.yaml").write_text("model: config.json\n")
     assert resolve("study/run.yaml").scenarios[0].model.config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("model: llama-2-7b\n", ["llama-2-7b-qlora"]),
+        ("model: config.json\nname: mine\n", ["mine"]),
+        ("model: llama-2-7b\nmatrix: {seq: [512, 1024]}\n", ["llama-2-7b-seq=512", "llama-2-7b-seq=1024"]),
+        ("base_model: llama-2-7b\nadapter: lora\nlora_r: 8\nmicro_batch_size: 1\n", ["llama-2-7b-lora"]),
+    ],
+)
+def test_a_scenario_comes_through_a_pipe_or_an_open_file(text: str, names: list[str], here: Path) -> None:
+    (here / "config.json").write_text(json.dumps(CONFIG))
+    read, write = os.pipe()
+    os.write(write, text.encode())
+    os.close(write)
+    (here / "typed").write_text(text)
+    with os.fdopen(read), (here / "typed").open() as file:
+        for open_file in (read, file.fileno()):
+            assert [scenario.name for scenario in resolve(f"/dev/fd/{open_file}").scenarios] == names
+
+
+def test_a_device_that_holds_nothing_is_refused_as_an_empty_file_is() -> None:
+    with pytest.raises(UsageError, match="/dev/null holds nothing, not a scenario"):
+        resolve("/dev/null")
 
 
 def test_overrides_win_over_the_file_and_its_matrix(here: Path) -> None:

@@ -24,6 +24,7 @@ _SUFFIXES = (".yaml", ".yml")
 ADAPTER = "adapter_config.json"
 #: JSON files that make a directory a model or an adapter.
 MODEL_FILES = ("config.json", ADAPTER)
+_OPEN_FILES = (Path("/dev"), Path("/dev/fd"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         on_disk = False
     except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that no file can have
         raise _unknown(target) from error
-    file = _scenario_file(target)
+    file = _scenario_file(target, on_disk=on_disk)
     if file is not None:
         from vramplan.yaml_file import read_yaml  # slow to import, and a model's name needs none
 
@@ -85,25 +86,40 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
 
 
 def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Target:
-    """The scenarios of a file's mapping, which may be another trainer's."""
+    """The scenarios of a file's mapping, which may be another trainer's; what comes from a pipe has no name or place."""
     from vramplan.importers import import_mapping, recognise
 
     format = recognise(content, str(file))
     if format is None:
-        mapping = {"name": file.stem, **content}
-        return _expand(mapping, overrides, base=file.parent, where=str(file))
+        return _expand(_name(file) | content, overrides, base=_place(file), where=str(file))
     given = overrides.get("model")
     # `--set deepspeed=null`: a key of the trainer's, which means nothing where the file has none
     own = {*ScenarioKeys.__struct_fields__} - {*content}
     without = [key for key, value in overrides.items() if value is None and key.partition(".")[0] not in own]
     overrides = {key: value for key, value in overrides.items() if key not in without}
-    found = import_mapping(content, format, where=str(file), base=file.parent, model=given, without=without)
+    found = import_mapping(content, format, where=str(file), base=_place(file), model=given, without=without)
     found = found.overridden(overrides)
-    name = file.absolute().parent.name if file.name == ADAPTER else file.stem
     # What was typed is resolved from the working directory, as it is for a model.
-    base = file.parent if given is None else Path()
-    target = _expand({"name": name, **found.mapping}, overrides, base=base, where=str(file))
+    base = _place(file) if given is None else Path()
+    target = _expand(_name(file) | found.mapping, overrides, base=base, where=str(file))
     return replace(target, origin=found)
+
+
+def _name(file: Path) -> dict[str, Any]:
+    """The key `name` of a scenario that gives itself none; a pipe's scenario is named after its model."""
+    if _is_stream(file):
+        return {}
+    return {"name": file.absolute().parent.name if file.name == ADAPTER else file.stem}
+
+
+def _place(file: Path) -> Path:
+    """Where relative paths in a file start."""
+    return Path() if _is_stream(file) else file.parent
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a pipe or a device, as `<(...)` is, or stands for an open file, as /dev/stdin does."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or path.parent in _OPEN_FILES)
 
 
 def is_result_file(path: Path) -> bool:
@@ -159,7 +175,7 @@ def _is_set(key: str, overrides: Mapping[str, Any]) -> bool:
     return key in overrides or (isinstance(parts, Mapping) and part in parts)
 
 
-def _scenario_file(target: str) -> Path | None:
+def _scenario_file(target: str, *, on_disk: bool) -> Path | None:
     path = Path(target).expanduser()
     if path.suffix.lower() in _SUFFIXES:
         if path.is_dir():
@@ -167,7 +183,7 @@ def _scenario_file(target: str) -> Path | None:
                 f"{path} is a directory, not a scenario file", hint="give the file, or a model's directory"
             )
         return path  # a missing one is refused where it is read
-    return scenario_names().get(target)
+    return path if on_disk and _is_stream(path) else scenario_names().get(target)
 
 
 def scenario_names() -> dict[str, Path]:
