@@ -35,6 +35,16 @@ def parse_bytes(text: str, key: str = "size", *, such_as: str = "24GiB") -> int:
     return int(number) * _UNITS[unit.lower()] if "." not in number else int(size)
 
 
+def read_size(text: str, key: str, *, least: int = 0) -> int:
+    """The same, of at least `least` bytes, for what people hold memory to: a bare `24` is a unit forgotten."""
+    size = parse_bytes(text, key)
+    if lacks_unit(text, size):
+        raise UsageError(f"{key}: '{text}' is a number without a unit", hint=f"write {text.strip()}GiB")
+    if size < least:
+        raise UsageError(f"{key}: '{text}' leaves nothing to run in", hint="write more than 0, such as 24GiB")
+    return size
+
+
 def lacks_unit(text: str, size: int) -> bool:
     """Whether the text of so many bytes is a bare number of which nobody means bytes: `24`."""
     return text.strip().isdigit() and 0 < size < MIB

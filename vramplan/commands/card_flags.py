@@ -9,7 +9,9 @@ from vramplan.errors import UsageError
 def add_limit_flags(parser: ArgumentParser) -> None:
     """`--budget` or `--reserve`, not both."""
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--budget", type=size("--budget"), metavar="SIZE", help="what the process may hold, e.g. 24GiB")
+    limit.add_argument(
+        "--budget", type=size("--budget", least=1), metavar="SIZE", help="what the process may hold, e.g. 24GiB"
+    )
     limit.add_argument(
         "--reserve", type=size("--reserve"), metavar="SIZE", default=0, help="part of the card's capacity to leave free"
     )

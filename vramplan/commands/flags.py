@@ -182,17 +182,13 @@ def count(option: str) -> Any:
     return check
 
 
-def size(option: str) -> Any:
-    """An argparse `type` that takes an amount of memory such as `24GiB`; a bare `24` is a unit forgotten."""
-    from vramplan.units import lacks_unit, parse_bytes
+def size(option: str, *, least: int = 0) -> Any:
+    """An argparse `type` that takes an amount of memory such as `24GiB`, of at least `least` bytes."""
+    from functools import partial
 
-    def read(text: str) -> int:
-        bytes_ = parse_bytes(text, option)
-        if lacks_unit(text, bytes_):
-            raise UsageError(f"{option}: '{text}' is a number without a unit", hint=f"write {text.strip()}GiB")
-        return bytes_
+    from vramplan.units import read_size
 
-    return read
+    return partial(read_size, key=option, least=least)
 
 
 def add_json(parser: _ActionsContainer) -> None:
