@@ -107,6 +107,14 @@ def test_gguf_is_said_to_be_it(tmp_path: Path) -> None:
     assert resolve_model("m", base=tmp_path).architecture.numel == 6_738_415_616
 
 
+def test_json_that_is_no_model_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "lock.json"
+    file.write_text('{"packages": {}, "lockfileVersion": 2}')
+    with pytest.raises(UsageError) as error:
+        resolve_model("lock.json", base=tmp_path)
+    assert error.value.message.startswith(f"model: {file} is neither a model's config.json")
+
+
 def test_without_the_hubs_library_the_catalogue_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(UsageError, match="huggingface_hub is not installed") as error:

@@ -74,7 +74,13 @@ def _local(path: Path) -> ModelRef:
     config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
     name = directory.name or "model"
-    return _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+    ref = _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+    if "model_type" not in ref.config:
+        raise UsageError(
+            f"model: {file} is neither a model's config.json, which has a 'model_type', nor a scenario",
+            hint="give a config.json that transformers wrote, the directory that holds one, or a scenario's file",
+        )
+    return ref
 
 
 def _no_configuration(path: Path) -> UsageError:

@@ -32,6 +32,7 @@ FAMILIES: Mapping[str, Callable[[Fields], Architecture]] = {
     "deepseek_v2": moe.read_deepseek_v2,
 }
 
+_MODEL_TYPE = "every config.json that transformers writes has one, such as 'llama': give the whole of it"
 #: How classes of transformers are called whose heads are no vocabulary's.
 _OTHER_HEADS = ("Classification", "QuestionAnswering", "MaskedLM", "MultipleChoice", "RewardModel")
 
@@ -74,11 +75,7 @@ def _family(config: Mapping[str, Any], name: str) -> str:
         )
     family = config.get("model_type")
     if family is None:
-        raise UnknownArchitecture(
-            f"no 'model_type' in the configuration of {name}", hint=f"known: {', '.join(FAMILIES)}"
-        )
+        raise UnknownArchitecture(f"no 'model_type' in the configuration of {name}", hint=_MODEL_TYPE)
     if not isinstance(family, str):
-        raise UnknownArchitecture(
-            f"'model_type' is {family!r} in the configuration of {name}", hint=f"known: {', '.join(FAMILIES)}"
-        )
+        raise UnknownArchitecture(f"'model_type' is {family!r} in the configuration of {name}", hint=_MODEL_TYPE)
     return family
