@@ -615,7 +615,7 @@ def test_a_measurement_is_written_and_compares(here: Path, capsys: pytest.Captur
 
 def test_an_interrupted_measurement_leaves_nothing(here: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "vramplan", "measure", "tiny.yaml", "--out", "out/record.json"],
+        [sys.executable, "-m", "vramplan", "measure", "tiny.yaml", "--out", "out"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

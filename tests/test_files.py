@@ -8,7 +8,7 @@ import pytest
 from vramplan.cli import main
 from vramplan.errors import UsageError
 from vramplan.files import read_object, user_path, write_together
-from vramplan.report.report_file import check_place, write_whole
+from vramplan.report.report_file import check_directory, check_place, write_whole
 
 
 def test_an_object_is_read(tmp_path: Path) -> None:
@@ -100,15 +100,45 @@ def test_every_command_refuses_them(command: str, name: str, capsys: pytest.Capt
     assert err.startswith("error: ")
 
 
-def test_places_that_cannot_be_written_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     check_place(tmp_path / "new.html", option="--html")
     with pytest.raises(UsageError, match=r"--html: cannot write '.*': it is a directory"):
         check_place(tmp_path, option="--html")
     with pytest.raises(UsageError, match=r"there is no directory '.*nowhere'"):
         check_place(tmp_path / "nowhere" / "new.html", option="--html")
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
-    with pytest.raises(UsageError, match=r"permission denied"):
-        check_place(tmp_path / "new.html", option="--html")
+    with pytest.raises(UsageError, match=r"--html: cannot write '/proc/new.html'"):  # where root's rights say nothing
+        check_place(Path("/proc/new.html"), option="--html")
+
+
+def test_a_directory_for_several_files_is_made_where_one_can_be(tmp_path: Path) -> None:
+    check_directory(tmp_path / "new" / "records", option="--out")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "records", Path("/proc/records")):
+        with pytest.raises(UsageError, match=f"--out: cannot write into '{place}'"):
+            check_directory(place, option="--out")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict llama-2-7b --timeline {}.svg",
+        "plan llama-2-7b --gpu t4 --write {}.yaml",
+        "quant --svg {}.svg",
+        "check llama-2-7b --against missing --write {}.md",
+        "history missing --html {}.html",
+        "report missing --csv {}.csv",
+        "measure llama-2-7b --out {}.json",
+    ],
+)
+@pytest.mark.parametrize("place", ["nowhere/x", "/proc/x"])
+def test_every_command_refuses_a_place_before_it_looks_at_anything_else(
+    command: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.format(place).split()) == 2
+    assert f"cannot write '{place}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_write_that_fails_names_its_option(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
 
 
 def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Target:
-    """The scenarios of a file's mapping, which may be another trainer's; what comes from a pipe has no name or place."""
+    """The scenarios of a file's mapping, which may be another trainer's; a pipe gives it no name and no place."""
     from vramplan.importers import import_mapping, recognise
 
     format = recognise(content, str(file))
@@ -101,7 +101,7 @@ def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]
     found = found.overridden(overrides)
     # What was typed is resolved from the working directory, as it is for a model.
     base = _place(file) if given is None else Path()
-    target = _expand(_name(file) | found.mapping, overrides, base=base, where=str(file))
+    target = _expand(_name(file) | dict(found.mapping), overrides, base=base, where=str(file))
     return replace(target, origin=found)
 
 

@@ -27,12 +27,12 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
 
 
 def test_every_format_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "report", "records", "--html", "new/page.html", "--csv", "rows.csv")
+    code, out, err = run(capsys, "report", "records", "--html", "page.html", "--csv", "rows.csv")
     assert (code, err) == (0, "")
-    assert [line.split(" (")[0] for line in out.splitlines()[-2:]] == ["wrote new/page.html", "wrote rows.csv"]
-    assert Path("new/page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [line.split(" (")[0] for line in out.splitlines()[-2:]] == ["wrote page.html", "wrote rows.csv"]
+    assert Path("page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert Path("rows.csv").read_text(encoding="utf-8").startswith("source,scenario,")
-    assert sorted(path.name for path in here.iterdir()) == ["new", "records", "rows.csv"]  # nothing half-written
+    assert sorted(path.name for path in here.iterdir()) == ["page.html", "records", "rows.csv"]  # nothing half-written
 
 
 def test_text_is_the_default(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_device, add_path, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.flags import (
+    add_device,
+    add_path,
+    add_scenario_flags,
+    json_text,
+    one_of,
+    overrides,
+    page,
+    writable,
+)
 from vramplan.commands.origin import TARGET
 from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
@@ -84,6 +93,7 @@ def _add_format(parser: ArgumentParser) -> None:
         parser,
         "--write",
         dest="files",
+        type=writable("--write"),
         metavar="FILE",
         action="append",
         default=[],
@@ -127,7 +137,7 @@ _SUFFIXES = {".md": "markdown", ".json": "json", ".xml": "junit"}
 
 def _files(args: Namespace) -> list[tuple[Path, str]]:
     """What `--write` asks for, each file with its format; known before the work begins."""
-    files = [user_path(text) for text in args.files]
+    files: list[Path] = args.files
     if files and args.update:
         raise UsageError("--update compares nothing that --write could tell", hint="leave one of the two out")
     for file in files:

@@ -2,9 +2,11 @@
 
 from argparse import Action, ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 
 
 class Flag(NamedTuple):
@@ -150,6 +152,19 @@ def yaml_value(text: str, key: str) -> Any:
 def add_path(parser: _ActionsContainer, *names: str, **settings: Any) -> None:
     """Add an argument whose value is a file or directory, or may be: shells complete it to one."""
     vars(parser.add_argument(*names, **settings))["takes_path"] = True
+
+
+def writable(option: str) -> Any:
+    """An argparse `type` that takes a file which can be written: known before the work begins."""
+
+    def check(text: str) -> Path:
+        from vramplan.report.report_file import check_place
+
+        path = user_path(text)
+        check_place(path, option=option)
+        return path
+
+    return check
 
 
 def takes_path(argument: Action) -> bool:

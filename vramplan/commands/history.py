@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, add_path, json_text, page
+from vramplan.commands.flags import add_json, add_path, json_text, page, writable
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json(parser)
     files = parser.add_argument_group("plots", "each is written whole or not at all")
-    add_path(files, "--html", metavar="FILE", help="one page that opens without a network")
-    add_path(files, "--svg", metavar="FILE", help="one picture of the scenarios that moved")
+    add_path(files, "--html", type=writable("--html"), metavar="FILE", help="one page that opens without a network")
+    add_path(files, "--svg", type=writable("--svg"), metavar="FILE", help="one picture of the scenarios that moved")
 
 
 def run(args: Namespace) -> Answer:
@@ -53,9 +53,7 @@ def _write(done: "History", args: Namespace) -> list[str]:
     from vramplan.report.report_file import write_rendered
 
     asked = (("--html", args.html, render_history_page), ("--svg", args.svg, render_history_svg))
-    return write_rendered(
-        (option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None
-    )
+    return write_rendered((option, file, render(done).encode()) for option, file, render in asked if file is not None)
 
 
 COMMAND = Command(

@@ -58,8 +58,7 @@ def run(args: Namespace) -> Answer:
     targets = [resolve_aloud(target, overrides(args)) for target in args.targets]
     scenarios = [scenario for target in targets for scenario in target.scenarios]
     files = record_files(args.out, [scenario.name for scenario in scenarios])
-    for place in filter(None, files):
-        _check_writable(place)
+    _check_out(args.out, is_file=args.out in files)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
         with progress(f"measuring {scenario.name} on {args.device} ...") as tell:
@@ -98,16 +97,12 @@ def record_files(out: Path | None, names: list[str]) -> list[Path | None]:
     return files
 
 
-def _check_writable(file: Path) -> None:
+def _check_out(out: Path | None, *, is_file: bool) -> None:
     """Refuse a place that cannot be written before minutes are spent on what would go there."""
-    import tempfile
+    from vramplan.report.report_file import check_directory, check_place
 
-    parent = next(parent for parent in file.absolute().parents if parent.exists())
-    try:
-        tempfile.TemporaryFile(dir=parent).close()
-    except OSError as error:
-        hint = "name a file in a directory that you may write"
-        raise UsageError(f"--out: cannot write {file}: {error.strerror}", hint=hint) from error
+    if out is not None:
+        (check_place if is_file else check_directory)(out, option="--out")
 
 
 def _save(record: "Record", file: Path | None) -> None:

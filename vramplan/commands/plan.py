@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from vramplan.commands import Answer, Command
 from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
-from vramplan.commands.flags import add_json, add_path, add_scenario_flags, json_text, one_of, overrides, page
+from vramplan.commands.flags import add_json, add_path, add_scenario_flags, json_text, one_of, overrides, page, writable
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
-from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.dataset.outlook import Outlook
@@ -41,7 +40,7 @@ def configure(parser: ArgumentParser) -> None:
         help=f"what is to be as large as it gets: {', '.join(GOALS)}; max-tokens, the default, shows the frontier",
     )
     parser.add_argument("--seqs", type=_lengths, metavar="N,N", help="sequence lengths that a matrix tries")
-    add_path(parser, "--write", type=user_path, metavar="FILE", help="save the fitting scenario there")
+    add_path(parser, "--write", type=writable("--write"), metavar="FILE", help="save the fitting scenario there")
     parser.add_argument("--force", action="store_true", help="let --write replace a file")
     add_json(parser)
     add_data_flags(parser)
@@ -89,8 +88,8 @@ def _plan(target: "Target", limit: "Limit", args: Namespace) -> Answer:
     from vramplan.report.progress import waiting
 
     _refuse(args, "seqs", "belongs to a matrix; this is one scenario on one card", "give several TARGETs, or --gpu a,b")
-    if args.write:
-        _check_writable(args.write, force=args.force)
+    if args.write and args.write.exists() and not args.force:
+        raise UsageError(f"--write: {args.write} exists", hint="name another file, or add --force to replace it")
     (scenario,) = target.scenarios
     outlook = _outlook(scenario, limit, args) if asks_for_data(args) else None
     with waiting("looking for what fits"):
@@ -167,15 +166,6 @@ def _lengths(text: str) -> tuple[int, ...]:
     if not all(word.strip().isdecimal() and 1 <= int(word.strip()[:9]) <= LARGEST_COUNT for word in words):
         raise UsageError(f"--seqs: '{text}' are not sequence lengths", hint="such as --seqs 512,2048,8192")
     return tuple(sorted({int(word) for word in words}))
-
-
-def _check_writable(file: Path, *, force: bool) -> None:
-    """Refuse before the work is done what would be refused after it."""
-    from vramplan.report.report_file import check_place
-
-    check_place(file, option="--write")
-    if file.exists() and not force:
-        raise UsageError(f"--write: {file} exists", hint="name another file, or add --force to replace it")
 
 
 def _write(scenario: "Scenario", file: Path) -> None:

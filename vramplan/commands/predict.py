@@ -18,10 +18,10 @@ from vramplan.commands.flags import (
     one_of,
     overrides,
     page,
+    writable,
 )
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError, nearest
-from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.api import Foreseen
@@ -88,15 +88,13 @@ def _component(word: str) -> "tuple[Component, ...]":
 
 
 def _picture(text: str) -> Path:
-    """The file that `--timeline` names, if it can be written: known before the work begins."""
-    from vramplan.report.report_file import check_place
+    """The file that `--timeline` names, if it can be written."""
     from vramplan.report.timeline_plot import PICTURES
 
-    path = user_path(text)
+    path: Path = writable("--timeline")(text)
     if path.suffix.lower() not in PICTURES:
         hint = f"write a name that ends in {' or '.join(PICTURES)}"
         raise UsageError(f"--timeline: cannot write '{text}'", hint=hint)
-    check_place(path, option="--timeline")
     return path
 
 

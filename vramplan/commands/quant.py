@@ -4,10 +4,9 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, add_path, json_text, one_of, page
+from vramplan.commands.flags import add_json, add_path, json_text, one_of, page, writable
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
-from vramplan.files import user_path
 
 if TYPE_CHECKING:
     from vramplan.quant.study import Study
@@ -46,8 +45,8 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=_seed, metavar="N", default=0, help="of drawn weights (default: 0)")
     parser.add_argument("--levels", action="store_true", help="print the levels of the 4-bit formats, and nothing else")
-    add_path(parser, "--svg", metavar="FILE", help="the plots as one picture")
-    add_path(parser, "--html", metavar="FILE", help="plots and tables as one page")
+    add_path(parser, "--svg", type=writable("--svg"), metavar="FILE", help="the plots as one picture")
+    add_path(parser, "--html", type=writable("--html"), metavar="FILE", help="plots and tables as one page")
     add_json(parser)
 
 
@@ -121,12 +120,8 @@ def _source(args: Namespace) -> "Source | None":
     if args.weights is None and args.svg is None and args.html is None:
         return None
     from vramplan.quant.weights import NORMAL, require_torch, source
-    from vramplan.report.report_file import check_place
 
     found = source(args.weights if args.weights is not None else NORMAL, args.seed)
-    for option in ("svg", "html"):
-        if getattr(args, option) is not None:
-            check_place(user_path(getattr(args, option)), option=f"--{option}")
     require_torch()
     return found
 
@@ -139,7 +134,7 @@ def _write(done: "Study", args: Namespace) -> list[str]:
     from vramplan.report.report_file import write_rendered
 
     asked = (("--svg", args.svg, render_quant_svg), ("--html", args.html, render_quant_page))
-    rendered = ((option, user_path(name), render(done).encode()) for option, name, render in asked if name is not None)
+    rendered = ((option, file, render(done).encode()) for option, file, render in asked if file is not None)
     return ["", *write_rendered(rendered)]
 
 

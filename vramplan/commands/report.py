@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, add_path, json_text, page
+from vramplan.commands.flags import add_json, add_path, json_text, page, writable
 from vramplan.files import user_path
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def configure(parser: ArgumentParser) -> None:
         help="records and predictions: files, or directories of them; each record's scenario is predicted beside it",
     )
     files = parser.add_argument_group("files", "each is written whole or not at all")
-    add_path(files, "--html", metavar="FILE", help="one page that opens without a network")
-    add_path(files, "--csv", metavar="FILE", help="a table: one row per result, phase and component")
-    add_path(files, "--parquet", metavar="FILE", help="the same table as Parquet")
+    add_path(files, "--html", type=writable("--html"), metavar="FILE", help="one page that opens without a network")
+    add_path(files, "--csv", type=writable("--csv"), metavar="FILE", help="one row per result, phase and component")
+    add_path(files, "--parquet", type=writable("--parquet"), metavar="FILE", help="the same table as Parquet")
     shown = parser.add_mutually_exclusive_group()
     add_json(shown)
     shown.add_argument("--markdown", action="store_true", help="print GitHub-flavoured Markdown")
@@ -55,7 +55,7 @@ def _write(report: "Report", args: Namespace) -> str:
     from vramplan.report.report_file import write_rendered
 
     asked = [name for name in _RENDERERS if getattr(args, name) is not None]
-    rendered = ((f"--{name}", user_path(getattr(args, name)), _RENDERERS[name](report)) for name in asked)
+    rendered = ((f"--{name}", getattr(args, name), _RENDERERS[name](report)) for name in asked)
     return "\n".join(write_rendered(rendered))
 
 

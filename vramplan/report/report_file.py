@@ -1,6 +1,5 @@
 """Writing what a report renders."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,15 +10,28 @@ from vramplan.units import human
 
 def check_place(path: Path, *, option: str) -> None:
     """Refuse a file that could not be written, before the work begins; the error names the flag `option`."""
-    if path.is_dir():
-        what = "it is a directory"
-    elif not path.parent.is_dir():
-        what = f"there is no directory '{path.parent}'"
-    elif not os.access(path.parent, os.W_OK):
-        what = "permission denied"
-    else:
-        return
-    raise UsageError(f"{option}: cannot write '{path}': {what}", hint="choose another place")
+    if what := "it is a directory" if path.is_dir() else _refusal(path.parent):
+        raise UsageError(f"{option}: cannot write '{path}': {what}", hint="choose another place")
+
+
+def check_directory(path: Path, *, option: str) -> None:
+    """The same of a directory for several files, which is made where there is none."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if what := _refusal(there):
+        raise UsageError(f"{option}: cannot write into '{path}': {what}", hint="choose another place")
+
+
+def _refusal(directory: Path) -> str:
+    """Why no file can be made in a directory, empty where one can. Rights do not tell: root has them in /proc."""
+    import tempfile
+
+    if not directory.is_dir():
+        return f"there is no directory '{directory}'"
+    try:
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def write_whole(path: Path, content: bytes, *, option: str) -> None:
