@@ -130,7 +130,7 @@ def test_one_scenario_is_asked_of_a_matrix(here: Path) -> None:
     assert resolve("run.yaml", {"seq": 512}).single("compare").batch == 2
     with pytest.raises(UsageError) as caught:
         vramplan.Scenario.load("run.yaml")
-    assert caught.value.hint == "give a value for each key of its matrix, such as batch=1"
+    assert caught.value.hint == "give a value for each key of its matrix, such as seq=512, batch=2"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class Target:
     scenarios: tuple[Scenario, ...]
     is_matrix: bool
     """Whether a matrix spelled them out (even if only one), so that the answer is a list."""
+    cell: Mapping[str, Any] = field(default_factory=dict)
+    """A matrix's keys with the first of their values each, a section's together."""
     origin: "Imported | None" = None
     """What another trainer's file said, where the target is one."""
 
@@ -145,14 +147,14 @@ def _adapter_file(path: Path) -> Path | None:
 
 def _expand(mapping: dict[str, Any], overrides: Mapping[str, Any], *, base: Path, where: str) -> Target:
     """What is typed wins over the file, and over its matrix."""
-    axes = mapping.get("matrix")
-    if isinstance(axes, Mapping):
+    if isinstance(axes := mapping.get("matrix"), Mapping):
         mapping = {**mapping, "matrix": dict(_axes_left(axes, overrides))}
     # `stack` before `stack.upcast`: a part is set in the whole that was asked for.
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0].count(".")))
     mapping = override(mapping, ordered)
     scenarios = scenarios_from_mapping(mapping, base=base, where=where)
-    return Target(scenarios, is_matrix="matrix" in mapping)
+    axes = mapping.get("matrix", {})
+    return Target(scenarios, "matrix" in mapping, override({}, {str(key): values[0] for key, values in axes.items()}))
 
 
 def _axes_left(axes: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -225,7 +227,8 @@ def load_scenario(target: "str | os.PathLike[str]", overrides: Mapping[str, Any]
     found = resolve(os.fspath(target), dict(_dotted(overrides)))
     for text in found.origin.warnings if found.origin else ():
         warnings.warn(f"{target}: {text}", stacklevel=3)
-    return found.single("Scenario.load", hint="give a value for each key of its matrix, such as batch=1")
+    such_as = ", ".join(f"{key}={value!r}" for key, value in found.cell.items())
+    return found.single("Scenario.load", hint=f"give a value for each key of its matrix, such as {such_as}")
 
 
 def _dotted(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
