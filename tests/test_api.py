@@ -34,6 +34,7 @@ def test_a_budget_stands_for_a_card() -> None:
     scenario = vramplan.Scenario.load("llama-2-7b")
     assert vramplan.predict(scenario).verdict is None
     verdict = vramplan.predict(scenario, budget=GIB).verdict
+    assert vramplan.predict(scenario, budget="1GiB", reserve="1MiB").verdict == verdict
     assert verdict is not None
     assert (verdict.budget, verdict.fits, verdict.word) == (GIB, False, "does not fit")
 
@@ -78,7 +79,8 @@ def test_a_path_is_a_target_too(tmp_path: Path) -> None:
         ({"scenario": "llama-2-7b"}, "'llama-2-7b' is no Scenario", "Scenario.load('llama-2-7b')"),
         ({"scenario": 7}, "7 is no Scenario", "Scenario.load"),
         ({"device": "cuda:0"}, "unknown device 'cuda:0'", "did you mean 'cuda'?"),  # and not the CPU's memory
-        ({"budget": "24GiB"}, "budget: '24GiB' is no number of bytes", "24 * 2**30"),
+        ({"budget": "24"}, "budget: '24' is a number without a unit", "24GiB"),
+        ({"budget": 0}, "budget: 0 is no number of bytes", "int"),
         ({"budget": True}, "budget: True is no number of bytes", "int"),
         ({"reserve": -1}, "reserve: -1 is no number of bytes", "int"),  # a card larger than it is
         ({"reserve": 1.5}, "reserve: 1.5 is no number of bytes", "int"),

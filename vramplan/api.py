@@ -13,6 +13,7 @@ from vramplan.ledger import Component, Phase
 from vramplan.record import Device, Prediction, Record, Result, load_result
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
+from vramplan.units import read_size
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -44,8 +45,8 @@ def predict(
     engine: Engine = "analytic",
     *,
     device: Device = "cuda",
-    budget: int | None = None,
-    reserve: int = 0,
+    budget: int | str | None = None,
+    reserve: int | str = 0,
 ) -> Prediction:
     """What `scenario` will need.
 
@@ -53,7 +54,8 @@ def predict(
     libraries on fake tensors, for seconds; whatever the caller set in torch (autocast, no_grad, defaults) changes
     nothing. Parts of the libraries are replaced meanwhile, so traces in threads run one after the other, and no other
     thread should use torch until they are done; the same holds for the closed form of a family outside the table.
-    `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`.
+    `budget` is what the process may hold on the card, context included, by default the card's capacity less `reserve`:
+    in bytes, or as the flags take them, such as "24GiB".
     """
     return foresee(scenario, engine, device=device, budget=budget, reserve=reserve).prediction
 
@@ -68,8 +70,8 @@ def predict_model(
     gpu: str = "",
     engine: Engine = "analytic",
     device: Device = "cuda",
-    budget: int | None = None,
-    reserve: int = 0,
+    budget: int | str | None = None,
+    reserve: int | str = 0,
 ) -> Prediction:
     """What training `model` with transformers' Trainer, or with TRL's SFTTrainer or DPOTrainer, will need.
 
@@ -108,11 +110,13 @@ def foresee(
     engine: Engine = "analytic",
     *,
     device: Device = "cuda",
-    budget: int | None = None,
-    reserve: int = 0,
+    budget: int | str | None = None,
+    reserve: int | str = 0,
 ) -> Foreseen:
     """What `predict` returns, and the timeline behind it: for explanations and pictures."""
-    _check_arguments(scenario, device, budget, reserve)
+    _check_arguments(scenario, device)
+    budget = None if budget is None else _bytes(budget, "budget", least=1)
+    reserve = _bytes(reserve, "reserve", least=0)
     if engine == "analytic":
         from vramplan.predict.engine import conclude
         from vramplan.predict.forecast import forecast
@@ -133,14 +137,20 @@ def foresee(
     raise unknown("engine", engine, ENGINES)
 
 
-def _check_arguments(scenario: object, device: object, budget: object, reserve: object) -> None:
-    """Refuse what nobody's type checker saw: a name for a scenario, `cuda:0`, `24GiB`."""
+def _check_arguments(scenario: object, device: object) -> None:
+    """Refuse what nobody's type checker saw: a name for a scenario, `cuda:0`."""
     _check_scenario(scenario)
     if device not in DEVICES:
         raise unknown("device", str(device), DEVICES)
-    for name, size in (("budget", budget), ("reserve", reserve)):
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-            raise UsageError(f"{name}: {size!r} is no number of bytes", hint="give an int, such as 24 * 2**30")
+
+
+def _bytes(size: object, name: str, *, least: int) -> int:
+    """The bytes that the argument `name` means, at least `least`."""
+    if isinstance(size, str):
+        return read_size(size, name, least=least)
+    if not isinstance(size, int) or isinstance(size, bool) or size < least:
+        raise UsageError(f"{name}: {size!r} is no number of bytes", hint='give an int above 0, or text such as "24GiB"')
+    return size
 
 
 def _check_scenario(scenario: object) -> None:
@@ -179,7 +189,7 @@ def measure(
     """
     from vramplan.measure.run import measure as run
 
-    _check_arguments(scenario, device, None, 0)
+    _check_arguments(scenario, device)
     return run(scenario, device=device, steps=steps, timeout=timeout, memory_limit=memory_limit, progress=progress)
 
 

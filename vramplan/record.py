@@ -277,7 +277,10 @@ def result_from_json(body: Mapping[str, Any], *, source: str = "record") -> Pred
 
 def load_result(path: Path) -> Prediction | Record:
     """The prediction or record in a JSON file."""
-    hint = "give one record or prediction; where `predict --json` prints a list, of a matrix, one of its elements"
+    hint = (
+        "give one record or prediction (where `predict --json` prints a list, of a matrix, one of its elements);"
+        " Scenario.load reads a scenario"
+    )
     return result_from_json(read_object(path, hint=hint), source=str(path))
 
 

@@ -70,7 +70,7 @@ def test_what_people_and_drivers_call_a_card(spelling: str, name: str) -> None:
         ("a100", "choose one of a100-40gb, a100-80gb"),
         ("h100 pcie", "choose one of h100-80gb, h100-nvl"),
         ("rtx 3060", "write rtx3060-12gb if that is yours"),  # the one with 8 GB is not in the catalogue
-        ("4090 laptop", "give its memory, --budget"),  # another chip, with 16 GB
+        ("4090 laptop", "give its memory as a budget (24GiB)"),  # another chip, with 16 GB
         ("rtx", "`vramplan list gpus`"),
         ("", "`vramplan list gpus`"),
     ],

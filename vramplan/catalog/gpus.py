@@ -114,14 +114,14 @@ def check_gpu(name: str) -> str:
         return found
     sizes = [known for known in cards if word and _bare(known.rpartition("-")[0]) == word]
     if len(sizes) == 1:
-        hint = f"write {sizes[0]} if that is yours; of any other, give the memory: --budget 8GiB"
+        hint = f"write {sizes[0]} if that is yours; of any other, give the memory as a budget (8GiB)"
         raise UsageError(f"gpu '{name}' comes in several sizes, and one of them is known", hint=hint)
     if sizes:
         raise UsageError(f"gpu '{name}' comes in several sizes", hint=f"choose one of {', '.join(sizes)}")
     raise UsageError(
         f"unknown gpu '{name}'",
-        hint=f"{nearest(name, cards)}`vramplan list gpus` shows those that are known; for any other give its memory,"
-        " --budget 24GiB",
+        hint=f"{nearest(name, cards)}`vramplan list gpus` shows those that are known; for any other give its memory as"
+        " a budget (24GiB)",
     )
 
 

@@ -84,8 +84,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         batch: int | None = None,
         seq: int | None = None,
         gpu: str = "",
-        budget: int | None = None,
-        reserve: int = 0,
+        budget: int | str | None = None,
+        reserve: int | str = 0,
         say: Callable[[str], None] = print,
         meter: Meter | None = None,
     ) -> None:
