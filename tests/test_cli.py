@@ -126,6 +126,8 @@ BAD_ARGUMENTS: list[tuple[list[str], list[str]]] = [
     (["predict", "tiny.yaml", "--optimizer", "adamw"], ["'adamw'", "did you mean 'adamw_torch'?"]),
     (["predict", "tiny.yaml", "--batch", "two"], ["batch", "'two'", "a whole number, got text"]),
     (["predict", "tiny.yaml", "--set", "quant.double=4"], ["quant.double", "true or false, got a whole number"]),
+    (["predict", "tiny.yaml", "--budget", "-5GiB"], ["--budget", "'-5GiB'", "24GiB"]),
+    (["plan", "tiny.yaml", "--seqs", "-5,64"], ["--seqs", "'-5,64'"]),
     (["predict", "tiny.yaml", "--budget", "0"], ["--budget", "'0'", "24GiB"]),
     (["predict", "tiny.yaml", "--budget", "24XiB"], ["'XiB'", "GiB"]),
     (["predict", "tiny.yaml", "--budget", "1e400"], ["--budget"]),

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import vramplan
 from vramplan.commands import Answer, Command, all_commands, commands_for
@@ -26,6 +26,11 @@ _INTERRUPTED = 130
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose complaints are our errors: one line what, one line hint, exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Values that begin with a dash: `-5GiB` too, so that its option refuses it in its own words.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         choice = re.search(r"invalid choice: '?([^' ]*)'?", message)
