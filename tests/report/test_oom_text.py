@@ -105,6 +105,11 @@ def test_a_run_that_held_more_than_its_scenario_does_not_need_more_than_the_card
     assert shown.endswith("the run held more than the scenario predicts; enough: batch 2 with grad_accum 2")
 
 
+def test_a_request_that_the_scenario_never_makes_tells_of_another_run() -> None:
+    shown = render_oom(explained(V20.replace("allocate 20.00 MiB", "allocate 7.77 GiB"), against=True), Page())
+    assert "no allocation of the scenario has that size, in any phase: it may not be the run in the log" in shown
+
+
 def test_a_snapshot() -> None:
     found = explain_file(io.BytesIO(dumped(fragmented())), "snapshot.pickle", None)
     check_golden("oom-snapshot.txt", render_oom(found, Page()))

@@ -58,7 +58,10 @@ def _request(against: Against) -> str:
         )
     if against.candidates:
         return f"allocations of that size in other phases of the scenario: {_candidates(against.candidates)}"
-    return "no allocation of the scenario has that size: the batch, or the recipe, was another one"
+    return (
+        "no allocation of the scenario has that size, in any phase: it may not be the run in the log, or the batch or"
+        " the recipe was another one"
+    )
 
 
 def _expected(against: Against, room: str) -> str:
