@@ -178,7 +178,7 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("empty array", lambda file: file.write_text("[]"), "holds no record"),
     ("truncated", lambda file: file.write_text(file.read_text()[:700]), "is not JSON"),
     ("a number", lambda file: file.write_text("7"), "not a record or prediction: int"),
-    ("not text", lambda file: file.write_bytes(b"\xff\xfe\x00"), "is not JSON"),
+    ("not text", lambda file: file.write_bytes(b"\xff\xfe\x00"), "is not UTF-8 text"),
     ("another object", lambda file: file.write_text('{"kind": "comparison"}'), "not a record or prediction"),
     ("another schema", lambda file: edit(file, lambda body: body.update(schema=2)), "schema 2 is unknown"),
     ("no entries", lambda file: edit(file, lambda body: body.pop("entries")), "missing required field 'entries'"),
