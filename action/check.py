@@ -5,6 +5,7 @@ runs on the job's Python, vramplan on its own.
 """
 
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -49,8 +50,8 @@ def main() -> int:
     report.write_text(text, encoding="utf-8")
     if summary:
         append("GITHUB_STEP_SUMMARY", text)
-    json = str(body) if body.exists() else ""
-    append("GITHUB_OUTPUT", f"verdict={worst.verdict}\nexit-code={worst.code}\nreport={report}\njson={json}\n")
+    machine = str(body) if body.exists() else ""
+    append("GITHUB_OUTPUT", f"verdict={worst.verdict}\nexit-code={worst.code}\nreport={report}\njson={machine}\n")
     return worst.code
 
 
@@ -79,13 +80,8 @@ def fits(targets: list[str]) -> Iterator[Outcome]:
     for target in targets:
         if Path(target).is_dir() or target.endswith(".json"):
             continue  # results that were made before
-        done = vramplan("predict", target, f"--engine={text('INPUT_ENGINE')}", *options)
-        answer = (done.stdout.strip() or done.stderr.strip() or "no answer").splitlines()
-        verdict = answer[-1] if done.stdout.strip() else answer[0]
-        ended = done.returncode
-        unjudged = next((line for line in answer if line.startswith("no verdict")), "")
-        if unjudged and not ended:  # asked whether it fits, nobody can say yes
-            verdict, ended = f"{unjudged}; in the scenario: gpu, or the action's inputs gpu and budget", 2
+        done = vramplan("predict", target, f"--engine={text('INPUT_ENGINE')}", "--json", *options)
+        verdict, ended = judged(done)
         rows.append(f"| {cell(target)} | {cell(verdict)} |")
         if ended:
             code = max(code, ended)
@@ -93,6 +89,24 @@ def fits(targets: list[str]) -> Iterator[Outcome]:
     if rows:
         table = "\n".join(["### Does it fit?", "", "| scenario | verdict |", "| :-- | :-- |", *rows])
         yield Outcome("does not fit" if code == 1 else VERDICTS.get(code, "error"), code, table)
+
+
+def judged(done: "subprocess.CompletedProcess[str]") -> tuple[str, int]:
+    """What `predict --json` found, in a line, and the exit code that this comes to."""
+    if not done.stdout.strip():
+        return (done.stderr.strip() or "no answer").splitlines()[0], done.returncode
+    body = json.loads(done.stdout)
+    predictions = body if isinstance(body, list) else [body]
+    verdicts = [prediction["verdict"] for prediction in predictions if "verdict" in prediction]
+    without = len(predictions) - len(verdicts)
+    if without and not done.returncode:  # asked whether it fits, nobody can say yes
+        share = f" on {without} of {len(predictions)}" if verdicts else ""
+        return f"no verdict{share}: name a card in the scenario, or the action's inputs gpu or budget", 2
+    if len(predictions) > 1:
+        return f"{sum(verdict['fits'] for verdict in verdicts)} of {len(predictions)} fit", done.returncode
+    needed, budget, margin = (f"{abs(verdicts[0][key]) / 2**30:.2f} GiB" for key in ("needed", "budget", "margin"))
+    left = "to spare" if verdicts[0]["fits"] else "too much"
+    return f"{verdicts[0]['word']}: {needed} of {budget}, {margin} {left}", done.returncode
 
 
 def vramplan(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -6,7 +6,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import vramplan
@@ -69,8 +69,13 @@ def build_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code."""
+    return exit_code(lambda: _show(answer(sys.argv[1:] if argv is None else list(argv))))
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """The exit code that `work` comes to; what it raises is told on stderr and has one of its own."""
     try:
-        return _show(answer(sys.argv[1:] if argv is None else list(argv)))
+        return work()
     except VramplanError as error:
         _complain(error)
         return error.exit_code

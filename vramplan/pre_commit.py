@@ -1,14 +1,12 @@
-"""The pre-commit hook `vramplan-fits`: `vramplan predict` on each changed file, its warnings and one line of answer."""
+"""The pre-commit hook `vramplan-fits`: `vramplan predict` on each changed file, its warnings and its verdict."""
 
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
+from functools import partial
 from itertools import takewhile
 from os.path import isfile
 
-from vramplan.cli import main
-from vramplan.report.verdict_text import NO_VERDICT
+from vramplan.cli import answer, exit_code
 
 
 def fits(argv: Sequence[str]) -> int:
@@ -18,20 +16,17 @@ def fits(argv: Sequence[str]) -> int:
     """
     files = [*takewhile(isfile, reversed(argv))][::-1]
     flags = argv[: len(argv) - len(files)]
-    return max((_told(file, flags) for file in files), default=0)
+    return max((exit_code(partial(_told, file, flags)) for file in files), default=0)
 
 
 def _told(file: str, flags: Sequence[str]) -> int:
-    text = StringIO()
-    with redirect_stdout(text):
-        code = main(["predict", file, *flags])
-    lines = text.getvalue().strip().splitlines()
-    for line in [*(line for line in lines[:-1] if line.startswith(("warning: ", NO_VERDICT))), *lines[-1:]]:
+    told = answer(["predict", file, *flags])
+    for line in told.in_short:
         print(f"{file}: {line}")
-    if code == 0 and any(line.startswith(NO_VERDICT) for line in lines):
+    if told.code == 0 and told.unjudged:
         print(f"hint: add 'gpu: rtx4090' to {file}, or args: [--gpu, rtx4090] to the hook", file=sys.stderr)
         return 2  # asked whether it fits, nobody can say yes
-    return code
+    return told.code
 
 
 if __name__ == "__main__":

@@ -162,6 +162,11 @@ class Prediction(Result):
     In no component and no phase of the ledger.
     """
 
+    @property
+    def unjudged(self) -> bool:
+        """Whether it is of a card of which nothing says how much memory it has."""
+        return self.verdict is None and self.device == "cuda"
+
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: prediction`."""
         body = self._body("prediction") | {"managed": self.managed}

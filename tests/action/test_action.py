@@ -84,8 +84,22 @@ def test_a_scenario_that_does_not_fit_fails(checkout: Path) -> None:
     run = act(checkout, budget="64MiB")
     assert (run.code, run.outputs["verdict"]) == (1, "does not fit")
     assert "::error title=does not fit,file=scenarios/one.yaml::does not fit: " in run.log
-    assert "### Does it fit?" in run.summary
-    assert act(checkout, fits="true").code == 0
+    assert re.search(
+        r"^\| scenarios/one.yaml \| does not fit: [\d.]+ GiB of 0.06 GiB, [\d.]+ GiB too much \|$", run.summary, re.M
+    )
+    run = act(checkout, fits="true")
+    assert run.code == 0
+    assert "| scenarios/one.yaml | fits: " in run.summary
+
+
+def test_a_matrix_is_counted(checkout: Path) -> None:
+    write(checkout, "whole", matrix={"gpu": ["t4", "l4"]})
+    write(checkout, "half", matrix={"gpu": ["t4", ""]})
+    assert main(["check", *map(str, Path("scenarios").iterdir()), "--against", "baseline", "--update"]) == 0
+    run = act(checkout, fits="true")
+    assert (run.code, run.outputs["verdict"]) == (2, "error")
+    assert "| scenarios/whole.yaml | 2 of 2 fit |" in run.summary
+    assert "::no verdict on 1 of 2: " in run.log
 
 
 def test_a_scenario_without_a_card_cannot_be_said_to_fit(checkout: Path) -> None:

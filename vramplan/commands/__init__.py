@@ -17,6 +17,10 @@ class Answer:
 
     text: str
     code: int = 0
+    in_short: tuple[str, ...] = ()
+    """A prediction's warnings and verdicts, a line each."""
+    unjudged: bool = False
+    """Whether something was predicted for a card of which nothing says how much memory it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,8 +118,9 @@ def run(args: Namespace) -> Answer:
         code = 1
     if args.timeline is not None:
         _draw(found[0], args.timeline)
+    shown = partial(Answer, code=code, in_short=_in_short(predictions), unjudged=any(p.unjudged for p in predictions))
     if len(predictions) > 1:
-        return Answer(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions), code)
+        return shown(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions))
     explanations = _explain(found[0], args.explain) if args.explain is not None else ()
     if args.json:
         body = predictions[0].to_json() | origin_json(target)
@@ -128,10 +130,10 @@ def run(args: Namespace) -> Answer:
             from vramplan.dataset.outlook_json import outlook_json
 
             body["dataset"] = outlook_json(outlook)
-        return Answer(json_text([body] if target.is_matrix else body), code)
+        return shown(json_text([body] if target.is_matrix else body))
     above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
     before_verdict = _before_verdict(predictions[0], outlook, args)
-    return Answer(above + _detailed(predictions[0], before_verdict, target.lacks), code)
+    return shown(above + _detailed(predictions[0], before_verdict, target.lacks))
 
 
 def _explain(foreseen: "Foreseen", wanted: "tuple[Component, ...]") -> "list[Explanation]":
@@ -220,6 +222,12 @@ def _table(predictions: "list[Prediction]") -> str:
     from vramplan.report.summary_text import render_summary
 
     return render_summary(predictions, page())
+
+
+def _in_short(predictions: "list[Prediction]") -> tuple[str, ...]:
+    from vramplan.report.summary_text import in_short
+
+    return tuple(in_short(predictions))
 
 
 def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]", lacks: Collection[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vramplan.record import Prediction
 from vramplan.report.layout import Page, fitting_table, table_unit
-from vramplan.report.verdict_text import HOW_TO_JUDGE, NO_VERDICT, verdict_word
+from vramplan.report.verdict_text import no_verdict, verdict_lines, verdict_word
 
 _NAMED = 3  # scenarios that a warning names; more are a number
 
@@ -30,19 +30,26 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     lines = fitting_table(
         rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
     )
-    warnings = _shared_warnings(predictions, page)
-    lines += ["", *warnings] if warnings else []
-    without = sum(p.verdict is None and p.device == "cuda" for p in predictions)
-    if without:
-        share = f" on {without} of {len(predictions)}" if without < len(predictions) else ""
-        lines += ["", *page.wrap(f"{NO_VERDICT}{share}: {HOW_TO_JUDGE}", indent="  ")]
-    if judged:
-        fitting = sum(p.verdict is not None and p.verdict.fits for p in predictions)
-        lines += ["", f"{fitting} of {len(predictions)} fit"]
+    for part in (_shared_warnings(predictions), *([line] for line in _judged(predictions))):
+        lines += ["", *(line for text in part for line in page.wrap(text, indent="  "))] if part else []
     return "\n".join(lines)
 
 
-def _shared_warnings(predictions: Sequence[Prediction], page: Page) -> list[str]:
+def in_short(predictions: Sequence[Prediction]) -> list[str]:
+    """What they warn of and how they were judged, a line each: for who asks of many files whether they fit."""
+    if len(predictions) > 1:
+        return [*_shared_warnings(predictions), *_judged(predictions)]
+    return [f"warning: {text}" for p in predictions for text in p.warnings] + verdict_lines(predictions[0], Page())
+
+
+def _judged(predictions: Sequence[Prediction]) -> list[str]:
+    """That there is no verdict on some, and how many of the others fit."""
+    verdicts = [p.verdict for p in predictions if p.verdict is not None]
+    fit = f"{sum(verdict.fits for verdict in verdicts)} of {len(predictions)} fit" if verdicts else ""
+    return [line for line in (no_verdict(predictions), fit) if line]
+
+
+def _shared_warnings(predictions: Sequence[Prediction]) -> list[str]:
     """Each warning once, with the scenarios that it is about."""
     about: dict[str, list[str]] = {}
     for prediction in predictions:
@@ -51,5 +58,5 @@ def _shared_warnings(predictions: Sequence[Prediction], page: Page) -> list[str]
     lines = []
     for text, names in about.items():
         few = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} of {len(predictions)} scenarios"
-        lines += page.wrap(f"warning: {few}: {text}", indent="  ")
+        lines.append(f"warning: {few}: {text}")
     return lines
