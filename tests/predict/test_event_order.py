@@ -61,6 +61,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "from a checkpoint": (LLAMA, {"load": "checkpoint"}),
     "from a checkpoint, in 8 bits": (LLAMA, {"load": "checkpoint", "quant": {"type": "int8"}}),
     "from a checkpoint, transposed": (GPT2, {"load": "checkpoint"}),
+    "from a checkpoint, transposed, in 8 bits": (GPT2, {"load": "checkpoint", "quant": {"type": "int8"}}),
+    "transposed, in 8 bits": (GPT2, {"quant": {"type": "int8"}}),
     "from a checkpoint, other names": (NEOX, {"load": "checkpoint"}),
     "an adapter on the head": (LLAMA, {"lora": {"rank": 8, "targets": ["q_proj", "lm_head"]}}),
     "adapters on a tied head and table": (

@@ -51,12 +51,14 @@ def four_bit(module: Any, old: Any, value: Tensor) -> nn.Parameter:
 def int8(old: Any, value: Tensor, *, card: bool) -> nn.Parameter:
     """The 8-bit parameter from its fake value, with the settings of the `old` one.
 
-    To a card the value comes by way of the host, so that its float16 is another tensor even of what is float16
-    (transformers 5.17 integrations/bitsandbytes.py `Bnb8bitQuantize.convert`).
+    To a card the value comes by way of the host, which lays a transposed one out anew, so that its float16 is another
+    tensor even of what is float16, and the only one (transformers 5.17 integrations/bitsandbytes.py
+    `Bnb8bitQuantize.convert`).
     """
     from bitsandbytes.functional import int8_vectorwise_quant
 
-    half = value.contiguous().to(dtype=torch.float16, copy=card)
+    value = value if card else value.contiguous()
+    half = value.to(dtype=torch.float16, copy=card, memory_format=torch.contiguous_format)
     codes, constants, _ = int8_vectorwise_quant(half)
     parameter: Any = nn.Parameter(codes, requires_grad=False)
     parameter.CB, parameter.SCB, parameter.has_fp16_weights = parameter.data, constants, old.has_fp16_weights
