@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 import vramplan
 from vramplan.errors import UsageError
 from vramplan.ledger import Component, Phase
+from vramplan.live_model.adapters import config_warnings
 from vramplan.live_model.describe import describe
 from vramplan.record import Prediction
 from vramplan.scenario import ALL_LINEAR, Checkpointing, Method, Scenario
@@ -262,8 +263,21 @@ def test_frozen_parameters_and_unknown_attention_are_told(tmp_path: Path) -> Non
 
 
 def test_options_that_are_not_modelled_are_told(model: Any, tmp_path: Path) -> None:
-    args = arguments(tmp_path, neftune_noise_alpha=5.0, torch_compile=False)
-    assert any("neftune_noise_alpha=5.0" in text for text in describe(model, args, seq=32).warnings)
+    args = arguments(tmp_path, neftune_noise_alpha=5.0, torch_compile=False, auto_find_batch_size=True)
+    told = [text.split(" ")[0] for text in describe(model, args, seq=32).warnings if "is not modelled: it " in text]
+    assert told == ["training_args.neftune_noise_alpha=5.0", "training_args.auto_find_batch_size=True"]
+    assert not any("is not modelled" in text for text in describe(model, arguments(tmp_path), seq=32).warnings)
+
+
+def test_options_of_the_adapters_that_are_not_modelled_are_told() -> None:
+    keys: dict[str, Any] = {"rank_pattern": {"q_proj": 8}, "alora_invocation_tokens": [1, 2]}
+    config = LoraConfig(task_type="CAUSAL_LM", **keys)
+    (told,) = config_warnings(config)  # the rank is counted
+    assert told.startswith(
+        "LoraConfig.alora_invocation_tokens=[1, 2] is not modelled: it applies the adapters to a part"
+    )
+    assert not [*config_warnings(LoraConfig())]
+    assert len([*config_warnings(LoraConfig(layers_to_transform=0))]) == 1
 
 
 def test_evaluation_inside_training_is_read(model: Any, tmp_path: Path) -> None:

@@ -5,23 +5,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
+from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.scenario import ALL_LINEAR
 from vramplan.units import human
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Options of LoraConfig (peft 0.21) that add or leave out parameters: name -> values that change nothing.
-_OPTIONS: dict[str, tuple[object, ...]] = {
-    "layers_to_transform": (None,),
-    "layers_pattern": (None,),
-    "bias": ("none", None),
-    "lora_bias": (False, None),
-    "megatron_config": (None,),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "use_qalora": (False, None),
-}
+#: Of an importer's options those that decide where adapters are and of which rank: a model's parameters are counted.
+_COUNTED = ("exclude_modules", "rank_pattern", "target_parameters")
 
 
 def is_peft(model: Any) -> bool:
@@ -83,12 +75,13 @@ def check_method(config: Any) -> None:
 def config_warnings(config: Any) -> Iterator[str]:
     """Options of the configuration that the prediction leaves out.
 
-    `rank_pattern` is not among them: peft writes one for fused experts, and the parameters are counted.
+    Those that are counted are not among them: peft itself writes a `rank_pattern` for fused experts.
     """
-    for option, harmless in _OPTIONS.items():
+    for option, what in PEFT.unmodelled.items():
         value = getattr(config, option, None)
-        if not any(value == nothing for nothing in harmless):
-            yield f"LoraConfig.{option}={value!r} is not modelled: every target gets a plain adapter of rank {config.r}"
+        off = value is None or value is False or value == "none"  # 0 is a layer
+        if option not in _COUNTED and not off:
+            yield f"LoraConfig.{option}={value!r} is not modelled: it {what}"
 
 
 def _active(model: Any, configs: dict[str, Any]) -> str:

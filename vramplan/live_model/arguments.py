@@ -5,24 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.errors import UsageError
 from vramplan.importers.hf import PACKED_APART
-from vramplan.importers.vocabulary.trainer import TRAINER_UNMODELLED
+from vramplan.importers.vocabulary.trl import TRL_UNMODELLED
 from vramplan.predict.liger import LIGER, trainers_choice
 from vramplan.stacks import LayerKernel
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-#: Options that change memory and have no key: name -> (values that change nothing, what is said of any other).
-_NOT_MODELLED: dict[str, tuple[tuple[object, ...], str]] = {
-    "torch_compile": ((False, None), "compiled code allocates otherwise"),
-    "deepspeed": ((None, ""), "one GPU without sharding is predicted"),
-    "fsdp": ((None, "", [], False), "one GPU without sharding is predicted"),
-    "neftune_noise_alpha": ((None,), "the noise on the embeddings' output is not counted"),
-    "optim_target_modules": ((None,), "the optimizer's projections are not counted"),
-    "padding_free": ((False, None), "batch x seq is taken as it is given"),
-    "activation_offloading": ((False, None), "activations are predicted to stay on the card"),
-    "label_smoothing_factor": ((0.0, None), f"it {TRAINER_UNMODELLED['label_smoothing_factor']}"),
-}
+#: Of an importer's options those that the arguments of a run say otherwise: `torch_compile` is set by its backend and
+#: its mode (transformers 5.17 training_args.py), the device is that of the prediction.
+_SAID_OTHERWISE = ("torch_compile_backend", "torch_compile_mode", "use_cpu")
+#: Options that change memory and have no key of a scenario -> what they do.
+_NOT_MODELLED = {name: f"it {what}" for name, what in TRL_UNMODELLED.items() if name not in _SAID_OTHERWISE} | (
+    dict.fromkeys(("deepspeed", "fsdp"), "one GPU without sharding is predicted")
+)
 
 #: TRL's arguments that are modelled -> whose loop they are for.
 _TRL = {"SFTConfig": "trl", "DPOConfig": "trl-dpo"}
@@ -160,9 +156,8 @@ def warnings_of(args: "TrainingArguments", model: Any, attention: str) -> Iterat
             "evaluation is predicted to look at losses alone, as without compute_metrics (prediction_loss_only=True"
             " says so; with metrics, eval_accumulation_steps says how many steps' logits stay on the card)"
         )
-    for name, (harmless, what) in _NOT_MODELLED.items():
-        value = getattr(args, name, None)
-        if not any(value == nothing for nothing in harmless):
+    for name, what in _NOT_MODELLED.items():
+        if value := getattr(args, name, None):
             yield f"training_args.{name}={value!r} is not modelled: {what}"
     if getattr(args, "world_size", 1) > 1:
         yield f"{args.world_size} processes: one GPU with a whole model is predicted, without buckets for gradients"

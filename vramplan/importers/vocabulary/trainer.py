@@ -7,7 +7,7 @@ TRAINER_HARMLESS = words(
     """
     output_dir overwrite_output_dir num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs
     warmup_steps warmup_ratio weight_decay adam_beta1 adam_beta2 adam_epsilon optim_args average_tokens_across_devices
-    bf16_full_eval fp16_full_eval tf32 neftune_noise_alpha torch_empty_cache_steps logging_dir logging_strategy
+    bf16_full_eval fp16_full_eval tf32 torch_empty_cache_steps logging_dir logging_strategy
     logging_steps logging_first_step log_on_each_node logging_nan_inf_filter include_num_input_tokens_seen log_level
     log_level_replica disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id
     trackio_static_space_id eval_steps eval_delay prediction_loss_only eval_on_start eval_do_concat_batches
@@ -24,11 +24,15 @@ TRAINER_HARMLESS = words(
     eval_accumulation_steps do_eval bnb_4bit_compute_dtype trust_remote_code
     """
 )
+#: transformers 5.17.0 integrations/neftune.py `neftune_post_forward_hook` returns a new tensor; where `enable_input_-
+#: require_grads` has made the embeddings' output a leaf before, as checkpointing does, autograd keeps that one as well.
+NOISE = "adds noise to the embeddings' output, of which checkpointing then keeps two copies"
 #: transformers 5.17.0 training_args.py: what changes memory and no scenario says.
 TRAINER_UNMODELLED = {
     "torch_compile": "compiles the model, which fuses operations and keeps other activations",
     "torch_compile_backend": "compiles the model, which fuses operations and keeps other activations",
     "torch_compile_mode": "compiles the model, which fuses operations and keeps other activations",
+    "neftune_noise_alpha": NOISE,
     "auto_find_batch_size": "lowers the batch after an out-of-memory error",
     "label_smoothing_factor": "replaces the loss by one that keeps the logits and their log-softmax",
     "optim_target_modules": "gives some parameters a low-rank optimizer state",

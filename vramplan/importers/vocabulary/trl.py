@@ -2,7 +2,15 @@
 
 from vramplan.importers.keys import Format
 from vramplan.importers.vocabulary.base import vocabulary, words
+from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.importers.vocabulary.trainer import TRAINER_GPUS, TRAINER_HARMLESS, TRAINER_READ, TRAINER_UNMODELLED
+
+#: What changes memory and no scenario says, in a file and in the arguments of a run.
+TRL_UNMODELLED = {
+    **TRAINER_UNMODELLED,
+    "activation_offloading": "moves activations to the host's memory",
+    "padding_free": "puts a batch's samples into one row without padding",
+}
 
 #: The data keys of recipes/ in huggingface/alignment-handbook, whose scripts hand the rest of a file to TRL's trainers.
 _HANDBOOK = """
@@ -61,10 +69,8 @@ TRL = vocabulary(
     )
     | DPO_ONLY,
     unmodelled={
-        **TRAINER_UNMODELLED,
-        "activation_offloading": "moves activations to the host's memory",
-        "lora_target_parameters": "adapts bare parameters beside the modules",
-        "padding_free": "puts a batch's samples into one row without padding",
+        **TRL_UNMODELLED,
+        "lora_target_parameters": PEFT.unmodelled["target_parameters"],
     },
     refused={
         "desirable_weight": "KTO, not SFT or DPO",
