@@ -2,6 +2,24 @@
 
 from vramplan.importers.keys import Format
 from vramplan.importers.vocabulary.base import vocabulary, words
+from vramplan.importers.vocabulary.peft import PEFT
+from vramplan.importers.vocabulary.trainer import NOISE
+from vramplan.importers.vocabulary.trl import TRL_UNMODELLED
+
+#: Keys of the Trainer and of TRL that axolotl hands on under their names.
+_OF_TRL = words(
+    """
+    torch_compile torch_compile_backend torch_compile_mode auto_find_batch_size activation_offloading
+    optim_target_modules neftune_noise_alpha
+    """
+)
+_OF_PEFT = {
+    "lora_target_parameters": "target_parameters",
+    "lora_rank_pattern": "rank_pattern",
+    "peft_layers_to_transform": "layers_to_transform",
+    "peft_layer_replication": "layer_replication",
+    "peft_trainable_token_indices": "trainable_token_indices",
+}
 
 AXOLOTL = vocabulary(
     Format.AXOLOTL,
@@ -49,7 +67,7 @@ AXOLOTL = vocabulary(
     special_tokens added_tokens_overrides max_steps warmup_steps warmup_ratio
     save_steps saves_per_epoch save_strategy save_total_limit save_first_step logging_steps
     early_stopping_patience load_best_model_at_end save_only_model profiler_steps profiler_steps_start
-    include_tokens_per_second include_tkps neftune_noise_alpha noisy_embedding_alpha low_cpu_mem_usage chat_template
+    include_tokens_per_second include_tkps low_cpu_mem_usage chat_template
     chat_template_jinja chat_template_kwargs eot_tokens default_system_message is_preprocess preprocess_iterable
     total_num_tokens total_supervised_tokens sample_packing_eff_est axolotl_config_path batch_size
     train_on_inputs group_by_length learning_rate embedding_lr embedding_lr_scale weight_decay optim_args lr_scheduler
@@ -68,8 +86,9 @@ AXOLOTL = vocabulary(
     use_swanlab generation_ generate_samples num_generation_samples
     """,
     unmodelled={
-        "torch_compile_backend": "compiles the model, which fuses operations and keeps other activations",
-        "torch_compile_mode": "compiles the model, which fuses operations and keeps other activations",
+        **{key: what for key, what in TRL_UNMODELLED.items() if key in _OF_TRL},
+        **{key: PEFT.unmodelled[theirs] for key, theirs in _OF_PEFT.items()},
+        "noisy_embedding_alpha": NOISE,
         "flash_attn_rms_norm": "replaces the norms by flash-attention's",
         "flash_optimum": "replaces attention by BetterTransformer's",
         "sdpa_varlen": "runs packed rows through another kernel",
@@ -80,16 +99,8 @@ AXOLOTL = vocabulary(
         "use_onebitllms": "replaces linear layers by one-bit ones",
         "trainer_cls": "replaces the Trainer",
         "max_packed_sequence_len": "is the older way of packing",
-        "torch_compile": "compiles the model, which fuses operations and keeps other activations",
-        "auto_find_batch_size": "lowers the batch after an out-of-memory error",
-        "activation_offloading": "moves activations to the host's memory",
         "layer_offloading": "moves layers to the host's memory",
         "selective_checkpointing": "keeps some activations of a checkpointed layer",
-        "lora_target_parameters": "adapts bare parameters beside the modules",
-        "lora_rank_pattern": "gives some modules another rank",
-        "peft_layers_to_transform": "adapts some layers only",
-        "peft_layer_replication": "repeats layers",
-        "peft_trainable_token_indices": "trains rows of the embedding",
         "lora_on_cpu": "keeps adapters in the host's memory",
         "loftq": "changes how the base model is loaded",
         "peft": "changes how the base model is loaded",
@@ -111,10 +122,9 @@ AXOLOTL = vocabulary(
         "lora_o_kernel": "replaces adapters by fused kernels, which keep fewer activations",
         "lora_embedding_kernel": "replaces adapters by fused kernels, which keep fewer activations",
         "tiled_mlp": "computes the MLP in pieces of the sequence",
-        "batch_flattening": "puts a batch's samples into one row without padding",
+        "batch_flattening": TRL_UNMODELLED["padding_free"],
         "use_kernels": "replaces layers by kernels of the hub",
         "ple_cpu_offload": "keeps a part of the model in the host's memory",
-        "optim_target_modules": "gives some parameters a low-rank optimizer state",
         "spectrum_top_fraction": "trains some layers only",
         **dict.fromkeys(("overrides_of_model_config", "model_config"), "changes the model"),
         **dict.fromkeys(("overrides_of_model_kwargs", "model_kwargs"), "changes how the model is loaded"),
