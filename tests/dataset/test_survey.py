@@ -165,8 +165,9 @@ def test_a_file_of_another_kind_is_told_how_to_become_one(
 
 def test_a_named_field_that_is_null_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"n": 5}\n{"n": null}\n')
-    with pytest.raises(UsageError, match=r"1 of 2 lines are malformed: line 2: 'n' is null$"):
+    with pytest.raises(UsageError) as caught:
         survey(Data(tmp_path / "a.jsonl", field="n"))
+    assert caught.value.message.endswith("1 of 2 lines are malformed: line 2: 'n' is null")
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
