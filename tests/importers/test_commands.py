@@ -7,6 +7,9 @@ import pytest
 from samples import check_golden
 
 from vramplan.cli import main
+from vramplan.importers.vocabulary import VOCABULARIES
+from vramplan.importers.vocabulary.base import Vocabulary
+from vramplan.predict.changes import CHANGES
 from vramplan.report.import_text import render_import
 from vramplan.report.layout import Page
 from vramplan.scenario_file import scenario_from_mapping
@@ -68,6 +71,11 @@ def test_what_the_trainer_cannot_do_is_not_advised(
     (tmp_path / "own.yaml").write_text(json.dumps(resolve(file).single("test").to_mapping()))
     main([command, str(tmp_path / "own.yaml"), "--gpu", "rtx4090"])
     assert "liger" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=VOCABULARIES)
+def test_what_a_format_lacks_are_changes_that_there_are(vocabulary: Vocabulary) -> None:
+    assert vocabulary.lacks <= {change.name for change in CHANGES}
 
 
 def test_modules_trained_whole_are_in_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

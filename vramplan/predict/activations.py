@@ -10,14 +10,12 @@ KNOWN_ACTIVATIONS = (*_SAVES_INPUT, "relu", "gelu_new")
 
 
 def activation(t: Tape, name: str, x: Tensor) -> Tensor:
-    """`ACT2FN[name](x)`."""
-    if name in _SAVES_INPUT:
-        return pointwise(t, x, name, saves="input")
+    """`ACT2FN[name](x)`; one that is not known is taken for one kernel that keeps its input, and the step warns."""
     if name == "relu":
         return pointwise(t, x, name, saves="result")
     if name == "gelu_new":
         return _gelu_new(t, x)
-    return pointwise(t, x, name, saves="input")  # unknown: as if it were one kernel; the step warns
+    return pointwise(t, x, name, saves="input")
 
 
 def _gelu_new(t: Tape, x: Tensor) -> Tensor:

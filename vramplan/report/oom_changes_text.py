@@ -38,7 +38,7 @@ def changes_lines(against: Against, page: Page) -> list[str]:
     longer = f" with {ran.seq:,} tokens a sample" if ran.seq != against.scenario.seq else ""
     where = " in loading" if against.loading else ""
     title = f"single changes to the scenario{longer} ({human(against.needed)} are to be saved{where}):"
-    if any(line.startswith("no, by replay") for line in lines):
+    if any(_replayed_no(saving, against.needed) for saving in shown):
         lines += page.wrap("by replay: the tensors would have room, but not in the segments that the allocator keeps")
     return [*page.wrap(title, indent="  "), *lines]
 
@@ -67,5 +67,9 @@ def _steps(advice: Advice, told: set[str], page: Page) -> list[str]:
 
 def _judged(way: Remedy | Saving, needed: int) -> str:
     """Whether it is enough; where it is not although it saves what is needed, what says so."""
-    replayed = way.judgement is Judgement.NO and way.saves >= needed
-    return "no, by replay" if replayed else way.judgement.value
+    return "no, by replay" if _replayed_no(way, needed) else way.judgement.value
+
+
+def _replayed_no(way: Remedy | Saving, needed: int) -> bool:
+    """Whether it is not enough although it saves what is needed."""
+    return way.judgement is Judgement.NO and way.saves >= needed
