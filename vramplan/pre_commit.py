@@ -7,6 +7,7 @@ from itertools import takewhile
 from os.path import isfile
 
 from vramplan.cli import answer, exit_code
+from vramplan.report.summary_text import in_short
 
 
 def fits(argv: Sequence[str]) -> int:
@@ -21,9 +22,9 @@ def fits(argv: Sequence[str]) -> int:
 
 def _told(file: str, flags: Sequence[str]) -> int:
     told = answer(["predict", file, *flags])
-    for line in told.in_short:
+    for line in in_short(told.predictions):
         print(f"{file}: {line}")
-    if told.code == 0 and told.unjudged:
+    if told.code == 0 and any(prediction.unjudged for prediction in told.predictions):
         print(f"hint: add 'gpu: rtx4090' to {file}, or args: [--gpu, rtx4090] to the hook", file=sys.stderr)
         return 2  # asked whether it fits, nobody can say yes
     return told.code

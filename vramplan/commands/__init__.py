@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vramplan.record import Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +21,8 @@ class Answer:
 
     text: str
     code: int = 0
-    in_short: tuple[str, ...] = ()
-    """A prediction's warnings and verdicts, a line each."""
-    unjudged: bool = False
-    """Whether something was predicted for a card of which nothing says how much memory it has."""
+    predictions: tuple["Prediction", ...] = ()
+    """What the text says, for who asks `predict` from within."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def run(args: Namespace) -> Answer:
     targets = [resolve_aloud(target, overrides(args)) for target in args.targets]
     scenarios = [scenario for target in targets for scenario in target.scenarios]
     files = record_files(args.out, [scenario.name for scenario in scenarios])
-    _check_out(args.out, is_file=args.out in files)
+    _check_out(args.out, files)
     records: list[Record] = []
     for scenario, file in zip(scenarios, files, strict=True):
         with progress(f"measuring {scenario.name} on {args.device} ...") as tell:
@@ -97,12 +97,16 @@ def record_files(out: Path | None, names: list[str]) -> list[Path | None]:
     return files
 
 
-def _check_out(out: Path | None, *, is_file: bool) -> None:
+def _check_out(out: Path | None, files: list[Path | None]) -> None:
     """Refuse a place that cannot be written before minutes are spent on what would go there."""
     from vramplan.report.report_file import check_directory, check_place
 
-    if out is not None:
-        (check_place if is_file else check_directory)(out, option="--out")
+    if out is None:
+        return
+    if out in files:
+        check_place(out, option="--out")
+    else:
+        check_directory(out, option="--out")
 
 
 def _save(record: "Record", file: Path | None) -> None:

@@ -118,7 +118,7 @@ def run(args: Namespace) -> Answer:
         code = 1
     if args.timeline is not None:
         _draw(found[0], args.timeline)
-    shown = partial(Answer, code=code, in_short=_in_short(predictions), unjudged=any(p.unjudged for p in predictions))
+    shown = partial(Answer, code=code, predictions=tuple(predictions))
     if len(predictions) > 1:
         return shown(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions))
     explanations = _explain(found[0], args.explain) if args.explain is not None else ()
@@ -222,12 +222,6 @@ def _table(predictions: "list[Prediction]") -> str:
     from vramplan.report.summary_text import render_summary
 
     return render_summary(predictions, page())
-
-
-def _in_short(predictions: "list[Prediction]") -> tuple[str, ...]:
-    from vramplan.report.summary_text import in_short
-
-    return tuple(in_short(predictions))
 
 
 def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]", lacks: Collection[str]) -> str:

@@ -40,8 +40,10 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Head) -> Tensor:
 
 def _flat_targets(t: Tape, batch: int, seq: int) -> Tensor:
     """`pad(labels)[..., 1:].reshape(-1)`: of one sample a view of the padded labels, of more a copy."""
-    padded, shifted = t.new((batch, stretched(seq, extra=1)), INT64, "labels padded"), (batch * seq,)
-    return t.view(padded, shifted) if batch == 1 else t.new(shifted, INT64, "labels shifted")
+    if batch == 1:
+        return t.view(_padded_labels(t, batch, seq), (seq,))
+    _, shifted = shifted_labels(t, batch, seq)
+    return t.view(shifted, (batch * seq,))
 
 
 def _chunk_loss(t: Tape, head: Head, labels: Tensor, tokens: Tensor) -> Tensor:
@@ -51,8 +53,11 @@ def _chunk_loss(t: Tape, head: Head, labels: Tensor, tokens: Tensor) -> Tensor:
 
 def shifted_labels(t: Tape, batch: int, seq: int) -> tuple[Tensor, Tensor]:
     """Labels with a column more, and the copy of all but the first, so that each token is asked for the next."""
-    padded = t.new((batch, stretched(seq, extra=1)), INT64, "labels padded")
-    return padded, t.new((batch, seq), INT64, "labels shifted")
+    return _padded_labels(t, batch, seq), t.new((batch, seq), INT64, "labels shifted")
+
+
+def _padded_labels(t: Tape, batch: int, seq: int) -> Tensor:
+    return t.new((batch, stretched(seq, extra=1)), INT64, "labels padded")
 
 
 def causal_loss(t: Tape, logits: Tensor) -> Tensor:

@@ -28,12 +28,13 @@ def adapted_matrix(
 ) -> Iterator[str]:
     """Inside, `weight + scaling * B @ A` is there: what its numbers are.
 
-    `factors` are of `dtype`; those in float16 are multiplied in fp32. Once the product has its place,
-    its library takes `library`, if this is the run's first.
+    `factors` are of `dtype`; those in float16 are multiplied in fp32. Once the product has its place, its library takes
+    `library`, if this is the run's first.
     """
     quantised = is_quantized(weight, scenario.quant)
     held = []
-    half, element = dtype == DType.FLOAT16, ELEMENT_BYTES[dtype]
+    element = ELEMENT_BYTES[dtype]
+    half = dtype == DType.FLOAT16
     if half:
         held += [writer.temporary(f"{factor.label} fp32", 4 * factor.numel) for factor in factors]
     if quantised and scenario.quant.type.four_bit:

@@ -129,7 +129,8 @@ def _projection(
 
 
 def _bias(t: Tape, scenario: Scenario, bias: Weight, quantised: Quantised | None) -> Tensor:
-    """A 4-bit layer has cast its own to what it computes in (bitsandbytes 0.50 nn/modules.py Linear4bit.forward)."""
+    """A 4-bit layer has cast its own to what it computes in (bitsandbytes 0.50 nn/modules.py Linear4bit.forward); an
+    8-bit one casts it when it runs (`linear_8bit`)."""
     if quantised is None:
         return _parameter(t, scenario, bias, bias.shape)
     kind = quantised.compute if quantised.bits == 4 else kind_of(bias, scenario)

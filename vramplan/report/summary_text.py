@@ -30,8 +30,10 @@ def render_summary(predictions: Sequence[Prediction], page: Page) -> str:
     lines = fitting_table(
         rows, page, left=("scenario", "peaks in", "verdict"), less_important=("reserved", "peaks in", "device")
     )
-    for part in (_shared_warnings(predictions), *([line] for line in _judged(predictions))):
-        lines += ["", *(line for text in part for line in page.wrap(text, indent="  "))] if part else []
+    if warnings := _shared_warnings(predictions):
+        lines += ["", *(line for text in warnings for line in page.wrap(text, indent="  "))]
+    for text in _judged(predictions):
+        lines += ["", *page.wrap(text, indent="  ")]
     return "\n".join(lines)
 
 

@@ -86,7 +86,7 @@ AXOLOTL = vocabulary(
     use_swanlab generation_ generate_samples num_generation_samples
     """,
     unmodelled={
-        **{key: what for key, what in TRL_UNMODELLED.items() if key in _OF_TRL},
+        **{key: TRL_UNMODELLED[key] for key in _OF_TRL},
         **{key: PEFT.unmodelled[theirs] for key, theirs in _OF_PEFT.items()},
         "noisy_embedding_alpha": NOISE,
         "flash_attn_rms_norm": "replaces the norms by flash-attention's",
