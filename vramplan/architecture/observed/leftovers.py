@@ -1,6 +1,6 @@
 """What a model's own code leaves behind in its modules: buffers in the place of others, tensors in attributes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,13 @@ _Tensors = dict[str, torch.Tensor]
 
 
 @contextmanager
-def cleared(model: nn.Module, observer: Observer) -> Iterator[None]:
-    """Every module is as it was afterwards; the observer is told of what a real run would go on with.
+def cleared(modules: Iterable[nn.Module], observer: Observer) -> Iterator[None]:
+    """These modules are as they were afterwards; the observer is told of what a real run would go on with.
 
     A buffer that the first step replaces by one of another size is that of all later steps, and what an attribute holds
     outlives the step: neither belongs to the layer that made it.
     """
-    before = [(module, module._buffers.copy(), _attributes(module)) for module in model.modules()]
+    before = [(module, module._buffers.copy(), _attributes(module)) for module in modules]
     try:
         yield
     finally:

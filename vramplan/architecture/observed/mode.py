@@ -1,5 +1,6 @@
 """A mode of torch: while it is active, every function that meets a tensor comes here first."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from vramplan.architecture.observed import (
     values,
     views,
 )
-from vramplan.architecture.observed.calls import Call, Told
+from vramplan.architecture.observed.calls import Call, Told, tensors_in
 from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.observer import NotObservable
 from vramplan.architecture.observed.opaque import opaque
@@ -39,16 +40,19 @@ class Observed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
         if func.__name__ == "__get__":
-            return self._attribute(func, args)
+            with torch._C.DisableTorchFunction():
+                return self._attribute(func, args)
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise NotObservable("a loop over every token")
         call = Call(func, args, kwargs or {})
         told = FUNCTIONS.get(call.name, opaque)
-        if torch.is_grad_enabled():
-            return told(self.handles, call)
-        with self.handles.observer.unrecorded():
-            return told(self.handles, call)
+        # Only tensors made of nothing have to be told their device; without the mode that does it the rest runs faster.
+        with torch._C.DisableTorchFunction() if tensors_in([args, call.kwargs]) else nullcontext():
+            if torch.is_grad_enabled():
+                return told(self.handles, call)
+            with self.handles.observer.unrecorded():
+                return told(self.handles, call)
 
     def _attribute(self, func: Any, args: Any) -> Any:
         """`x.T` and the like."""

@@ -20,10 +20,10 @@ from vramplan.architecture.observed.handles import Handles
 from vramplan.architecture.observed.leftovers import cleared
 from vramplan.architecture.observed.mode import Observed
 from vramplan.architecture.observed.observer import Handle, NotObservable
-from vramplan.architecture.observed.order import sorted_sets
+from vramplan.architecture.observed.order import sort_kept_sets, sorted_sets
 from vramplan.architecture.observed.own_derivatives import observed_functions
 from vramplan.architecture.observed.surroundings import Returned, Surroundings
-from vramplan.architecture.observed.wiring import wire
+from vramplan.architecture.observed.wiring import running, wired
 from vramplan.errors import UsageError, VramplanError, first_line
 
 
@@ -46,6 +46,7 @@ def _built(config: str, attention: str) -> Any:
     with torch.device("meta"), no_init_weights():
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16, attn_implementation=wanted)
     model.tie_weights()
+    sort_kept_sets(model)
     return model.requires_grad_(False)
 
 
@@ -60,13 +61,13 @@ class LiveModel:
         self._files = _files(self._model)
         _set_checkpointing(self._model, checkpointed)
         self._layers = self._model.get_submodule(prefix)
+        self._places = running(self._model, prefix, around)
         self._around = around
         self._handles = Handles(around.observer, padded=padded)
         self._mode = Observed(self._handles)
         self._training = training
         self._active, self._next = False, 0
         self._results = _Results()
-        self._prefix = prefix
 
     @property
     def checkpoints(self) -> bool:
@@ -96,22 +97,19 @@ class LiveModel:
             yield
             return
         self._active, self._mode.calls, self._next = True, 0, 0
-        self._wire()
+        model, around, modules = self._model, self._around, [place.module for place in self._places]
+        if model.training is not self._training:
+            model.train(self._training)
+        for number, layer in enumerate(self._layers):
+            layer.forward = partial(self._called, number)
         try:
-            self._model.train(self._training)
-            autocast, sets = observed_autocast(self._files, self._around), sorted_sets(self._model, self._files)
-            functions = observed_functions(self._handles, self._observing)
-            leftovers = cleared(self._model, self._around.observer)
-            with _explained(), leftovers, autocast, sets, functions, torch.device("meta"), self._mode:
+            wiring, autocast = wired(model, self._places, around, self._handles), observed_autocast(self._files, around)
+            functions, sets = observed_functions(self._handles, self._observing), sorted_sets(self._files)
+            leftovers = cleared(modules, around.observer)
+            with _explained(), wiring, leftovers, autocast, sets, functions, torch.device("meta"), self._mode:
                 yield
         finally:
             self._active = False
-
-    def _wire(self) -> None:
-        """Have the model call us: it may have called another, which is built of the same modules, meanwhile."""
-        wire(self._model, self._prefix, self._around, self._handles)
-        for number, layer in enumerate(self._layers):
-            layer.forward = partial(self._called, number)
 
     def _called(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """A decoder layer, called by the model's code."""

@@ -21,13 +21,17 @@ class _Sorted(set[Any]):
         return iter(sorted(members) if all(isinstance(member, str) for member in members) else members)
 
 
-@contextmanager
-def sorted_sets(model: nn.Module, files: Iterable[ModuleType]) -> Iterator[None]:
-    """While it lasts, sets that these files make are sorted, and those that the model's modules keep."""
+def sort_kept_sets(model: nn.Module) -> None:
+    """Sort the sets that the model's modules keep."""
     for module in model.modules():
         for name, value in vars(module).items():
             if type(value) is set and not name.startswith("_"):
                 setattr(module, name, _Sorted(value))
+
+
+@contextmanager
+def sorted_sets(files: Iterable[ModuleType]) -> Iterator[None]:
+    """While it lasts, sets that these files make are sorted."""
     with ExitStack() as patches:
         for file in files:
             patches.enter_context(mock.patch.object(file, "set", _Sorted, create=True))

@@ -1,8 +1,9 @@
 """A model's modules handed to what stands around its code: linear layers, parameters, the embedding, head and loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,42 +17,63 @@ from vramplan.architecture.observed.surroundings import Surroundings
 _PLAIN = "_without_adapters"
 
 
-def wire(model: Any, layers: str, around: Surroundings, handles: Handles) -> None:
-    """Hand the modules to `around`: those of the layers that run (the model's list named `layers`), and the others."""
-    for module in model.modules():
-        module.__dict__.pop("forward", None)  # of an earlier run
-        module.__class__ = getattr(type(module), _PLAIN, type(module))
-    for number, layer in enumerate(model.get_submodule(layers)):
-        if around.runs(number):
-            inside = _Wiring(around, handles, number)
-            for path, module in layer.named_modules():
-                inside.wire(module, path)
-    outside = _Wiring(around, handles, None)
-    for path, module in model.named_modules():
-        if not path.startswith(f"{layers}."):
-            outside.wire(module, path)
-    outside.wire_ends(model)
+class Place(NamedTuple):
+    """A module whose code runs."""
+
+    layer: int | None
+    """The number of the decoder layer that it is in; None outside all of them."""
+    path: str
+    """Its path in that layer, or in the model."""
+    module: nn.Module
+
+
+def running(model: nn.Module, layers: str, around: Surroundings) -> tuple[Place, ...]:
+    """The modules of the layers that run (the model's list named `layers`), and those outside the layers."""
+    inside = [
+        Place(number, path, module)
+        for number, layer in enumerate(model.get_submodule(layers).children())
+        if around.runs(number)
+        for path, module in layer.named_modules()
+    ]
+    within = f"{layers}."
+    outside = (Place(None, path, module) for path, module in model.named_modules() if not path.startswith(within))
+    return *inside, *outside
+
+
+@contextmanager
+def wired(model: Any, places: Sequence[Place], around: Surroundings, handles: Handles) -> Iterator[None]:
+    """While it lasts, the modules at these places, and the model's two ends, are handed to `around`."""
+    wiring = _Wiring(around, handles)
+    try:
+        for place in places:
+            wiring.wire(place)
+        wiring.wire_ends(model)
+        yield
+    finally:  # another one, of other adapters say, runs the same modules
+        for _, _, module in places:
+            module.__dict__.pop("forward", None)
+            module.__class__ = getattr(type(module), _PLAIN, type(module))
 
 
 class _Wiring:
-    """The modules of one layer, or those outside all of them."""
+    """Modules run as `around` knows them."""
 
-    def __init__(self, around: Surroundings, handles: Handles, layer: int | None) -> None:
+    def __init__(self, around: Surroundings, handles: Handles) -> None:
         self.around = around
         self.handles = handles
-        self.layer = layer
 
-    def wire(self, module: nn.Module, path: str) -> None:
-        """Run the module at `path` as `around` knows it, with the parameters that `around` knows."""
+    def wire(self, place: Place) -> None:
+        """Run the module as `around` knows it, with the parameters that `around` knows."""
+        layer, path, module = place
         ordinary = type(module).forward in (nn.Linear.forward, Conv1D.forward)
-        projection = self.around.projection(self.layer, path, own_code=not ordinary)
+        projection = self.around.projection(layer, path, own_code=not ordinary)
         if projection is not None:
             module.forward = partial(self._projected, projection)
-        elif names := self.around.adapts(self.layer, path):
-            self._adapt(module, path, names)
+        elif names := self.around.adapts(layer, path):
+            self._adapt(place, names)
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                handle = self.around.parameter(self.layer, f"{path}.{name}" if path else name)
+                handle = self.around.parameter(layer, f"{path}.{name}" if path else name)
                 if handle is not None:
                     module._parameters[name] = self._parameter(parameter.shape, handle)
 
@@ -64,8 +86,9 @@ class _Wiring:
         self.handles.put(new, handle)
         return new
 
-    def _adapt(self, module: nn.Module, path: str, names: tuple[str, ...]) -> None:
+    def _adapt(self, place: Place, names: tuple[str, ...]) -> None:
         """While the module runs, adapted parameters are made when it first asks for them, and kept until it ends."""
+        layer, path, module = place
         own, present = type(module), dict[str, Any]()
 
         def read(name: str, _: nn.Module) -> torch.Tensor:
@@ -75,7 +98,7 @@ class _Wiring:
             return value
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            present.update(self.around.adapted(self.layer, path))
+            present.update(self.around.adapted(layer, path))
             try:
                 return own.forward(module, *args, **kwargs)
             finally:  # recomputation stops early, by an exception
