@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vramplan.allocator.rules import MIN_BLOCK, block_size
 from vramplan.api import Foreseen
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Basis, Component, Ledger, Phase
-from vramplan.predict.forecast import CUDA_GRANULARITY
 from vramplan.predict.formulas import Formula, Key, dimensions, formulas
 from vramplan.predict.paging import paging, paging_sentences
 from vramplan.predict.quantization import NESTED_BLOCK
@@ -148,8 +148,8 @@ def _from_label(block: Alloc) -> Formula:
 
 def _allocator_lines(alive: list[Alloc], allocated: int) -> tuple[Line, ...]:
     raw = sum(block.bytes for block in alive)
-    rounded = sum(-(-block.bytes // CUDA_GRANULARITY) * CUDA_GRANULARITY for block in alive)
-    rounding = Line(f"{len(alive)} blocks rounded up to {CUDA_GRANULARITY} B", 1, rounded - raw, f"{rounded} - {raw}")
+    rounded = sum(block_size(block.bytes) for block in alive)
+    rounding = Line(f"{len(alive)} blocks rounded up to {MIN_BLOCK} B", 1, rounded - raw, f"{rounded} - {raw}")
     unsplit = Line(
         "blocks handed out whole, their remainder too small to be a block",
         1,

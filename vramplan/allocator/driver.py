@@ -1,5 +1,7 @@
 """The driver below the allocator: hands out device memory until a budget is spent."""
 
+from vramplan.allocator.rules import MIN_BLOCK
+
 #: More than any run takes, in either direction: addresses are never negative.
 _MIDDLE = 1 << 60
 
@@ -42,7 +44,7 @@ class Driver:
     def place(self, size: int) -> int:
         """The address of a new segment of `size` bytes; the gap behind it keeps segments from touching."""
         address = self.next
-        self.next += -size - 512 if self.falling else size + 512
+        self.next += -size - MIN_BLOCK if self.falling else size + MIN_BLOCK
         return self.next if self.falling else address
 
     def release(self, size: int) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from vramplan.allocator import Program, Replay, replay
+from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.errors import UsageError
-from vramplan.predict.forecast import CUDA_GRANULARITY, forecast, ledger
+from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.overheads import budget_of, context_of
 from vramplan.predict.verdict import ERROR, judge
 from vramplan.record import Verdict
@@ -137,4 +138,4 @@ class Probe:
 
 def allocated_peak(timeline: Timeline) -> int:
     """Bytes of all tensors, each rounded up to a block, at the highest moment: what has to be reserved at the least."""
-    return timeline.ledger({}, granularity=CUDA_GRANULARITY).peak
+    return timeline.ledger({}, granularity=MIN_BLOCK).peak

@@ -28,9 +28,6 @@ BASIS: Mapping[Component, Basis] = {
     Component.OPTIMIZER: Basis.EXACT,
 }
 
-#: What torch's CUDA allocator rounds every block up to.
-CUDA_GRANULARITY = granularity("cuda")
-
 
 @dataclass(frozen=True)
 class Forecast:
