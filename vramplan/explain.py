@@ -12,9 +12,8 @@ from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.predict.formulas import Formula, Key, dimensions, formulas
 from vramplan.predict.paging import paging, paging_sentences
-from vramplan.predict.quantization import NESTED_BLOCK
+from vramplan.predict.quantization import bits_sentence
 from vramplan.record import Prediction
-from vramplan.scenario import Quant, QuantType
 from vramplan.timeline import Alloc, Enter, Free, Timeline
 
 _OUTSIDE = (Component.ALLOCATOR, Component.CONTEXT)
@@ -166,7 +165,7 @@ def _notes(component: Component, prediction: Prediction, note: str) -> tuple[str
     if component is Component.WEIGHTS and prediction.parameters.quantized:
         found.append(f"{prediction.parameters.quantized:,} of {prediction.parameters.total:,} parameters are quantised")
     if component is Component.QUANT_STATE and scenario.quant.type.four_bit:
-        found.append(bits_sentence(scenario.quant))
+        found.append(bits_sentence(scenario.quant, digits=3))
     if component is Component.OPTIMIZER:
         found.append(f"{scenario.optimizer} over {prediction.parameters.trainable:,} trained parameters")
         if prediction.device == "cuda":
@@ -174,13 +173,3 @@ def _notes(component: Component, prediction: Prediction, note: str) -> tuple[str
     if component is not Component.CONTEXT and note:
         found.append(note)
     return tuple(found)
-
-
-def bits_sentence(quant: Quant) -> str:
-    """Bits per parameter of a 4-bit weight and its block constants, worked out."""
-    assert quant.type in (QuantType.NF4, QuantType.FP4)
-    block = quant.block_size
-    if quant.double:
-        value = 4 + 8 / block + 32 / (block * NESTED_BLOCK)
-        return f"4 + 8/{block} + 32/({block} x {NESTED_BLOCK}) = {value:.3f} bits per parameter, small tables apart"
-    return f"4 + 32/{block} = {4 + 32 / block:.3f} bits per parameter, small tables apart"

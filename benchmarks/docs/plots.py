@@ -96,7 +96,7 @@ def _draw_bits(axes: "Axes") -> None:
         (False, "o", ROUND, "one level of constants"),
         (True, "s", SQUARE, "double quantisation"),
     ):
-        totals = [Format(Kind.NF4, block, double).bits.total for block in blocks]
+        totals = [Format(Kind.NF4, block, double).bits.per_parameter for block in blocks]
         axes.plot(range(len(blocks)), totals, marker=marker, markersize=7, color=color, label=name)
         for place, total in enumerate(totals):
             offset = (0, -16) if double else (9, 5)

@@ -12,10 +12,10 @@ NF4 = Format(Kind.NF4, 64, double=True)
 
 
 def test_bits_of_qlora() -> None:
-    assert NF4.bits.total == 4 + 8 / 64 + 32 / (64 * 256) == 4.126953125
-    assert Format(Kind.NF4, 64, double=False).bits.total == 4.5
-    assert Format(Kind.FP4, 4096, double=False).bits.total == 4 + 32 / 4096
-    assert Format(Kind.INT8, 0, double=False).bits.total == 8.0
+    assert NF4.bits.per_parameter == 4 + 8 / 64 + 32 / (64 * 256) == 4.126953125
+    assert Format(Kind.NF4, 64, double=False).bits.per_parameter == 4.5
+    assert Format(Kind.FP4, 4096, double=False).bits.per_parameter == 4 + 32 / 4096
+    assert Format(Kind.INT8, 0, double=False).bits.per_parameter == 8.0
 
 
 def test_what_is_not_named_is_compared() -> None:

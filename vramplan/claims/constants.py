@@ -73,10 +73,11 @@ def _block(outputs: Sequence[Output]) -> Finding:
 
 def _by_four(outputs: Sequence[Output]) -> Finding:
     half, quarter = outputs
-    linear = 16 / _bits([quarter], double=True)
+    bits = _bits([quarter], double=True)
+    linear = 16 / bits
     whole = stored(half, "weights", "unquantized") / model(quarter, double=True)["model"]
     arithmetic = (
-        f"quantised matrices 16 / 4.127 = {linear:.2f} times against 16 bits and {2 * linear:.2f} against 32; the "
+        f"quantised matrices 16 / {bits:.3f} = {linear:.2f} times against 16 bits and {2 * linear:.2f} against 32; the "
         f"whole model, whose embeddings and head stay 16-bit, {whole:.2f} and {2 * whole:.2f} times"
     )
     return Finding(all_of(rounds_to(4, linear), rounds_to(4, whole)), arithmetic)

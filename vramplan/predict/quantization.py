@@ -131,10 +131,17 @@ class Bits(NamedTuple):
     """What one parameter of the quantised linear layers costs, in bits."""
 
     packed: float
-    constants: float
-    """Block constants and their own constants: they grow with the matrix."""
+    first: float
+    """First-level constants."""
+    second: float
+    """Second-level constants; 0 without double quantisation."""
     tables: float
     """Code tables, code maps and offsets: so many bytes per matrix, whatever its size."""
+
+    @property
+    def constants(self) -> float:
+        """Constants of both levels: they grow with the matrix."""
+        return self.first + self.second
 
     @property
     def per_parameter(self) -> float:
@@ -190,6 +197,23 @@ def bits(architecture: Architecture, quant: Quant) -> Bits:
     """Bits per quantised parameter, averaged over the model; all 0 when nothing is quantised."""
     numel = quantized_parameters(architecture, quant)
     if not numel:
-        return Bits(0.0, 0.0, 0.0)
+        return Bits(0.0, 0.0, 0.0, 0.0)
     packed, first, second, offsets, tables = (8 * part / numel for part in stored(architecture, quant))
-    return Bits(packed, first + second, offsets + tables)
+    return Bits(packed, first, second, offsets + tables)
+
+
+def nominal_bits(quant: Quant) -> Bits:
+    """Bits per parameter of a matrix so large that only what grows with it counts; int8's scales grow with its rows."""
+    block = quant.block_size
+    if not quant.type.four_bit:
+        return Bits(8.0, 0.0, 0.0, 0.0)
+    if quant.double:
+        return Bits(4.0, 8 / block, 32 / (block * NESTED_BLOCK), 0.0)
+    return Bits(4.0, 32 / block, 0.0, 0.0)
+
+
+def bits_sentence(quant: Quant, *, digits: int) -> str:
+    """Those of a 4-bit format worked out: `4 + 8/64 + 32/(64 x 256) = 4.127 bits per parameter, ...`."""
+    block = quant.block_size
+    terms = f"8/{block} + 32/({block} x {NESTED_BLOCK})" if quant.double else f"32/{block}"
+    return f"4 + {terms} = {nominal_bits(quant).per_parameter:.{digits}f} bits per parameter, small tables apart"

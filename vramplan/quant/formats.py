@@ -8,12 +8,7 @@ from typing import Any
 
 from vramplan.architecture import Architecture
 from vramplan.errors import UsageError
-from vramplan.predict.quantization import (
-    NESTED_BLOCK,
-    Stored,
-    quantized_parameters,
-    stored,
-)
+from vramplan.predict.quantization import Bits, Stored, nominal_bits, quantized_parameters, stored
 from vramplan.quant.levels import fp4_levels, int4_levels, nf4_levels
 from vramplan.scenario import DType, Quant, QuantType, Scenario
 
@@ -66,29 +61,9 @@ class Format:
         return Quant(type=kind, double=self.double, block_size=self.block or 64, storage="uint8")
 
     @property
-    def bits(self) -> "Bits":
+    def bits(self) -> Bits:
         """Bits per parameter of a large matrix."""
-        if not self.kind.four_bit:
-            return Bits(8.0, 0.0, 0.0)
-        if self.double:
-            return Bits(4.0, 8 / self.block, 32 / (self.block * NESTED_BLOCK))
-        return Bits(4.0, 32 / self.block, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Bits:
-    """Bits per parameter by part; tables and offsets, which do not grow with the matrix, apart."""
-
-    packed: float
-    first: float
-    """First-level constants; 0 for int8, where they are 32 bits per row: 32 / columns."""
-    second: float
-    """Second-level constants."""
-
-    @property
-    def total(self) -> float:
-        """All parts."""
-        return self.packed + self.first + self.second
+        return nominal_bits(self.quant)
 
 
 @dataclass(frozen=True)

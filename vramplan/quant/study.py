@@ -64,6 +64,6 @@ def _format_json(made: Format) -> dict[str, Any]:
         "packed": bits.packed,
         "first_level": bits.first,
         "second_level": bits.second,
-        "total": bits.total,
+        "total": bits.per_parameter,
     }
     return body | {"levels": list(made.kind.levels)}

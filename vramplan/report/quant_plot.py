@@ -69,13 +69,13 @@ def _noise(axes: "Axes", study: Study) -> None:
         for tried in study.tried
         if (decibels := tried.total.decibels) is not None and tried.format.kind.four_bit
     ]  # int8, twice as far to the right, would leave the others no room
-    named = {(made.kind, made.block): made for made, _ in sorted(shown, key=lambda pair: pair[0].bits.total)}
+    named = {(made.kind, made.block): made for made, _ in sorted(shown, key=lambda pair: pair[0].bits.per_parameter)}
     for made, decibels in shown:
         marker, color = ("s", SQUARE) if made.double else ("o", ROUND)
-        axes.plot([made.bits.total], [decibels], marker=marker, color=color, markersize=7)
+        axes.plot([made.bits.per_parameter], [decibels], marker=marker, color=color, markersize=7)
         if named[made.kind, made.block] is made:
             look: Any = {"textcoords": "offset points", "color": SOFT, "fontsize": 9}
-            axes.annotate(f"{made.kind} {made.block}", (made.bits.total, decibels), (7, 3), **look)
+            axes.annotate(f"{made.kind} {made.block}", (made.bits.per_parameter, decibels), (7, 3), **look)
     for marker, color, label in (("o", ROUND, "one level of constants"), ("s", SQUARE, "double quantisation")):
         axes.plot([], [], marker=marker, color=color, linestyle="", label=label)
     axes.margins(x=0.2, y=0.1)

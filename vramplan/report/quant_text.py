@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from vramplan.predict.quantization import NESTED_BLOCK
+from vramplan.predict.quantization import bits_sentence
 from vramplan.quant.errors import Errors, Tried
-from vramplan.quant.formats import Bits, Format, Kind, ModelSize
+from vramplan.quant.formats import Format, Kind, ModelSize
 from vramplan.quant.levels import NF4_OFFSET, fp4_levels, int4_levels, nf4_levels, plain_quantiles
 from vramplan.quant.study import Study
 from vramplan.report.layout import Page, bar, fitting_table, table, table_unit
@@ -67,7 +67,7 @@ def _bits_cells(made: Format) -> list[str]:
     bits = made.bits
     if not made.kind.four_bit:
         return ["8 + 32/row", "32/row", "-"]
-    return [f"{bits.total:.4f}", f"{bits.first:.4f}", f"{bits.second:.4f}" if bits.second else "-"]
+    return [f"{bits.per_parameter:.4f}", f"{bits.first:.4f}", f"{bits.second:.4f}" if bits.second else "-"]
 
 
 def _size_cells(size: ModelSize, factor: int) -> list[str]:
@@ -107,16 +107,11 @@ def _alone(study: Study, page: Page) -> Iterator[list[str]]:
     """What only one format has room for: its overhead by part, and the use of its codes."""
     made = study.formats[0]
     if made.kind.four_bit:
-        yield page.wrap(_arithmetic(made, made.bits), indent=_INDENT)
+        yield page.wrap(bits_sentence(made.quant, digits=4), indent=_INDENT)
     if study.sizes and study.sizes[0].parameters:
         yield _parts(study.sizes[0], page)
     if study.tried:
         yield _codes(made, study.tried[0].total, page)
-
-
-def _arithmetic(made: Format, bits: Bits) -> str:
-    terms = f"8/{made.block} + 32/({made.block} x {NESTED_BLOCK})" if made.double else f"32/{made.block}"
-    return f"4 + {terms} = {bits.total:.4f} bits per parameter, small tables apart"
 
 
 def _parts(size: ModelSize, page: Page) -> list[str]:
