@@ -98,6 +98,13 @@ def test_every_tensor_still_has_its_formula(config: Path) -> None:
     assert texts == {"104,857,600 / 2"}
 
 
+def test_what_was_measured_is_no_workspace_of_cublaslt(config: Path) -> None:
+    save_calibration("t4", replace(MADE, workspaces=100 * MIB))
+    scenario = Scenario.load("qwen2.5-0.5b", gpu="t4", torch="2.11")  # whose products with a bias are cuBLASLt's
+    texts = {key[2]: formula.text for key, formula in formulas(scenario, "cuda").items() if "cuBLASLt" in key[1]}
+    assert texts == {2**20: "1024 x 1024"}
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -8,12 +8,7 @@ from vramplan.architecture import Weight, WeightKind
 from vramplan.ledger import Component
 from vramplan.optimizers import optimizer
 from vramplan.predict.adapters import MAGNITUDES, Trainable, trained_tensors
-from vramplan.predict.base import (
-    component,
-    loaded_element,
-    prepared_element,
-    upcasts,
-)
+from vramplan.predict.base import component, loaded_element, prepared_element, upcasts
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.predict.optimizer import (
     FP32,
@@ -25,10 +20,8 @@ from vramplan.predict.optimizer import (
     shared_states,
     states,
 )
-from vramplan.predict.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE, LT_WORKSPACE, card, kept
+from vramplan.predict.overheads import CUBLAS_WORKSPACE_LARGE, card, kept
 from vramplan.predict.quantization import (
-    CODE_TABLE_BYTES,
-    DYNAMIC_MAP_BYTES,
     NESTED_BLOCK,
     QuantizedPart,
     QuantizedPiece,
@@ -39,20 +32,19 @@ from vramplan.predict.quantization import (
 )
 from vramplan.predict.saved_modules import training_architecture
 from vramplan.predict.step import settled_biases
+from vramplan.predict.template import Product
 from vramplan.record import Device
 from vramplan.scenario import Quant, QuantType, Scenario
 
 #: A tensor as the timeline knows it: component, label, bytes.
 Key = tuple[Component, str, int]
 
-_CONSTANTS = {
-    CODE_TABLE_BYTES: ("16 x 4", "fp32, the 16 values of the 4-bit code, made anew for every matrix"),
-    DYNAMIC_MAP_BYTES: ("256 x 4", "fp32, the 256 values of the 8-bit code"),
-}
-_WORKSPACES = {
-    CUBLAS_WORKSPACE: "(2 x 4096 + 8 x 16) x 1024",
-    CUBLAS_WORKSPACE_LARGE: "8 x 4096 x 1024",
-    LT_WORKSPACE: "1024 x 1024",
+#: Arithmetic and note of the tables, which are of one size for every matrix.
+_TABLES = {
+    QuantizedPart.CODE: ("16 x 4", "fp32, the 16 values of the 4-bit code, made anew for every matrix"),
+    **dict.fromkeys(
+        (QuantizedPart.CODE_MAP, QuantizedPart.SHARED_CODE_MAP), ("256 x 4", "fp32, the 256 values of the 8-bit code")
+    ),
 }
 
 
@@ -75,8 +67,7 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     weights = (*(weight for weight, _ in architecture.counted), *architecture.buffers)
     biases = settled_biases(scenario, device)
     for piece in shared_pieces(scenario.quant):
-        text, note = _CONSTANTS[piece.bytes]
-        found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", text, note)
+        found[piece.component, piece.label, piece.bytes] = Formula(piece.label, "", *_TABLES[piece.part])
     for weight in weights:
         if is_quantized(weight, scenario.quant):
             for piece in pieces(weight, scenario.quant):
@@ -86,18 +77,20 @@ def formulas(scenario: Scenario, device: Device) -> dict[Key, Formula]:
     if scenario.method.trains or scenario.method.adapts:
         found |= _trained(scenario, device)
     if device == "cuda":
-        for workspace in kept(scenario).values():
-            text, note = _workspace(workspace.bytes, scenario)
-            found[workspace.component, workspace.label, workspace.bytes] = Formula(workspace.label, "", text, note)
+        for product, workspace in kept(scenario).items():
+            formula = Formula(workspace.label, "", *_workspace(product, workspace.bytes, scenario))
+            found[workspace.component, workspace.label, workspace.bytes] = formula
     return found
 
 
-def _workspace(size: int, scenario: Scenario) -> tuple[str, str]:
-    """How a cuBLAS workspace's size is known: torch's default, or half of what was measured on the card."""
-    target = card(scenario)
+def _workspace(product: Product, size: int, scenario: Scenario) -> tuple[str, str]:
+    """How a workspace's size is known: torch's default; of cuBLAS's also half of what was measured on the card."""
+    target, default = card(scenario), "torch's default size"
+    if product.biased:
+        return "1024 x 1024", default
     if target is not None and target.workspaces is not None:
         return f"{target.workspaces:,} / 2", target.context_origin
-    return _WORKSPACES[size], "torch's default size"
+    return "8 x 4096 x 1024" if size == CUBLAS_WORKSPACE_LARGE else "(2 x 4096 + 8 x 16) x 1024", default
 
 
 def dimensions(shape: tuple[int, ...]) -> str:
@@ -106,23 +99,27 @@ def dimensions(shape: tuple[int, ...]) -> str:
 
 
 def _quantized(weight: Weight, piece: QuantizedPiece, quant: Quant) -> Formula:
-    name, what = weight.module, piece.part.value
+    return Formula(piece.part.value, weight.module, *_quantized_arithmetic(weight, piece, quant))
+
+
+def _quantized_arithmetic(weight: Weight, piece: QuantizedPiece, quant: Quant) -> tuple[str, str]:
+    """Text and note of the formula."""
     size, numel, block = dimensions(weight.shape), weight.numel, quant.block_size
+    if piece.part in _TABLES:
+        return _TABLES[piece.part]
     if piece.part is QuantizedPart.PACKED:
-        return Formula(what, name, *_packed(size, numel, piece.bytes, quant))
+        return _packed(size, numel, piece.bytes, quant)
     if piece.part is QuantizedPart.SCALES:
-        return Formula(what, name, f"{weight.in_out[1]} x 4", "fp32, one scale for each output")
-    if piece.part in (QuantizedPart.CODE, QuantizedPart.CODE_MAP):
-        return Formula(what, name, *_CONSTANTS[piece.bytes])
+        return f"{weight.in_out[1]} x 4", "fp32, one scale for each output"
     if piece.part is QuantizedPart.OFFSET:
-        return Formula(what, name, "4", "fp32, the mean of the block constants")
+        return "4", "fp32, the mean of the block constants"
     if piece.part is QuantizedPart.SECOND_CONSTANTS:
         text = _ceiling(f"{size} / ({block} x {NESTED_BLOCK})", numel, block * NESTED_BLOCK)
-        return Formula(what, name, f"{text} x 4", f"fp32, one for every {NESTED_BLOCK} block constants")
+        return f"{text} x 4", f"fp32, one for every {NESTED_BLOCK} block constants"
     text = _ceiling(f"{size} / {block}", numel, block)
     if quant.double:
-        return Formula(what, name, text, f"uint8, one constant for every {block} weights")
-    return Formula(what, name, f"{text} x 4", f"fp32, one constant for every {block} weights")
+        return text, f"uint8, one constant for every {block} weights"
+    return f"{text} x 4", f"fp32, one constant for every {block} weights"
 
 
 def _packed(size: str, numel: int, packed: int, quant: Quant) -> tuple[str, str]:
