@@ -19,7 +19,7 @@ def quant(kind: QuantType, *, double: bool = False, block: int = 64, storage: st
 
 
 def linear(shape: tuple[int, int]) -> Weight:
-    return Weight("mlp.up_proj.weight", WeightKind.LINEAR, shape, "up_proj")
+    return Weight("mlp.up_proj.weight", WeightKind.LINEAR, shape)
 
 
 def storages(state: object) -> list[torch.Tensor]:
@@ -150,6 +150,6 @@ def test_why_a_weight_is_not_quantised(model: str, path: str, why: str) -> None:
 
 
 def test_experts_end_to_end_in_a_matrix_are_no_bias() -> None:
-    weight = Weight("ffn.experts.mlp.w1", WeightKind.EXPERTS, (16 * 10752, 6144), "mlp")
+    weight = Weight("ffn.experts.mlp.w1", WeightKind.EXPERTS, (16 * 10752, 6144))
     architecture = Scenario.load("llama-2-7b").architecture
     assert not_quantized(weight, architecture) == "every expert in one parameter, no nn.Linear"

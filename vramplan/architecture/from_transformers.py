@@ -213,7 +213,6 @@ def _parameters(model: Any) -> Iterator[Weight]:
             path,
             kind,
             tuple(parameter.shape),
-            owner.rpartition(".")[2],
             transposed=isinstance(module, Conv1D) and own_name == "weight",
             # core_model_loading.py: parts of names that stay fp32 whatever is asked for; a quantised matrix is packed
             dtype="float32" if plain and any(part in path for part in kept) else _other_dtype(parameter),
@@ -259,8 +258,7 @@ def _kind(module: Any, own_name: str, parameter: Any, *, quantised: bool) -> Wei
 
 def _buffers(model: Any) -> Iterator[Weight]:
     for path, buffer in model.named_buffers():
-        module = path.rpartition(".")[0].rpartition(".")[2]
-        yield Weight(path, WeightKind.BUFFER, tuple(buffer.shape), module, dtype=_other_dtype(buffer))
+        yield Weight(path, WeightKind.BUFFER, tuple(buffer.shape), dtype=_other_dtype(buffer))
 
 
 def _other_dtype(tensor: Any) -> str:

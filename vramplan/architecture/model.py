@@ -32,8 +32,6 @@ class Weight:
     path: str
     kind: WeightKind
     shape: tuple[int, ...]
-    module: str = ""
-    """Last name of the module that owns it (`q_proj`): what adapter targets match."""
     transposed: bool = False
     """True for Conv1D, whose weight is stored [in, out]."""
     dtype: str = ""
@@ -51,6 +49,11 @@ class Weight:
     def owner(self) -> str:
         """Path of the module that owns it, relative to its layer where it is in one: `self_attn.q_proj`."""
         return self.path.rpartition(".")[0]
+
+    @property
+    def module(self) -> str:
+        """Last name of the module that owns it (`q_proj`): what adapter targets match."""
+        return self.owner.rpartition(".")[2]
 
     @property
     def adaptable(self) -> bool:

@@ -12,32 +12,29 @@ def linear(
     path: str, inputs: int, outputs: int, *, bias: bool = False, kind: WeightKind = WeightKind.LINEAR
 ) -> Weights:
     """Weight [out, in] of an nn.Linear, and its bias."""
-    module = path.rpartition(".")[2]
-    weight = Weight(f"{path}.weight", kind, (outputs, inputs), module)
-    return (weight, Weight(f"{path}.bias", WeightKind.BIAS, (outputs,), module)) if bias else (weight,)
+    weight = Weight(f"{path}.weight", kind, (outputs, inputs))
+    return (weight, Weight(f"{path}.bias", WeightKind.BIAS, (outputs,))) if bias else (weight,)
 
 
 def conv1d(path: str, inputs: int, outputs: int) -> Weights:
     """Weight [in, out] and bias of transformers' Conv1D."""
-    module = path.rpartition(".")[2]
-    weight = Weight(f"{path}.weight", WeightKind.LINEAR, (inputs, outputs), module, transposed=True)
-    return weight, Weight(f"{path}.bias", WeightKind.BIAS, (outputs,), module)
+    weight = Weight(f"{path}.weight", WeightKind.LINEAR, (inputs, outputs), transposed=True)
+    return weight, Weight(f"{path}.bias", WeightKind.BIAS, (outputs,))
 
 
 def rms_norm(path: str, size: int) -> Weights:
     """The scale of an RMS norm."""
-    return (Weight(f"{path}.weight", WeightKind.NORM, (size,), path.rpartition(".")[2]),)
+    return (Weight(f"{path}.weight", WeightKind.NORM, (size,)),)
 
 
 def layer_norm(path: str, size: int) -> Weights:
     """Scale and shift of an nn.LayerNorm; both are norm parameters."""
-    module = path.rpartition(".")[2]
-    return tuple(Weight(f"{path}.{name}", WeightKind.NORM, (size,), module) for name in ("weight", "bias"))
+    return tuple(Weight(f"{path}.{name}", WeightKind.NORM, (size,)) for name in ("weight", "bias"))
 
 
 def embedding(path: str, rows: int, size: int) -> Weights:
     """The table of an nn.Embedding."""
-    return (Weight(f"{path}.weight", WeightKind.EMBEDDING, (rows, size), path.rpartition(".")[2]),)
+    return (Weight(f"{path}.weight", WeightKind.EMBEDDING, (rows, size)),)
 
 
 def head(hidden: int, vocab: int, *, tied: bool, bias: bool = False) -> Weights:
@@ -50,7 +47,7 @@ def rotary_buffers(path: str, rotary_dim: int, *, prefix: str = "") -> Weights:
     """Inverse frequencies and the copy that is kept of them, both fp32 and both on the device."""
     half = len(range(0, rotary_dim, 2))
     names = (f"{prefix}inv_freq", f"{prefix}original_inv_freq")
-    return tuple(Weight(f"{path}.{n}", WeightKind.BUFFER, (half,), "rotary_emb", dtype="float32") for n in names)
+    return tuple(Weight(f"{path}.{n}", WeightKind.BUFFER, (half,), dtype="float32") for n in names)
 
 
 def partial_rotary(fields: Fields, head_dim: int, *, key: str = "partial_rotary_factor", missing: float) -> int:

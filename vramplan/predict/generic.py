@@ -37,13 +37,13 @@ def _weights(block: Block, hidden: int) -> tuple[Weight, ...]:
         made.append(_linear("mlp.down_proj", inner, hidden))
     if block.experts is not None:
         count, inner = block.experts.count, block.experts.intermediate
-        made.append(Weight("mlp.gate.weight", WeightKind.ROUTER, (count, hidden), "gate"))
-        made.append(Weight("mlp.experts.gate_up_proj", WeightKind.EXPERTS, (count, 2 * inner, hidden), "experts"))
-        made.append(Weight("mlp.experts.down_proj", WeightKind.EXPERTS, (count, hidden, inner), "experts"))
+        made.append(Weight("mlp.gate.weight", WeightKind.ROUTER, (count, hidden)))
+        made.append(Weight("mlp.experts.gate_up_proj", WeightKind.EXPERTS, (count, 2 * inner, hidden)))
+        made.append(Weight("mlp.experts.down_proj", WeightKind.EXPERTS, (count, hidden, inner)))
     norms = ("input_layernorm", "post_attention_layernorm")
-    made += [Weight(f"{name}.weight", WeightKind.NORM, (hidden,), name) for name in norms]
+    made += [Weight(f"{name}.weight", WeightKind.NORM, (hidden,)) for name in norms]
     return tuple(made)
 
 
 def _linear(path: str, inputs: int, outputs: int) -> Weight:
-    return Weight(f"{path}.weight", WeightKind.LINEAR, (outputs, inputs), path.rpartition(".")[2])
+    return Weight(f"{path}.weight", WeightKind.LINEAR, (outputs, inputs))

@@ -50,7 +50,7 @@ def head_apart(scenario: Scenario) -> tuple[Weight, ...]:
     if not (architecture.tied and scenario.method.adapts and (lora.modules_to_save or HEAD in lora.targets)):
         return ()
     table = architecture.table
-    head = Weight(f"{HEAD}.weight", WeightKind.HEAD, table.shape, HEAD, dtype=table.dtype)
+    head = Weight(f"{HEAD}.weight", WeightKind.HEAD, table.shape, dtype=table.dtype)
     apart = HEAD in lora.targets or is_copied(head, lora) or is_copied(table, lora)
     return (head,) if apart else ()
 

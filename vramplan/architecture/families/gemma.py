@@ -26,7 +26,7 @@ GEMMA2 = Defaults(kv_heads=4, head_dim=256, activation=TANH, activation_key="hid
 GEMMA3 = replace(GEMMA2, vocab=262_208, heads=8)
 
 #: A 0-d tensor in the model's dtype that multiplies the embeddings.
-EMBED_SCALE = Weight("model.embed_tokens.embed_scale", WeightKind.BUFFER, (), "embed_tokens")
+EMBED_SCALE = Weight("model.embed_tokens.embed_scale", WeightKind.BUFFER, ())
 
 FOUR_NORMS = (
     "input_layernorm",

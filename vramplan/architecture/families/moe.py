@@ -28,7 +28,7 @@ DEEPSEEK_V2 = Defaults(even=True)
 
 def stacked(name: str, *shape: int) -> Weight:
     """One parameter that holds every expert."""
-    return Weight(f"mlp.experts.{name}", WeightKind.EXPERTS, shape, "experts")
+    return Weight(f"mlp.experts.{name}", WeightKind.EXPERTS, shape)
 
 
 def gated_experts(experts: Experts, hidden: int) -> Weights:
@@ -41,7 +41,7 @@ def gated_experts(experts: Experts, hidden: int) -> Weights:
 
 def router(name: str, experts: Experts, hidden: int) -> Weight:
     """The bare parameter that scores the experts."""
-    return Weight(f"mlp.{name}.weight", WeightKind.ROUTER, (experts.count, hidden), name)
+    return Weight(f"mlp.{name}.weight", WeightKind.ROUTER, (experts.count, hidden))
 
 
 def read_mixtral(fields: Fields) -> Architecture:
@@ -110,7 +110,7 @@ def read_gpt_oss(fields: Fields) -> Architecture:
         bias=True,
     )
     layer = (
-        Weight("self_attn.sinks", WeightKind.OTHER, (dims.heads,), "self_attn"),
+        Weight("self_attn.sinks", WeightKind.OTHER, (dims.heads,)),
         *attention_weights(dims, bias=bias, out_bias=bias),
         *_oss_mixture(experts, dims.hidden),
         *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
@@ -126,7 +126,7 @@ def _oss_mixture(experts: Experts, hidden: int) -> Weights:
     count, wide = experts.count, experts.intermediate
     return (
         router("router", experts, hidden),
-        Weight("mlp.router.bias", WeightKind.BIAS, (count,), "router"),
+        Weight("mlp.router.bias", WeightKind.BIAS, (count,)),
         stacked("gate_up_proj", count, hidden, 2 * wide),
         stacked("gate_up_proj_bias", count, 2 * wide),
         stacked("down_proj", count, wide, hidden),
