@@ -21,9 +21,6 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "activation": ("hidden_act", "hidden_activation", "activation_function", "activation"),
 }
 
-#: What a projection of the queries is called.
-QUERIES = ("q_proj", "qkv_proj", "query_key_value", "c_attn", "query", "wq", "Wqkv")
-
 
 def named(config: Any, key: str) -> Any:
     """A configuration's value; None where it has none, or one per layer (which the classes refuse to give as one)."""
@@ -71,7 +68,6 @@ class LayerReader:
             per_token=self.size("per_token", 1),
             intermediate=self.size("experts_width", prod(experts.shape[1:]) // self.hidden),
             activation=self.activation(),
-            shared_intermediate=max((w.shape[0] for w in weights if _in_shared_expert(w)), default=0),
             bias=any(w.kind is WeightKind.EXPERTS and w.path.endswith("bias") for w in weights),
         )
         return Block(weights, attention, None, mixture)
@@ -95,7 +91,6 @@ class LayerReader:
             qk_norm="" if norm is None else "head" if norm.shape == (head_dim,) else "full",
             sinks="sinks" in {weight.path.rpartition(".")[2] for weight in weights},
             fused_qkv=not modules.keys() & {"q_proj", "query", "wq", "q_a_proj"},
-            bias=any(w.kind is WeightKind.BIAS and w.module in QUERIES for w in weights),
         )
 
     def latent_attention(self, heads: int) -> Attention:
@@ -109,7 +104,6 @@ class LayerReader:
             rope,
             latent_q=named(self.config, "q_lora_rank") or 0,
             latent_kv=self.size("latent_kv", 512),
-            rope_head=rope,
         )
 
     def mlp(self, weights: tuple[Weight, ...]) -> Mlp:
@@ -129,8 +123,3 @@ class LayerReader:
         if found is None:
             self.assumed.add("activation")
         return found or "silu"
-
-
-def _in_shared_expert(weight: Weight) -> bool:
-    """Whether it is the gate projection of experts that see every token; its rows are their width."""
-    return "shared" in weight.path and weight.module in ("gate_proj", "up_proj")

@@ -78,7 +78,7 @@ class Attention:
     value_dim: int
     """Size of a value head; differs from `head_dim` only in multi-head latent attention."""
     rotary_dim: int
-    """How much of a head is rotated; 0 without rotary positions."""
+    """How much of a query's and key's head is rotated; 0 without rotary positions."""
     window: int = 0
     """Sliding window in tokens; 0 when every earlier token is seen."""
     softcap: bool = False
@@ -91,11 +91,8 @@ class Attention:
     """Rank of the compressed query (multi-head latent attention); 0 when the query is projected directly."""
     latent_kv: int = 0
     """Rank of the compressed key/value; 0 for ordinary attention."""
-    rope_head: int = 0
-    """Rotated part of a head in multi-head latent attention."""
     fused_qkv: bool = False
     """Whether q, k and v come out of one projection."""
-    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +115,6 @@ class Experts:
     per_token: int
     intermediate: int
     activation: str
-    shared_intermediate: int = 0
-    """Width of the shared experts together; 0 without."""
     bias: bool = False
     shares: bool = True
     """Whether the chosen experts' scores are divided by their sum."""

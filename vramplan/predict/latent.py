@@ -16,7 +16,7 @@ def latent_queries_keys_values(
     And what its variables hold until it returns: the projections' outputs, the rotated parts, the normed latent.
     """
     batch, seq, _ = x.shape
-    rope, plain = facts.rope_head, facts.head_dim - facts.rope_head
+    rope, plain = facts.rotary_dim, facts.head_dim - facts.rotary_dim
     projected = _split_by_heads(t, _queries(t, m, facts, x), facts.heads)
     nope, turning = split(t, projected, [plain, rope])
     compressed = m["self_attn.kv_a_proj_with_mqa"](t, x)

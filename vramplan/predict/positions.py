@@ -18,7 +18,7 @@ def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
     For layers without and with a window: the same ones, unless each kind has its own (Gemma 3).
     """
     attention = scenario.architecture.blocks[0].attention
-    dim = attention.rope_head or attention.rotary_dim
+    dim = attention.rotary_dim
     if not dim:
         return {}
     t.scope = "rotary_emb"

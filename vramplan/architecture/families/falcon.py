@@ -26,7 +26,7 @@ def read_falcon(fields: Fields) -> Architecture:
     parallel = fields.flag("parallel_attn", missing=True)
     norms = _norm_names(fields, parallel=parallel)
     mlp = Mlp(inner, fields.word("activation", missing="gelu"), gated=False)
-    layer = _layer(hidden, inner, attention, norms)
+    layer = _layer(hidden, inner, attention, norms, bias=fields.flag("bias", missing=False))
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=True)
     return Architecture(
@@ -58,7 +58,7 @@ def _attention(fields: Fields, hidden: int) -> Attention:
     kv_heads = fields.size("num_kv_heads", missing=heads, null=heads) if grouped else 1
     fields.divides("num_kv_heads", kv_heads, "num_attention_heads", heads)
     rotary = 0 if fields.flag("alibi", missing=False) else d
-    return Attention(heads, kv_heads, d, d, rotary_dim=rotary, fused_qkv=True, bias=fields.flag("bias", missing=False))
+    return Attention(heads, kv_heads, d, d, rotary_dim=rotary, fused_qkv=True)
 
 
 def _norm_names(fields: Fields, *, parallel: bool) -> tuple[str, ...]:
@@ -69,8 +69,8 @@ def _norm_names(fields: Fields, *, parallel: bool) -> tuple[str, ...]:
     return ("ln_attn", "ln_mlp") if count == 2 else ("input_layernorm",)
 
 
-def _layer(hidden: int, inner: int, attention: Attention, norms: tuple[str, ...]) -> Weights:
-    own, bias = WeightKind.SUBLINEAR, attention.bias
+def _layer(hidden: int, inner: int, attention: Attention, norms: tuple[str, ...], *, bias: bool) -> Weights:
+    own = WeightKind.SUBLINEAR
     qkv = (attention.heads + 2 * attention.kv_heads) * attention.head_dim
     return (
         *linear("self_attention.query_key_value", hidden, qkv, bias=bias, kind=own),

@@ -45,7 +45,7 @@ def read_gemma(fields: Fields) -> Architecture:
         *gated_mlp("mlp", dims.hidden, dims.intermediate),
         *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
     )
-    attention = ordinary_attention(dims, bias=bias)
+    attention = ordinary_attention(dims)
     mlp = ordinary_mlp(dims)
     blocks = spread((0,) * dims.layers, layer, attention, mlp)
     return _with_scale(decoder(fields, "gemma", dims, blocks))
@@ -87,7 +87,7 @@ def _two_sided(
         *gated_mlp("mlp", dims.hidden, dims.intermediate),
         *norms(dims.hidden, *FOUR_NORMS),
     )
-    attention = replace(ordinary_attention(dims, bias=bias, qk_norm=qk_norm), softcap=softcap)
+    attention = replace(ordinary_attention(dims, qk_norm=qk_norm), softcap=softcap)
     mlp = ordinary_mlp(dims)
     facts = Facts(capped_logits=fields.number("final_logit_softcapping", missing=logit_softcap) != 0)
     return _with_scale(decoder(fields, family, dims, spread(windows, layer, attention, mlp), facts))

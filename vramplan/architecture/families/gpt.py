@@ -40,7 +40,7 @@ def read_gpt2(fields: Fields) -> Architecture:
         *conv1d("mlp.c_fc", hidden, inner),
         *conv1d("mlp.c_proj", inner, hidden),
     )
-    attention = Attention(heads, heads, d, d, rotary_dim=0, fused_qkv=True, bias=True)
+    attention = Attention(heads, heads, d, d, rotary_dim=0, fused_qkv=True)
     mlp = Mlp(inner, fields.word("activation_function", missing="gelu_new"), gated=False)
     layers = fields.size("n_layer", "num_hidden_layers")
     blocks, order = spread((0,) * layers, layer, attention, mlp)
@@ -86,7 +86,7 @@ def read_gpt_neox(fields: Fields) -> Architecture:
         *linear("mlp.dense_h_to_4h", hidden, inner, bias=True),
         *linear("mlp.dense_4h_to_h", inner, hidden, bias=True),
     )
-    attention = Attention(heads, heads, d, d, rotary_dim=rotary, fused_qkv=True, bias=bias)
+    attention = Attention(heads, heads, d, d, rotary_dim=rotary, fused_qkv=True)
     mlp = Mlp(inner, fields.word("hidden_act", missing="gelu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=False)
@@ -124,7 +124,7 @@ def read_starcoder2(fields: Fields) -> Architecture:
     )
     windows = (fields.optional_size("sliding_window"),) * dims.layers
     mlp = Mlp(dims.intermediate, dims.activation, gated=False)
-    blocks = spread(windows, layer, ordinary_attention(dims, bias=bias), mlp)
+    blocks = spread(windows, layer, ordinary_attention(dims), mlp)
     dropouts = Dropouts(residual=dropout(fields, "residual_dropout"), embedding=dropout(fields, "embedding_dropout"))
     model = decoder(fields, "starcoder2", dims, blocks, Facts(dropouts=dropouts))
     after = (*layer_norm("model.norm", dims.hidden), *head(dims.hidden, dims.vocab, tied=dims.tied))

@@ -29,8 +29,7 @@ def read_llama(fields: Fields) -> Architecture:
     dims = read_dims(fields, LLAMA)
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
-    attention = ordinary_attention(dims, bias=bias)
-    mlp = ordinary_mlp(dims)
+    attention, mlp = ordinary_attention(dims), ordinary_mlp(dims)
     return decoder(fields, "llama", dims, spread((0,) * dims.layers, layer, attention, mlp))
 
 
@@ -38,8 +37,7 @@ def read_mistral(fields: Fields) -> Architecture:
     """Mistral: every layer sees the same window."""
     dims = read_dims(fields, MISTRAL)
     layer = _plain_layer(dims, bias=False, out_bias=False, mlp_bias=False)
-    attention = ordinary_attention(dims, bias=False)
-    mlp = ordinary_mlp(dims)
+    attention, mlp = ordinary_attention(dims), ordinary_mlp(dims)
     windows = (fields.optional_size("sliding_window", missing=4096),) * dims.layers
     return decoder(fields, "mistral", dims, spread(windows, layer, attention, mlp))
 
@@ -48,8 +46,7 @@ def read_qwen2(fields: Fields) -> Architecture:
     """Qwen 2 and 2.5: biases on q, k and v that no key turns off."""
     dims = read_dims(fields, QWEN2)
     layer = _plain_layer(dims, bias=True, out_bias=False, mlp_bias=False)
-    attention = ordinary_attention(dims, bias=True)
-    mlp = ordinary_mlp(dims)
+    attention, mlp = ordinary_attention(dims), ordinary_mlp(dims)
     return decoder(fields, "qwen2", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
 
@@ -58,7 +55,7 @@ def read_qwen3(fields: Fields) -> Architecture:
     dims = read_dims(fields, QWEN3)
     bias = fields.flag("attention_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=False, qk_norm=head_norms(dims))
-    attention = ordinary_attention(dims, bias=bias, qk_norm="head")
+    attention = ordinary_attention(dims, qk_norm="head")
     mlp = ordinary_mlp(dims)
     return decoder(fields, "qwen3", dims, spread(qwen_windows(fields, dims), layer, attention, mlp))
 
@@ -68,8 +65,7 @@ def read_granite(fields: Fields) -> Architecture:
     dims = read_dims(fields, GRANITE)
     bias, mlp_bias = fields.flag("attention_bias", missing=False), fields.flag("mlp_bias", missing=False)
     layer = _plain_layer(dims, bias=bias, out_bias=bias, mlp_bias=mlp_bias)
-    attention = ordinary_attention(dims, bias=bias)
-    mlp = ordinary_mlp(dims)
+    attention, mlp = ordinary_attention(dims), ordinary_mlp(dims)
     facts = Facts(
         scaled_embedding=fields.number("embedding_multiplier", missing=1.0) != 0,
         scaled_logits=fields.number("logits_scaling", missing=1.0) != 0,
@@ -88,7 +84,7 @@ def read_olmo2(fields: Fields) -> Architecture:
         *gated_mlp("mlp", dims.hidden, dims.intermediate),
         *norms(dims.hidden, "post_attention_layernorm", "post_feedforward_layernorm"),
     )
-    attention = ordinary_attention(dims, bias=bias, qk_norm="full")
+    attention = ordinary_attention(dims, qk_norm="full")
     mlp = ordinary_mlp(dims)
     return decoder(fields, "olmo2", dims, spread((0,) * dims.layers, layer, attention, mlp))
 

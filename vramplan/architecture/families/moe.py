@@ -59,7 +59,7 @@ def read_mixtral(fields: Fields) -> Architecture:
         *gated_experts(experts, dims.hidden),
         *norms(dims.hidden, "input_layernorm", "post_attention_layernorm"),
     )
-    attention = replace(ordinary_attention(dims, bias=False), window=fields.optional_size("sliding_window"))
+    attention = replace(ordinary_attention(dims), window=fields.optional_size("sliding_window"))
     return decoder(fields, "mixtral", dims, ((Block(layer, attention, None, experts),), (0,) * dims.layers))
 
 
@@ -69,7 +69,7 @@ def read_qwen3_moe(fields: Fields) -> Architecture:
     bias = fields.flag("attention_bias", missing=False)
     window = fields.optional_size("sliding_window", missing=4096)
     window = window if fields.flag("use_sliding_window", missing=False) else 0
-    attention = replace(ordinary_attention(dims, bias=bias, qk_norm="head"), window=window)
+    attention = replace(ordinary_attention(dims, qk_norm="head"), window=window)
     around = attention_weights(dims, bias=bias, out_bias=bias, qk_norm=head_norms(dims))
     sparse = _qwen3_sparse(fields, dims, around, attention)
     dense = Block(
@@ -117,7 +117,7 @@ def read_gpt_oss(fields: Fields) -> Architecture:
     )
     pattern = tuple("full_attention" if i % 2 else "sliding_attention" for i in range(dims.layers))
     windows = layer_windows(fields, dims.layers, fields.optional_size("sliding_window", missing=128), pattern)
-    attention = replace(ordinary_attention(dims, bias=bias), sinks=True)
+    attention = replace(ordinary_attention(dims), sinks=True)
     by_window = {w: Block(layer, replace(attention, window=w), None, experts) for w in dict.fromkeys(windows)}
     return decoder(fields, "gpt_oss", dims, _numbered([by_window[window] for window in windows]))
 
@@ -138,7 +138,7 @@ def read_deepseek_v2(fields: Fields) -> Architecture:
     """DeepSeek V2: latent attention; the first layers dense, then routed experts beside shared ones."""
     dims = read_dims(fields, DEEPSEEK_V2)
     attention = _latent(fields, dims)
-    around = _latent_weights(dims, attention)
+    around = _latent_weights(dims, attention, bias=fields.flag("attention_bias", missing=False))
     mlp_bias = fields.flag("mlp_bias", missing=False)
     dense = Block(
         _with_norms(dims, around, gated_mlp("mlp", dims.hidden, dims.intermediate, bias=mlp_bias)),
@@ -161,25 +161,23 @@ def _latent(fields: Fields, dims: Dims) -> Attention:
         rotary_dim=rope,
         latent_q=fields.optional_size("q_lora_rank", missing=1536),
         latent_kv=fields.size("kv_lora_rank", missing=512),
-        rope_head=rope,
-        bias=fields.flag("attention_bias", missing=False),
     )
 
 
-def _latent_weights(dims: Dims, a: Attention) -> Weights:
+def _latent_weights(dims: Dims, a: Attention, *, bias: bool) -> Weights:
     queries = a.heads * a.head_dim
     direct = linear("self_attn.q_proj", dims.hidden, queries)
     compressed = (
-        *linear("self_attn.q_a_proj", dims.hidden, a.latent_q, bias=a.bias),
+        *linear("self_attn.q_a_proj", dims.hidden, a.latent_q, bias=bias),
         *rms_norm("self_attn.q_a_layernorm", a.latent_q),
         *linear("self_attn.q_b_proj", a.latent_q, queries),
     )
     return (
         *(compressed if a.latent_q else direct),
-        *linear("self_attn.kv_a_proj_with_mqa", dims.hidden, a.latent_kv + a.rope_head, bias=a.bias),
+        *linear("self_attn.kv_a_proj_with_mqa", dims.hidden, a.latent_kv + a.rotary_dim, bias=bias),
         *rms_norm("self_attn.kv_a_layernorm", a.latent_kv),
-        *linear("self_attn.kv_b_proj", a.latent_kv, a.heads * (a.head_dim - a.rope_head + a.value_dim)),
-        *linear("self_attn.o_proj", a.heads * a.value_dim, dims.hidden, bias=a.bias),
+        *linear("self_attn.kv_b_proj", a.latent_kv, a.heads * (a.head_dim - a.rotary_dim + a.value_dim)),
+        *linear("self_attn.o_proj", a.heads * a.value_dim, dims.hidden, bias=bias),
     )
 
 
@@ -190,12 +188,12 @@ def _deepseek_sparse(fields: Fields, dims: Dims, around: Weights, attention: Att
         per_token=fields.size("num_experts_per_tok"),
         intermediate=width,
         activation=dims.activation,
-        shared_intermediate=width * fields.size("n_shared_experts", missing=2),
     )
+    shared = width * fields.size("n_shared_experts", missing=2)
     mixture = (
         *gated_experts(experts, dims.hidden),
         router("gate", experts, dims.hidden),
-        *gated_mlp("mlp.shared_experts", dims.hidden, experts.shared_intermediate, bias=bias),
+        *gated_mlp("mlp.shared_experts", dims.hidden, shared, bias=bias),
     )
     return Block(_with_norms(dims, around, mixture), attention, None, experts)
 

@@ -18,7 +18,7 @@ def read_opt(fields: Fields) -> Architecture:
     inner, vocab = fields.size("ffn_dim"), fields.size("vocab_size")
     bias, affine = fields.flag("enable_bias", missing=True), fields.flag("layer_norm_elementwise_affine", missing=True)
     layer = _layer(hidden, inner, bias=bias, affine=affine)
-    attention = Attention(heads, heads, d, d, rotary_dim=0, bias=bias)
+    attention = Attention(heads, heads, d, d, rotary_dim=0)
     mlp = Mlp(inner, fields.word("activation_function", missing="relu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
     tied, narrow = fields.flag("tie_word_embeddings", missing=True), _embedding_width(fields, hidden)

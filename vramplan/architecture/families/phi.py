@@ -29,7 +29,7 @@ def read_phi(fields: Fields) -> Architecture:
     qk_norm = "head" if fields.flag("qk_layernorm", missing=False) else ""
     rotary = partial_rotary(fields, dims.head_dim, missing=0.5)
     d = dims.head_dim
-    attention = Attention(dims.heads, dims.kv_heads, d, d, rotary_dim=rotary, qk_norm=qk_norm, bias=True)
+    attention = Attention(dims.heads, dims.kv_heads, d, d, rotary_dim=rotary, qk_norm=qk_norm)
     mlp = Mlp(dims.intermediate, dims.activation, gated=False)
     blocks, layers = spread((0,) * dims.layers, _phi_layer(dims, normed=bool(qk_norm)), attention, mlp)
     return Architecture(

@@ -34,10 +34,10 @@ def norms(hidden: int, *names: str) -> Weights:
     return tuple(norm for name in names for norm in rms_norm(name, hidden))
 
 
-def ordinary_attention(dims: Dims, *, bias: bool, qk_norm: str = "") -> Attention:
+def ordinary_attention(dims: Dims, *, qk_norm: str = "") -> Attention:
     """Attention whose heads are rotated whole."""
     d = dims.head_dim
-    return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, bias=bias, qk_norm=qk_norm)
+    return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, qk_norm=qk_norm)
 
 
 def ordinary_mlp(dims: Dims) -> Mlp:
