@@ -104,6 +104,7 @@ def _describe(model: Any, name: str) -> Architecture:
         buffers=buffers,
         facts=Facts(
             capped_logits=bool(named(config, "final_logit_softcapping")),
+            rotary_by_window=any(map(_of_one_kind_of_layer, buffers)),
             derived=True,
             assumed=tuple(sorted(reader.assumed)),
         ),
@@ -266,6 +267,11 @@ def _other_dtype(tensor: Any) -> str:
     import torch
 
     return "" if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")
+
+
+def _of_one_kind_of_layer(buffer: Weight) -> bool:
+    """Whether it holds rotary frequencies of one of `layer_types` alone: `sliding_attention_original_inv_freq`."""
+    return buffer.path.endswith("_original_inv_freq") and "attention" in buffer.path
 
 
 def _rotary_dim(buffers: tuple[Weight, ...]) -> int:

@@ -161,6 +161,8 @@ class Facts:
     """Whether attention and MLP stand side by side (GPT-NeoX, Phi 2, Falcon)."""
     learned_positions: bool = False
     """Whether positions are rows of a table, so that there are no more than it has (GPT-2, OPT)."""
+    rotary_by_window: bool = False
+    """Whether layers with a sliding window have rotary frequencies of their own (Gemma 3)."""
     dropouts: Dropouts = Dropouts()
     derived: bool = False
     """Whether the model was read off its modules, being of a family outside the table."""

@@ -22,7 +22,7 @@ from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import cast
-from vramplan.predict.positions import always_masked, attention_choice, causal_masks, own_tables, rotary
+from vramplan.predict.positions import always_masked, attention_choice, causal_masks, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
 from vramplan.predict.script import Repeated
@@ -211,7 +211,7 @@ def _layer_patterns(architecture: Architecture, scenario: Scenario) -> Iterator[
 
 
 def _kinds(architecture: Architecture, scenario: Scenario) -> list[int]:
-    own = own_tables(architecture) or always_masked(scenario)
+    own = architecture.facts.rotary_by_window or always_masked(scenario)
     seen: list[Block] = []
     numbers: list[int] = []
     for index, block in enumerate(architecture.blocks):

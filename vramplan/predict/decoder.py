@@ -41,27 +41,26 @@ class Style:
     """Rotary tables stay fp32, and what they turned is cast back (OLMo 2)."""
     scaled_residual: bool = False
     """The branch is multiplied by a number before it is added (Granite)."""
+    joins_rest: bool = False
+    """What is not rotated of a head is concatenated with what is, even where nothing is left of it (Phi-3)."""
     names: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
     """Norms in front."""
-    names_after: tuple[str, str] = ("post_attention_layernorm", "post_feedforward_layernorm")
-    """Norms behind."""
 
 
-GEMMA = Style(upcast_weight=True, shifted=True)
+#: Norms behind attention and MLP, in the families that have them.
+_NORMS_AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
+_GEMMA = Style(upcast_weight=True, shifted=True)
+_GEMMA2 = replace(_GEMMA, after=True, names=("input_layernorm", "pre_feedforward_layernorm"))
 STYLES: Mapping[str, Style] = {
     "llama": Style(),
     "mistral": Style(),
     "qwen2": Style(),
     "qwen3": Style(),
-    "phi3": Style(),
+    "phi3": Style(joins_rest=True),
     "starcoder2": Style(),
-    "gemma": GEMMA,
-    "gemma2": Style(
-        after=True, upcast_weight=True, shifted=True, names=("input_layernorm", "pre_feedforward_layernorm")
-    ),
-    "gemma3_text": Style(
-        after=True, upcast_weight=True, shifted=True, names=("input_layernorm", "pre_feedforward_layernorm")
-    ),
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
     "olmo2": Style(before=False, after=True, upcast_weight=True, wide_rotation=True),
     "granite": Style(scaled_residual=True),
     "mixtral": Style(),
@@ -78,13 +77,13 @@ def layer(t: Tape, m: Modules, c: Context, block: Block, hidden: Tensor) -> Tens
     x = _norm(t, m, style, style.names[0], hidden) if style.before else hidden
     x, _weights = attention(t, m, c, block.attention, style, x)
     if style.after:
-        x = _norm(t, m, style, style.names_after[0], x)
+        x = _norm(t, m, style, _NORMS_AFTER[0], x)
     x = add(t, residual, scale(t, x) if style.scaled_residual else x, "residual")
     residual = x
     x = _norm(t, m, style, style.names[1], x) if style.before else x
     x = feed_forward(t, m, block, x, family=c.architecture.family)
     if style.after:
-        x = _norm(t, m, style, style.names_after[1], x)
+        x = _norm(t, m, style, _NORMS_AFTER[1], x)
     return add(t, residual, scale(t, x) if style.scaled_residual else x, "layer output")
 
 
@@ -109,7 +108,7 @@ def attention(
         query, key, value = _rotated(t, m, c, facts, style, *_queries_keys_values(t, m, facts, style, x))
         key, value = c.remember(t, key, value, facts.window)
     sinks = m.tensors.get("self_attn.sinks")
-    spec = replace(heads(c, facts), heads_first=_comes_by_heads(m, c, facts, style))
+    spec = replace(heads(c, facts), heads_first=_comes_by_heads(m, facts, style))
     out, weights = c.attend(t, query, key, value, spec, windowed=facts.window > 0, sinks=sinks)
     out = reshape(t, out, (*x.shape[:-1], facts.heads * facts.value_dim))
     out = m["self_attn.o_proj"](t, out)
@@ -119,23 +118,29 @@ def attention(
 
 def heads(c: Context, facts: Attention) -> Heads:
     """How queries meet keys; rotary parts that are concatenated with the rest come out heads first."""
-    joined = _joined(c, facts)
-    dropped = c.architecture.facts.dropouts.attention > 0
-    spec = Heads(facts.heads, facts.kv_heads, facts.head_dim, facts.value_dim, facts.softcap, dropped)
-    return replace(spec, broadcasts=broadcasts(c.architecture), heads_first=joined)
+    return Heads(
+        facts.heads,
+        facts.kv_heads,
+        facts.head_dim,
+        facts.value_dim,
+        facts.softcap,
+        dropout=c.architecture.facts.dropouts.attention > 0,
+        broadcasts=broadcasts(c.architecture),
+        heads_first=_rotates_in_part(facts),
+    )
 
 
-def _joined(c: Context, facts: Attention) -> bool:
-    """Whether what is turned is concatenated, which lays it out anew."""
-    return 0 < facts.rotary_dim < facts.head_dim or facts.sinks or c.architecture.family == "phi3"
+def _rotates_in_part(facts: Attention) -> bool:
+    return 0 < facts.rotary_dim < facts.head_dim
 
 
-def _comes_by_heads(m: Modules, c: Context, facts: Attention, style: Style) -> bool:
-    """Whether queries and keys come to attention laid out by heads: Liger turns them where the projection put them,
-    and lays out anew what it norms by heads."""
+def _comes_by_heads(m: Modules, facts: Attention, style: Style) -> bool:
+    """Whether queries and keys come to attention laid out by heads, as concatenation leaves them; Liger rotates them
+    where the projection put them, and lays out anew what it norms by heads."""
     if LayerKernel.ROPE in m.liger.kernels:
         return False
-    return _joined(c, facts) or (LayerKernel.RMS_NORM in m.liger.kernels and _normed_by_heads(facts, style))
+    joined = _rotates_in_part(facts) or facts.sinks or style.joins_rest
+    return joined or (LayerKernel.RMS_NORM in m.liger.kernels and _normed_by_heads(facts, style))
 
 
 def _rotated(
@@ -155,7 +160,7 @@ def _rotated(
         turned = rotate_both(t, query, key, cos, sin)
         query, key = (cast(t, wide, query.kind, "rotated, cast back") for wide in turned)
     else:
-        query, key = rotate_both(t, query, key, cos, sin, joined=c.architecture.family == "phi3")
+        query, key = rotate_both(t, query, key, cos, sin, joined=style.joins_rest)
     t.scope = outer
     return query, key, value
 
@@ -220,13 +225,10 @@ def _normed_by_heads(facts: Attention, style: Style) -> bool:
 def _from_fused(t: Tape, m: Modules, facts: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Phi-3: three slices of one projection."""
     qkv = m["self_attn.qkv_proj"](t, x)
-    dim = facts.head_dim
-    query = narrow(t, qkv, facts.heads * dim)
-    key = narrow(t, qkv, facts.kv_heads * dim)
-    value = narrow(t, qkv, facts.kv_heads * dim)
-    return tuple(  # type: ignore[return-value]
-        split_heads(t, part, part.shape[-1] // dim) for part in (query, key, value)
-    )
+    sizes = (facts.heads, facts.kv_heads, facts.kv_heads)
+    query, key, value = (narrow(t, qkv, heads * facts.head_dim) for heads in sizes)
+    query, key = split_heads(t, query, facts.heads), split_heads(t, key, facts.kv_heads)
+    return query, key, split_heads(t, value, facts.kv_heads)
 
 
 def feed_forward(t: Tape, m: Modules, block: Block, x: Tensor, *, family: str) -> Tensor:

@@ -25,16 +25,10 @@ def rotary(t: Tape, scenario: Scenario, kind: Kind) -> dict[bool, Tables]:
     make = _half_tables if attention.sinks else _tables
     kinds = {block.attention.window > 0 for block in scenario.architecture.blocks}
     first = make(t, scenario.seq, dim, kind)
-    second = make(t, scenario.seq, dim, kind) if len(kinds) > 1 and own_tables(scenario.architecture) else first
+    apart = scenario.architecture.facts.rotary_by_window and len(kinds) > 1
+    second = make(t, scenario.seq, dim, kind) if apart else first
     t.scope = ""
     return {False: second, True: first}
-
-
-def own_tables(architecture: Architecture) -> bool:
-    """Whether layers with a window have rotary tables of their own."""
-    return any(
-        buffer.path.endswith("_original_inv_freq") and "attention" in buffer.path for buffer in architecture.buffers
-    )
 
 
 def _tables(t: Tape, seq: int, dim: int, kind: Kind) -> Tables:

@@ -73,7 +73,7 @@ def read_gemma3(fields: Fields) -> Architecture:
     model = _two_sided(fields, "gemma3_text", dims, windows, softcap=softcap, logit_softcap=0.0, qk_norm="head")
     kinds = sorted(set(fields.words("layer_types") or pattern))
     rotary = (w for kind in kinds for w in rotary_buffers("model.rotary_emb", dims.head_dim, prefix=f"{kind}_"))
-    return replace(model, buffers=(EMBED_SCALE, *rotary))
+    return replace(model, buffers=(EMBED_SCALE, *rotary), facts=replace(model.facts, rotary_by_window=True))
 
 
 def _two_sided(
