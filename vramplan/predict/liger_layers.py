@@ -4,8 +4,9 @@ liger-kernel 0.8.5 ops/rms_norm.py, ops/swiglu.py, ops/geglu.py, ops/rope.py. Ea
 inputs are made contiguous first (`ensure_contiguous`, outside the graph).
 """
 
-from functools import partial
+from collections.abc import Mapping
 
+from vramplan.predict.operations.gradients import record_results
 from vramplan.predict.tape import FLOAT32, Gradients, Tape, Tensor
 
 
@@ -77,23 +78,12 @@ def liger_rotated(
         x.heads_first = False
     if not t.needs_grad(query, key):
         return turned[0], turned[1]
-    saved = t.save(tables)
-    slots: dict[int, Tensor] = {}
 
-    def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
-        gradients = [_sequence_first(t, slots[i]) for i in sorted(slots)]
-        slots.clear()
+    def backward(came: Mapping[int, Tensor]) -> Gradients:
+        gradients = [_sequence_first(t, came[i]) for i in sorted(came)]
         return [t.view(gradient, gradient.shape) for gradient in gradients]
 
-    def arrive(i: int, saved: list[Tensor], grad: Tensor) -> Gradients:
-        slots[i] = grad
-        return (None,)
-
-    both = t.record(t.view(query, query.shape), (query, key), saved, gather)
-    assert both.node is not None
-    both.node.parts = slots
-    for i, x in enumerate(turned):
-        t.record(x, (both,), [], partial(arrive, i))
+    record_results(t, turned, (query, key), t.save(tables), backward)
     return turned[0], turned[1]
 
 

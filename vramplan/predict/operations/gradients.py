@@ -1,9 +1,10 @@
 """Gradients that are tensors of their own, and what a node keeps for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from vramplan.predict.graph import Saved
-from vramplan.predict.tape import UINT8, Kind, Shape, Tape, Tensor
+from vramplan.predict.tape import UINT8, Gradients, Kind, Shape, Tape, Tensor
 from vramplan.predict.template import Derived, PartialSums
 
 
@@ -43,6 +44,32 @@ def saved_for(t: Tape, x: Tensor, *saves: Tensor) -> list[Saved]:
     checkpoint's recomputation ends with an input that is saved, the result is never made.
     """
     return t.save(saves) if t.needs_grad(x) else []
+
+
+def record_results(
+    t: Tape,
+    results: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    saved: list[Saved],
+    backward: Callable[[Mapping[int, Tensor]], Gradients],
+) -> None:
+    """`results` as those of one operation: its `backward` gets the gradients that came, by the result's index."""
+    came: dict[int, Tensor] = {}
+
+    def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
+        gradients = backward(came)
+        came.clear()
+        return gradients
+
+    def arrive(i: int, saved: list[Tensor], grad: Tensor) -> Gradients:
+        came[i] = grad
+        return (None,)
+
+    operation = t.record(t.view(inputs[0], inputs[0].shape), inputs, saved, gather)
+    assert operation.node is not None
+    operation.node.parts = came
+    for i, result in enumerate(results):
+        t.record(result, (operation,), [], partial(arrive, i))
 
 
 def own_gradient(t: Tape, x: Tensor, out: Tensor, label: str, saved: list[Saved] | None = None) -> Tensor:

@@ -1,7 +1,8 @@
 """Other dimensions, slices and pieces of a tensor, and pieces joined to one."""
 
-from functools import partial
+from collections.abc import Mapping
 
+from vramplan.predict.operations.gradients import record_results
 from vramplan.predict.tape import Gradients, Shape, Tape, Tensor
 
 
@@ -94,24 +95,14 @@ def split_into(t: Tape, x: Tensor, shapes: list[Shape]) -> list[Tensor]:
     if not t.needs_grad(x):
         return pieces
     shape = x.shape
-    slots: dict[int, Tensor] = {}
 
-    def gather(saved: list[Tensor], grad: Tensor) -> Gradients:
-        kind = next(iter(slots.values())).kind
-        zeros = [t.new(piece, kind, "zeros of an unused piece") for i, piece in enumerate(shapes) if i not in slots]
+    def backward(came: Mapping[int, Tensor]) -> Gradients:
+        kind = next(iter(came.values())).kind
+        zeros = [t.new(piece, kind, "zeros of an unused piece") for i, piece in enumerate(shapes) if i not in came]
         whole = t.new(shape, kind, "split gradient")
         del zeros
         whole.heads_first = len(shape) == 4
-        slots.clear()
         return (whole,)
 
-    def piece_backward(i: int, saved: list[Tensor], grad: Tensor) -> Gradients:
-        slots[i] = grad
-        return (None,)
-
-    whole = t.record(t.view(x, shape), (x,), [], gather)
-    assert whole.node is not None
-    whole.node.parts = slots
-    for i, piece in enumerate(pieces):
-        t.record(piece, (whole,), [], partial(piece_backward, i))
+    record_results(t, pieces, (x,), [], backward)
     return pieces
