@@ -121,10 +121,7 @@ def _given(outputs: Outcome) -> list[Tensor]:
 
 
 def _logits(t: Tape, s: Scenario, steps: int, kind: Kind, label: str) -> Tensor:
-    made = t.new((steps * s.sequences, s.seq, s.architecture.vocab), kind, label)
-    assert made.storage is not None
-    t.script.name(made.storage.block, Component.LOGITS)
-    return made
+    return t.new((steps * s.sequences, s.seq, s.architecture.vocab), kind, label, Component.LOGITS)
 
 
 def logits_kind(scenario: Scenario) -> Kind:

@@ -50,10 +50,7 @@ class Cache:
     @staticmethod
     def _joined(t: Tape, new: Tensor, label: str, tokens: int) -> Tensor:
         batch, heads, _, dim = new.shape
-        made = t.new((batch, heads, tokens, dim), new.kind, label)
-        assert made.storage is not None
-        t.script.name(made.storage.block, Component.CACHE)
-        return made
+        return t.new((batch, heads, tokens, dim), new.kind, label, Component.CACHE)
 
 
 @dataclass(slots=True)
@@ -68,9 +65,9 @@ class Context:
     tables: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Cosines and sines for layers without and with a sliding window."""
     position_ids: Tensor | None = None
+    """Only held: a variable of the model's forward while its layers run."""
     masks: dict[bool, Tensor | None] = field(default_factory=dict)
     """For layers without and with a sliding window."""
-
     cache: Cache | None = None
     returned: Tensor | None = None
     """Attention weights that the layer that ran last returns beside its output (Falcon)."""

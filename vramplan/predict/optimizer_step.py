@@ -52,8 +52,7 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
     stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, "gradient norms stacked")
-    assert stacked.storage is not None
-    t.script.clipped = stacked.storage.block
+    t.script.clipped = t.block(stacked)
     del norms, stacked
 
 

@@ -80,9 +80,12 @@ class Script:
         """From now on a tensor whose last dimension is `vocab` belongs to the logits."""
         self._vocab = vocab
 
-    def alloc(self, scope: str, label: str, shape: tuple[int, ...], kind: str) -> int:
+    def alloc(
+        self, scope: str, label: str, shape: tuple[int, ...], kind: str, component: Component | None = None
+    ) -> int:
         """A new block."""
-        component = Component.LOGITS if shape and shape[-1] == self._vocab else None
+        if component is None and shape and shape[-1] == self._vocab:
+            component = Component.LOGITS
         number = len(self.blocks)
         self.blocks.append(Block(scope, label, shape, kind, self._group, component))
         self._items.append(number)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vramplan.attention import Choice
-from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import stepped
 from vramplan.predict.backward import run_backward
@@ -14,6 +13,7 @@ from vramplan.predict.graph import Storage
 from vramplan.predict.inference import generation
 from vramplan.predict.models import with_model
 from vramplan.predict.optimizer_step import run_optimizer
+from vramplan.predict.overheads import card
 from vramplan.predict.preference import preference_loss
 from vramplan.predict.structure import structured
 from vramplan.predict.tape import FLOATS, INT64, Tape, Tensor
@@ -136,12 +136,8 @@ class StepRun:
         batches.clear()
 
     def _batch(self) -> list[Tensor]:
-        t, s = self.tape, self.scenario
-        made = [t.new((s.sequences, s.seq), INT64, what) for what in batch_tensors(s)]
-        for tensor in made:
-            assert tensor.storage is not None
-            t.script.name(tensor.storage.block, Component.ACTIVATIONS)
-        return made
+        shape = self.scenario.sequences, self.scenario.seq
+        return [self.tape.new(shape, INT64, what, Component.ACTIVATIONS) for what in batch_tensors(self.scenario)]
 
     def _micro_batch(self, model: CausalModel) -> None:
         t = self.tape
@@ -170,8 +166,8 @@ def batch_tensors(scenario: Scenario) -> tuple[str, ...]:
 
 def new_tape(scenario: Scenario, device: Device) -> Tape:
     """An empty tape for the scenario's card, or the one that is meant where none is named."""
-    card = gpu(scenario.gpu) if scenario.gpu else None
-    tape = Tape(device, card.capability, card.multiprocessors) if card else Tape(device)
+    target = card(scenario)
+    tape = Tape(device, target.capability, target.multiprocessors) if target else Tape(device)
     tape.batch, tape.seq = scenario.sequences, scenario.seq
     if scenario.quant.type is not QuantType.NONE:
         tape.flash_kind = FLOATS[scenario.dtype.value]

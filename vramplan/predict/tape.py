@@ -85,10 +85,10 @@ class Tape:
 
     # -- tensors
 
-    def new(self, shape: Shape, kind: Kind, label: str) -> Tensor:
-        """A tensor with memory of its own."""
-        size = prod(shape) * kind.bytes
-        return Tensor(shape, kind, Storage(self.script, self.script.alloc(self.scope, label, shape, kind.name), size))
+    def new(self, shape: Shape, kind: Kind, label: str, component: Component | None = None) -> Tensor:
+        """A tensor with memory of its own; without `component` its width and its lifetime decide what it is for."""
+        block = self.script.alloc(self.scope, label, shape, kind.name, component)
+        return Tensor(shape, kind, Storage(self.script, block, prod(shape) * kind.bytes))
 
     def like(self, tensor: Tensor, kind: Kind, label: str) -> Tensor:
         """A tensor with memory of its own, shaped and laid out as another one (what element by element follows)."""
@@ -217,7 +217,7 @@ class Tape:
             return hidden
         passed = [hidden] if beside is None else [hidden, beside]
         for tensor in passed:
-            self.script.free(self._block(tensor))
+            self.script.free(self.block(tensor))
         self.script.close()
         for tensor in passed:
             self._adopt(tensor)
@@ -236,7 +236,7 @@ class Tape:
         self._hand_over(grad)
 
     def _leave(self, grad: Tensor) -> None:
-        self.script.free(self._block(grad))
+        self.script.free(self.block(grad))
         self.script.close()
         self._adopt(grad)
 
@@ -250,6 +250,7 @@ class Tape:
         tensor.storage.block = self.script.copy(tensor.storage.block)
 
     @staticmethod
-    def _block(tensor: Tensor) -> int:
-        assert tensor.storage is not None
+    def block(tensor: Tensor) -> int:
+        """The number of its memory in the script."""
+        assert tensor.storage is not None, "a parameter's memory is counted elsewhere"
         return tensor.storage.block
