@@ -7,10 +7,9 @@ from typing import NamedTuple
 from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.errors import UsageError, nearest
-from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import Targets, resolve_targets
-from vramplan.predict.layer_runs import runs
 from vramplan.predict.saved_modules import copy_label, is_trained, trained_dtype, training_architecture
+from vramplan.predict.weight_groups import Group, layer_groups
 from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
 from vramplan.stacks import LossKernel
 
@@ -194,7 +193,7 @@ def stepped_in_order(scenario: Scenario) -> list[tuple[int, tuple[Trainable, ...
     """The stepped tensors in the model's order, layers that follow each other and are alike once, with their number."""
     architecture = training_architecture(scenario)
     targets = resolve_targets(architecture, scenario.lora)
-    groups = (Group(architecture.before, 1), *runs(architecture), Group(architecture.after, 1))
+    groups = (Group(architecture.before, 1), *layer_groups(architecture), Group(architecture.after, 1))
     return [
         (times, tuple(t for weight in weights for t in _stepped_of(weight, scenario, targets)))
         for weights, times in groups

@@ -10,12 +10,13 @@ from vramplan.architecture import Weight
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
 from vramplan.predict.adapters import Trainable, adapted, adapter_tensors, whole
-from vramplan.predict.base import Group, component, first_apart, prepared_dtype
+from vramplan.predict.base import component, prepared_dtype
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.magnitudes import adapted_matrix
 from vramplan.predict.overheads import while_loading
 from vramplan.predict.quantization import is_quantized
 from vramplan.predict.saved_modules import is_copied, trained_dtype
+from vramplan.predict.weight_groups import Group, first_apart
 from vramplan.predict.writer import Piece, Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Method, QuantType, Scenario

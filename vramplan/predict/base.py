@@ -1,8 +1,5 @@
 """The base model's own tensors: which component each belongs to, and its bytes at each stage of a run."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
-
 from vramplan.architecture import Architecture, Weight, WeightKind
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.ledger import Component
@@ -12,21 +9,6 @@ from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
 
 _LINEARS = (WeightKind.LINEAR, WeightKind.SUBLINEAR)
-
-
-class Group(NamedTuple):
-    """Weights that exist `times` times."""
-
-    weights: tuple[Weight, ...]
-    times: int
-
-
-def first_apart(groups: Iterable[Group]) -> Iterator[Group]:
-    """The groups, of each that repeats the first time apart."""
-    for weights, times in groups:
-        yield Group(weights, 1)
-        if times > 1:
-            yield Group(weights, times - 1)
 
 
 def component(weight: Weight, quant: Quant) -> Component:

@@ -7,18 +7,11 @@ from vramplan.allocator.rules import WARM_UP_SPARED
 from vramplan.architecture import Weight
 from vramplan.ledger import Phase
 from vramplan.predict.attaching import attach
-from vramplan.predict.base import (
-    Group,
-    is_made_fp32,
-    loaded_element,
-    piece,
-    prepared_element,
-    upcasts,
-)
+from vramplan.predict.base import is_made_fp32, loaded_element, piece, prepared_element, upcasts
 from vramplan.predict.expert_targets import fused_projections
-from vramplan.predict.layer_runs import runs
 from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.saved_modules import head_apart
+from vramplan.predict.weight_groups import Group, layer_groups
 from vramplan.predict.weights_file import join_experts, load_groups
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
@@ -87,7 +80,7 @@ def _in_model_order(groups: list[tuple[Group, list[Held]]], scenario: Scenario) 
     architecture = scenario.architecture
     outside = [held for _, group in (groups[0], *groups[-2:]) for held in group]
     ends = [Group(weights, 1) for weights in (architecture.before, architecture.after, architecture.buffers)]
-    ordered = [(ends[0], outside), *zip(runs(architecture), (held for _, held in groups[1:-2]), strict=True)]
+    ordered = [(ends[0], outside), *zip(layer_groups(architecture), (held for _, held in groups[1:-2]), strict=True)]
     ordered += [(end, outside) for end in ends[1:]]
     return [(group, sorted(_of(group, held), key=lambda h: group.weights.index(h.weight))) for group, held in ordered]
 

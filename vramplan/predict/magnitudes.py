@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from vramplan.architecture import Weight
 from vramplan.element_types import ELEMENT_BYTES
 from vramplan.predict.adapters import Trainable
-from vramplan.predict.base import Group, prepared_element
+from vramplan.predict.base import prepared_element
 from vramplan.predict.dequantized import dequantized_element, write_dequantized
 from vramplan.predict.quantization import is_quantized, pieces
+from vramplan.predict.weight_groups import Group
 from vramplan.predict.writer import Piece, Writer
 from vramplan.scenario import DType, Scenario
 

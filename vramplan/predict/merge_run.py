@@ -12,15 +12,15 @@ from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
 from vramplan.predict.adapters import trained_tensors
 from vramplan.predict.attaching import attach
-from vramplan.predict.base import Group, first_apart, is_vocabulary, loaded_element
+from vramplan.predict.base import is_vocabulary, loaded_element
 from vramplan.predict.expert_targets import fused_projections, resolve_targets
-from vramplan.predict.layer_runs import runs
 from vramplan.predict.loading import begin_load, load_weight
 from vramplan.predict.merge import merged_quant
 from vramplan.predict.merge_matrix import MatrixMerge
 from vramplan.predict.overheads import card, workspaces
 from vramplan.predict.quantization import DYNAMIC_MAP_BYTES, is_quantized
 from vramplan.predict.saved_modules import head_apart, is_copied
+from vramplan.predict.weight_groups import Group, first_apart, layer_groups
 from vramplan.predict.weights_file import load_groups
 from vramplan.predict.writer import Writer
 from vramplan.record import Device
@@ -59,9 +59,10 @@ def _in_order(stages: list[_Stage], architecture: Architecture) -> list[_Stage]:
     """What was loaded in the checkpoint's order, in the model's."""
     first, *layers, last, buffers = stages
     outside = first.base | last.base
+    groups = first_apart(layer_groups(architecture))
     return [
         _Stage(Group(architecture.before, 1), {weight: outside[weight] for weight in architecture.before}),
-        *(_Stage(group, stage.base) for group, stage in zip(first_apart(runs(architecture)), layers, strict=True)),
+        *(_Stage(group, stage.base) for group, stage in zip(groups, layers, strict=True)),
         _Stage(Group(architecture.after, 1), {weight: outside[weight] for weight in architecture.after}),
         buffers,
     ]

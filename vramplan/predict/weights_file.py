@@ -1,9 +1,8 @@
 """What `from_pretrained` reads: a checkpoint's tensors in the order of their names, the experts of a mixture apart."""
 
 from vramplan.architecture import Weight
-from vramplan.predict.base import Group
 from vramplan.predict.expert_targets import fused_projections
-from vramplan.predict.layer_runs import runs
+from vramplan.predict.weight_groups import Group, layer_groups
 from vramplan.predict.writer import Piece, Writer
 from vramplan.scenario import Scenario
 
@@ -23,7 +22,7 @@ def load_groups(scenario: Scenario) -> list[Group]:
     """
     architecture = scenario.architecture
     outside = [*architecture.before, *architecture.after]
-    layers = list(runs(architecture))
+    layers = list(layer_groups(architecture))
     if not scenario.arrives_by_tensor:
         before, after = architecture.before, architecture.after
     else:
