@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from real_models import held, load, save_checkpoint, scenario
 
+from vramplan.catalog.gpus import gpu
 from vramplan.ledger import Component, Phase
 from vramplan.predict.base import piece
 from vramplan.predict.loading import write_first_step, write_load
@@ -18,9 +19,9 @@ from vramplan.timeline import Alloc, EmptyCache, Free, Timeline
 LARGEST = 10_240
 
 
-def timeline(wanted: Scenario, device: Device, *, capacity: int = 0) -> Timeline:
+def timeline(wanted: Scenario, device: Device) -> Timeline:
     writer = Writer()
-    write_load(writer, wanted, device, capacity=capacity)
+    write_load(writer, wanted, device)
     return Timeline(tuple(writer.parts))
 
 
@@ -70,13 +71,14 @@ def test_the_warm_up_is_one_block_of_the_models_size() -> None:
 
 def test_the_warm_up_spares_the_cards_last_bytes() -> None:
     wanted = Scenario.load("llama-2-70b", gpu="t4")  # 35 GB in 4 bits
-    first = next(e for e in timeline(wanted, "cuda", capacity=8 * 2**30).events() if isinstance(e, Alloc))
-    assert first.bytes == int((8 * 2**30 - 1.2 * 1024**3) // 2) * 2  # modeling_utils.py caching_allocator_warmup
+    first = next(e for e in timeline(wanted, "cuda").events() if isinstance(e, Alloc))
+    spared = 1.2 * 1024**3  # modeling_utils.py caching_allocator_warmup
+    assert first.bytes == int((gpu("t4").capacity - spared) // 2) * 2
 
 
 def test_a_model_that_is_not_quantised_is_moved_whole() -> None:
     wanted = Scenario.load("llama-2-7b", method="lora", gpu="t4")
-    first = next(e for e in timeline(wanted, "cuda", capacity=8 * 2**30).events() if isinstance(e, Alloc))
+    first = next(e for e in timeline(wanted, "cuda").events() if isinstance(e, Alloc))
     assert (first.label, first.bytes) == ("model.embed_tokens.weight", 32_000 * 4096 * 2)  # no warm-up
 
 

@@ -9,7 +9,8 @@ from vramplan.ledger import Phase
 from vramplan.predict.attaching import attach
 from vramplan.predict.base import is_made_fp32, loaded_element, piece, prepared_element, upcasts
 from vramplan.predict.expert_targets import fused_projections
-from vramplan.predict.quantization import is_quantized, pieces, quantized_parameters, shared_pieces
+from vramplan.predict.overheads import card
+from vramplan.predict.quantization import COUNTED_ELEMENT, is_quantized, pieces, quantized_parameters, shared_pieces
 from vramplan.predict.saved_modules import head_apart
 from vramplan.predict.weight_groups import Group, layer_groups
 from vramplan.predict.weights_file import join_experts, load_groups
@@ -17,9 +18,6 @@ from vramplan.predict.writer import Writer
 from vramplan.record import Device
 from vramplan.scenario import DType, Quant, QuantType, Scenario
 from vramplan.stacks import Upcast
-
-#: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: what the warm-up counts per element.
-_WARMUP_ELEMENT = {QuantType.NF4: 0.5, QuantType.FP4: 0.5, QuantType.INT8: 1.0}
 
 
 class Held(NamedTuple):
@@ -29,14 +27,9 @@ class Held(NamedTuple):
     block: int
 
 
-def write_load(
-    writer: Writer, scenario: Scenario, device: Device, *, capacity: int = 0
-) -> list[tuple[Group, list[Held]]]:
-    """Write the load phase; returns the unquantised weights that are left on the device.
-
-    `capacity` of the card caps the warm-up block; 0 when no card is meant.
-    """
-    begin_load(writer, scenario, device, capacity=capacity)
+def write_load(writer: Writer, scenario: Scenario, device: Device) -> list[tuple[Group, list[Held]]]:
+    """Write the load phase; returns the unquantised weights that are left on the device."""
+    begin_load(writer, scenario, device)
     groups = [(group, _load(writer, group, scenario, device)) for group in load_groups(scenario)]
     if scenario.method.trains:
         groups = _in_model_order(groups, scenario)
@@ -52,11 +45,11 @@ def write_load(
     return groups
 
 
-def begin_load(writer: Writer, scenario: Scenario, device: Device, *, capacity: int) -> None:
+def begin_load(writer: Writer, scenario: Scenario, device: Device) -> None:
     """Write what comes before the first weight: the warm-up of a card's allocator, and tables of the process."""
     writer.enter(Phase.LOAD)
     if device == "cuda" and scenario.arrives_by_tensor:
-        _warm_up(writer, scenario, capacity)
+        _warm_up(writer, scenario)
     if quantized_parameters(scenario.architecture, scenario.quant):
         for shared in shared_pieces(scenario.quant):
             writer.hold(shared)
@@ -89,17 +82,18 @@ def _of(group: Group, held: Iterable[Held]) -> list[Held]:
     return [one for one in held if one.weight in group.weights]
 
 
-def _warm_up(writer: Writer, scenario: Scenario, capacity: int) -> None:
-    """One block of about the model's size, taken and freed (transformers 5.17 caching_allocator_warmup).
+def _warm_up(writer: Writer, scenario: Scenario) -> None:
+    """One block of about the model's size, as far as the card has room, taken and freed (transformers 5.17
+    modeling_utils.py caching_allocator_warmup).
 
     It counts every parameter and saved buffer as loaded: half a byte for a 4-bit weight, without block constants.
     """
-    size = 0.0
+    size, target = 0.0, card(scenario)
     for weight, times in scenario.architecture.counted:
         quantized = is_quantized(weight, scenario.quant)
-        element = _WARMUP_ELEMENT[scenario.quant.type] if quantized else loaded_element(weight, scenario)
+        element = COUNTED_ELEMENT[scenario.quant.type] if quantized else loaded_element(weight, scenario)
         size += weight.numel * times * element
-    block = min(size, capacity - WARM_UP_SPARED) if capacity else size
+    block = size if target is None else min(size, target.capacity - WARM_UP_SPARED)
     writer.free(writer.temporary("from_pretrained's warm-up of the allocator", int(block // 2) * 2))
 
 

@@ -117,9 +117,9 @@ class _Merge:
     # -- load
 
     def _load(self) -> list[_Stage]:
-        writer, scenario, target = self._writer, self._scenario, card(self._scenario)
+        writer, scenario = self._writer, self._scenario
         # the first product takes the library's workspace: the first layer stands apart
-        begin_load(writer, scenario, self._device, capacity=target.capacity if target else 0)
+        begin_load(writer, scenario, self._device)
         stages = []
         for group in first_apart(load_groups(scenario)):
             with writer.repeat(group.times):

@@ -6,8 +6,8 @@ from functools import cached_property
 
 from vramplan.architecture import HEAD, Architecture, Weight, WeightKind
 from vramplan.predict.base import loaded_element
-from vramplan.predict.quantization import is_quantized
-from vramplan.scenario import QuantType, Scenario
+from vramplan.predict.quantization import COUNTED_ELEMENT, is_quantized
+from vramplan.scenario import Scenario
 
 
 @dataclass(eq=False)
@@ -68,9 +68,8 @@ def _in_order(architecture: Architecture) -> Iterator[Weight]:
 
 
 def _counted(weight: Weight, scenario: Scenario) -> int:
-    """quantizer_bnb_4bit.py and quantizer_bnb_8bit.py `param_element_size`: half a byte, a byte, or the dtype's."""
     if is_quantized(weight, scenario.quant):
-        return weight.numel if scenario.quant.type is QuantType.INT8 else weight.numel // 2
+        return int(weight.numel * COUNTED_ELEMENT[scenario.quant.type])
     return weight.numel * loaded_element(weight, scenario)
 
 

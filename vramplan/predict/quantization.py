@@ -17,6 +17,9 @@ CODE_TABLE_BYTES = 16 * 4
 DYNAMIC_MAP_BYTES = 256 * 4
 #: functional.py quantize_4bit: `offset = absmax.mean()`, one fp32.
 OFFSET_BYTES = 4
+#: transformers 5.17 quantizers/quantizer_bnb_{4,8}bit.py param_element_size: bytes that it counts for an element before
+#: it loads the model, constants apart.
+COUNTED_ELEMENT = {QuantType.NF4: 0.5, QuantType.FP4: 0.5, QuantType.INT8: 1.0}
 
 
 class QuantizedPart(StrEnum):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vramplan.allocator.rules import MIN_BLOCK
 from vramplan.ledger import Component, Phase
+from vramplan.optimizers import Family, optimizer
 from vramplan.predict.adapters import Trainable, stepped, stepped_in_order
 from vramplan.predict.keyed import Keyed
 from vramplan.predict.loading import write_first_step, write_load
@@ -37,10 +38,6 @@ def granularity(device: Device) -> int:
     return MIN_BLOCK if device == "cuda" else 1
 
 
-#: torch/optim/adagrad.py: the states are there when the optimizer is; others make them in their first step.
-MADE_WITH_STATES = frozenset({"adagrad"})
-
-
 def resident(scenario: Scenario, device: Device) -> Resident:
     """Load phase, then what a step from the second on finds: biases as the first step left them, workspaces, states."""
     biases = tuple(settled_biases(scenario, device).items())
@@ -61,10 +58,11 @@ def _key(scenario: Scenario, device: Device) -> Hashable:
 
 
 def _resident(scenario: Scenario, device: Device) -> Resident:
-    writer, target, trains = Writer(), card(scenario), scenario.method.trains
-    groups = write_load(writer, scenario, device, capacity=target.capacity if target else 0)
-    managed, at_once = 0, scenario.optimizer in MADE_WITH_STATES
-    if trains and at_once:
+    """torch/optim/adagrad.py makes the states with the optimizer; all others make them in their first step."""
+    writer, trains = Writer(), scenario.method.trains
+    groups = write_load(writer, scenario, device)
+    managed, at_once = 0, trains and optimizer(scenario.optimizer).family is Family.ADAGRAD
+    if at_once:
         managed = _write_states(writer, scenario, device)
     writer.enter(Phase.FORWARD if trains else Phase.PREFILL)
     write_first_step(writer, groups, scenario, settled_biases(scenario, device))
