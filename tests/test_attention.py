@@ -81,6 +81,11 @@ def test_hopper_and_data_centre_blackwell_prefer_cudnn(change: dict[str, object]
     assert resolve(replace(AMPERE, **{"capability": (9, 0), **change})).kernel is kernel
 
 
+def test_the_head_that_the_efficient_kernel_refuses_is_named() -> None:
+    keys_fit = replace(AMPERE, grouped=False, head_dim=64, value_dim=100)
+    assert resolve(keys_fit, pinned="efficient").refused == "heads of 100 are not a multiple of 8"
+
+
 @pytest.mark.parametrize("card", CARDS)
 def test_the_choice_is_what_the_cuda_build_answers(card: str) -> None:
     for row in facts(card)["choices"]:

@@ -62,11 +62,15 @@ class Choice:
         return f"attention falls back to the math kernel, which keeps every [heads, seq, seq] matrix: {self.reason}"
 
 
+#: The fused kernels want as many key heads as query heads, or `enable_gqa` (sdp_utils.cpp).
+LEFT_TO_BROADCASTING = Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
 #: Rows of a mask are copied into ones of a multiple of so many elements for the efficient kernel
 #: (aten/src/ATen/native/transformers/attention.cpp `preprocess_mask`).
 MASK_ALIGNMENT = 8
 #: Compute capability since which the efficient kernel knows bfloat16 (`check_tensor_dtype`).
 BFLOAT16_SINCE = (8, 0)
+#: Compute capability since which the flash kernels run (`check_flash_attention_hardware_support`).
+_FLASH_SINCE = (8, 0)
 #: Largest head of the flash kernels (`check_flash_attention_head_dim_size`).
 _FLASH_HEAD = 256
 #: Compute capabilities on which cuDNN's kernels come before all others (`check_prefer_cudnn_attention`).
@@ -109,7 +113,7 @@ def _refused(call: AttentionInput, named: Kernel) -> str:
 def _refuses_cudnn(call: AttentionInput) -> str:
     """Why cuDNN takes no such call; masks and grouped queries it takes."""
     if call.capability < _CUDNN_SINCE:
-        return _below_8(call)
+        return _too_old(call, _CUDNN_SINCE)
     if call.dtype is DType.FLOAT32:
         return "query, key and value are float32"
     sizes = call.head_dim, call.value_dim
@@ -118,17 +122,23 @@ def _refuses_cudnn(call: AttentionInput) -> str:
     largest = _CUDNN_HEAD.get(call.capability, _CUDNN_HEAD_ELSEWHERE)
     if max(sizes) > largest:
         return f"heads of {max(sizes)} are larger than {largest}"
-    odd = next((size for size in sizes if size % 8), None)
-    return "" if odd is None else f"heads of {odd} are no multiple of 8"
+    odd = _no_multiple(sizes, 8)
+    return f"heads of {odd} are no multiple of 8" if odd else ""
 
 
-def _below_8(call: AttentionInput) -> str:
-    return f"compute capability {call.capability[0]}.{call.capability[1]} is below 8.0"
+def _no_multiple(sizes: tuple[int, int], alignment: int) -> int | None:
+    """The first of a key's and a value's head that is no multiple of `alignment`."""
+    return next((size for size in sizes if size % alignment), None)
+
+
+def _too_old(call: AttentionInput, since: tuple[int, int]) -> str:
+    own, least = (".".join(map(str, capability)) for capability in (call.capability, since))
+    return f"compute capability {own} is below {least}"
 
 
 def _refuses_flash(call: AttentionInput) -> str:
-    if call.capability < (8, 0):
-        return _below_8(call)
+    if call.capability < _FLASH_SINCE:
+        return _too_old(call, _FLASH_SINCE)
     if call.dtype is DType.FLOAT32:
         return "query, key and value are float32"
     if call.masked:
@@ -146,6 +156,5 @@ def _refuses_efficient(call: AttentionInput) -> str:
     if call.dtype is DType.BFLOAT16 and call.capability < BFLOAT16_SINCE:
         return "bfloat16 needs compute capability 8.0"
     alignment = 4 if call.dtype is DType.FLOAT32 else 8  # 16 bytes (`check_head_dim_size_mem_efficient`)
-    if call.head_dim % alignment or call.value_dim % alignment:
-        return f"heads of {call.head_dim} are not a multiple of {alignment}"
-    return ""
+    odd = _no_multiple((call.head_dim, call.value_dim), alignment)
+    return f"heads of {odd} are not a multiple of {alignment}" if odd else ""

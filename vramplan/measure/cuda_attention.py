@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vramplan.attention import MASK_ALIGNMENT, AttentionInput, Choice, Kernel, resolve
+from vramplan.attention import LEFT_TO_BROADCASTING, MASK_ALIGNMENT, AttentionInput, Choice, Kernel, resolve
 from vramplan.catalog.gpus import Gpu
 from vramplan.measure.tracker import Opener, Tracker
 from vramplan.scenario import DType
@@ -45,7 +45,7 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
 def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, enable_gqa: bool) -> Choice:
     """Autocast, when on, has the last word on the dtype: sdpa is in its list of 16-bit operations."""
     if key.shape[1] != query.shape[1] and not enable_gqa:
-        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
+        return LEFT_TO_BROADCASTING
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     call = AttentionInput(
         dtype=DType(str(dtype).removeprefix("torch.")),

@@ -5,7 +5,7 @@ aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu
 
 from dataclasses import dataclass
 
-from vramplan.attention import AttentionInput, Choice, Kernel, resolve
+from vramplan.attention import LEFT_TO_BROADCASTING, AttentionInput, Choice, Kernel, resolve
 from vramplan.predict.attention_heads import (
     batched,
     broadcast_heads,
@@ -51,8 +51,8 @@ class Heads:
 
 def chosen(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice:
     """The kernel behind `sdpa` for queries of `kind` and heads as the kernel gets them, and why."""
-    if spec.broadcasts:  # only the math kernel does that (sdp_utils.cpp: the heads must be as many)
-        return Choice(Kernel.MATH, "the model leaves fewer key heads to broadcasting")
+    if spec.broadcasts:
+        return LEFT_TO_BROADCASTING
     if not t.cuda and scenario.attention == "sdpa":
         # sdp_utils_cpp.cpp: the CPU's flash kernel takes neither dropout nor values of another width than keys
         flash = spec.head_dim == spec.value_dim and not spec.dropout
