@@ -116,6 +116,14 @@ def test_the_rules_of_8_bit_optimizers_are_told() -> None:
     assert large.note == "8-bit, not paged: 14336 elements are fewer than 100000"
 
 
+def test_what_the_optimizer_makes_has_the_type_of_what_is_trained() -> None:
+    keys = {"method": "full", "dtype": "bfloat16", "batch": 1, "seq": 128, "optimizer": "adamw_torch"}
+    found = foresee(scenario_from_mapping({"model": "smollm2-135m", **keys}))
+    assert found.prediction.ledger.peak_phase is Phase.STEP
+    workspace = next(e.lines for e in explain(found) if e.component is Component.WORKSPACE)
+    assert {line.note for line in workspace if "square root" in line.what} == {"bfloat16"}
+
+
 def test_why_a_weight_is_not_quantised_is_what_inspect_says() -> None:
     notes = {line.what: line.note.partition("; ")[2] for line in lines_of("experts", Component.UNQUANTIZED)}
     assert notes["mlp.gate: weight"] == "a bare parameter of the router, no nn.Linear"

@@ -18,8 +18,8 @@ from vramplan.predict.optimizer import shared_states, states
 SHAPES = ((300, 400), (64, 64), (63, 65), (5000,), (3, 40, 50))
 
 
-def tensors(element: int = 4) -> tuple[Trainable, ...]:
-    return tuple(Trainable("weight", shape, element, 1) for shape in SHAPES)
+def tensors(dtype: str = "float32") -> tuple[Trainable, ...]:
+    return tuple(Trainable("weight", shape, dtype, 1) for shape in SHAPES)
 
 
 def predicted(name: str, trained: tuple[Trainable, ...], *, trainer: bool = False) -> int:
@@ -69,7 +69,7 @@ def test_states_of_fp32_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["adamw_torch", "adafactor", "adagrad", "rmsprop", "adamw_8bit", "lion_32bit"])
 def test_states_of_bf16_parameters(name: str) -> None:
-    assert predicted(name, tensors(element=2)) == kept(stepped(name, torch.bfloat16))
+    assert predicted(name, tensors("bfloat16")) == kept(stepped(name, torch.bfloat16))
 
 
 def test_under_the_trainer_embeddings_keep_32_bit_states() -> None:
@@ -81,14 +81,15 @@ def test_under_the_trainer_embeddings_keep_32_bit_states() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    trained = (Trainable("table", (100, 64), 4, 1, embedding=True), Trainable("linear", (128, 64), 4, 1))
+    table = Trainable("table", (100, 64), "float32", 1, embedding=True)
+    trained = (table, Trainable("linear", (128, 64), "float32", 1))
     assert predicted("adamw_8bit", trained, trainer=True) == kept(optimizer)
     # Without the Trainer's override the table would have 8-bit states: 2 x 6,400 x 3 B less, 2 x 25 blocks x 4 B more.
     assert predicted("adamw_8bit", trained) == kept(optimizer) - 2 * 6400 * 3 + 2 * 25 * 4
 
 
 def test_on_cuda_torch_keeps_step_counters_on_the_host() -> None:
-    tensor = Trainable("weight", (10, 10), 4, 1)
+    tensor = Trainable("weight", (10, 10), "float32", 1)
     assert [s.bytes for s in states("adamw_torch", tensor, "cuda", trainer=True)] == [400, 400]
     assert [s.bytes for s in states("adamw_torch_fused", tensor, "cuda", trainer=True)] == [4, 400, 400]
 
@@ -96,14 +97,14 @@ def test_on_cuda_torch_keeps_step_counters_on_the_host() -> None:
 @pytest.mark.parametrize(("shape", "managed"), [((16, 4096), False), ((16, 11008), True)])
 def test_paged_states_are_managed_from_100_000_elements(shape: tuple[int, int], managed: bool) -> None:
     # 16 x 4,096 = 65,536 stays in torch's allocator; 16 x 11,008 = 176,128 does not; block constants never leave it.
-    made = states("paged_adamw_8bit", Trainable("lora_A", shape, 4, 1), "cuda", trainer=True)
+    made = states("paged_adamw_8bit", Trainable("lora_A", shape, "float32", 1), "cuda", trainer=True)
     assert [(s.label, s.managed) for s in made] == [
         ("state1", managed), ("state2", managed), ("absmax1", False), ("absmax2", False),
     ]  # fmt: skip
 
 
 def test_on_cuda_maps_exist_only_for_tensors_with_8_bit_states() -> None:
-    small, large = Trainable("a", (10, 10), 4, 1), Trainable("b", (64, 64), 4, 1)
+    small, large = Trainable("a", (10, 10), "float32", 1), Trainable("b", (64, 64), "float32", 1)
     assert shared_states("adamw_8bit", (small,), "cuda", trainer=True) == ()
     assert [s.bytes for s in shared_states("adamw_8bit", (small, large), "cuda", trainer=True)] == [1024, 1024]
     assert [s.bytes for s in shared_states("lion_8bit", (large,), "cuda", trainer=True)] == [1024]

@@ -70,9 +70,9 @@ def _optimizers() -> Iterator[Row]:
     """What each keeps for a matrix large enough to be kept in 8 bits, and to be paged."""
     from vramplan.optimizers import OPTIMIZERS
     from vramplan.predict.adapters import Trainable
-    from vramplan.predict.optimizer import FP32, states
+    from vramplan.predict.optimizer import states
 
-    large = Trainable("weight", (4096, 4096), FP32, times=1)
+    large = Trainable("weight", (4096, 4096), "float32", times=1)
     for name, kind in OPTIMIZERS.items():
         kept = sum(state.bytes for state in states(name, large, "cuda", trainer=True)) / large.numel
         yield {"name": name, "state bytes per fp32 parameter": kept, "where": "paged" if kind.paged else "card"}

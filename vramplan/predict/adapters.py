@@ -10,7 +10,7 @@ from vramplan.errors import UsageError, nearest
 from vramplan.predict.expert_targets import Targets, resolve_targets
 from vramplan.predict.saved_modules import copy_label, is_trained, trained_dtype, training_architecture
 from vramplan.predict.weight_groups import Group, layer_groups
-from vramplan.scenario import ALL_LINEAR, Lora, Method, Scenario
+from vramplan.scenario import ALL_LINEAR, DType, Lora, Method, Scenario
 from vramplan.stacks import LossKernel
 
 #: tuners/lora/model.py _create_new_module: the kinds of weight whose modules have a LoRA layer.
@@ -29,8 +29,8 @@ class Trainable(NamedTuple):
 
     label: str
     shape: tuple[int, ...]
-    element: int
-    """Bytes of one element; its gradient has the same."""
+    dtype: str
+    """torch's name of the element type; its gradient has the same."""
     times: int
     embedding: bool = False
     """Whether it is the table of an nn.Embedding."""
@@ -45,6 +45,11 @@ class Trainable(NamedTuple):
     def numel(self) -> int:
         """Elements of one of them."""
         return prod(self.shape)
+
+    @property
+    def element(self) -> int:
+        """Bytes of one element."""
+        return ELEMENT_BYTES[self.dtype]
 
     @property
     def bytes(self) -> int:
@@ -143,14 +148,12 @@ def adapter_tensors(weight: Weight, scenario: Scenario, targets: Targets, times:
         return ()
     parts = zip(("lora_A", "lora_B"), shapes, strict=True)
     on_head = weight.kind is WeightKind.HEAD
-    matrices = tuple(
-        Trainable(f"{name}.{part}", shape, lora.dtype.bytes, times, on_head=on_head) for part, shape in parts
-    )
+    matrices = tuple(Trainable(f"{name}.{part}", shape, lora.dtype, times, on_head=on_head) for part, shape in parts)
     if not lora.dora:
         return matrices
     outputs = shapes[1][0]
-    element = 4 if scenario.recasts_adapters else lora.dtype.bytes  # TRL's cast passes them over
-    magnitudes = Trainable(f"{name}.{MAGNITUDES}", (outputs,), element, times, magnitude=True, on_head=on_head)
+    dtype = DType.FLOAT32 if scenario.recasts_adapters else lora.dtype  # TRL's cast passes them over
+    magnitudes = Trainable(f"{name}.{MAGNITUDES}", (outputs,), dtype, times, magnitude=True, on_head=on_head)
     return (*matrices, magnitudes)
 
 
@@ -165,8 +168,7 @@ def whole(weight: Weight, scenario: Scenario, times: int = 1) -> Trainable:
     """A weight that is trained as it is, or the copy that peft makes of it."""
     label = weight.path if scenario.method is Method.FULL else copy_label(weight)
     table, bias = weight.kind is WeightKind.EMBEDDING, "bias" in weight.path
-    element = ELEMENT_BYTES[trained_dtype(weight, scenario)]
-    return Trainable(label, weight.shape, element, times, embedding=table, bias=bias)
+    return Trainable(label, weight.shape, trained_dtype(weight, scenario), times, embedding=table, bias=bias)
 
 
 def trainables(scenario: Scenario) -> tuple[Trainable, ...]:

@@ -10,7 +10,7 @@ from vramplan.optimizers import Family, Optimizer, optimizer
 from vramplan.predict.adapters import Trainable, stepped_in_order
 from vramplan.predict.optimizer import eight_bit
 from vramplan.predict.script import Repeated
-from vramplan.predict.tape import FLOAT16, FLOAT32, UINT8, Kind, Shape, Tape, Tensor
+from vramplan.predict.tape import FLOAT32, FLOATS, UINT8, Kind, Shape, Tape, Tensor
 from vramplan.scenario import Scenario
 
 #: cuda/ForeachFunctors.cuh `kChunkSize`: numbers of a gradient that one block of threads adds up.
@@ -44,20 +44,16 @@ def _clip(t: Tape, tensors: tuple[Trainable, ...]) -> None:
     CUDA adds chunks of a gradient up first, one list of gradients per element type (cuda/ForeachReduceOp.cu).
     """
     norms: list[Tensor] = []
-    for size in dict.fromkeys(tensor.element for tensor in tensors):
-        alike = [tensor for tensor in tensors if tensor.element == size]
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         count = sum(tensor.times for tensor in alike)
         with t.script.rounds(Repeated(count)):
-            norms.append(t.new((), _kind(alike[0]), "gradient norm"))
+            norms.append(t.new((), FLOATS[dtype], "gradient norm"))
         if t.cuda:
             t.new((count * -(-max(tensor.numel for tensor in alike) // NORM_CHUNK),), FLOAT32, "partial norms")
     stacked = t.new((sum(tensor.times for tensor in tensors),), FLOAT32, "gradient norms stacked")
     t.script.clipped = t.block(stacked)
     del norms, stacked
-
-
-def _kind(tensor: Trainable) -> Kind:
-    return FLOAT32 if tensor.element == 4 else FLOAT16
 
 
 def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
@@ -70,14 +66,14 @@ def _foreach(t: Tape, scenario: Scenario, *, lists: int = 1) -> None:
     for belongs in _groups(trainer=scenario.stack.trainer):
         held: list[Tensor] = []
         mine = [(times, tuple(filter(belongs, tensors))) for times, tensors in ordered]
-        for size in dict.fromkeys(tensor.element for _, tensors in mine for tensor in tensors):
+        for dtype in dict.fromkeys(tensor.dtype for _, tensors in mine for tensor in tensors):
             made = []
             for times, tensors in mine * lists:
                 with t.script.rounds(Repeated(times)):
                     made += [
-                        t.new(tensor.shape, _kind(tensor), "square root of the second moment")
+                        t.new(tensor.shape, FLOATS[dtype], "square root of the second moment")
                         for tensor in tensors
-                        if tensor.element == size
+                        if tensor.dtype == dtype
                     ]
             held = made
             del made
@@ -108,7 +104,7 @@ def _in_turn(tensors: tuple[Trainable, ...], *, trainer: bool) -> Iterator[tuple
         inside = [tensor for tensor in group if tensor.times > 1]
         outside = [tensor for tensor in group if tensor.times == 1]
         for tensor in (*outside[:1], *inside, *inside, *outside[1:]):
-            yield tensor.shape, _kind(tensor)
+            yield tensor.shape, FLOATS[tensor.dtype]
 
 
 def _one_by_one(t: Tape, turns: Iterable[tuple[Shape, Kind]], *, divided: bool = True) -> None:
@@ -145,7 +141,7 @@ def _bitsandbytes_cpu(t: Tape, tensors: tuple[Trainable, ...], kind: Optimizer, 
 def _common(t: Tape, tensor: Trainable) -> list[Tensor]:
     """The gradient, scaled, and a copy of the parameter unless it is fp32 already."""
     grad = t.new(tensor.shape, FLOAT32, "scaled gradient")
-    return [grad] if tensor.element == 4 else [grad, t.new(tensor.shape, FLOAT32, "parameter fp32")]
+    return [grad] if tensor.dtype == FLOAT32.name else [grad, t.new(tensor.shape, FLOAT32, "parameter fp32")]
 
 
 def _update_32bit(t: Tape, tensor: Trainable, family: Family) -> None:

@@ -90,7 +90,7 @@ def _lacks_kernel(scenario: Scenario) -> bool:
     if kind.family is not Family.RMSPROP or not kind.bitsandbytes or DType.BFLOAT16 not in _trained(scenario):
         return False
     wide = (tensor for tensor in stepped(scenario) if not eight_bit(kind, tensor, trainer=trainer))
-    return any(tensor.element == DType.BFLOAT16.bytes for tensor in wide)
+    return any(tensor.dtype == DType.BFLOAT16 for tensor in wide)
 
 
 def _liger_meets_wrapped_experts(scenario: Scenario) -> bool:
