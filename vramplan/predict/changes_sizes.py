@@ -6,7 +6,6 @@ their prices.
 
 from msgspec.structs import replace
 
-from vramplan.architecture import WeightKind
 from vramplan.predict.adapters import adapted
 from vramplan.predict.expert_targets import resolve_targets
 from vramplan.scenario import Scenario
@@ -73,28 +72,29 @@ def saved_modules(scenario: Scenario) -> Variants:
 
 
 def targets(scenario: Scenario) -> Variants:
-    """Adapters on attention alone: of the targets, those that stand beside no gate, that is, outside the feed-forward.
+    """Adapters on attention alone.
 
-    Attention's modules are recognised by structure: their path shares its parent with the first adapted module.
+    Its modules are recognised by structure: attention comes first in a layer, so they are in the same module
+    (`self_attn`) as the layer's first linear module.
     """
     if not (scenario.method.trains and scenario.method.adapts):
         return ()
     weights = [w for block in scenario.architecture.blocks for w in block.weights]
-    linears = [w for w in weights if w.kind in (WeightKind.LINEAR, WeightKind.SUBLINEAR)]
+    linears = [w for w in weights if w.adaptable]
     found = resolve_targets(scenario.architecture, scenario.lora)
     chosen = [w for w in linears if adapted(w, found)]
     if not chosen:
         return ()
-    parent = _parent(linears[0].path)
-    names = dict.fromkeys(w.module for w in chosen if _parent(w.path) == parent)
+    attention = _outermost(linears[0].path)
+    names = dict.fromkeys(w.module for w in chosen if _outermost(w.path) == attention)
     others = found.parameters or len(names) < len(dict.fromkeys(w.module for w in chosen))
     if not names or not others:
         return ()
     return (replace(scenario, lora=replace(scenario.lora, targets=tuple(names))),)
 
 
-def _parent(path: str) -> str:
-    """`self_attn` of `self_attn.q_proj.weight`."""
+def _outermost(path: str) -> str:
+    """The layer's module that holds it: `self_attn` of `self_attn.q_proj.weight`."""
     return path.partition(".")[0]
 
 

@@ -2,7 +2,6 @@
 
 from msgspec.structs import replace
 
-from vramplan.architecture import WeightKind
 from vramplan.predict.base import loaded_element
 from vramplan.predict.quantization import is_quantized, pieces
 from vramplan.record import Device
@@ -11,12 +10,12 @@ from vramplan.units import human
 
 
 def saved_bytes(scenario: Scenario) -> int:
-    """Bytes of the tensors that are saved: what the merged model weighs, without buffers that can be computed."""
+    """Bytes of the tensors that are saved: the parameters of the merged model, packed where it is quantised."""
     quant, total = merged_quant(scenario), 0
     for weight, times in scenario.architecture.counted:
         if is_quantized(weight, quant):
             total += times * sum(piece.bytes for piece in pieces(weight, quant))
-        elif weight.kind is not WeightKind.BUFFER:
+        else:
             total += times * weight.numel * loaded_element(weight, scenario)
     return total
 

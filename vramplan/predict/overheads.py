@@ -42,15 +42,18 @@ def context_of(scenario: Scenario) -> int:
 def kept(scenario: Scenario) -> Mapping[Product, Piece]:
     """What the first product of each kind that the run makes leaves in use, in this order: the workspaces of cuBLAS
     and, where it has its own, of cuBLASLt."""
-    made: dict[Product, Piece] = {}
     layers = [weight for block in scenario.architecture.blocks for weight in block.weights]
     everything = [*scenario.architecture.before, *layers, *scenario.architecture.after]
-    again = layers if scenario.checkpointing is not Checkpointing.OFF else []  # computed once more in backward
-    threads = zip((False, True), workspaces(card(scenario), scenario.torch), (everything, again), strict=True)
-    for backward, workspace, weights in threads if scenario.method.trains else list(threads)[:1]:
-        made[Product(backward, biased=False)] = workspace
-        if not shares_workspaces(scenario.torch) and _biased(scenario, weights):
-            made[Product(backward, biased=True)] = lt_workspace("backward" if backward else "main")
+    main, backward = workspaces(card(scenario), scenario.torch)
+    made = {Product(backward=False, biased=False): main}
+    own = not shares_workspaces(scenario.torch)
+    if own and _biased(scenario, everything):
+        made[Product(backward=False, biased=True)] = lt_workspace("main")
+    if scenario.method.trains:
+        made[Product(backward=True, biased=False)] = backward
+        checkpointed = scenario.checkpointing is not Checkpointing.OFF  # layers are computed once more in backward
+        if own and checkpointed and _biased(scenario, layers):
+            made[Product(backward=True, biased=True)] = lt_workspace("backward")
     return made
 
 
