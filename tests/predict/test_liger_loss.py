@@ -29,15 +29,15 @@ def highest(hidden: Kind, head: Kind, autocast: Kind | None, *, trained: bool, c
     t.require_grad(x)
     weight = t.parameter((V, H), head, trained=trained)
     with t.casting(autocast):
-        loss = liger_loss(t, x, weight)
+        loss = liger_loss(t, x, weight, "llama")
     assert loss.shape == ()
     return Timeline(t.script.template(1, 512).parts(1, 512)).ledger({}).allocated(Phase.LOSS) - x.numel * hidden.bytes
 
 
 def test_chunks_are_as_wide_as_the_hidden_states_are_large() -> None:
-    assert chunk_rows(T, H, V) == R
-    assert chunk_rows(4 * 4096, 4096, 32000) == 2048  # the example in the package's own comment
-    assert chunk_rows(7, 4096, 4096) == 7  # never more than there are tokens
+    assert chunk_rows(T, H, V, "llama") == R
+    assert chunk_rows(4 * 4096, 4096, 32000, "llama") == 2048  # the example in the package's own comment
+    assert chunk_rows(7, 4096, 4096, "llama") == 7  # never more than there are tokens
 
 
 @pytest.mark.parametrize(("kind", "size"), [(BFLOAT16, 2), (FLOAT32, 4)])

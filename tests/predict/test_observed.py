@@ -174,7 +174,7 @@ def saved(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kept:
 def observed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kept:
     """The same of the tape on which the function's calls are written."""
     t = Tape("cpu")
-    handles = Handles(TapeObserver(t, unused_kernel))
+    handles = Handles(TapeObserver(t, unused_kernel), padded=False)
     given = [t.new(tuple(x.shape), KINDS[x.dtype], "given") for x in arguments]
     for x in given:
         if x.kind is FLOAT32:

@@ -16,14 +16,14 @@ from vramplan.predict.tape import BOOL, FLOAT32, INT64, Gradients, Kind, Tape, T
 _BUDGETS = {"gpt_oss": 8}
 
 
-def chunk_rows(tokens: int, hidden: int, vocab: int, family: str = "") -> int:
+def chunk_rows(tokens: int, hidden: int, vocab: int, family: str) -> int:
     """Tokens per chunk: so few that a chunk's logits take about as much as all hidden states; a power of two."""
     wider = -(-vocab // (hidden * _BUDGETS.get(family, 1)))
     rows = 1 << (-(-tokens // wider) - 1).bit_length()
     return min(rows, tokens)
 
 
-def liger_loss(t: Tape, hidden: Tensor, weight: Tensor, family: str = "") -> Tensor:
+def liger_loss(t: Tape, hidden: Tensor, weight: Tensor, family: str) -> Tensor:
     """`LigerForCausalLMLoss` of hidden states [batch, seq, size] and the head's weight [vocab, size]."""
     batch, seq, size = hidden.shape
     padded, shifted = shifted_labels(t, batch, seq)

@@ -27,7 +27,7 @@ def spec(x: torch.Tensor) -> Spec:
 class Handles:
     """Which handle stands for which meta tensor."""
 
-    def __init__(self, observer: Observer, *, padded: bool = False) -> None:
+    def __init__(self, observer: Observer, *, padded: bool) -> None:
         self.observer = observer
         self.padded = padded
         """Whether samples of the batch are padded."""

@@ -55,7 +55,7 @@ class LiveModel:
 
     def __init__(
         self, config: Mapping[str, Any], attention: str, prefix: str, around: Surroundings, *, training: bool,
-        checkpointed: bool, padded: bool = False,
+        checkpointed: bool, padded: bool,
     ) -> None:  # fmt: skip
         self._model = _built(json.dumps(config, sort_keys=True), attention)
         self._files = _files(self._model)

@@ -77,7 +77,7 @@ def add(t: Tape, a: Tensor, b: Tensor, label: str = "sum") -> Tensor:
     return t.record(out, (a, b), [], backward)
 
 
-def subtract(t: Tape, a: Tensor, b: Tensor, label: str = "difference") -> Tensor:
+def subtract(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """`a - b`: saves nothing; a gets the gradient itself, b its negative."""
     out = _result(t, a, b, label)
     if not t.needs_grad(a, b):
@@ -97,7 +97,7 @@ def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     return t.record(out, (a, b), [], lambda saved, grad: (grad, grad)) if t.needs_grad(a, b) else out
 
 
-def mul(t: Tape, a: Tensor, b: Tensor, label: str = "product") -> Tensor:
+def mul(t: Tape, a: Tensor, b: Tensor, label: str) -> Tensor:
     """`a * b`: each saves the other, if it needs a gradient."""
     na, nb = t.needs_grad(a), t.needs_grad(b)
     saved = t.save((a if nb else None, b if na else None)) if na or nb else []
