@@ -29,7 +29,7 @@ Counters = tuple[Phase, int, int, int, int]
 
 
 class _Before(NamedTuple):
-    """The counters before a round."""
+    """How things stand before a round: counters, and the state that decides what it does."""
 
     round: int
     held: tuple[int, ...]
@@ -38,7 +38,9 @@ class _Before(NamedTuple):
     calls: int
     retries: int
     next: int
+    """Where the driver's next segment begins."""
     growth: int
+    """Entries of `Machine.growth`."""
     state: State
 
 

@@ -9,7 +9,7 @@ from vramplan.allocator.program import ROUNDED, Straight
 from vramplan.allocator.result import Composition, PhaseMark
 from vramplan.ledger import Component, Phase
 
-#: Where a training step ends.
+#: The phase before a step's first is one of these: of the step before, or of the evaluation behind it.
 _LAST = frozenset((Phase.STEP, Phase.EVALUATION))
 
 

@@ -1,8 +1,8 @@
-"""Blocks that rounds hand over to each other: one piece of memory that a timeline names anew in every round.
+"""Finds memory that one round of a repeat hands to the next, as a layer hands its output to the layer behind it.
 
-A layer's input is the output of the layer before. Written once per layer it is a block of the round, given back at the
-round's end and taken again where the next one begins; before the first round and after the last it is a block outside.
-To the allocator nothing happens there.
+In a timeline a block belongs to one round, so that such memory has another number in every round: a round ends with its
+free, the next begins with its allocation. Before the first round and after the last it has numbers outside the repeat.
+For the allocator such a pair is nothing at all: the memory stays in use.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from vramplan.timeline import Alloc, Free, Part, Repeat
 
-MOST = 2  # a layer's output, and what it returns beside it
+MOST = 2  # blocks that a round hands on: a layer's output, and what it returns beside it
 
 
 @dataclass(slots=True)
 class Handed:
-    """Where among some parts blocks are handed over, by index; the values tell those handed over together apart."""
+    """At which indices of some parts blocks are handed over; the values number those that are handed over together."""
 
     laid_down: dict[int, int] = field(default_factory=dict)
     picked_up: dict[int, int] = field(default_factory=dict)
@@ -42,7 +42,8 @@ class Handed:
 
 
 def _hands_over(parts: tuple[Part, ...], index: int, after: int, repeat: Repeat, handed: int) -> bool:
-    """Whether what is given back right before a round is what it takes first, of one label and size."""
+    """Whether so many blocks are handed over: those freed right before the repeat, and at the end of its body, have the
+    labels and sizes of those taken first in the body, and right after the repeat."""
     body = repeat.body
     if repeat.times < 1 or index < handed or len(body) < 2 * handed:
         return False
@@ -53,14 +54,14 @@ def _hands_over(parts: tuple[Part, ...], index: int, after: int, repeat: Repeat,
 
 
 def _labelled(parts: Iterable[Part]) -> list[tuple[str, int]] | None:
-    """Labels and sizes of what is taken; None when something else happens, or a label is missing."""
+    """Labels and sizes of the blocks that the parts take; None if one of them is no allocation, or has no label."""
     parts = tuple(parts)
     found = [(part.label, part.bytes) for part in parts if type(part) is Alloc and part.label and part.bytes]
     return found if len(found) == len(parts) else None
 
 
 def _given(parts: tuple[Part, ...], frees: tuple[Part, ...]) -> list[tuple[str, int]] | None:
-    """The same of what is given back, where the parts themselves took it."""
+    """Labels and sizes of the blocks that `frees` give back; None if one is no free, or of a block from elsewhere."""
     blocks = [part.block for part in frees if type(part) is Free]
     if len(blocks) < len(frees):
         return None

@@ -9,14 +9,14 @@ from itertools import groupby, pairwise
 from vramplan.ledger import Phase
 from vramplan.predict.script_items import Item, Rounds
 
-#: A stretch with its blocks numbered as it takes them: equal for those that do the same.
+#: What a stretch of a script does: equal for two stretches that differ in the numbers of their blocks alone.
 _Shape = tuple[object, ...]
 
 
 def folded(items: list[Item], kinds: Sequence[object], begin: int) -> list[Item]:
     """The same events as `items`, alike micro-batches as rounds.
 
-    `kinds` says what each block is. What comes before `begin` stays at its index.
+    `kinds` says what each block is, by its number. Items before index `begin` are left where they are.
     """
     starts = [start for start in _starts(items) if start >= begin]
     written = items[: starts[0]] if starts else items.copy()
@@ -44,7 +44,8 @@ def _gives(item: Item) -> bool:
 
 
 def _shape(items: Iterable[Item], kinds: Sequence[object]) -> _Shape | None:
-    """None where blocks of others are given back, or own ones kept: such a stretch is no round."""
+    """What the items do, their own blocks numbered from 0; None where they give back blocks that they did not take, or
+    keep some that they took: such a stretch cannot be a round."""
     own: dict[int, int] = {}
     given: set[int] = set()
 

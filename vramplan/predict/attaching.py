@@ -65,9 +65,8 @@ def _cast_all(writer: Writer, groups: Sequence[Group], made: list[list[Attached]
 def _made(
     writer: Writer, group: Group, scenario: Scenario, targets: Targets, device: Device, library: Piece | None
 ) -> list[Attached]:
-    """A layer's matrices are made together, then moved one by one: to a card as they are cast. Then DoRA's.
-
-    The first product takes `library`."""
+    """An adapter's two matrices are made together, then cast to the base's type one by one; on a card they arrive in
+    that type. DoRA's magnitudes come last, and their first product takes the workspace `library`."""
     attached = []
     with writer.repeat(group.times):
         for weight in group.weights:

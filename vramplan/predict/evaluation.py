@@ -91,6 +91,7 @@ def _run(scenario: Scenario, steps: int, device: Device, made: type[CausalModel]
 
 
 def _steps(t: Tape, model: CausalModel, s: Scenario, steps: int) -> None:
+    """The last of so many steps, written out; what earlier ones gathered is there from the start."""
     first = max(1, steps - _WRITTEN + 1)
     gathered = [*_gathered(t, s, first - 1, "gathered before")] if first > 1 else []
     # `logits` and `labels` of the step before are variables of the loop; after the first they are what is gathered

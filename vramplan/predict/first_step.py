@@ -38,15 +38,17 @@ def _optimizer_begins(step: Parts, clipped: int | None) -> int:
 
 
 def two_steps(first: Parts, later: Parts) -> Parts:
-    """A first step and one like all later ones, which may begin with blocks that the step before left held.
+    """A first step, then one like all later ones.
 
-    As many are left by each, in the same order: the first finds none, and its own are given back by the second.
+    `later` may begin by allocating blocks that the step before it left in use. Each step leaves as many as it began
+    with, in the same order. So these allocations are taken out of both steps, with their frees out of the first, and
+    the second frees what the first has left.
     """
-    numbers = list(_blocks(later, Alloc))
+    numbers = sorted(_blocks(later, Alloc))
     left = sorted({*numbers} - {*_blocks(later, Free)})
     if not left:
         return (*first, *later)
-    given = dict(zip(sorted(numbers), left, strict=False))
+    given = dict(zip(numbers, left, strict=False))  # of the step before: its blocks have the lowest numbers
 
     def found_nothing(part: Alloc | Free) -> Alloc | Free | None:
         return None if part.block in given else part

@@ -161,7 +161,7 @@ class Script:
     def take_over(self, block: int) -> int:
         """The same memory under a number that belongs to the current round."""
         self.blocks[block].alive = False
-        self.outer.insert(-1, ~block)
+        self.outer.insert(-1, ~block)  # in front of the round, which is the last item
         return self.copy(block)
 
     def held(self) -> list[Block]:

@@ -26,7 +26,7 @@ Build = Callable[[Scenario], Template]
 def structured(scenario: Scenario, device: Device, build: Build) -> Template:
     """The template of `scenario`'s run, which serves every scenario that differs in batch and sequence alone."""
     probe = _probe(scenario, device) or scenario
-    # The configuration decides the architecture; the name and what was there before the step decide nothing.
+    # neither the run's name nor, in training, the tokens that inference would generate decide anything
     bare = msgspec.structs.replace(probe, name="", new_tokens=0 if scenario.method.trains else probe.new_tokens)
     return _templates(Keyed((device, bare.key), lambda: build(probe)))
 
