@@ -5,9 +5,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
+from typing import Literal
 
 #: What transformers calls the output head; a tied one has no weight of its own that could tell.
 HEAD = "lm_head"
+
+
+#: What is normed of queries and keys: each head (Qwen 3, Gemma 3), all heads as one (OLMo 2), or nothing.
+QkNorm = Literal["head", "full", ""]
 
 
 class WeightKind(StrEnum):
@@ -83,8 +88,7 @@ class Attention:
     """Sliding window in tokens; 0 when every earlier token is seen."""
     softcap: bool = False
     """Whether scores are soft-capped (Gemma 2)."""
-    qk_norm: str = ""
-    """`head` (norm per head, Qwen3, Gemma 3), `full` (over all heads, OLMo 2), or empty."""
+    qk_norm: QkNorm = ""
     sinks: bool = False
     """Whether each head has a learned sink (gpt-oss)."""
     latent_q: int = 0
@@ -182,8 +186,7 @@ class Architecture:
     """transformers' model_type."""
     hidden: int
     vocab: int
-    norm: str
-    """`rms` or `layer`."""
+    norm: Literal["rms", "layer"]
     tied: bool
     """Whether the output head shares the embedding's storage."""
     layer_prefix: str

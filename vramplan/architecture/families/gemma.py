@@ -16,7 +16,7 @@ from vramplan.architecture.families.skeleton import (
     ordinary_mlp,
 )
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
+from vramplan.architecture.model import Architecture, Facts, QkNorm, Weight, WeightKind
 from vramplan.architecture.parts import layer_windows, rotary_buffers, spread
 
 TANH = "gelu_pytorch_tanh"
@@ -78,7 +78,7 @@ def read_gemma3(fields: Fields) -> Architecture:
 
 def _two_sided(
     fields: Fields, family: str, dims: Dims, windows: tuple[int, ...], *, softcap: bool, logit_softcap: float,
-    qk_norm: str = "",
+    qk_norm: QkNorm = "",
 ) -> Architecture:  # fmt: skip
     """Gemma 2 and 3: four norms per layer."""
     bias = fields.flag("attention_bias", missing=False)

@@ -6,7 +6,7 @@ transformers 5.17.0, models/{phi,phi3}/modeling_*.py.
 from vramplan.architecture.families.dims import Defaults, Dims, read_dims
 from vramplan.architecture.families.skeleton import decoder, norms
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp
+from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp, QkNorm
 from vramplan.architecture.parts import (
     Weights,
     dropout,
@@ -26,7 +26,7 @@ PHI3 = Defaults()
 def read_phi(fields: Fields) -> Architecture:
     """Phi 1, 1.5 and 2: attention and MLP side by side behind one norm; the head has a bias."""
     dims = read_dims(fields, PHI)
-    qk_norm = "head" if fields.flag("qk_layernorm", missing=False) else ""
+    qk_norm: QkNorm = "head" if fields.flag("qk_layernorm", missing=False) else ""
     rotary = partial_rotary(fields, dims.head_dim, missing=0.5)
     d = dims.head_dim
     attention = Attention(dims.heads, dims.kv_heads, d, d, rotary_dim=rotary, qk_norm=qk_norm)

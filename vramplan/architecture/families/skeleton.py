@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from vramplan.architecture.families.dims import Dims
 from vramplan.architecture.fields import Fields
-from vramplan.architecture.model import Architecture, Attention, Block, Facts, Mlp
+from vramplan.architecture.model import Architecture, Attention, Block, Facts, Mlp, QkNorm
 from vramplan.architecture.parts import Weights, dropout, embedding, head, linear, rms_norm, rotary_buffers
 
 
@@ -34,7 +34,7 @@ def norms(hidden: int, *names: str) -> Weights:
     return tuple(norm for name in names for norm in rms_norm(name, hidden))
 
 
-def ordinary_attention(dims: Dims, *, qk_norm: str = "") -> Attention:
+def ordinary_attention(dims: Dims, *, qk_norm: QkNorm = "") -> Attention:
     """Attention whose heads are rotated whole."""
     d = dims.head_dim
     return Attention(dims.heads, dims.kv_heads, head_dim=d, value_dim=d, rotary_dim=d, qk_norm=qk_norm)

@@ -6,12 +6,13 @@ import torch
 
 from vramplan.architecture.observed.calls import Call, Functions
 from vramplan.architecture.observed.handles import Handles
+from vramplan.architecture.observed.observer import Saves
 from vramplan.architecture.observed.opaque import opaque
 
 FUNCTIONS = Functions()
 
 #: What each saves for backward, and how many full-size temporaries its gradient needs (torch 2.13 derivatives.yaml).
-_POINTWISE: dict[str, tuple[str, int]] = {
+_POINTWISE: dict[str, tuple[Saves, int]] = {
     "silu": ("input", 0), "gelu": ("input", 0), "relu": ("result", 0), "sigmoid": ("result", 0), "tanh": ("result", 0),
     "mish": ("input", 0), "elu": ("input", 0), "leaky_relu": ("input", 0), "hardtanh": ("input", 0), "relu6":
     ("input", 0), "exp": ("result", 0), "rsqrt": ("result", 2), "sqrt": ("result", 1), "log": ("input", 0), "abs":

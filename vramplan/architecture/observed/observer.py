@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class NotObservable(Exception):
@@ -16,6 +16,12 @@ Shape = tuple[int, ...]
 CustomBackward = Callable[[Sequence[Handle], Handle], Sequence[Handle | None]]
 #: A shape, and torch's name of an element type.
 Spec = tuple[Shape, str]
+
+
+#: What a function of each element keeps for backward.
+Saves = Literal["input", "result", "nothing"]
+#: How the output of attention lies in memory.
+Layout = Literal["sequence first", "heads first", "like query"]
 
 
 class Observer(Protocol):
@@ -128,8 +134,8 @@ class Observer(Protocol):
     def convolved(self, x: Handle, weight: Handle, bias: Handle | None, shape: Shape) -> Handle:
         """`F.conv1d`."""
 
-    def pointwise(self, x: Handle, name: str, saves: str, temporaries: int) -> Handle:
-        """A function of each element that saves its `input`, its `result` or `nothing`."""
+    def pointwise(self, x: Handle, name: str, saves: Saves, temporaries: int) -> Handle:
+        """A function of each element; `temporaries` full-size tensors exist besides while its gradient is made."""
 
     def clamp(self, x: Handle, bounds: int, kind: str) -> Handle:
         """`clamp`."""
@@ -173,8 +179,8 @@ class Observer(Protocol):
     def attention(
         self, query: Handle, key: Handle, value: Handle, mask: Handle | None, *, dropped: bool, causal: bool,
         grouped: bool, heads_first: bool,
-    ) -> tuple[Handle, str]:  # fmt: skip
-        """`scaled_dot_product_attention`, and how its output lies: `sequence first`, `heads first`, `like query`."""
+    ) -> tuple[Handle, Layout]:  # fmt: skip
+        """`scaled_dot_product_attention`, and how its output lies."""
 
     def unrecorded(self) -> AbstractContextManager[None]:
         """A region whose operations are not differentiated."""

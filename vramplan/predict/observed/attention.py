@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vramplan.architecture.observed.observer import Layout
 from vramplan.attention import Choice
 from vramplan.predict.attention_sdpa import Heads, chosen, kernel
 from vramplan.predict.linear import lowered
@@ -12,13 +13,13 @@ from vramplan.scenario import Scenario
 Choose = Callable[[Kind, Heads, bool], Choice | None]
 
 #: How a kernel's output lies in memory; of the others sequence first.
-_LAYOUTS = {"math": "heads first", "flash": "like query", "cudnn": "like query"}
+_LAYOUTS: dict[str, Layout] = {"math": "heads first", "flash": "like query", "cudnn": "like query"}
 
 
 def attention(
     t: Tape, choose: Choose, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool,
     causal: bool, grouped: bool, heads_first: bool,
-) -> tuple[Tensor, str]:  # fmt: skip
+) -> tuple[Tensor, Layout]:  # fmt: skip
     """What the kernel that the card takes makes, and how it lies in memory."""
     if t.needs_grad(mask):
         t.doubts.add("attention with a mask that depends on the input")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from vramplan.architecture.observed.observer import Layout, Saves
 from vramplan.predict import operations as op
 from vramplan.predict.linear import linear
 from vramplan.predict.loss import cross_entropy
@@ -171,7 +172,7 @@ class TapeObserver:
 
     # -- functions of each element, norms, sums
 
-    def pointwise(self, x: Tensor, name: str, saves: str, temporaries: int) -> Tensor:
+    def pointwise(self, x: Tensor, name: str, saves: Saves, temporaries: int) -> Tensor:
         """A function of each element."""
         return op.pointwise(self.t, x, name, saves=saves, temporaries=temporaries)
 
@@ -235,7 +236,7 @@ class TapeObserver:
     def attention(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropped: bool, causal: bool,
         grouped: bool, heads_first: bool,
-    ) -> tuple[Tensor, str]:  # fmt: skip
+    ) -> tuple[Tensor, Layout]:  # fmt: skip
         """`scaled_dot_product_attention` by the kernel that the card takes."""
         return attention.attention(
             self.t,

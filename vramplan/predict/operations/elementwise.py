@@ -2,6 +2,7 @@
 
 from typing import overload
 
+from vramplan.architecture.observed.observer import Saves
 from vramplan.predict.operations.gradients import saved_for, summed, wanted
 from vramplan.predict.tape import BOOL, FLOAT32, Gradients, Kind, Shape, Tape, Tensor
 
@@ -135,8 +136,8 @@ def shift(t: Tape, x: Tensor, label: str = "shifted") -> Tensor:
     return clone(t, x, label)
 
 
-def pointwise(t: Tape, x: Tensor, label: str, *, saves: str, temporaries: int = 0) -> Tensor:
-    """A function of each element that saves its input, its result (`saves`), and makes its gradient in one kernel.
+def pointwise(t: Tape, x: Tensor, label: str, *, saves: Saves, temporaries: int = 0) -> Tensor:
+    """A function of each element, whose gradient is made in one kernel.
 
     `temporaries` full-size tensors exist besides while the gradient is computed.
     """
