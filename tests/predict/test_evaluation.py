@@ -51,6 +51,18 @@ def test_the_trace_agrees(keys: dict[str, Any], device: Device) -> None:
     assert held[0] == pytest.approx(held[1], rel=0.01)
 
 
+def test_an_evaluation_on_the_cpu_drops_nothing_and_takes_the_flash_kernel() -> None:
+    config = {"model_type": "gpt2", "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 256, "vocab_size": 512}
+    wanted = [
+        scenario(model={**config, "attn_pdrop": drops}, seq=256, attention="sdpa", eval={"batch": 64})
+        for drops in (0.1, 0.0)
+    ]
+    # in training, attention that drops weights is the math kernel's on a CPU
+    found = [vramplan.predict(each, device="cpu") for each in wanted]
+    assert [each.attention for each in found] == [("math",), ("flash",)]
+    assert len({each.ledger.allocated(Phase.EVALUATION) for each in found}) == 1
+
+
 def evaluated(device: Device = "cuda", **settings: int) -> Ledger:
     return ledger(Scenario.load("llama-3.1-8b", batch=1, seq=1024, eval=settings), device)
 

@@ -3,7 +3,7 @@
 aten/src/ATen/native/transformers (torch 2.13): attention.cpp, cuda/attention.cu, cuda/attention_backward.cu.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vramplan.attention import LEFT_TO_BROADCASTING, AttentionInput, Choice, Kernel, resolve
 from vramplan.predict.attention_heads import (
@@ -60,6 +60,11 @@ def chosen(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -
     computed = DType((t.autocast or kind).name)
     call = AttentionInput(computed, spec.head_dim, spec.value_dim, spec.grouped, masked, t.capability)
     return resolve(call, scenario.attention.partition(":")[2])
+
+
+def chosen_behind_repeats(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, masked: bool) -> Choice:
+    """The same for heads as `sdpa_attention_forward` gets them, which may repeat keys and values first."""
+    return chosen(scenario, t, kind, replace(spec, kv_heads=spec.heads) if spec.repeats(masked) else spec, masked)
 
 
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:

@@ -8,6 +8,7 @@ import msgspec
 
 from vramplan.architecture import Architecture, Block, WeightKind
 from vramplan.ledger import Phase
+from vramplan.predict.attention_sdpa import chosen_behind_repeats
 from vramplan.predict.balancing import keeping_scores
 from vramplan.predict.checkpoints import Returned, run_layer
 from vramplan.predict.dropouts import active
@@ -22,7 +23,7 @@ from vramplan.predict.linear import linear
 from vramplan.predict.loss import causal_loss, chunked_loss, finished_logits
 from vramplan.predict.modules import Modules
 from vramplan.predict.operations import cast
-from vramplan.predict.positions import always_masked, attention_choice, causal_masks, rotary
+from vramplan.predict.positions import always_masked, causal_masks, rotary
 from vramplan.predict.projections import Projection
 from vramplan.predict.saved_modules import training_architecture
 from vramplan.predict.script import Repeated
@@ -135,7 +136,7 @@ class CausalModel:
     def hidden_states(self, tokens: int, cache: Cache | None = None) -> Tensor:
         """`...Model.forward` on `tokens` of each sequence: embeddings, layers, final norm."""
         t, s = self.t, msgspec.structs.replace(self.scenario, seq=tokens)
-        context = Context(self.architecture, s.attention, partial(attention_choice, s, t), cache=cache)
+        context = Context(self.architecture, s.attention, partial(chosen_behind_repeats, s, t), cache=cache)
 
         def see(kind: Kind) -> None:
             context.position_ids = t.new((1, tokens), INT64, "position_ids")

@@ -60,7 +60,7 @@ class Context:
     architecture: Architecture
     attention: str
     """What computes attention, in the scenario's words."""
-    choose: Callable[[Kind, bool], Choice]
+    choose: Callable[[Kind, Heads, bool], Choice]
     """The kernel behind `sdpa` for queries of a kind, with or without a mask."""
     tables: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Cosines and sines for layers without and with a sliding window."""
@@ -102,6 +102,6 @@ class Context:
             return flash_unpadded(t, query, key, value, heads), None
         if self.attention == "flash_attention_2":
             return sdpa(t, query, key, value, mask, heads, self.attention), None
-        choice = self.choose(query.kind, mask is not None)
+        choice = self.choose(query.kind, heads, mask is not None)
         t.choices.add(choice)
         return sdpa(t, query, key, value, mask, heads, choice.kernel.value), None

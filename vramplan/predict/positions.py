@@ -1,10 +1,6 @@
-"""What a model makes once per forward for all its layers: rotary tables, masks; and which attention kernel runs."""
-
-from dataclasses import replace
+"""What a model makes once per forward for all its layers: rotary tables, masks."""
 
 from vramplan.architecture import Architecture
-from vramplan.attention import Choice
-from vramplan.predict.attention_sdpa import Heads, chosen
 from vramplan.predict.operations import cast
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
 from vramplan.scenario import Scenario
@@ -123,21 +119,6 @@ def _pairs_with_mask(t: Tape, scenario: Scenario, *, windowed: bool) -> Tensor:
     allowed = t.new((batch, 1, seq, seq), BOOL, "allowed positions")
     del causal, keys, padding
     return allowed
-
-
-def attention_choice(scenario: Scenario, t: Tape, kind: Kind, masked: bool) -> Choice:
-    """The kernel behind `sdpa` for queries of `kind`, with or without a mask, and why."""
-    architecture = scenario.architecture
-    attention = architecture.blocks[0].attention
-    spec = Heads(
-        attention.heads,
-        attention.kv_heads,
-        attention.head_dim,
-        attention.value_dim,
-        dropout=scenario.method.trains and architecture.facts.dropouts.attention > 0,
-        broadcasts=broadcasts(architecture),
-    )
-    return chosen(scenario, t, kind, replace(spec, kv_heads=spec.heads) if spec.repeats(masked) else spec, masked)
 
 
 def broadcasts(architecture: Architecture) -> bool:
