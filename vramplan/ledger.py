@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import product
 
 from vramplan.errors import unknown
 
@@ -141,5 +142,4 @@ def merge_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         key = (entry.phase, entry.component)
         old = merged.get(key)
         merged[key] = entry if old is None else Entry(*key, old.bytes + entry.bytes, old.basis, old.note or entry.note)
-    order = list(Component)
-    return tuple(merged[key] for key in sorted(merged, key=lambda k: (list(Phase).index(k[0]), order.index(k[1]))))
+    return tuple(merged[key] for key in product(Phase, Component) if key in merged)

@@ -1,4 +1,4 @@
-"""Stacks: how a training loop treats memory. The same hyper-parameters differ by about 40 % between stacks."""
+"""Stacks: how a training loop treats memory. The same hyper-parameters can differ by more than a factor of two."""
 
 from collections.abc import Mapping
 from enum import StrEnum

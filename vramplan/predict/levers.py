@@ -34,8 +34,8 @@ def levers(prediction: Prediction, n: int = 3, *, lacks: Collection[str] = ()) -
     except VramplanError:  # predicted by the trace alone
         return ()
     found = []
-    for change in changes_but(lacks):
-        variants = () if change.name in _SIZES else change.variants(scenario)
+    for change in changes_but({*_SIZES, *lacks}):
+        variants = change.variants(scenario)
         if not variants:
             continue
         changed = variants[0]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vramplan.quant.formats import Format, Kind
@@ -80,7 +80,7 @@ class Tried:
     total: Errors
     single: Errors | None
     """The same without double quantisation; None for a format that has none."""
-    tensors: tuple[tuple[str, Errors], ...] = field(default=())
+    tensors: tuple[tuple[str, Errors], ...]
     """Each tensor of a file by itself."""
 
     @property
