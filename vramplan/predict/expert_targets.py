@@ -20,15 +20,17 @@ _QWEN2_MOE = {
     "down_proj": "down_proj",
 }
 
+#: Families whose checkpoints call the experts as Mixtral's do.
+LIKE_MIXTRAL = ("mixtral", "minimax", "minimax_m2")
+
 #: transformers 5.17 conversion_mapping.py _MODEL_TO_CONVERSION_PATTERN: which families follow which pattern.
 _PATTERNS: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), _MIXTRAL),
+    **dict.fromkeys(LIKE_MIXTRAL, _MIXTRAL),
     **dict.fromkeys(("qwen2_moe", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _QWEN2_MOE),
     **dict.fromkeys(("glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "dots1", "ernie4_5_moe", "olmoe"), _QWEN2_MOE),
     **dict.fromkeys(("afmoe", "longcat_flash", "solar_open", "mellum", "hunyuan_v1_moe"), _QWEN2_MOE),
     **dict.fromkeys(("flex_olmo", "exaone_moe", "cohere2_moe"), _QWEN2_MOE),
 }
-
 
 #: Its pattern's own name is no key of the mapping, so `_convert_peft_config_moe` leaves its targets as they are (peft
 #: adds Mixtral's).

@@ -1,7 +1,7 @@
 """What `from_pretrained` reads: a checkpoint's tensors in the order of their names, the experts of a mixture apart."""
 
 from vramplan.architecture import Weight
-from vramplan.predict.expert_targets import fused_projections
+from vramplan.predict.expert_targets import LIKE_MIXTRAL, fused_projections
 from vramplan.predict.weight_groups import Group, layer_groups
 from vramplan.predict.writer import Piece, Writer
 from vramplan.scenario import Scenario
@@ -9,7 +9,7 @@ from vramplan.scenario import Scenario
 #: transformers 5.17 conversion_mapping.py: how checkpoints of a family call what the model calls otherwise.
 _RENAMED = {
     "gpt_neox": ("lm_head.", "embed_out."),
-    **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), ("mlp.", "block_sparse_moe.")),
+    **dict.fromkeys(LIKE_MIXTRAL, ("mlp.", "block_sparse_moe.")),
 }
 
 

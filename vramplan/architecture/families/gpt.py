@@ -10,6 +10,7 @@ from vramplan.architecture.families.skeleton import attention_weights, decoder, 
 from vramplan.architecture.fields import Fields
 from vramplan.architecture.model import Architecture, Attention, Dropouts, Facts, Mlp
 from vramplan.architecture.parts import (
+    Weights,
     conv1d,
     dropout,
     embedding,
@@ -32,18 +33,10 @@ def read_gpt2(fields: Fields) -> Architecture:
     positions, vocab = fields.size("n_positions", "max_position_embeddings", missing=1024), fields.size("vocab_size")
     if fields.flag("add_cross_attention", missing=False):
         raise fields.wrong("add_cross_attention", True, "false: only decoders without an encoder are read")
-    layer = (
-        *layer_norm("ln_1", hidden),
-        *conv1d("attn.c_attn", hidden, 3 * hidden),
-        *conv1d("attn.c_proj", hidden, hidden),
-        *layer_norm("ln_2", hidden),
-        *conv1d("mlp.c_fc", hidden, inner),
-        *conv1d("mlp.c_proj", inner, hidden),
-    )
     attention = Attention(heads, heads, d, d, rotary_dim=0, fused_qkv=True)
     mlp = Mlp(inner, fields.word("activation_function", missing="gelu_new"), gated=False)
     layers = fields.size("n_layer", "num_hidden_layers")
-    blocks, order = spread((0,) * layers, layer, attention, mlp)
+    blocks, order = spread((0,) * layers, _gpt2_layer(hidden, inner), attention, mlp)
     tied = fields.flag("tie_word_embeddings", missing=True)
     return Architecture(
         name=fields.name,
@@ -55,19 +48,28 @@ def read_gpt2(fields: Fields) -> Architecture:
         layer_prefix="transformer.h",
         blocks=blocks,
         layers=order,
-        before=(
-            *embedding("transformer.wte", vocab, hidden),
-            *embedding("transformer.wpe", positions, hidden),
-        ),
+        before=(*embedding("transformer.wte", vocab, hidden), *embedding("transformer.wpe", positions, hidden)),
         after=(*layer_norm("transformer.ln_f", hidden), *head(hidden, vocab, tied=tied)),
-        facts=Facts(
-            dropouts=Dropouts(
-                attention=dropout(fields, "attn_pdrop", missing=0.1),
-                residual=dropout(fields, "resid_pdrop", missing=0.1),
-                embedding=dropout(fields, "embd_pdrop", missing=0.1),
-            ),
-            learned_positions=True,
-        ),
+        facts=Facts(dropouts=_gpt2_dropouts(fields), learned_positions=True),
+    )
+
+
+def _gpt2_layer(hidden: int, inner: int) -> Weights:
+    return (
+        *layer_norm("ln_1", hidden),
+        *conv1d("attn.c_attn", hidden, 3 * hidden),
+        *conv1d("attn.c_proj", hidden, hidden),
+        *layer_norm("ln_2", hidden),
+        *conv1d("mlp.c_fc", hidden, inner),
+        *conv1d("mlp.c_proj", inner, hidden),
+    )
+
+
+def _gpt2_dropouts(fields: Fields) -> Dropouts:
+    return Dropouts(
+        attention=dropout(fields, "attn_pdrop", missing=0.1),
+        residual=dropout(fields, "resid_pdrop", missing=0.1),
+        embedding=dropout(fields, "embd_pdrop", missing=0.1),
     )
 
 
@@ -76,16 +78,8 @@ def read_gpt_neox(fields: Fields) -> Architecture:
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     d = fields.divides("num_attention_heads", heads, "hidden_size", hidden)
     inner, vocab = fields.size("intermediate_size"), fields.size("vocab_size")
-    bias = fields.flag("attention_bias", missing=True)
     rotary = partial_rotary(fields, d, key="rotary_pct", missing=0.25)
-    layer = (
-        *layer_norm("input_layernorm", hidden),
-        *layer_norm("post_attention_layernorm", hidden),
-        *linear("attention.query_key_value", hidden, 3 * hidden, bias=bias),
-        *linear("attention.dense", hidden, hidden, bias=bias),
-        *linear("mlp.dense_h_to_4h", hidden, inner, bias=True),
-        *linear("mlp.dense_4h_to_h", inner, hidden, bias=True),
-    )
+    layer = _neox_layer(hidden, inner, bias=fields.flag("attention_bias", missing=True))
     attention = Attention(heads, heads, d, d, rotary_dim=rotary, fused_qkv=True)
     mlp = Mlp(inner, fields.word("hidden_act", missing="gelu"), gated=False)
     blocks, order = spread((0,) * fields.size("num_hidden_layers"), layer, attention, mlp)
@@ -108,6 +102,17 @@ def read_gpt_neox(fields: Fields) -> Architecture:
             dropouts=Dropouts(attention=attention_drops, residual=hidden_drops, embedding=hidden_drops),
             parallel_residual=fields.flag("use_parallel_residual", missing=True),
         ),
+    )
+
+
+def _neox_layer(hidden: int, inner: int, *, bias: bool) -> Weights:
+    return (
+        *layer_norm("input_layernorm", hidden),
+        *layer_norm("post_attention_layernorm", hidden),
+        *linear("attention.query_key_value", hidden, 3 * hidden, bias=bias),
+        *linear("attention.dense", hidden, hidden, bias=bias),
+        *linear("mlp.dense_h_to_4h", hidden, inner, bias=True),
+        *linear("mlp.dense_4h_to_h", inner, hidden, bias=True),
     )
 
 
