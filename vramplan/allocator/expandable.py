@@ -130,10 +130,6 @@ class ExpandablePool(Pool):
         """As in `Pool`; what is mapped decides as well."""
         return [*super().state(), -1, *(hole[ADDRESS] for hole in self.holes)]
 
-    def pieces(self) -> int:
-        """One address range while any page of it is mapped."""
-        return int(self.holes[0][SIZE] != RANGE)
-
 
 def _reach(block: Block) -> int:
     hole = block[RIGHT]

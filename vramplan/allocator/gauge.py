@@ -4,7 +4,6 @@ from operator import add
 from typing import NamedTuple
 
 from vramplan.allocator.driver import Driver
-from vramplan.allocator.pool import Pool
 from vramplan.allocator.program import ROUNDED, Straight
 from vramplan.allocator.result import Composition, PhaseMark
 from vramplan.ledger import Component, Phase
@@ -18,8 +17,6 @@ class _Noted(NamedTuple):
 
     allocated: int
     reserved: int
-    largest_free: int
-    segments: int
     held: tuple[int, ...]
     run: Straight | None
     """what has happened since `held`: the events of `run` before number `event`"""
@@ -37,8 +34,6 @@ class _Noted(NamedTuple):
             rounding=rounded - raw,
             unsplit=self.allocated - rounded,
             cached=self.reserved - self.allocated,
-            largest_free=self.largest_free,
-            segments=self.segments,
         )
         return moment, tuple(components)
 
@@ -46,11 +41,10 @@ class _Noted(NamedTuple):
 class Gauge:
     """Counts what blocks are in use and notes the moment when most were, once per phase of the latest step."""
 
-    __slots__ = ("_driver", "_noted", "_now", "_pools", "_reserved", "allocated", "held", "highest", "phase")
+    __slots__ = ("_driver", "_noted", "_now", "_reserved", "allocated", "held", "highest", "phase")
 
-    def __init__(self, driver: Driver, pools: tuple[Pool, Pool]) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._pools = pools
         self._noted: dict[Phase, _Noted] = {}
         self._now: _Noted | None = None  # of this phase
         self._reserved: dict[Phase, int] = {}
@@ -73,16 +67,7 @@ class Gauge:
     def note(self, run: Straight | None, event: int) -> None:
         """Note this moment, `held` being what it was before `run`, of which the events before `event` are done."""
         self.highest = self.allocated
-        small, large = self._pools
-        self._now = _Noted(
-            self.allocated,
-            self._driver.reserved,
-            max(small.largest(), large.largest()),
-            small.pieces() + large.pieces(),
-            tuple(self.held),
-            run,
-            event,
-        )
+        self._now = _Noted(self.allocated, self._driver.reserved, tuple(self.held), run, event)
 
     def enter(self, phase: Phase) -> None:
         """Close the phase that was, and count what follows under `phase`."""

@@ -48,7 +48,7 @@ class Machine:
         else:
             self.small = Pool(self.driver, MIN_BLOCK)
             self.large = Pool(self.driver, SMALL_SIZE + 1)
-        self.gauge = Gauge(self.driver, (self.small, self.large))
+        self.gauge = Gauge(self.driver)
         self.frames: dict[int, dict[int, Block]] = {}  # name of a round -> blocks in use that it took, by number
         self.carried: dict[int, Block] = {}
         """Laid down by a round and not yet picked up."""

@@ -74,10 +74,6 @@ class Pool:
                 del self.segments[block[ADDRESS]]
                 self.driver.release(block[SIZE])
 
-    def largest(self) -> int:
-        """Bytes of the largest free block."""
-        return next((size for size in reversed(self.sizes) if self.shelves[size]), 0)
-
     def state(self) -> list[int]:
         """All that decides what happens next; two equal states behave alike: new segments stand beyond all others."""
         state = []
@@ -113,7 +109,3 @@ class Pool:
                 copy[RIGHT] = [first[ADDRESS] + shift, first[SIZE], copy, None, False]
                 copy = copies[first[ADDRESS]] = copy[RIGHT]
         return copies
-
-    def pieces(self) -> int:
-        """How many segments there are."""
-        return len(self.segments)

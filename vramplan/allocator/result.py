@@ -19,10 +19,6 @@ class Composition:
     """blocks handed out larger than asked, because the remainder was too small to be a block"""
     cached: int
     """free blocks, kept for later"""
-    largest_free: int
-    """the largest of them: a request above it needs a new segment however much is cached"""
-    segments: int
-    """pieces obtained from the driver; with expandable segments, address ranges in use"""
 
     @property
     def allocated(self) -> int:
@@ -96,13 +92,6 @@ class Replay:
     retries: int
     """how often cached segments had to be given back before a request could be met (`num_alloc_retries`)"""
     oom: OutOfMemory | None
-
-    def of(self, phase: Phase) -> PhaseMark:
-        """The marks of one phase; KeyError when the timeline never enters it."""
-        for mark in self.marks:
-            if mark.phase is phase:
-                return mark
-        raise KeyError(phase)
 
     @property
     def peak(self) -> PhaseMark:
