@@ -64,11 +64,6 @@ class OutOfMemory:
     reserved: int
     budget: int
 
-    @property
-    def cached(self) -> int:
-        """Free bytes that could not be used: too scattered, or in segments still in use."""
-        return self.reserved - self.allocated
-
 
 class Growth(NamedTuple):
     """After the event of that index (in `Timeline.events()`), so many bytes were reserved."""

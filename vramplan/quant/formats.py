@@ -93,8 +93,6 @@ class Baseline:
     """What a model takes unquantised."""
 
     name: str
-    element: int
-    """Bytes of an element."""
     matrices: int
     """Bytes of the matrices that are quantised in the formats."""
     total: int
@@ -136,4 +134,4 @@ def baselines(scenario: Scenario) -> tuple[Baseline, ...]:
     """The scenario's model in fp32 and in the two 16-bit types."""
     architecture = scenario.architecture
     count = quantized_parameters(architecture, Format(Kind.NF4, 64, double=True).quant)
-    return tuple(Baseline(d.value, d.bytes, count * d.bytes, architecture.numel * d.bytes) for d in DType)
+    return tuple(Baseline(d.value, count * d.bytes, architecture.numel * d.bytes) for d in DType)
