@@ -84,10 +84,10 @@ def test_cublas_workspaces_by_generation() -> None:
 def test_the_quick_ledger_is_the_timelines_without_unsplit_remainders() -> None:
     wanted = scenario("llama", batch=2, seq=64)
     quick, played = ledger(wanted), replay(forecast(wanted, "cuda").timeline.parts)
-    for phase in quick.phases:
-        mark = played.of(phase)
-        assert quick.allocated(phase) <= mark.allocated
-        assert mark.allocated - quick.allocated(phase) <= sum(m.moment.unsplit for m in played.marks)
+    assert tuple(mark.phase for mark in played.marks) == quick.phases
+    for mark in played.marks:
+        assert quick.allocated(mark.phase) <= mark.allocated
+        assert mark.allocated - quick.allocated(mark.phase) <= sum(m.moment.unsplit for m in played.marks)
 
 
 def test_counts_of_parameters() -> None:
