@@ -160,9 +160,7 @@ def _beyond(pairs: Sequence[Pair], over: Allowance) -> bool:
 def _series_json(series: Series) -> dict[str, Any]:
     first = series.first_moved
     return {
-        "scenario": series.key.scenario,
-        "engine": series.key.engine,
-        "device": series.key.device,
+        **series.key._asdict(),
         "first_moved": first.item.source if first else None,
         "points": [_point_json(point) for point in series.points],
     }

@@ -1,6 +1,5 @@
 """What a check found: one case per scenario, engine and device, and the answer over all of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -119,7 +118,7 @@ class Check:
             "limits": [str(limit) for limit in self.limits],
             "vanished_allowed": self.vanished_allowed,
             "counts": {status.value: self.count(status) for status in Status},
-            "worst": None if self.worst is None else dict(_case_name(self.worst)),
+            "worst": None if self.worst is None else self.worst.key._asdict(),
             "cases": [_case_json(case) for case in self.cases],
             "notes": list(self.notes),
         }
@@ -129,12 +128,8 @@ def _growth(case: Case) -> int:
     return max((finding.pair.difference for finding in case.findings if finding.pair), default=0)
 
 
-def _case_name(case: Case) -> Iterator[tuple[str, Any]]:
-    yield from (("scenario", case.key.scenario), ("engine", case.key.engine), ("device", case.key.device))
-
-
 def _case_json(case: Case) -> dict[str, Any]:
-    body = dict(_case_name(case)) | {
+    body = case.key._asdict() | {
         "status": case.status.value,
         "baseline": case.baseline.source if case.baseline else None,
         "new": case.new.source if case.new else None,

@@ -36,8 +36,7 @@ class Update:
 
     def to_json(self) -> dict[str, Any]:
         """The public JSON object, `kind: baseline-update`."""
-        names = ("scenario", "engine", "device")
-        actions = [{"action": action.value} | dict(zip(names, case.key, strict=True)) for action, case in self.actions]
+        actions = [{"action": action.value} | case.key._asdict() for action, case in self.actions]
         return {"schema": SCHEMA, "kind": "baseline-update", "baseline": str(self.path), "actions": actions}
 
 
