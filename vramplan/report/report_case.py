@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vramplan.check.items import Item
 from vramplan.compare import Comparison, Pair
-from vramplan.record import Outcome, Prediction, Record
+from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.stack_words import stack_words
 from vramplan.scenario import Scenario
 
@@ -26,6 +26,11 @@ class Case:
     def result(self) -> Prediction | Record:
         """The result itself."""
         return self.item.result
+
+    @property
+    def sides(self) -> tuple[Result, ...]:
+        """The result, and after it the closed form's answer where the two are compared."""
+        return (self.result, self.comparison.a) if self.comparison else (self.result,)
 
     @property
     def name(self) -> str:

@@ -34,18 +34,14 @@ def _order(case: Case) -> tuple[float, int]:
 
 
 def _legend(cases: Sequence[Case]) -> Html:
-    sides = [side.ledger for case in cases for side in _sides(case)]
+    sides = [side.ledger for case in cases for side in case.sides]
     used = {entry.component for ledger in sides for entry in ledger.of(ledger.peak_phase)}
     keys = (el("li", el("i", class_=part.value), part.value) for part in _STACK if part in used)
     return el("ul", *keys, class_="legend", aria_label="Colours of the components")
 
 
-def _sides(case: Case) -> tuple[Result, ...]:
-    return (case.result, case.comparison.a) if case.comparison else (case.result,)
-
-
 def _bars(case: Case) -> Html:
-    sides = _sides(case)
+    sides = case.sides
     longest = max(side.ledger.peak for side in sides)
     phases = " / ".join(dict.fromkeys(side.ledger.peak_phase.value for side in sides))
     name = el("a", case.result.scenario.name, href=f"#r{case.number}")

@@ -98,24 +98,20 @@ def _ledger(case: Case) -> Html:
     return el("table", el("caption", note), el("thead", head), el("tbody", *rows), class_="ledger")
 
 
-def _both(case: Case) -> tuple[Result, ...]:
-    return (case.result, case.comparison.a) if case.comparison else (case.result,)
-
-
 def _line(name: str, cells: list[Html], *, look: str = "") -> Html:
     return el("tr", el("th", name, scope="row"), *(el("td", cell, class_="n") for cell in cells), class_=look)
 
 
 def _part(case: Case, part: Component, factor: int) -> Html:
     """The row of a component, empty when neither side holds any."""
-    sides = [[side.ledger.bytes(phase, part) for side in _both(case)] for phase in case.result.ledger.phases]
+    sides = [[side.ledger.bytes(phase, part) for side in case.sides] for phase in case.result.ledger.phases]
     if not any(map(any, sides)):
         return Html()
     return _line(part.value, [_against(held, predicted, factor) for held, *predicted in sides])
 
 
 def _total(case: Case, phase: Phase, factor: int) -> Html:
-    held, *predicted = (side.ledger.allocated(phase) for side in _both(case))
+    held, *predicted = (side.ledger.allocated(phase) for side in case.sides)
     return _against(held, predicted, factor)
 
 
