@@ -67,7 +67,10 @@ def test_asked_wrongly(here: Path, capsys: pytest.CaptureFixture[str], argv: lis
     assert [path.name for path in here.iterdir()] == ["records"]
 
 
-@pytest.mark.parametrize(("option", "module"), [("--csv", "pandas"), ("--html", "matplotlib"), ("--parquet", "pandas")])
+@pytest.mark.parametrize(
+    ("option", "module"),
+    [("--csv", "pandas"), ("--html", "matplotlib"), ("--parquet", "pandas"), ("--parquet", "pyarrow")],
+)
 def test_a_missing_extra_is_named(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, module: str
 ) -> None:

@@ -4,20 +4,17 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from vramplan.dataset.rows import FIELDS, IDS_FIELD
-from vramplan.errors import CannotRun, UsageError
+from vramplan.errors import UsageError, require_installed
 
 _PIECE = 4096
 
 
 def read_parquet(file: IO[bytes], name: str, field: str) -> Iterator[object]:
     """What each row holds: of a column of token ids how many, else the known columns, or the one called `field`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise CannotRun(
-            "Parquet needs pyarrow, which is not installed", hint="pip install 'vramplan[data]', or write .jsonl"
-        ) from error
+    require_installed("Parquet", ("pyarrow",), hint="pip install 'vramplan[data]', or write .jsonl")
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         table = pyarrow.parquet.ParquetFile(file)
         chosen = _columns(table.schema_arrow, name, field)

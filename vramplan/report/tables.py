@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vramplan.errors import CannotRun
+from vramplan.errors import CannotRun, require_installed
 from vramplan.ledger import Phase
 from vramplan.record import Record
 from vramplan.report.report_case import Case, family, stack_name
@@ -40,11 +40,8 @@ def csv_bytes(report: Report) -> bytes:
 def parquet_bytes(report: Report) -> bytes:
     """The frame as a Parquet file."""
     frame, file = report_frame(report), io.BytesIO()
-    try:
-        frame.to_parquet(file, index=False)
-    except ImportError as error:
-        hint = f"{_EXTRA}, or write --csv"
-        raise CannotRun("Parquet needs pyarrow, which is not installed", hint=hint) from error
+    require_installed("Parquet", ("pyarrow",), hint=f"{_EXTRA}, or write --csv")
+    frame.to_parquet(file, engine="pyarrow", index=False)
     return file.getvalue()
 
 
