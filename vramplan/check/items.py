@@ -11,7 +11,8 @@ from vramplan.files import read_json, user_path
 from vramplan.record import Prediction, Record, result_from_json
 from vramplan.targets import MODEL_FILES, is_result_file
 
-_WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
+#: The hint where records are looked for and none is found.
+WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
 
 
 class Key(NamedTuple):
@@ -65,10 +66,10 @@ def read_items(path: Path) -> tuple[Item, ...]:
     A missing, empty or broken file, or a directory without any, is a UsageError that names it.
     """
     if not path.exists():
-        raise UsageError(f"{path} does not exist", hint=_WRITERS)
+        raise UsageError(f"{path} does not exist", hint=WRITERS)
     items = tuple(item for file in result_files(path) for item in read_file(file))
     if not items:
-        raise UsageError(f"{path} holds no record and no prediction", hint=_WRITERS)
+        raise UsageError(f"{path} holds no record and no prediction", hint=WRITERS)
     return items
 
 
@@ -82,7 +83,7 @@ def result_files(path: Path) -> list[Path]:
 
 def read_file(file: Path) -> tuple[Item, ...]:
     """The results in one file: an object, or an array of them as a matrix prints it."""
-    body = read_json(file, hint=_WRITERS)
+    body = read_json(file, hint=WRITERS)
     if not isinstance(body, list):
         return (_item(body, str(file), file),)
     return tuple(_item(part, f"{file}[{i}]", file, in_array=True) for i, part in enumerate(body))
@@ -104,6 +105,6 @@ def by_key(items: Iterable[Item], side: str) -> dict[Key, Item]:
 def _item(body: Any, source: str, file: Path, *, in_array: bool = False) -> Item:
     if not isinstance(body, dict) or body.get("kind") not in ("prediction", "measurement"):
         kind = body.get("kind", "no kind") if isinstance(body, dict) else type(body).__name__
-        raise UsageError(f"{source} is not a record or prediction: {kind}", hint=_WRITERS)
+        raise UsageError(f"{source} is not a record or prediction: {kind}", hint=WRITERS)
     result = result_from_json(body, source=source)
     return Item(result, source, file, in_array, tuple(contradictions(body, result)))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vramplan.check.items import Item, read_file, result_files
+from vramplan.check.items import WRITERS, Item, read_file, result_files
 from vramplan.compare import compare
 from vramplan.errors import UsageError, VramplanError
 from vramplan.record import Device, Outcome, Prediction, Record
@@ -18,8 +18,6 @@ from vramplan.scenario import Scenario
 
 Predict = Callable[[Scenario, Device], Prediction]
 
-_WRITERS = "records are written by `vramplan measure --out` and `vramplan predict --json`"
-
 
 def read_report(paths: Iterable[Path], predict: Predict, judge: Judge) -> Report:
     """The report on the records and predictions of files and directories.
@@ -31,7 +29,7 @@ def read_report(paths: Iterable[Path], predict: Predict, judge: Judge) -> Report
     read: set[Path] = set()
     for path in paths:
         if not path.exists():
-            raise UsageError(f"{path} does not exist", hint=_WRITERS)
+            raise UsageError(f"{path} does not exist", hint=WRITERS)
         for file in result_files(path):
             if file.resolve() in read:
                 continue
@@ -43,7 +41,7 @@ def read_report(paths: Iterable[Path], predict: Predict, judge: Judge) -> Report
                     raise
                 skipped.append(error.message)
     if not items:
-        raise UsageError("there is no record and no prediction to report on", hint="; ".join(skipped[:3]) or _WRITERS)
+        raise UsageError("there is no record and no prediction to report on", hint="; ".join(skipped[:3]) or WRITERS)
     return make_report(items, predict, judge, skipped=skipped)
 
 
