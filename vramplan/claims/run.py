@@ -53,11 +53,11 @@ class Checked:
 def check(claims: Iterable[Claim], answer: Answer, *, trace: bool = False) -> Iterator[Checked]:
     """Every claim with today's finding; equal commands are run once. With `trace`, those that allow it twice."""
     run = cache(lambda line: _run(line, answer))
-    asked = (lambda claim: claim.traced) if trace else (lambda _: False)
     for claim in claims:
         try:
             finding = claim.find([run(line) for line in claim.commands])
-            traced = claim.find([run(f"{line} --engine trace") for line in claim.commands]) if asked(claim) else None
+            asked = [f"{line} --engine trace" for line in claim.commands if trace and claim.traced]
+            traced = claim.find([run(line) for line in asked]) if asked else None
         except CannotRun as error:
             yield Checked(claim, Finding(claim.verdict, ""), None, str(error))
             continue
