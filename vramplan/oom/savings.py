@@ -6,11 +6,11 @@ from vramplan.errors import VramplanError
 from vramplan.oom.aim import Aim
 from vramplan.oom.remedies import Judgement
 from vramplan.plan.advice import Advice, advise
-from vramplan.predict.changes import CHANGES, Change
+from vramplan.predict.changes import CHANGES, Change, changes_but
 from vramplan.scenario import Scenario
 
 #: The changes but for expandable segments.
-_OTHERS = tuple(change for change in CHANGES if change.name != "expandable-segments")
+_OTHERS = changes_but({"expandable-segments"})
 
 
 @dataclass(frozen=True, slots=True)
