@@ -21,6 +21,7 @@ from benchmarks.grid_report import Row, markdown, summary
 from vramplan.api import Engine, predict
 from vramplan.errors import VramplanError
 from vramplan.measure.environment import library_versions
+from vramplan.predict.step import step_warnings
 from vramplan.record import Prediction
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -51,7 +52,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
     for entry in prediction.ledger.entries:
         if entry.component != "context":
             phases[entry.phase.value][entry.component.value] = entry.bytes
-    doubts = [warning for warning in prediction.warnings if "--engine trace" in warning]
+    doubts = step_warnings(prediction.scenario, "cuda") if prediction.engine == "analytic" else ()
     return {"phases": phases, "reserved": max(prediction.reserved.values()), "doubts": doubts}
 
 
