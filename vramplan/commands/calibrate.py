@@ -1,6 +1,5 @@
 """`vramplan calibrate`: what a GPU takes beside the tensors, measured here or read from records."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,16 +49,12 @@ def _measured() -> Answer:
     from vramplan.catalog.calibration import check_calibration_place, save_calibration
     from vramplan.measure.calibrate import calibration_of
     from vramplan.measure.run import measure
+    from vramplan.report.progress import say
     from vramplan.targets import resolve
     from vramplan.units import human
 
     check_calibration_place()
-    record = measure(
-        resolve("quickstart").single("calibrate"),
-        device="cuda",
-        steps=1,
-        progress=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    record = measure(resolve("quickstart").single("calibrate"), device="cuda", steps=1, progress=say)
     name, made = calibration_of(record)
     file = save_calibration(name, made)
     return Answer(

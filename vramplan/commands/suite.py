@@ -1,6 +1,5 @@
 """`vramplan suite`: many measurements in an order, resumable."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ def run(args: Namespace) -> Answer:
     """Measure what has no fresh record yet; no when a run did not end as predicted."""
     from vramplan.measure.environment import installed_torch, require_libraries
     from vramplan.measure.suite import chunk, read_suite, run_suite
+    from vramplan.report.progress import say
     from vramplan.targets import SHIPPED
 
     if not args.dry_run:
@@ -53,9 +53,7 @@ def run(args: Namespace) -> Answer:
     out = args.out or Path("reports/records", named or args.device)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out: {out} is not a directory", hint="every run gets a file of its own there")
-    results = tuple(
-        run_suite(runs, out, lambda run: _measured(run, args), device=args.device, gpu=title, progress=_progress)
-    )
+    results = tuple(run_suite(runs, out, lambda run: _measured(run, args), device=args.device, gpu=title, progress=say))
     from vramplan.report.suite_text import render_results
 
     return Answer(render_results(results), int(not all(result.as_expected for result in results)))
@@ -66,6 +64,7 @@ def _measured(run: "Run", args: Namespace) -> "Record":
     from vramplan.measure.environment import environment
     from vramplan.measure.run import failed, measure
     from vramplan.record import Outcome
+    from vramplan.report.progress import say
 
     try:
         return measure(
@@ -74,7 +73,7 @@ def _measured(run: "Run", args: Namespace) -> "Record":
             steps=args.steps,
             timeout=args.timeout,
             memory_limit=run.memory_limit if args.device == "cuda" else None,
-            progress=_progress,
+            progress=say,
         )
     except VramplanError as error:
         return failed(run.scenario, args.device, environment(args.device), Outcome.ERROR, error.message)
@@ -98,10 +97,6 @@ def _catalogued(title: str) -> str:
     from vramplan.catalog.gpus import gpu_of_driver
 
     return gpu_of_driver(title)
-
-
-def _progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 COMMAND = Command(

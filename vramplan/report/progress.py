@@ -12,8 +12,8 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     On a terminal rich draws a spinner, the time since the beginning, and the news; elsewhere each is a line of its own.
     """
     if not sys.stderr.isatty():
-        _line(title)
-        yield _line
+        say(title)
+        yield say
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +22,7 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda news: bar.update(task, description=news)
-    _line(title)
+    say(title)
 
 
 @contextmanager
@@ -37,5 +37,6 @@ def waiting(title: str) -> Iterator[None]:
         yield
 
 
-def _line(text: str) -> None:
+def say(text: str) -> None:
+    """A line of news, at once."""
     print(text, file=sys.stderr, flush=True)
