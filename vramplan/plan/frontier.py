@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from vramplan.ledger import Component, Phase
 from vramplan.plan.limit import Limit, Probe, allocated_peak
-from vramplan.plan.search import Gap, largest
+from vramplan.plan.search import largest
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.gemm_4bit import NEVER_FUSED_ROWS
 from vramplan.scenario import Scenario
@@ -82,14 +82,18 @@ def largest_fitting(
     those in doubt, that is, whose tensors leave too little room to be sure. A number that does not fit becomes the new
     upper end. A band of failing numbers narrower than the spacing can be missed.
     """
-    lacking: Gap = lambda n: probe.gap(make(n))  # noqa: E731
+    gap = probe.gap
+
+    def lacking(number: int) -> int:
+        return gap(make(number))
+
     while low <= high:
         number = largest(lacking, low, high, near=near)
         if number is None:
             return None
         answer = make(number)
         if not probe.fits(answer):  # lost to fragmentation, in more room than is ever lost to it in training
-            lacking, high = lambda n: probe.replayed_gap(make(n)), number - 1
+            gap, high = probe.replayed_gap, number - 1
             continue
         around = [n + more for n in switches for more in (0, 1)] + [number - less for less in NEAR_BELOW]
         around += _in_doubt(make, low, number, probe)
