@@ -180,8 +180,9 @@ def _of(part: int, whole: int) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    plural = what.replace("batch", "batche") if what.endswith("batch") else what
-    return f"{number:,} {what if number == 1 else plural + 's'}"
+    """`1 sample`, `2 micro-batches`."""
+    ending = "" if number == 1 else "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}{ending}"
 
 
 def _about(number: float) -> str:

@@ -99,13 +99,11 @@ def _frontier(rows: Sequence[Row], page: Page) -> list[str]:
     lines = table([head, *body], left=(5,))
     if page.fits(lines):
         return lines
-    return table([["batch", "longest", "tokens", "GiB", "limited by"], *(_short(cells) for cells in body)], left=(4,))
-
-
-def _short(cells: list[str]) -> list[str]:
-    """A row for a narrow page: without what is allocated."""
-    batch, seq, tokens, _, device, binding = cells
-    return [batch, seq, tokens, device, binding.partition(" ")[0]]
+    narrow = [
+        [*cells[:3], cells[4], row.binding.value]  # without what is allocated
+        for cells, row in zip(body, rows, strict=True)
+    ]
+    return table([["batch", "longest", "tokens", "GiB", "limited by"], *narrow], left=(4,))
 
 
 def _beyond_context(plan: Plan, page: Page) -> list[str]:
