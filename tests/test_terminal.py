@@ -1,25 +1,20 @@
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from samples import FAILED, NO_FIT, ON_CPU, PREDICTION, RECORD, TINY, check_golden
 
+from vramplan.predict.levers import Lever
 from vramplan.record import Prediction
 from vramplan.report.layout import Page, visible
 from vramplan.report.terminal import render_prediction, render_record
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import GIB, MIB
 
-
-@dataclass(frozen=True)
-class Lever:
-    label: str
-    saves: int
-
-
-LEVERS = (Lever("batch 2 instead of 4", 880 * MIB), Lever("paged_adamw_8bit instead of adamw_torch", 228 * MIB))
-
-
+LEVERS = (
+    Lever("batch 2 instead of 4", PREDICTION.scenario, 880 * MIB),
+    Lever("paged_adamw_8bit instead of adamw_torch", PREDICTION.scenario, 228 * MIB),
+)
 SINGLE = replace(
     PREDICTION,
     scenario=scenario_from_mapping(PREDICTION.scenario.to_mapping() | {"quant": {"type": "nf4", "double": False}}),

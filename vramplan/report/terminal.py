@@ -1,11 +1,11 @@
 """Predictions and records as text for a terminal or a pipe. Pure: a value in, a string out; verdict last."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from vramplan.ledger import Basis, Component
+from vramplan.predict.levers import Lever
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
@@ -19,20 +19,8 @@ _BAR_CELLS = 24  # in a pipe, where no width asks for less
 _SMALLEST_BAR = 6
 
 
-class Saving(Protocol):
-    """A change to the scenario and what it would save."""
-
-    @property
-    def label(self) -> str:
-        """The change, as people say it."""
-
-    @property
-    def saves(self) -> int:
-        """Bytes."""
-
-
 def render_prediction(
-    prediction: Prediction, page: Page, *, levers: Sequence[Saving] = (), before_verdict: Sequence[str] = ()
+    prediction: Prediction, page: Page, *, levers: Sequence[Lever] = (), before_verdict: Sequence[str] = ()
 ) -> str:
     """One prediction in full; lines of others' may stand before the verdict."""
     lines = [*_header(prediction, page), *_double_line(prediction.scenario, page), ""]
