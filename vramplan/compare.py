@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vramplan.errors import UsageError
 from vramplan.ledger import RESIDENT_COMPONENTS, Component, Phase
@@ -144,11 +144,20 @@ def compare(a: Result, b: Result) -> Comparison:
     )
 
 
-def label(result: Result) -> str:
+class Label(NamedTuple):
     """Who says so, in two words: `predicted (analytic)`, `measured (cpu)`."""
-    if isinstance(result, Record):
-        return f"measured ({result.device})"
-    return f"predicted ({result.engine})"
+
+    how: str
+    by: str
+    """The device that was measured, or the engine that predicts."""
+
+    def __str__(self) -> str:
+        return f"{self.how} ({self.by})"
+
+
+def label(result: Result) -> Label:
+    """Who says what the result says."""
+    return Label("measured", result.device) if isinstance(result, Record) else Label("predicted", result.engine)
 
 
 def _failure(result: Result) -> str:

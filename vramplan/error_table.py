@@ -18,8 +18,8 @@ class ErrorRow:
 
     name: str
     device: str
-    predicted: int
-    measured: int
+    peak: Pair
+    """The allocated peaks: measured (reference) and predicted."""
     reserved: Pair | None
     """None where either side reserves nothing (cpu)."""
     static_equal: bool
@@ -30,7 +30,7 @@ class ErrorRow:
     @property
     def error(self) -> float:
         """The signed relative error of the allocated peak."""
-        return (self.predicted - self.measured) / self.measured
+        return self.peak.relative or 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ErrorTable:
     @property
     def reserved(self) -> Summary | None:
         """Errors of the reserved peak; None when no record has one."""
-        errors = [row.reserved.difference / row.reserved.reference for row in self.rows if row.reserved]
+        errors = [row.reserved.relative or 0.0 for row in self.rows if row.reserved]
         return Summary.of(errors) if errors else None
 
     def to_json(self) -> dict[str, Any]:
@@ -109,8 +109,7 @@ def _error_row(comparison: Comparison, name: str) -> ErrorRow:
     return ErrorRow(
         name=name.removesuffix(".json"),
         device=comparison.b.device,
-        predicted=comparison.peak.other,
-        measured=comparison.peak.reference,
+        peak=comparison.peak,
         reserved=comparison.reserved,
         static_equal=comparison.static_equal,
         worst_phase=max(abs(total.allocated.relative or 0.0) for total in comparison.totals),
@@ -121,12 +120,14 @@ def _error_json(row: ErrorRow) -> dict[str, Any]:
     body: dict[str, Any] = {
         "record": row.name,
         "device": row.device,
-        "allocated": {"predicted": row.predicted, "measured": row.measured, "error": round(row.error, 6)},
+        "allocated": miss_json(row.peak),
         "worst_phase": round(row.worst_phase, 6),
         "static_equal": row.static_equal,
     }
-    if row.reserved:
-        pair = row.reserved
-        relative = round(pair.difference / pair.reference, 6)
-        body["reserved"] = {"predicted": pair.other, "measured": pair.reference, "error": relative}
-    return body
+    return body | ({"reserved": miss_json(row.reserved)} if row.reserved else {})
+
+
+def miss_json(pair: Pair) -> dict[str, Any]:
+    """What was measured (reference) and predicted, and the relative error as a fraction."""
+    error = round(pair.relative or 0.0, 6)
+    return {"predicted": pair.other, "measured": pair.reference, "error": error}

@@ -28,12 +28,12 @@ def render_comparison(comparison: Comparison, page: Page) -> str:
 
 def render_errors(errors: ErrorTable, page: Page) -> str:
     """One line per record, predicted against measured; mean, median and worst error at the end."""
-    unit, factor = table_unit(max(row.measured for row in errors.rows))
+    unit, factor = table_unit(max(row.peak.reference for row in errors.rows))
     reserves = errors.reserved is not None
     head = ["record", "device", f"predicted {unit}", "measured", "error", "worst phase", "static"]
     rows = [head + (["reserved"] if reserves else [])]
     for row in errors.rows:
-        sizes = [f"{row.predicted / factor:.2f}", f"{row.measured / factor:.2f}"]
+        sizes = [f"{size / factor:.2f}" for size in (row.peak.other, row.peak.reference)]
         static = EQUAL if row.static_equal else "differs"
         cells = [row.name, row.device, *sizes, percent(row.error), f"{row.worst_phase:.2%}", static]
         rows.append(cells + ([percent(row.reserved.relative) if row.reserved else ""] if reserves else []))
@@ -54,11 +54,10 @@ def render_errors(errors: ErrorTable, page: Page) -> str:
 
 def sides(comparison: Comparison) -> tuple[str, str]:
     """Column names of a and b: `predicted`, `measured`; with the engine where both are of one kind."""
-    a, b = (label(result) for result in (comparison.a, comparison.b))
+    a, b = label(comparison.a), label(comparison.b)
     if a == b:
         return "a", "b"
-    short_a, short_b = a.split(" ")[0], b.split(" ")[0]
-    return (short_a, short_b) if short_a != short_b else (a.split("(")[1][:-1], b.split("(")[1][:-1])
+    return (a.how, b.how) if a.how != b.how else (a.by, b.by)
 
 
 def peak_sentence(comparison: Comparison) -> str:

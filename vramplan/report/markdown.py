@@ -28,11 +28,11 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def errors_markdown(errors: ErrorTable) -> str:
     """One row per record, then mean, median and worst."""
-    unit, factor = table_unit(max(row.measured for row in errors.rows))
+    unit, factor = table_unit(max(row.peak.reference for row in errors.rows))
     head = ["record", "device", f"predicted {unit}", f"measured {unit}", "error", "worst phase", "static", "reserved"]
     rows: list[list[str]] = []
     for row in errors.rows:
-        sizes = [f"{size / factor:.2f}" for size in (row.predicted, row.measured)]
+        sizes = [f"{size / factor:.2f}" for size in (row.peak.other, row.peak.reference)]
         static = EQUAL if row.static_equal else "differs"
         reserved = percent(row.reserved.relative) if row.reserved else ""
         rows.append(

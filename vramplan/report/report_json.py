@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from vramplan.compare import Pair
+from vramplan.error_table import miss_json
 from vramplan.ledger import Component
 from vramplan.record import SCHEMA
 from vramplan.report.report_case import Case, Miss, family, stack_name
@@ -54,18 +55,14 @@ def _case(case: Case) -> dict[str, Any]:
 
 
 def _miss(miss: Miss) -> dict[str, Any]:
-    peak, reserved = miss.comparison.peak, miss.reserved
-    body: dict[str, Any] = {
+    return {
         "engine": miss.engine,
         "source": miss.case.item.source,
         "scenario": miss.case.result.scenario.name,
-        "allocated": {"predicted": peak.other, "measured": peak.reference, "error": round(miss.error, 6)},
+        "allocated": miss_json(miss.comparison.peak),
         "static_equal": miss.static_equal,
+        **({"reserved": miss_json(miss.reserved)} if miss.reserved else {}),
     }
-    if reserved:
-        error = round(reserved.relative or 0.0, 6)
-        body["reserved"] = {"predicted": reserved.other, "measured": reserved.reference, "error": error}
-    return body
 
 
 def _double(pair: DoublePair) -> dict[str, Any]:
