@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -78,19 +78,30 @@ def fits(scenario: Scenario, budget: int | None = None) -> bool:
     return verdict.fits
 
 
-def check_frontier(pick: random.Random) -> Iterator[str]:
+class Finding(NamedTuple):
+    """What a case shows."""
+
+    words: str
+    wrong: bool = False
+    """Whether it contradicts what it was checked against."""
+
+
+def check_frontier(pick: random.Random) -> Iterator[Finding]:
     """What is wrong with one answer; the word `none` when the model does not fit its card at all."""
     scenario = case(pick)
     found = longest_sequence(scenario, Probe(Limit()))
     if found is None:
-        yield "none" if not fits(replace(scenario, seq=SHORTEST)) else "MISSED: the shortest fits"
+        missed = fits(replace(scenario, seq=SHORTEST))
+        yield Finding("MISSED: the shortest fits", wrong=True) if missed else Finding("none")
         return
     if not fits(found):
-        yield "WRONG: the answer does not fit"
+        yield Finding("WRONG: the answer does not fit", wrong=True)
     if fits(replace(found, seq=found.seq + 1)):
-        yield "WRONG: one more fits"
+        yield Finding("WRONG: one more fits", wrong=True)
     below = pick.sample(range(SHORTEST, found.seq), min(20, found.seq - SHORTEST))
-    yield from (f"BELOW: {seq} of {found.seq} does not fit" for seq in below if not fits(replace(found, seq=seq)))
+    for seq in below:
+        if not fits(replace(found, seq=seq)):
+            yield Finding(f"BELOW: {seq} of {found.seq} does not fit", wrong=True)
 
 
 def shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
@@ -104,7 +115,7 @@ def shortest(scenario: Scenario, budget: int, *, keeping: bool) -> int | None:
     return None
 
 
-def check_advice(pick: random.Random) -> Iterator[str]:
+def check_advice(pick: random.Random) -> Iterator[Finding]:
     """What is wrong with the advice for a small model and a budget below its need; how long the list is."""
     scenario = replace(case(pick, SMALL), gpu="", seq=pick.choice([192, 256, 512]))
     budget = int(held(scenario) * pick.uniform(0.3, 0.95))
@@ -113,12 +124,12 @@ def check_advice(pick: random.Random) -> Iterator[str]:
     found = advise(scenario, Probe(Limit(budget)))
     keeping = min((len(advice.steps) for advice in found if advice.keeps_training), default=None)
     if keeping != shortest(scenario, budget, keeping=True):
-        yield "WRONG: not the shortest list that keeps the training"
+        yield Finding("WRONG: not the shortest list that keeps the training", wrong=True)
     if min((len(advice.steps) for advice in found), default=None) != shortest(scenario, budget, keeping=False):
-        yield "WRONG: not the shortest list"
+        yield Finding("WRONG: not the shortest list", wrong=True)
     if not all(fits(advice.scenario, budget) for advice in found):
-        yield "WRONG: the advice does not fit"
-    yield f"{len(found[0].steps)} changes" if found else "no list exists"
+        yield Finding("WRONG: the advice does not fit", wrong=True)
+    yield Finding(f"{len(found[0].steps)} changes" if found else "no list exists")
 
 
 def held(scenario: Scenario) -> int:
@@ -126,16 +137,16 @@ def held(scenario: Scenario) -> int:
     return replay(forecast(scenario, "cuda").program()).reserved
 
 
-def check_room(pick: random.Random) -> Iterator[str]:
+def check_room(pick: random.Random) -> Iterator[Finding]:
     """The share of room above its tensors in which a run fits."""
     run = forecast(case(pick), "cuda")
     allocated, program = allocated_peak(run.timeline), run.program()
     shares = (105, 110, 115, 120, 125, 133)
     enough = next((s for s in shares if replay(program, budget=allocated * s // 100).oom is None), None)
-    yield f"fits in {enough} %" if enough else "MORE than 133 %"
+    yield Finding(f"fits in {enough} %") if enough else Finding("MORE than 133 %", wrong=True)
 
 
-def check_fragmentation(pick: random.Random) -> Iterator[str]:
+def check_fragmentation(pick: random.Random) -> Iterator[Finding]:
     """The share of what is in no tensor at such a failure, and what expandable segments do to the run."""
     scenario = case(pick)
     run = forecast(scenario, "cuda")
@@ -147,11 +158,11 @@ def check_fragmentation(pick: random.Random) -> Iterator[str]:
     expandable = replayable(replace(scenario, expandable_segments=True), run.timeline)
     word = "goes on" if replay(expandable, budget=room).oom is None else "fails all the same"
     share = next(edge for edge in (2, 5, 10, 15, 20, 100) if unused * 100 <= failed.reserved * edge)
-    yield f"up to {share:3} % in no tensor: {word}"
+    yield Finding(f"up to {share:3} % in no tensor: {word}")
 
 
 def main() -> int:
-    """Run the cases and print what was found; 1 when anything in capitals was."""
+    """Run the cases and print what was found; 1 when any of it is wrong."""
     what, cases = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 50
     check = {
         "frontier": check_frontier,
@@ -159,17 +170,17 @@ def main() -> int:
         "room": check_room,
         "fragmentation": check_fragmentation,
     }[what]
-    counted: Counter[str] = Counter()
+    counted: Counter[Finding] = Counter()
     began = time.perf_counter()
     for seed in range(cases):
-        for finding in check(random.Random(seed)) or ():
+        for finding in check(random.Random(seed)):
             counted[finding] += 1
-            if finding[:4].isupper():
-                print(f"case {seed}: {finding}", flush=True)
+            if finding.wrong:
+                print(f"case {seed}: {finding.words}", flush=True)
     for finding, count in sorted(counted.items()):
-        print(f"{count:5} {finding}")
+        print(f"{count:5} {finding.words}")
     print(f"{cases} cases in {time.perf_counter() - began:.0f} s")
-    return int(any(finding[:4].isupper() for finding in counted))
+    return int(any(finding.wrong for finding in counted))
 
 
 if __name__ == "__main__":
