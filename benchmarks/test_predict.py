@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Callable, Iterator
 from itertools import count, product
 
@@ -15,6 +14,7 @@ from vramplan.predict.forecast import ledger
 from vramplan.predict.levers import levers
 from vramplan.scenario import Scenario
 
+Traced = Callable[[Callable[[], object]], None]
 MODELS = ("llama-2-7b", "llama-3.1-70b", "llama-3.1-405b")
 
 
@@ -24,29 +24,19 @@ def fresh(model: str) -> Iterator[Scenario]:
     return (replace(scenario, seq=2048 + extra) for extra in count())
 
 
-def peak_memory(run: Callable[[], object]) -> int:
-    """Bytes that Python allocates at most while `run` runs."""
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_ledger(model: str, benchmark: BenchmarkFixture) -> None:
+def test_ledger(model: str, benchmark: BenchmarkFixture, traced: Traced) -> None:
     """Without the replay; the step's structure is known after the first."""
     scenarios = fresh(model)
-    benchmark.extra_info["peak_bytes"] = peak_memory(lambda: ledger(next(scenarios)))
+    traced(lambda: ledger(next(scenarios)))
     assert benchmark(lambda: ledger(next(scenarios))).peak > 0
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_predict(model: str, benchmark: BenchmarkFixture) -> None:
+def test_predict(model: str, benchmark: BenchmarkFixture, traced: Traced) -> None:
     """With the replay and the verdict; what loading leaves is known after the first."""
     scenarios = fresh(model)
-    benchmark.extra_info["peak_bytes"] = peak_memory(lambda: predict_analytic(next(scenarios)))
+    traced(lambda: predict_analytic(next(scenarios)))
     assert benchmark(lambda: predict_analytic(next(scenarios))).reserved
 
 
