@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramplan.ledger import Component, Ledger, Phase
 from vramplan.report.html.drawing import BG, FG, embedded, in_style, new_figure, svg_of
+from vramplan.report.html.tones import FONT, dark, light
 from vramplan.report.timeline_picture import COLORS
 from vramplan.units import GIB
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE = """
-.doc { --bg: #ffffff; --fg: #1d2433; --soft: #5b6475; --grid: #e3e6ec; --shade: #4477aa2e; --round: #4477aa;
-  --square: #cc5f38; color-scheme: light dark;
-  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
-@media (prefers-color-scheme: dark) { .doc { --bg: #14181f; --fg: #e8ebf1; --soft: #9aa4b6; --grid: #2b313c;
-  --shade: #77aadd33; --round: #77aadd; --square: #ee8866 } }
+_STYLE = f"""
+.doc {{ {light("bg fg soft grid shade round")};
+  {light("square")}; color-scheme: light dark;
+  font: {FONT} }}
+@media (prefers-color-scheme: dark) {{ .doc {{ {dark("bg fg soft grid")};
+  {dark("shade round square")} }} }}
 """
 _INK, _PAPER = "#10151f", "#fdfdfd"  # on the components' colours, which are the same in both settings
 _LEGIBLE = 0.034  # of the axis: a thinner part has no room for its size

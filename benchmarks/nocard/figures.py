@@ -11,7 +11,7 @@ import msgspec
 
 import vramplan
 from benchmarks.nocard.environment import ROOT
-from vramplan.ledger import Component
+from vramplan.ledger import RESIDENT_COMPONENTS, Component
 from vramplan.record import Outcome, Prediction, Record, load_result
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios
@@ -76,10 +76,6 @@ def _peaks(result: Prediction | Record) -> dict[str, dict[str, int]]:
     }
 
 
-#: Known to the byte.
-_STATIC = (Component.WEIGHTS, Component.QUANT_STATE, Component.UNQUANTIZED, Component.ADAPTERS, Component.OPTIMIZER)
-
-
 def _static(result: Prediction | Record) -> dict[str, int]:
     last = result.ledger.phases[-1]
-    return {part.value: result.ledger.bytes(last, part) for part in _STATIC}
+    return {part.value: result.ledger.bytes(last, part) for part in RESIDENT_COMPONENTS}

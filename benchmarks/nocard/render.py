@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.nocard.figures import ENGINES
+from benchmarks.nocard.figures import ENGINES, Row
 from vramplan.units import GIB
 
-Row = Mapping[str, Any]
 _WHAT = ("allocated", "reserved")
 _SUMMARY = ("torch", "card", "engine", "of", "runs", "peak, mean", "peak, worst", "phases, mean", "phases, worst")
 _EACH = ("torch", "card", "scenario", "GiB allocated", "trace", "analytic", "GiB reserved", "trace", "analytic")
