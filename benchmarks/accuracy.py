@@ -33,7 +33,7 @@ def _allocated(*phases: Phase) -> Callable[[Prediction | Record], int]:
 #: What each published number is compared with (reports/public/README.md defines them).
 METRICS: Mapping[str, Callable[[Prediction | Record], int]] = {
     "train_peak_allocated": _allocated(*TRAINING),
-    "train_peak_reserved": lambda p: max(p.reserved.values()),
+    "train_peak_reserved": lambda p: p.peak_reserved,
     "forward_peak": _allocated(Phase.FORWARD, Phase.LOSS),
     "backward_peak": _allocated(Phase.BACKWARD),
     "step_peak": _allocated(Phase.STEP),
@@ -100,7 +100,7 @@ def recorded(engine: str, directory: Path) -> Iterator[Error]:
         if not found.scenario.method.trains:
             continue
         prediction = vramplan.predict(found.scenario, engine)
-        whole = {**METRICS, DEVICE: lambda p: max(p.reserved.values()) + p.context}
+        whole = {**METRICS, DEVICE: lambda p: p.peak_on_device}
         for metric, read in whole.items():
             name = path.relative_to(directory).with_suffix("").as_posix()
             group = found.scenario.name or name
@@ -144,9 +144,9 @@ def public_scenario(scenario: Mapping[str, Any]) -> Scenario:
     return scenario_from_mapping({**scenario, "model": named})
 
 
-def summarize(found: Iterable[Error]) -> Summary:
-    """Mean, median and worst of the absolute errors, in per cent; the worst keeps its sign."""
-    means = _means(found)
+def summarize(found: Iterable[Error], engine: str, metric: str) -> Summary:
+    """Of an engine's errors in rows of `fit: exact`, in per cent: magnitudes, except that the worst keeps its sign."""
+    means = _means(e for e in found if (e.fit, e.engine, e.metric) == ("exact", engine, metric))
     absolute = [abs(value) for value in means]
     return Summary(len(means), statistics.fmean(absolute), statistics.median(absolute), max(means, key=abs))
 
@@ -160,7 +160,6 @@ def _means(found: Iterable[Error]) -> list[float]:
 
 def render(found: list[Error]) -> str:
     """The page: a summary per engine and metric, then every row's peaks."""
-    exact = [error for error in found if error.fit == "exact"]
     lines = [
         "# Accuracy on published GPU measurements",
         "",
@@ -172,7 +171,7 @@ def render(found: list[Error]) -> str:
     ]
     for engine in dict.fromkeys(error.engine for error in found):
         for metric in METRICS:
-            s = summarize(e for e in exact if e.engine == engine and e.metric == metric)
+            s = summarize(found, engine, metric)
             lines.append(
                 f"| {engine} | {metric} | {s.configurations} | {s.mean:.2f} % | {s.median:.2f} % | {s.worst:+.2f} % |"
             )

@@ -53,7 +53,7 @@ def _facts(prediction: Prediction) -> dict[str, Any]:
         if entry.component != "context":
             phases[entry.phase.value][entry.component.value] = entry.bytes
     doubts = step_warnings(prediction.scenario, "cuda") if prediction.engine == "analytic" else ()
-    return {"phases": phases, "reserved": max(prediction.reserved.values()), "doubts": doubts}
+    return {"phases": phases, "reserved": prediction.peak_reserved, "doubts": doubts}
 
 
 def traces(indices: Iterable[int], working: Path, processes: int) -> dict[int, dict[str, Any]]:

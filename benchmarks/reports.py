@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
-from benchmarks.accuracy import REPORTS
+from benchmarks.accuracy import REPORTS, Error, summarize
 from benchmarks.nocard.render import render as render_emulated
 from benchmarks.peers.render import render_peers
 from vramplan.api import predict
@@ -75,13 +75,10 @@ def readme() -> bytes:
 
 
 def _accuracy() -> str:
-    text = (REPORTS / "accuracy.md").read_text(encoding="utf-8")
-    parts = []
-    for engine in ("analytic", "trace"):
-        found = re.search(rf"\| {engine} \| train_peak_allocated \| (\d+) \| ([^|]*) \|", text)
-        assert found, engine
-        parts.append(f"{engine} {found[2]}")
-    return f"mean error of the allocated peak on {found[1]} published GPU configurations: {', '.join(parts)}"
+    errors = [Error(**row) for row in json.loads((REPORTS / "accuracy.json").read_text(encoding="utf-8"))]
+    found = {engine: summarize(errors, engine, "train_peak_allocated") for engine in ("analytic", "trace")}
+    parts = ", ".join(f"{engine} {summary.mean:.2f} %" for engine, summary in found.items())
+    return f"mean error of the allocated peak on {found['trace'].configurations} published GPU configurations: {parts}"
 
 
 def _emulated() -> str:

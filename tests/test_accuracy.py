@@ -1,35 +1,21 @@
 """The closed form on published GPU measurements: the headline of the README, held."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 import vramplan
+from benchmarks import accuracy
 from vramplan.ledger import Phase
 from vramplan.predict.verdict import ERROR
 from vramplan.record import Outcome, Record, save_result
 from vramplan.scenario import Scenario
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "accuracy.py"
-
 
 @pytest.fixture(scope="module")
-def accuracy() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("accuracy", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def errors(accuracy: ModuleType) -> list[object]:
+def errors() -> list[accuracy.Error]:
     return [error for error in accuracy.errors("analytic") if error.fit == "exact"]
 
 
@@ -45,9 +31,9 @@ def errors(accuracy: ModuleType) -> list[object]:
     ],
 )
 def test_predictions_stay_as_near_to_real_gpus_as_the_readme_says(
-    accuracy: ModuleType, errors: list[object], metric: str, mean: float, worst: float
+    errors: list[accuracy.Error], metric: str, mean: float, worst: float
 ) -> None:
-    summary = accuracy.summarize([error for error in errors if error.metric == metric])
+    summary = accuracy.summarize(errors, "analytic", metric)
     assert summary.configurations >= 20
     assert summary.mean <= mean
     assert abs(summary.worst) <= worst
@@ -71,9 +57,7 @@ REPEATED = 2 * 4 * 4096 * (32 - 8) * 128 * 2
         ("noupcast-b4-tf4.44.2", Phase.LOSS, SHIFTED_32 + SHIFTED_32 - LOGITS_32 - LOGITS_16),
     ],
 )
-def test_what_older_transformers_hold_besides_explains_their_rows(
-    accuracy: ModuleType, row: str, phase: Phase, more: int
-) -> None:
+def test_what_older_transformers_hold_besides_explains_their_rows(row: str, phase: Phase, more: int) -> None:
     found = next(known for known in accuracy.published() if known["id"] == f"fms-mistral-7b-v0.1-qlora-{row}")
     predicted = vramplan.predict(accuracy.public_scenario(found["scenario"])).ledger.allocated(phase)
     measured = found["measured"]["train_peak_allocated"]
@@ -81,7 +65,7 @@ def test_what_older_transformers_hold_besides_explains_their_rows(
     assert abs(predicted - measured) > 0.005 * measured
 
 
-def test_the_interval_of_a_tight_verdict_is_what_the_committed_errors_say(accuracy: ModuleType) -> None:
+def test_the_interval_of_a_tight_verdict_is_what_the_committed_errors_say() -> None:
     rows = json.loads((accuracy.REPORTS / "accuracy.json").read_text())
     expected = accuracy.engine_errors(accuracy.Error(**row) for row in rows)
     assert json.loads(accuracy.ENGINE_ERRORS.read_text()) == expected
@@ -90,11 +74,11 @@ def test_the_interval_of_a_tight_verdict_is_what_the_committed_errors_say(accura
     }
 
 
-def test_the_interval_leaves_out_one_in_twenty_on_either_side(accuracy: ModuleType) -> None:
+def test_the_interval_leaves_out_one_in_twenty_on_either_side() -> None:
     # 41 configurations from -20 % to +20 %, one per cent apart: the 5th percentile is the third of them, -18 %
-    rows = [row(accuracy, f"row {i}", measured=100, predicted=100 + i) for i in range(-20, 21)]
+    rows = [row(f"row {i}", measured=100, predicted=100 + i) for i in range(-20, 21)]
     # a second run of the configuration at +20 %, averaged with it to +15 %, and one that only resembles the stack
-    rows += [row(accuracy, "row 20", measured=100, predicted=110), row(accuracy, "row 0", fit="version", predicted=900)]
+    rows += [row("row 20", measured=100, predicted=110), row("row 0", fit="version", predicted=900)]
     found = accuracy.engine_errors(rows)["analytic"]
     # sorted: ..., 15, 15, 16, 17, 18, 19; the third from above is 17
     assert (found["low"], found["high"]) == (-0.18, 0.17)
@@ -104,11 +88,11 @@ def test_the_interval_leaves_out_one_in_twenty_on_either_side(accuracy: ModuleTy
     )
 
 
-def row(accuracy: ModuleType, name: str, *, measured: int = 100, predicted: int, fit: str = "exact") -> Any:
+def row(name: str, *, measured: int = 100, predicted: int, fit: str = "exact") -> accuracy.Error:
     return accuracy.Error(name, "t4", fit, name, "analytic", "train_peak_reserved", measured, predicted)
 
 
-def test_our_own_records_count_with_what_the_process_held_on_the_card(accuracy: ModuleType, tmp_path: Path) -> None:
+def test_our_own_records_count_with_what_the_process_held_on_the_card(tmp_path: Path) -> None:
     predicted = vramplan.predict(Scenario.load("qwen2.5-0.5b", seq=64, gpu="t4"))
     shared = ("device", "scenario", "parameters", "bits_per_parameter", "ledger", "reserved")
     measured = Record(
@@ -126,5 +110,5 @@ def test_our_own_records_count_with_what_the_process_held_on_the_card(accuracy: 
     device = next(error for error in found if error.metric == "device")
     assert device.measured == max(predicted.reserved.values()) + predicted.context
     # the same run's reserved part is not counted beside it
-    judged = [*found, row(accuracy, "another", predicted=101)]
+    judged = [*found, row("another", predicted=101)]
     assert accuracy.engine_errors(judged)["analytic"]["runs"] == 2

@@ -43,6 +43,11 @@ def _magnitude(errors: Sequence[float]) -> float:
     return statistics.fmean(map(abs, errors)) if errors else math.nan
 
 
+def error(said: int, measured: float) -> float:
+    """Relative error in per cent; negative is toward out of memory."""
+    return (said / measured - 1) * 100
+
+
 def score(answers: Answers, asked: Sequence[Row], only: str = "") -> Score:
     """The tool's errors over the rows that it answers, or over those of one source."""
     by_id = {row.id: row for row in asked if only in ("", row.set)}
@@ -50,8 +55,8 @@ def score(answers: Answers, asked: Sequence[Row], only: str = "") -> Score:
     return Score(
         tool=answers.tool,
         answered=len(pairs),
-        allocated=tuple((answer.allocated / row.allocated - 1) * 100 for answer, row in pairs),
-        reserved=tuple((answer.reserved / row.reserved - 1) * 100 for answer, row in pairs),
+        allocated=tuple(error(answer.allocated, row.allocated) for answer, row in pairs),
+        reserved=tuple(error(answer.reserved, row.reserved) for answer, row in pairs),
         milliseconds=statistics.median(answer.seconds for answer in answers.given) * 1000,
     )
 
@@ -124,7 +129,7 @@ def _every_row(every: Sequence[Answers], asked: Sequence[Row]) -> list[str]:
         cells = []
         for tool in tools:
             answer = by_tool[tool].get(row.id)
-            cells.append(f"{(answer.reserved / row.reserved - 1) * 100:+.1f} %" if answer else "-")
+            cells.append(f"{error(answer.reserved, row.reserved):+.1f} %" if answer else "-")
         lines.append(f"| {row.id} | {row.reserved / 2**30:.2f} | {' | '.join(cells)} |")
     return lines
 

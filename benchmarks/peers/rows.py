@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import PUBLIC, public_config, public_scenario
+from benchmarks.accuracy import public_config, public_scenario, published
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class Row:
 def rows(directory: Path) -> list[Row]:
     """Every configuration with both peaks measured; their config.json files are laid out below `directory`."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for line in (PUBLIC / "measurements.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in published():
         if row["fit"] == "exact" and {"train_peak_allocated", "train_peak_reserved"} <= row["measured"].keys():
             groups.setdefault(row["group"], []).append(row)
     return [_row(members, directory) for members in groups.values()]
