@@ -80,7 +80,7 @@ def test_a_probe_says_what_predict_says(seed: int) -> None:
         assert verdict is not None
         probe = Probe(Limit(budget))
         assert probe.fits(scenario) is verdict.fits
-        assert probe.fits_surely(scenario) is (verdict.word is Fit.FITS)
+        assert probe.fits(scenario, Fit.FITS) is (verdict.word is Fit.FITS)
         assert (probe.gap(scenario) <= 0) is verdict.fits
 
 

@@ -21,5 +21,5 @@ class Aim(Probe):
             return found
         return replace(found, word=Fit.NO, margin=spare, budget=found.needed + spare)
 
-    def _fits(self, scenario: Scenario, shares: tuple[float, ...], *, replayed: bool) -> bool:
-        return self.allocated(scenario) <= self.most and Probe._fits(self, scenario, shares, replayed=replayed)
+    def _fits(self, scenario: Scenario, at_least: Fit, *, replayed: bool) -> bool:
+        return self.allocated(scenario) <= self.most and Probe._fits(self, scenario, at_least, replayed=replayed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vramplan.plan.limit import Probe
@@ -82,8 +83,8 @@ def advise(scenario: Scenario, probe: Probe, choice: Sequence[Change] = CHANGES)
     now = probe.verdict(scenario)
     if now.word is Fit.FITS:
         return ()
-    surely = Fits(probe.fits_surely, probe.seems_to_fit_surely)
-    fits = surely if now.fits else Fits(probe.fits, probe.seems_to_fit)
+    surely = _asked(probe, Fit.FITS)
+    fits = surely if now.fits else _asked(probe, Fit.TIGHT)
     keeping = [change for change in choice if change.keeps_training]
     best = _shortest(scenario, keeping, fits, surely, len(keeping))
     shorter = _shortest(scenario, choice, fits, surely, len(best) - 1 if best else len(choice))
@@ -91,6 +92,10 @@ def advise(scenario: Scenario, probe: Probe, choice: Sequence[Change] = CHANGES)
         best = _gentler(scenario, shorter, keeping, fits) or shorter
     lists = (best, shorter) if len(shorter) < len(best) else (best,)
     return tuple(_advice(scenario, changes, probe, fits.exactly) for changes in lists if changes)
+
+
+def _asked(probe: Probe, at_least: Fit) -> Fits:
+    return Fits(partial(probe.fits, at_least=at_least), partial(probe.seems_to_fit, at_least=at_least))
 
 
 def _shortest(
@@ -124,8 +129,9 @@ def _gentler(
 def _advice(scenario: Scenario, changes: tuple[Change, ...], probe: Probe, fits: Callable[[Scenario], bool]) -> Advice:
     """The list at degrees that fit, and fit surely when the strongest do, with what each change saves."""
     strongest = [-1] * len(changes)
-    if probe.fits_surely(_applied(scenario, changes, strongest)[-1]):
-        fits = probe.fits_surely
+    surely = _asked(probe, Fit.FITS).exactly
+    if surely(_applied(scenario, changes, strongest)[-1]):
+        fits = surely
     after = _applied(scenario, changes, _mildest(scenario, changes, fits))
     return Advice(tuple(_steps(scenario, changes, after, probe)), probe.verdict(after[-1]))
 

@@ -9,7 +9,7 @@ from vramplan.errors import UsageError
 from vramplan.predict.forecast import forecast, ledger
 from vramplan.predict.overheads import budget_of, context_of
 from vramplan.predict.verdict import ERROR, judge
-from vramplan.record import Verdict
+from vramplan.record import Fit, Verdict
 from vramplan.scenario import Scenario
 from vramplan.timeline import Timeline
 from vramplan.units import MIB
@@ -26,8 +26,9 @@ def sure_room(allocated: int) -> int:
     return allocated * 4 // 3 + 128 * MIB
 
 
-#: Shares of the room that a run has to fit: the room itself, and what the engine's measured error leaves of it.
-_WHOLE, _SURE = (1.0,), (1.0, 1 + ERROR["analytic"].low)
+#: Shares of the room in each of which a run must fit for the verdict's word to be this one, or a better one: the room
+#: itself, and what the engine's measured error leaves of it.
+_SHARES = {Fit.TIGHT: (1.0,), Fit.FITS: (1.0, 1 + ERROR["analytic"].low)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,16 @@ class Probe:
             return allocated - room
         return max(played.oom.reserved + played.oom.segment - room, 1)
 
-    def fits(self, scenario: Scenario) -> bool:
-        """Whether the run fits: the same answer as `predict`'s verdict, which replays whatever the tensors take."""
-        return self._fits(scenario, _WHOLE, replayed=True)
+    def fits(self, scenario: Scenario, at_least: Fit = Fit.TIGHT) -> bool:
+        """Whether `predict`'s verdict on the run is `at_least` this word; as there, whatever may fit is replayed."""
+        return self._fits(scenario, at_least, replayed=True)
 
-    def seems_to_fit(self, scenario: Scenario) -> bool:
+    def seems_to_fit(self, scenario: Scenario, at_least: Fit = Fit.TIGHT) -> bool:
         """The same, not replayed where fitting is not in doubt."""
-        return self._fits(scenario, _WHOLE, replayed=False)
+        return self._fits(scenario, at_least, replayed=False)
 
-    def fits_surely(self, scenario: Scenario) -> bool:
-        """Whether the verdict's word is `fits`: also when the engine's measured error makes the room smaller."""
-        return self._fits(scenario, _SURE, replayed=True)
-
-    def seems_to_fit_surely(self, scenario: Scenario) -> bool:
-        """The same, not replayed where that is not in doubt."""
-        return self._fits(scenario, _SURE, replayed=False)
-
-    def _fits(self, scenario: Scenario, shares: tuple[float, ...], *, replayed: bool) -> bool:
-        """Whether the run fits each of these shares of its room."""
-        room, allocated = self.limit.room(scenario), self.allocated(scenario)
+    def _fits(self, scenario: Scenario, at_least: Fit, *, replayed: bool) -> bool:
+        room, allocated, shares = self.limit.room(scenario), self.allocated(scenario), _SHARES[at_least]
         least = int(room * min(shares))
         if allocated > least:
             return False
