@@ -34,6 +34,10 @@ class Finding:
     """The exact numbers, put in, so that a reader can redo it."""
 
 
+#: From the commands' JSON objects, in their order, to the finding. A `python -c` gives `{"text", "code"}`.
+Find = Callable[[Sequence[Output]], Finding]
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One statement with a number, or one that decides a number."""
@@ -43,8 +47,7 @@ class Claim:
     """The claim, in its own units."""
     commands: tuple[str, ...]
     """Command lines without `--json`, which is added when they are run: `vramplan ...` or `python -c ...`."""
-    find: Callable[[Sequence[Output]], Finding]
-    """From the commands' JSON objects, in their order, to the finding. A `python -c` gives `{"text", "code"}`."""
+    find: Find
     verdict: Verdict
     """As it was found; a run that finds another one is a failed check."""
     because: str

@@ -1,9 +1,9 @@
 """Claims about block constants and double quantisation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from vramplan.claims.claim import GB, MB, Claim, Finding, Output, Verdict, all_of, judged, rounds_to
-from vramplan.claims.read import gb, mb, model, stored
+from vramplan.claims.claim import GB, MB, Claim, Find, Finding, Output, Verdict, all_of, judged, rounds_to
+from vramplan.claims.read import gb, kept, mb, model
 
 _FORMATS = "vramplan quant --quant-type nf4 --block-size 64"
 
@@ -13,7 +13,12 @@ def _bits(outputs: Sequence[Output], *, double: bool) -> float:
     return found
 
 
-def _saved_bits(claimed: float) -> Callable[[Sequence[Output]], Finding]:
+def _both(outputs: Sequence[Output]) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by part of the model without and with double quantisation."""
+    return model(outputs[0], double=False), model(outputs[0], double=True)
+
+
+def _saved_bits(claimed: float) -> Find:
     def find(outputs: Sequence[Output]) -> Finding:
         single, double = _bits(outputs, double=False), _bits(outputs, double=True)
         arithmetic = (
@@ -25,9 +30,9 @@ def _saved_bits(claimed: float) -> Callable[[Sequence[Output]], Finding]:
     return find
 
 
-def _saved_bytes(claimed: float) -> Callable[[Sequence[Output]], Finding]:
+def _saved_bytes(claimed: float) -> Find:
     def find(outputs: Sequence[Output]) -> Finding:
-        single, double = (model(outputs[0], double=kind) for kind in (False, True))
+        single, double = _both(outputs)
         saved = single["matrices"] - double["matrices"]
         parameters = single["packed"] * 2
         arithmetic = (
@@ -40,7 +45,7 @@ def _saved_bytes(claimed: float) -> Callable[[Sequence[Output]], Finding]:
 
 
 def _constants_7b(outputs: Sequence[Output]) -> Finding:
-    single, double = (model(outputs[0], double=kind) for kind in (False, True))
+    single, double = _both(outputs)
     blocks, groups = single["first"] // 4, double["second"] // 4
     arithmetic = (
         f"{single['packed'] * 2:,} / 64 = {blocks:,} constants x 4 B = {mb(single['first'])}; with double "
@@ -56,7 +61,7 @@ def _constants_7b(outputs: Sequence[Output]) -> Finding:
 
 
 def _constants_65b(outputs: Sequence[Output]) -> Finding:
-    single, double = (model(outputs[0], double=kind) for kind in (False, True))
+    single, double = _both(outputs)
     arithmetic = (
         f"{single['packed'] * 2:,} / 64 x 4 B = {gb(single['first'])}; "
         f"with double quantisation {gb(double['first'] + double['second'])}"
@@ -75,7 +80,7 @@ def _by_four(outputs: Sequence[Output]) -> Finding:
     half, quarter = outputs
     bits = _bits([quarter], double=True)
     linear = 16 / bits
-    whole = stored(half, "weights", "unquantized") / model(quarter, double=True)["model"]
+    whole = kept(half, "weights", "unquantized") / model(quarter, double=True)["model"]
     arithmetic = (
         f"quantised matrices 16 / {bits:.3f} = {linear:.2f} times against 16 bits and {2 * linear:.2f} against 32; the "
         f"whole model, whose embeddings and head stay 16-bit, {whole:.2f} and {2 * whole:.2f} times"

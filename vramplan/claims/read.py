@@ -5,27 +5,22 @@ from typing import Any
 from vramplan.claims.claim import Output
 
 
-def stored(prediction: Output, *components: str, phase: str = "load") -> int:
-    """Bytes of some components at a phase's high-water mark."""
+def kept(prediction: Output, *components: str) -> int:
+    """Bytes of some components at the last phase's high-water mark: loading's transients are gone."""
     entries: list[dict[str, Any]] = prediction["entries"]
-    return sum(e["bytes"] for e in entries if e["phase"] == phase and e["component"] in components)
+    last = list(prediction["phases"])[-1]
+    return sum(e["bytes"] for e in entries if e["phase"] == last and e["component"] in components)
 
 
 def base(prediction: Output) -> int:
     """Bytes of the base model as it is held: weights, block constants, everything unquantised."""
-    return stored(prediction, "weights", "quant-state", "unquantized", phase=last(prediction))
+    return kept(prediction, "weights", "quant-state", "unquantized")
 
 
-def last(prediction: Output) -> str:
-    """The last phase: loading's transients are gone."""
-    return str(list(prediction["phases"])[-1])
-
-
-def model(quantization: Output, *, double: bool, of: str = "nf4") -> dict[str, int]:
-    """Bytes by part of a model in a format, from `vramplan quant MODEL`."""
-    found: dict[str, int] = next(
-        f["model"] for f in quantization["formats"] if (f["format"], f["double"]) == (of, double)
-    )
+def model(quantization: Output, *, double: bool) -> dict[str, int]:
+    """Bytes by part of a model in nf4, from `vramplan quant MODEL`."""
+    formats = (f for f in quantization["formats"] if f["format"] == "nf4")
+    found: dict[str, int] = next(f["model"] for f in formats if f["double"] is double)
     return found
 
 

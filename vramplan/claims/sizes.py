@@ -1,12 +1,12 @@
 """Claims about the size of models as they are loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from vramplan.claims.claim import GB, Claim, Finding, Output, Verdict, all_of, judged, rounds_to
-from vramplan.claims.read import base, gb, last, stored
+from vramplan.claims.claim import GB, Claim, Find, Finding, Output, Verdict, all_of, judged, rounds_to
+from vramplan.claims.read import base, gb, kept
 
 
-def _half(claimed: float) -> Callable[[Sequence[Output]], Finding]:
+def _half(claimed: float) -> Find:
     """16 bits for every parameter."""
 
     def find(outputs: Sequence[Output]) -> Finding:
@@ -37,8 +37,8 @@ def _mistral(outputs: Sequence[Output]) -> Finding:
 def _upcast(outputs: Sequence[Output]) -> Finding:
     costs = []
     for cast, left in zip(outputs[::2], outputs[1::2], strict=True):
-        kept, plain = (stored(prediction, "unquantized", phase=last(prediction)) for prediction in (cast, left))
-        costs.append((cast["scenario"]["model"], kept - plain))
+        upcast, plain = (kept(prediction, "unquantized") for prediction in (cast, left))
+        costs.append((cast["scenario"]["model"], upcast - plain))
     arithmetic = "; ".join(f"{name}: {cost / 2**20:,.0f} MiB more" for name, cost in costs)
     return Finding(all_of(all(cost > 0 for _, cost in costs)), arithmetic)
 

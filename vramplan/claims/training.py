@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vramplan.claims.claim import MB, Claim, Finding, Output, Verdict, all_of, rounds_to
-from vramplan.claims.read import base, choice, gb, last, mb, stored
+from vramplan.claims.read import base, choice, gb, kept, mb
 
 _65B = "vramplan predict llama-1-65b-one-card"
 
@@ -28,7 +28,7 @@ def _rank_64(outputs: Sequence[Output]) -> Finding:
 
 
 def _adamw(outputs: Sequence[Output]) -> Finding:
-    states = [stored(prediction, "optimizer", phase=last(prediction)) for prediction in outputs]
+    states = [kept(prediction, "optimizer") for prediction in outputs]
     times = [held / base(prediction) for held, prediction in zip(states, outputs, strict=True)]
     arithmetic = (
         f"full fine-tuning in bfloat16: {gb(states[0])} of states, {times[0]:.1f} times the model; "
@@ -38,7 +38,7 @@ def _adamw(outputs: Sequence[Output]) -> Finding:
 
 
 def _adapter_dtype(outputs: Sequence[Output]) -> Finding:
-    size, trained = stored(outputs[0], "adapters", phase=last(outputs[0])), outputs[0]["parameters"]["trainable"]
+    size, trained = kept(outputs[0], "adapters"), outputs[0]["parameters"]["trainable"]
     arithmetic = f"{size:,} B / {trained:,} parameters = {size // trained} B each"
     return Finding(all_of(size == 2 * trained), arithmetic)
 
