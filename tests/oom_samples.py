@@ -8,6 +8,7 @@ a build of torch without CUDA makes neither.
 import pickle
 from typing import Any
 
+from vramplan.oom.shortage import Cause, Shortage
 from vramplan.units import GIB, MIB
 
 _ADVICE = (
@@ -179,3 +180,8 @@ def fragmented() -> dict[str, Any]:
 def dumped(snapshot: object, protocol: int = 4) -> bytes:
     """As `_dump_snapshot` writes it."""
     return pickle.dumps(snapshot, protocol=protocol)
+
+
+def cause_of(shortage: Shortage) -> Cause:
+    """The cause as far as the figures of the failed request tell."""
+    return shortage.cause(fragmented=shortage.scattered, needed=shortage.lacking)

@@ -2,7 +2,7 @@ import copy
 from typing import Any
 
 import pytest
-from oom_samples import ADAPTER, LAYER, LOADING, LOSS, A, B, C, block, dumped, event, fragmented, segment
+from oom_samples import ADAPTER, LAYER, LOADING, LOSS, A, B, C, block, cause_of, dumped, event, fragmented, segment
 
 import vramplan.oom.snapshot as reading
 from vramplan.errors import UsageError
@@ -32,7 +32,8 @@ def test_fragmentation_is_found_and_replayed() -> None:
     shortage = found.shortage
     assert shortage is not None
     assert (shortage.requested.bytes, shortage.allocated.bytes) == (60 * MIB, 140 * MIB)
-    assert (shortage.unallocated.bytes, shortage.lacking, shortage.cause) == (40 * MIB, 30 * MIB, Cause.FRAGMENTATION)
+    assert (shortage.unallocated.bytes, shortage.lacking) == (40 * MIB, 30 * MIB)
+    assert cause_of(shortage) is Cause.FRAGMENTATION
     assert found.fits_expandable is True
     assert (found.moment.phase, found.purpose.component) == (Phase.LOSS, Component.LOGITS)
     # at first 100 + 80, at last 100 + 40
@@ -101,7 +102,7 @@ def test_demand_is_not_called_fragmentation() -> None:
     snapshot["device_traces"][0][-1] = event("oom", 0, 90 * MIB, LOSS, device_free=30 * MIB)
     found = usage(read_snapshot(dumped(snapshot)))
     assert found.shortage is not None
-    assert (found.shortage.cause, found.fits_expandable) == (Cause.DEMAND, False)
+    assert (cause_of(found.shortage), found.fits_expandable) == (Cause.DEMAND, False)
 
 
 def test_the_device_that_ran_out_is_explained() -> None:

@@ -38,6 +38,16 @@ class Candidate:
     times: int
     """How often the run makes it in that phase."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The element of the answer's `candidates`."""
+        return {
+            "phase": self.phase.value,
+            "component": self.component.value,
+            "label": self.label,
+            "bytes": self.bytes,
+            "times": self.times,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -110,24 +120,12 @@ class Against:
             "budget": self.budget,
             "predicted_failure": _failure_json(self.fails_at),
             "fits_expandable": self.fits_expandable,
-            "candidates": [
-                {
-                    "phase": found.phase.value,
-                    "component": found.component.value,
-                    "label": found.label,
-                    "bytes": found.bytes,
-                    "times": found.times,
-                }
-                for found in self.candidates
-            ],
+            "candidates": [found.to_json() for found in self.candidates],
             "tokens": {"seen": self.tokens.seen, "planned": self.tokens.planned} if self.tokens else None,
             "ran": self.ran.to_mapping(),
             "other_loading": self.other_loading.to_json() if self.other_loading else None,
             "needed": self.needed,
-            "savings": [
-                {name: getattr(saving, name) for name in ("name", "label", "saves", "enough", "cost")}
-                for saving in self.savings
-            ],
+            "savings": [saving.to_json() for saving in self.savings],
             "advice": [advice.to_json() for advice in self.advice],
         }
 

@@ -60,7 +60,7 @@ class Explanation:
         """What alone would have been enough; None without a failed request."""
         if self.shortage is None:
             return None
-        return self.shortage.cause_if(fragmented=self.fragmentation is Judgement.YES, needed=self.needed)
+        return self.shortage.cause(fragmented=self.fragmentation is Judgement.YES, needed=self.needed)
 
     @property
     def remedy(self) -> Remedy | None:
@@ -91,10 +91,7 @@ class Explanation:
             "place": self.place,
             "gpus": list(self.gpus),
             "snapshot": self.usage.to_json() if self.usage else None,
-            "remedies": [
-                {name: getattr(remedy, name) for name in ("name", "label", "saves", "enough", "judgement")}
-                for remedy in self.remedies
-            ],
+            "remedies": [remedy.to_json() for remedy in self.remedies],
             "prediction": self.against.to_json() if self.against else None,
         }
 

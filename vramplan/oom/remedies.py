@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from vramplan.oom.shortage import Cause, Shortage
+from vramplan.oom.shortage import Shortage
 
 
 class Judgement(StrEnum):
@@ -34,6 +35,16 @@ class Remedy:
         """What to do, and how."""
         return f"{self.what} ({self.how})" if self.how else self.what
 
+    def to_json(self) -> dict[str, Any]:
+        """The element of the answer's `remedies`."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "saves": self.saves,
+            "enough": self.enough,
+            "judgement": self.judgement.value,
+        }
+
 
 def fragmentation(shortage: Shortage, replayed: bool | None) -> Judgement:
     """Whether expandable segments would have met the request: no more than what was in no tensor could have.
@@ -61,5 +72,5 @@ def remedies(shortage: Shortage, needed: int, replayed: bool | None, variable: s
         how = f"{variable}=expandable_segments:True before the start"
         likely = fragmentation(shortage, replayed)
         yield remedy("expandable-segments", "expandable segments", how, shortage.unallocated.bytes, likely)
-    if shortage.others.bytes and shortage.cause is not Cause.LIMIT:
+    if shortage.others.bytes and not shortage.limited:
         yield remedy("other-processes", "end the other processes on the card", "", shortage.others.bytes)

@@ -1,6 +1,7 @@
 """Changes to a scenario that save what a run lacked: each alone, and the shortest lists of them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from vramplan.errors import VramplanError
 from vramplan.oom.aim import Aim
@@ -29,6 +30,10 @@ class Saving:
     def judgement(self) -> Judgement:
         """The same as of a remedy."""
         return Judgement.YES if self.enough else Judgement.NO
+
+    def to_json(self) -> dict[str, Any]:
+        """The element of the answer's `savings`: its fields."""
+        return asdict(self)
 
 
 def savings(scenario: Scenario, aim: Aim) -> list[Saving]:

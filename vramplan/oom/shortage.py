@@ -105,13 +105,13 @@ class Shortage:
         return self.unallocated.bytes >= max(self.lacking, GOOD_SHARE * self.reserved.bytes)
 
     @property
-    def cause(self) -> Cause:
-        """The first of the causes that alone was enough, as far as the figures tell."""
-        return self.cause_if(fragmented=self.scattered, needed=self.lacking)
+    def limited(self) -> bool:
+        """Whether the process's own limit alone stopped it: the driver had enough free."""
+        return self.allowed is not None and self.free.bytes >= self.segment > self.available
 
-    def cause_if(self, *, fragmented: bool, needed: int) -> Cause:
-        """The same where a replay tells whether it was fragmentation, or the run `needed` more than the request."""
-        if self.allowed is not None and self.free.bytes >= self.segment > self.available:
+    def cause(self, *, fragmented: bool, needed: int) -> Cause:
+        """The first of the causes that alone was enough, for a run that `needed` so many bytes more."""
+        if self.limited:
             return Cause.LIMIT
         if fragmented:
             return Cause.FRAGMENTATION
@@ -139,7 +139,6 @@ class Shortage:
             "processes": [{"pid": other.pid, "bytes": other.held.bytes} for other in self.listed],
             "lacking": self.lacking,
             "room": self.room,
-            "cause": self.cause.value,
         }
 
 
