@@ -28,16 +28,25 @@ def render_update(update: Update, page: Page) -> str:
 
 
 def _rows(check: Check, page: Page) -> Iterator[list[str]]:
-    peaks = [peak(case) for case in check.cases]
-    unit, factor = table_unit(max(max(pair.reference, pair.other) for pair in peaks))
+    unit, factor = peaks_unit(check)
     yield ["scenario", "status", f"baseline {unit}", "new", "difference", "relative"]
-    for case, pair in zip(check.cases, peaks, strict=True):
-        cells = [amount(pair.reference, factor), amount(pair.other, factor)]
-        moved = [difference(pair), percent(pair.relative)] if case.comparison else ["", ""]
-        yield [str(case.key), _status(case, check, page), *cells, *moved]
+    for case in check.cases:
+        yield [str(case.key), _status(case, check, page), *peak_cells(case, factor)]
 
 
-def peak(case: Case) -> Pair:
+def peaks_unit(check: Check) -> tuple[str, int]:
+    """The unit of the columns of peaks, and its bytes."""
+    return table_unit(max(max(pair.reference, pair.other) for pair in map(_peak, check.cases)))
+
+
+def peak_cells(case: Case, factor: int) -> list[str]:
+    """The peaks of baseline and new result, and by how much they differ where they are compared."""
+    pair = _peak(case)
+    moved = [difference(pair), percent(pair.relative)] if case.comparison else ["", ""]
+    return [amount(pair.reference, factor), amount(pair.other, factor), *moved]
+
+
+def _peak(case: Case) -> Pair:
     """The peaks of baseline and new result; 0 where there is no result or no memory."""
     sides = [side.result.ledger if side else None for side in (case.baseline, case.new)]
     return Pair(*(side.peak if side and side.entries else 0 for side in sides))
