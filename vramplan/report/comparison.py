@@ -20,7 +20,7 @@ def render_comparison(comparison: Comparison, page: Page) -> str:
     rows = [[unit, *names, "difference", "relative"]]
     for total in comparison.totals:
         rows += [[], [page.bold(total.phase.value)], *_phase_rows(comparison, total, factor, page)]
-    rows += [[], ["between steps", *_cells(comparison, comparison.steady, factor, page)]]
+    rows += [[], ["between steps", *cells(comparison, comparison.steady, factor, page)]]
     notes = [line for note in comparison.notes for line in page.wrap(f"note: {note}", indent="  ")]
     lines = [*_heading(comparison, page), "", *table(rows), *(["", *notes] if notes else [])]
     return "\n".join([*lines, "", *page.wrap(peak_sentence(comparison), indent="  ")])
@@ -87,15 +87,9 @@ def _heading(comparison: Comparison, page: Page) -> Iterator[str]:
     for name, result in zip(sides(comparison), (comparison.a, comparison.b), strict=True):
         how = "measured" if isinstance(result, Record) else f"{result.engine} engine"
         yield from page.wrap(f"{name}: {result.scenario.name}, {how}, memory of {result.device}", indent="  ")
-    yield f"difference: {_other(comparison)} less {_reference(comparison)}"
-
-
-def _reference(comparison: Comparison) -> str:
-    return sides(comparison)["ab".index(comparison.reference)]
-
-
-def _other(comparison: Comparison) -> str:
-    return sides(comparison)[1 - "ab".index(comparison.reference)]
+    a, b = sides(comparison)
+    reference, other = (a, b) if comparison.reference == "a" else (b, a)
+    yield f"difference: {other} less {reference}"
 
 
 def _phase_rows(comparison: Comparison, total: Total, factor: int, page: Page) -> Iterator[list[str]]:
@@ -103,14 +97,15 @@ def _phase_rows(comparison: Comparison, total: Total, factor: int, page: Page) -
     held = [row for row in comparison.rows if row.phase is total.phase]
     context = [row for row in held if row.component is Component.CONTEXT]
     for row in (row for row in held if row not in context):
-        yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
-    yield ["  allocated", *_cells(comparison, total.allocated, factor, page)]
+        yield [f"  {row.component.value}", *cells(comparison, row.pair, factor, Page())]
+    yield ["  allocated", *cells(comparison, total.allocated, factor, page)]
     if total.reserved:
-        yield ["  reserved", *_cells(comparison, total.reserved, factor, page)]
+        yield ["  reserved", *cells(comparison, total.reserved, factor, page)]
     for row in context:
-        yield [f"  {row.component.value}", *_cells(comparison, row.pair, factor, Page())]
+        yield [f"  {row.component.value}", *cells(comparison, row.pair, factor, Page())]
 
 
-def _cells(comparison: Comparison, pair: Pair, factor: int, page: Page) -> list[str]:
+def cells(comparison: Comparison, pair: Pair, factor: int, page: Page) -> list[str]:
+    """A pair on both sides, bold where the page has colours, and by how much the sides differ."""
     both = [page.bold(amount(comparison.side(pair, letter), factor)) for letter in "ab"]
     return [*both, difference(pair), percent(pair.relative)]

@@ -1,9 +1,9 @@
 """Comparisons and tables of errors as GitHub-flavoured Markdown. Pure: a value in, a string out."""
 
-from vramplan.compare import Comparison, Pair
+from vramplan.compare import Comparison
 from vramplan.error_table import ErrorTable, Summary
-from vramplan.report.comparison import EQUAL, difference, peak_sentence, percent, sides
-from vramplan.report.layout import amount, table_unit
+from vramplan.report.comparison import EQUAL, cells, peak_sentence, percent, sides
+from vramplan.report.layout import Page, table_unit
 from vramplan.report.markdown_table import escape, markdown_table
 
 
@@ -16,11 +16,11 @@ def comparison_markdown(comparison: Comparison) -> str:
     for total in comparison.totals:
         phase = total.phase.value
         held = (row for row in comparison.rows if row.phase is total.phase)
-        rows += [[phase, row.component.value, *_cells(comparison, row.pair, factor)] for row in held]
-        rows.append([phase, "**allocated**", *_cells(comparison, total.allocated, factor)])
+        rows += [[phase, row.component.value, *cells(comparison, row.pair, factor, Page())] for row in held]
+        rows.append([phase, "**allocated**", *cells(comparison, total.allocated, factor, Page())])
         if total.reserved:
-            rows.append([phase, "**reserved**", *_cells(comparison, total.reserved, factor)])
-    rows.append(["between steps", "**allocated**", *_cells(comparison, comparison.steady, factor)])
+            rows.append([phase, "**reserved**", *cells(comparison, total.reserved, factor, Page())])
+    rows.append(["between steps", "**allocated**", *cells(comparison, comparison.steady, factor, Page())])
     notes = [f"- {note}" for note in comparison.notes]
     lines = [*markdown_table(head, rows, left=range(2)), "", peak_sentence(comparison)]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
@@ -46,8 +46,3 @@ def errors_markdown(errors: ErrorTable) -> str:
 
 def _of(summary: Summary | None, name: str) -> str:
     return "" if summary is None else f"**{getattr(summary, name):.2%}**"
-
-
-def _cells(comparison: Comparison, pair: Pair, factor: int) -> list[str]:
-    both = [amount(comparison.side(pair, letter), factor) for letter in "ab"]
-    return [*both, difference(pair), percent(pair.relative)]
