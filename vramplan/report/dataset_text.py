@@ -7,10 +7,8 @@ from vramplan.dataset.lengths import Cut, Lengths
 from vramplan.dataset.outlook import Outlook, Risk, Room, Sampler
 from vramplan.dataset.outlook_json import PERCENTS
 from vramplan.plan.frontier import Row
-from vramplan.report.layout import Page, bar, fitting_table, table, table_unit, visible
+from vramplan.report.layout import SMALLEST_BAR, Page, bar, bar_room, fitting_table, table, table_unit
 from vramplan.report.verdict_text import verdict_word
-
-_BAR_CELLS = 24
 
 
 def render_outlook(outlook: Outlook, page: Page, *, frontier: Sequence[Row] = ()) -> list[str]:
@@ -60,8 +58,8 @@ def _histogram(lengths: Lengths, page: Page) -> list[str]:
         for found in bins
     ]
     plain = table(rows, left=())
-    cells = min(page.width - max(map(visible, plain)) - 2, 2 * _BAR_CELLS) if page.width else _BAR_CELLS
-    if cells < 6:
+    cells = bar_room(plain, page)
+    if cells < SMALLEST_BAR:
         return plain
     drawn = ["", *(bar(found.samples / most, cells) for found in bins)]
     return table([[*row, picture] for row, picture in zip(rows, drawn, strict=True)], left=(3,))

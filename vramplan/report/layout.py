@@ -12,6 +12,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BREAK = re.compile(r" (?!(?:B|[KMGT]iB|[kMT])\b)")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 GAP = "  "
+SMALLEST_BAR = 6
+_BAR_CELLS = 24  # in a pipe, where no width asks for less
 _NOTE = "     "
 
 
@@ -70,6 +72,13 @@ def bar(share: float, cells: int) -> str:
     eighths = round(max(0.0, min(1.0, share)) * cells * 8)
     full, rest = divmod(eighths, 8)
     return "█" * full + (_EIGHTHS[rest] if rest else "")
+
+
+def bar_room(lines: Sequence[str], page: Page) -> int:
+    """How many cells a bar has beside a table of these lines; less than `SMALLEST_BAR` is no room for one."""
+    if not page.width:
+        return _BAR_CELLS
+    return min(page.width - max(map(visible, lines)) - len(GAP), 2 * _BAR_CELLS)
 
 
 def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> list[str]:

@@ -9,14 +9,11 @@ from vramplan.predict.levers import Lever
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
-from vramplan.report.layout import Page, amount, bar, table, table_unit, visible
+from vramplan.report.layout import SMALLEST_BAR, Page, amount, bar, bar_room, table, table_unit
 from vramplan.report.stack_words import batch_words, stack_words
 from vramplan.report.verdict_text import verdict_lines
 from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
 from vramplan.units import human
-
-_BAR_CELLS = 24  # in a pipe, where no width asks for less
-_SMALLEST_BAR = 6
 
 
 def render_prediction(
@@ -78,14 +75,13 @@ def _device_rows(result: Result, factor: int) -> Iterator[list[str]]:
 def _with_bars(rows: list[list[str]], shares: list[float], page: Page) -> list[str]:
     """The table with bars as wide as the page leaves room for; without room, no bars, then no shares."""
     plain = table(rows)
-    room = page.width - max(map(visible, plain)) - 2 if page.width else _BAR_CELLS
+    room = bar_room(plain, page)
     if room < 0:
         return table([row[:-1] for row in rows])
-    if room < _SMALLEST_BAR:
+    if room < SMALLEST_BAR:
         return plain
-    cells = min(room, 2 * _BAR_CELLS)
     highest = max(shares, default=0.0) or 1.0
-    drawn = [bar(share / highest, cells) for share in shares]
+    drawn = [bar(share / highest, room) for share in shares]
     drawn += [""] * (len(rows) - len(drawn))
     pictured = [[*row, picture] for row, picture in zip(rows, drawn, strict=True)]
     return table(pictured, left=(0, len(rows[0])))
