@@ -6,6 +6,9 @@ from typing import Any
 
 from vramplan.spelling import in_yaml
 
+#: Why most of the keys that are ignored do not matter.
+HARMLESS = "changes no memory of a step"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

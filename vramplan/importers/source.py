@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from vramplan.errors import UsageError, nearest
-from vramplan.importers.imported import Imported, Row, Warned, spelled
+from vramplan.importers.imported import HARMLESS, Imported, Row, Warned, spelled
 from vramplan.importers.keys import Line
 from vramplan.importers.values import as_dtype, as_flag, as_names, as_number, is_null
 from vramplan.importers.vocabulary.base import Vocabulary
@@ -216,7 +216,7 @@ class Source:
         elif key in vocabulary.several_gpus or key in vocabulary.refused:
             self.ignore(key, "switched off")
         elif key in vocabulary.harmless or key.startswith(vocabulary.harmless_prefixes):
-            self.ignore(key, "changes no memory of a step")
+            self.ignore(key, HARMLESS)
         else:
             hint = nearest(key, vocabulary.known).removesuffix(" ")
             self.warn(

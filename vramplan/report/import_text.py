@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from vramplan.importers.imported import Imported, Row
+from vramplan.importers.imported import HARMLESS, Imported, Row
 from vramplan.report.layout import GAP, Page, table, visible
 
 #: Columns below which a note is no longer wrapped beside its row.
@@ -50,4 +50,5 @@ def _cells(row: Row) -> list[str]:
 
 
 def _pair(row: Row) -> str:
-    return f"{row.key} ({row.note})" if row.note and row.note != "changes no memory of a step" else row.key
+    """An ignored key, and why it does not matter where that is not the reason of most."""
+    return f"{row.key} ({row.note})" if row.note and row.note != HARMLESS else row.key
