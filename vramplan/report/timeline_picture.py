@@ -15,7 +15,7 @@ from itertools import groupby
 from vramplan.allocator import Replay
 from vramplan.ledger import Component
 from vramplan.report.html.tones import FONT, NARROW_BELOW, dark, light
-from vramplan.report.timeline_samples import INDEX, Samples, Tensors
+from vramplan.report.timeline_samples import INDEX, Samples
 from vramplan.units import GIB, KIB, MIB, human
 
 # Paul Tol's "light" qualitative scheme and three of his "bright" one: distinct under every kind of colour blindness
@@ -107,7 +107,7 @@ class Picture:
     @property
     def _description(self) -> str:
         parts = ", ".join(f"{part} {human(size)}" for part, size in self._parts if size)
-        tensors = ", ".join(_named(group) + " " + human(group.bytes) for group in self.samples.tensors[:_TOP_TENSORS])
+        tensors = ", ".join(f"{group.words} {human(group.bytes)}" for group in self.samples.tensors[:_TOP_TENSORS])
         return f"{self._summary}. At the peak: {parts}. Largest tensors: {tensors}."
 
     @cached_property
@@ -246,7 +246,7 @@ class Picture:
             text = name if name == "budget" else f"{name}, at most"
             rows.insert(0, _Row(f'<path class="{look}" d="M0 -4H12"/>', text, self._amount(size)))
         tensors = [
-            _Row(_swatch(COLORS[group.component]), _named(group), self._amount(group.bytes))
+            _Row(_swatch(COLORS[group.component]), group.words, self._amount(group.bytes))
             for group in self.samples.tensors[:_TOP_TENSORS]
         ]
         unit = self._unit[1]
@@ -286,10 +286,6 @@ class Picture:
 
 def _swatch(color: str) -> str:
     return f'<rect y="-10" width="12" height="12" rx="2" fill="{color}"/>'
-
-
-def _named(group: Tensors) -> str:
-    return group.label if group.number == 1 else f"{group.label} \u00d7 {group.number}"
 
 
 def _step(highest: float) -> float:

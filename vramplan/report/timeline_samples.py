@@ -41,6 +41,11 @@ class Tensors(NamedTuple):
     number: int
     bytes: int
 
+    @property
+    def words(self) -> str:
+        """The label, and how many tensors have it where that is more than one."""
+        return self.label if self.number == 1 else f"{self.label} \N{MULTIPLICATION SIGN} {self.number}"
+
 
 @dataclass(frozen=True)
 class Samples:

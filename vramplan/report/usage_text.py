@@ -49,12 +49,8 @@ def _ledger(usage: Usage) -> list[str]:
 
 def _tensors(tensors: tuple[Tensors, ...]) -> Iterator[str]:
     unit, factor = _unit(tensors[0].bytes)
-    rows = [[f"  {t.bytes / factor:.2f} {unit}", t.component.value, t.label + _times(t.number)] for t in tensors]
+    rows = [[f"  {t.bytes / factor:.2f} {unit}", t.component.value, t.words] for t in tensors]
     yield from table(rows, left=(1, 2))
-
-
-def _times(number: int) -> str:
-    return f" \N{MULTIPLICATION SIGN} {number}" if number > 1 else ""
 
 
 def _unit(size: int) -> tuple[str, int]:
