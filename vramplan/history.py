@@ -58,6 +58,11 @@ class Series:
     points: tuple[Point, ...]
 
     @property
+    def peaks(self) -> tuple[int, ...]:
+        """The points' peaks, those left out that have none."""
+        return tuple(point.peak for point in self.points if point.peak is not None)
+
+    @property
     def moves(self) -> tuple[Point, ...]:
         """The points at which something moved."""
         return tuple(point for point in self.points if point.move)

@@ -75,9 +75,9 @@ def _table(history: History) -> Html:
 
 def _row(series: Series, name: str) -> Html:
     text = printable(str(series.key))
-    known = [point.peak for point in series.points if point.peak is not None]
     line = el("span", sparkline([point.peak for point in series.points]), class_="spark", aria_hidden="true")
-    peaks = [quantity(size, human(size)) for size in (min(known), max(known))] if known else ["-", "-"]
+    ends = (min(series.peaks), max(series.peaks)) if series.peaks else ()
+    peaks: list[str] = [quantity(size, human(size)) for size in ends] or ["-", "-"]
     first = series.first_moved
     return el(
         "tr",

@@ -105,8 +105,8 @@ def _align_ends(axes: "Axes") -> None:
 
 
 def _description(series: Series) -> str:
-    known = [point.peak for point in series.points if point.peak is not None]
-    sizes = f"from {human(known[0])} to {human(known[-1])}" if known else "none with memory"
+    peaks = series.peaks
+    sizes = f"from {human(peaks[0])} to {human(peaks[-1])}" if peaks else "none with memory"
     moved = series.first_moved
     told = f"; first moved in {printable(moved.item.source)}" if moved else "; nothing moved"
     return f"{len(series.points)} results, {sizes}{told}."

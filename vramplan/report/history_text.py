@@ -49,11 +49,11 @@ def _series(series: Series, page: Page) -> Iterator[str]:
     count = counted(len(points), "result")
     when = span(points)
     yield from page.wrap(f"{page.bold(str(series.key))}: {count}{', ' + when if when else ''}", indent="  ")
-    known = [point.peak for point in points if point.peak is not None]
-    if known:
-        highest = f" to {human(max(known))}" if max(known) != min(known) else ""
+    if series.peaks:
+        low, high = min(series.peaks), max(series.peaks)
+        highest = f" to {human(high)}" if high != low else ""
         line = sparkline([point.peak for point in points])
-        yield from page.indented(f"peak {line} {human(min(known))}{highest}", "  ", hanging="  ")
+        yield from page.indented(f"peak {line} {human(low)}{highest}", "  ", hanging="  ")
     if series.moves:
         yield from _moves(series, page)
         yield from _first(series, page)
