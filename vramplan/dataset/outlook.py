@@ -123,7 +123,7 @@ class Outlook:
 
     @property
     def planned(self) -> Scenario:
-        """The same for a plan, which tries other batches: padded where batches of several samples are."""
+        """The same for a plan, which tries other batch sizes: padded where batches of two samples would be."""
         padding = self.longest.padding or (_pads(self.rows, self.feed, 2) and self.longest.attention != "sdpa:flash")
         return replace(self.longest, padding=padding)
 

@@ -75,7 +75,8 @@ class Against:
     """Whether the run as it ran goes through in that room with expandable segments, by replay; None where it is
     expected to without them."""
     replayed: bool | None
-    """The same of the failure that was seen; None too where of the two failures only one is in loading."""
+    """`fits_expandable` where it tells of the failure that was seen too: None where only one of that and the predicted
+    failure is in loading."""
     candidates: tuple[Candidate, ...]
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None

@@ -73,7 +73,7 @@ class Advice:
 
 
 def advise(scenario: Scenario, probe: Probe, choice: Sequence[Change] = CHANGES) -> tuple[Advice, ...]:
-    """The lists of changes, of those in `choice`, that make `scenario` fit; empty when no list does, or none must.
+    """The lists of changes, of those in `choice`, that make `scenario` fit; empty when none does, or it fits as it is.
 
     The recommended one stands first: the shortest list of changes that keep the training what it is; where none is
     enough, the shortest of all changes with as many of them as let it change the training less. Then the shortest of
@@ -112,9 +112,10 @@ def _shortest(
 def _gentler(
     scenario: Scenario, changes: Sequence[Change], keeping: Sequence[Change], fits: Fits
 ) -> tuple[Change, ...]:
-    """Those of `changes` that change the training, and what of `keeping` lets them be as mild as all of it would.
+    """The list `changes`, with its changes of the training made as mild as changes that keep it can let them be.
 
-    Empty where they do not apply beside it, or nothing of it helps.
+    It consists of those changes of the training, and before them the fewest of `keeping` that let them be as mild as
+    all of `keeping` together would. Empty where they do not apply beside `keeping`, or nothing of that helps.
     """
     others = [change for change in changes if not change.keeps_training]
     kept = next(furthest(scenario, keeping))

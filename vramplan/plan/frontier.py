@@ -92,7 +92,7 @@ def largest_fitting(
         if number is None:
             return None
         answer = make(number)
-        if not probe.fits(answer):  # lost to fragmentation, in more room than is ever lost to it in training
+        if not probe.fits(answer):  # taken to fit without a replay, and it does not: from here on all are replayed
             gap, high = probe.replayed_gap, number - 1
             continue
         around = [n + more for n in switches for more in (0, 1)] + [number - less for less in NEAR_BELOW]
@@ -109,7 +109,8 @@ def _in_doubt(make: Callable[[int], Scenario], low: int, number: int, probe: Pro
     timeline = forecast(make(number), "cuda").timeline
     room, allocated = probe.limit.room(make(number)), allocated_peak(timeline)
     first = allocated_peak(forecast(make(low), "cuda").timeline)
-    # Tensors grow with the number about as a line: the one that `sure_room` reaches the room at, or `low`.
+    # Tensors grow about linearly with the number. Up to `sure` they take less than 3/4 of the room, where fitting is
+    # taken for granted (`sure_room`).
     sure = low + (number - low) * max(room * 3 // 4 - first, 0) // max(allocated - first, 1)
     count = max(CHECKED_EVENTS // _events(timeline.parts), 4)
     return range(number - 1, min(sure, number), -max((number - sure) // count, 1))
