@@ -115,20 +115,18 @@ def _alone(study: Study, page: Page) -> Iterator[list[str]]:
 
 
 def _parts(size: ModelSize, page: Page) -> list[str]:
-    names = {
-        "packed": "packed weights",
-        "first": "first-level constants",
-        "second": "second-level constants",
-        "offsets": "offsets",
-        "tables": "code tables and maps",
+    parts = {
+        "packed weights": size.parts.packed,
+        "first-level constants": size.parts.first,
+        "second-level constants": size.parts.second,
+        "offsets": size.parts.offsets,
+        "code tables and maps": size.parts.tables,
+        "total": size.parts.total,
     }
     rows = [["overhead by part", "bytes", "MiB", "bits per parameter"]]
-    for part, words in names.items():
-        held = getattr(size.parts, part)
+    for words, held in parts.items():
         if held:
             rows.append([words, f"{held:,}", f"{held / 2**20:.2f}", f"{8 * held / size.parameters:.6f}"])
-    total = size.parts.total
-    rows.append(["total", f"{total:,}", f"{total / 2**20:.2f}", f"{8 * total / size.parameters:.6f}"])
     return fitting_table(rows, page, left=("overhead by part",), less_important=("MiB",))
 
 
