@@ -1,10 +1,11 @@
 """Comparisons and tables of errors as GitHub-flavoured Markdown. Pure: a value in, a string out."""
 
 from vramplan.compare import Comparison
-from vramplan.error_table import ErrorTable, Summary
+from vramplan.error_table import ErrorTable
 from vramplan.report.comparison import EQUAL, cells, peak_sentence, percent, sides
 from vramplan.report.layout import Page, table_unit
 from vramplan.report.markdown_table import escape, markdown_table
+from vramplan.report.report_words import error_cells
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -38,11 +39,8 @@ def errors_markdown(errors: ErrorTable) -> str:
         rows.append(
             [escape(row.name), row.device, *sizes, percent(row.error), f"{row.worst_phase:.2%}", static, reserved]
         )
-    for name in ("mean", "median", "worst"):
-        reserved = _of(errors.reserved, name)
-        rows.append([f"**{name}**", "", "", "", _of(errors.allocated, name), "", "", reserved])
+    summaries = (error_cells(found) if found else [""] * 3 for found in (errors.allocated, errors.reserved))
+    for line in zip(("mean", "median", "worst"), *summaries, strict=True):
+        name, allocated, reserved = (f"**{cell}**" if cell else "" for cell in line)
+        rows.append([name, "", "", "", allocated, "", "", reserved])
     return "\n".join(markdown_table(head, rows, left=range(2)))
-
-
-def _of(summary: Summary | None, name: str) -> str:
-    return "" if summary is None else f"**{getattr(summary, name):.2%}**"

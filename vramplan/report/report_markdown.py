@@ -9,7 +9,7 @@ from vramplan.report.report_facts import Report
 from vramplan.report.report_studies import studies
 from vramplan.report.report_study import Cell, Column, Study
 from vramplan.report.report_text import answer, misses_by_case, size_column, sizes_of
-from vramplan.report.report_words import counted
+from vramplan.report.report_words import counted, error_cells
 
 _OPEN_ROWS = 20  # more results than that are folded away, the errors by group staying in sight
 
@@ -52,13 +52,7 @@ def _result(case: Case, miss: Miss | None, written: Callable[[int], str]) -> lis
 
 def _groups(report: Report) -> Iterator[str]:
     rows = [
-        [
-            group.by,
-            escape(group.name),
-            str(len(group.errors)),
-            *(f"{size:.2%}" for size in (group.summary.mean, group.summary.median, group.summary.worst)),
-        ]
-        for group in report.groups
+        [group.by, escape(group.name), str(len(group.errors)), *error_cells(group.summary)] for group in report.groups
     ]
     yield from markdown_table(["error of the peak by", "", "records", "mean", "median", "worst"], rows, left=range(2))
 

@@ -10,7 +10,7 @@ from vramplan.report.report_case import Case, Miss
 from vramplan.report.report_facts import Report
 from vramplan.report.report_studies import studies
 from vramplan.report.report_study import Study
-from vramplan.report.report_words import counted, error_words
+from vramplan.report.report_words import counted, error_cells, error_words
 from vramplan.units import human
 
 
@@ -86,10 +86,8 @@ def _groups(report: Report, page: Page) -> Iterator[str]:
     rows = [["error of the peak by", "", "records", "mean", "median", "worst"]]
     last = ""
     for group in report.groups:
-        value = group.summary
         by, last = ("" if group.by == last else group.by), group.by
-        cells = [f"{size:.2%}" for size in (value.mean, value.median, value.worst)]
-        rows.append([by, printable(group.name), str(len(group.errors)), *cells])
+        rows.append([by, printable(group.name), str(len(group.errors)), *error_cells(group.summary)])
     lines = table(rows, left=(0, 1))
     yield from lines if page.fits(lines) else table([[*row[:2], *row[3:]] for row in rows], left=(0, 1))
 

@@ -8,6 +8,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def error_cells(errors: Summary) -> list[str]:
+    """Mean, median and worst: `0.10%`, `0.05%`, `1.20%`."""
+    return [f"{size:.2%}" for size in (errors.mean, errors.median, errors.worst)]
+
+
 def error_words(errors: Summary) -> str:
     """`mean error 0.10%, median 0.05%, worst 1.20%`."""
-    return f"mean error {errors.mean:.2%}, median {errors.median:.2%}, worst {errors.worst:.2%}"
+    mean, median, worst = error_cells(errors)
+    return f"mean error {mean}, median {median}, worst {worst}"

@@ -8,7 +8,7 @@ from vramplan.report.html.drawing import NARROW, WIDE
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.html.plots import distributions, scatter
 from vramplan.report.report_facts import Report
-from vramplan.report.report_words import counted
+from vramplan.report.report_words import counted, error_cells
 from vramplan.units import human
 
 
@@ -72,8 +72,7 @@ def _groups_table(report: Report) -> Html:
     head = el("tr", el("th", "group", scope="col"), *(el("th", name, scope="col", class_="n") for name in numbers))
     rows = []
     for group in report.groups:
-        value = group.summary
-        cells = [str(len(group.errors)), *(f"{size:.2%}" for size in (value.mean, value.median, value.worst))]
+        cells = [str(len(group.errors)), *error_cells(group.summary)]
         name = el("th", el("span", f"{group.by} ", class_="soft"), group.name, scope="row")
         rows.append(el("tr", name, *(el("td", cell, class_="n") for cell in cells)))
     caption = el("caption", "Magnitudes of the relative errors of the allocated peak")
