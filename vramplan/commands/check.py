@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import (
     add_device,
+    add_engine,
     add_path,
     add_scenario_flags,
     json_text,
@@ -17,7 +18,6 @@ from vramplan.commands.flags import (
     writable,
 )
 from vramplan.commands.origin import TARGET
-from vramplan.commands.predict import ENGINES
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 
@@ -46,14 +46,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     _add_judgement(parser)
     _add_format(parser)
-    parser.add_argument(
-        "--engine",
-        type=one_of("--engine", ENGINES),
-        choices=ENGINES,
-        metavar="ENGINE",
-        default="analytic",
-        help="what predicts a scenario: analytic (default) or trace",
-    )
+    add_engine(parser, "what predicts a scenario: analytic (default) or trace")
     add_device(parser, None, "whose memory is predicted: cuda or cpu (default: as in the baseline, else cuda)")
     add_scenario_flags(parser)
 

@@ -219,6 +219,14 @@ def add_device(parser: ArgumentParser, default: str | None, purpose: str) -> Non
     )
 
 
+def add_engine(parser: ArgumentParser, purpose: str) -> None:
+    """`--engine analytic|trace`."""
+    words = ("analytic", "trace")
+    parser.add_argument(
+        "--engine", type=one_of("--engine", words), choices=words, metavar="ENGINE", default="analytic", help=purpose
+    )
+
+
 def page() -> Any:
     """The page that stdout is: the terminal's width and colours, or a pipe's absence of both."""
     import os

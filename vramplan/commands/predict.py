@@ -12,11 +12,11 @@ from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
 from vramplan.commands.flags import (
     add_device,
+    add_engine,
     add_json,
     add_path,
     add_scenario_flags,
     json_text,
-    one_of,
     overrides,
     page,
     writable,
@@ -43,20 +43,12 @@ EXAMPLES = """\
   vramplan predict scenarios/stacks.yaml
 
 a scenario file with `matrix: {seq: [512, 1024], lora.rank: [8, 64]}` is one scenario per combination."""
-ENGINES = ("analytic", "trace")
 
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
     add_path(parser, "target", metavar="TARGET", help=TARGET)
-    parser.add_argument(
-        "--engine",
-        type=one_of("--engine", ENGINES),
-        choices=ENGINES,
-        metavar="ENGINE",
-        default="analytic",
-        help="analytic (closed form, the default) or trace (the real libraries on fake tensors)",
-    )
+    add_engine(parser, "analytic (closed form, the default) or trace (the real libraries on fake tensors)")
     add_device(parser, "cuda", "whose memory is meant: cuda (default) or cpu")
     add_limit_flags(parser)
     parser.add_argument(
