@@ -1,5 +1,7 @@
 """What every page of this package stands in: one file that fetches nothing and runs no script."""
 
+from typing import NamedTuple
+
 import vramplan
 from vramplan.report.html.markup import Html, el
 from vramplan.report.html.tones import NARROW_BELOW
@@ -11,6 +13,17 @@ ONE_OF_BOTH = f"""
 svg {{ width: 100%; height: auto }} .narrow {{ display: none }}
 @media (max-width: {NARROW_BELOW}px) {{ .wide {{ display: none }} .narrow {{ display: block }} }}
 """
+
+
+class Section(NamedTuple):
+    """A part of a page with a heading of its own; empty content leaves it out."""
+
+    name: str
+    """What links lead to."""
+    heading: str
+    note: str
+    """What it shows; empty where the heading says it."""
+    content: Html
 
 
 def page(title: str, style: str, *children: Html) -> str:

@@ -2,7 +2,7 @@
 
 from vramplan.report.html import results
 from vramplan.report.html.bars import component_bars
-from vramplan.report.html.document import document
+from vramplan.report.html.document import Section, document
 from vramplan.report.html.markup import Html, el
 from vramplan.report.html.overview import accuracy, groups, tiles
 from vramplan.report.html.runs import timelines
@@ -17,7 +17,7 @@ _TITLE = "GPU memory of fine-tuning runs"
 def render_page(report: Report) -> str:
     """The whole page. CannotRun when matplotlib, which draws its plots, is missing."""
     sections = _sections(report)
-    links = (el("a", heading, href=f"#{name}") for name, heading, _, _ in sections)
+    links = (el("a", section.heading, href=f"#{section.name}") for section in sections)
     return document(
         _TITLE,
         stylesheet(("results", results.COLUMNS), *study_tables(report)),
@@ -25,24 +25,24 @@ def render_page(report: Report) -> str:
         el(
             "header", el("h1", _TITLE), el("p", answer(report), class_="lede"), el("nav", *links, aria_label="Sections")
         ),
-        el("main", *(_section(*section) for section in sections)),
+        el("main", *map(_drawn, sections)),
     )
 
 
-def _sections(report: Report) -> list[tuple[str, str, str, Html]]:
-    """Name, heading, what it shows, and the section's content; those without content are left out."""
+def _sections(report: Report) -> list[Section]:
+    """Those that have content."""
     measured = bool(report.closed_form)
     sections = [
-        ("summary", "Summary", "", tiles(report)),
-        ("accuracy", "Predicted against measured", "", accuracy(report) if measured else Html()),
-        ("errors", "Errors by group", "", groups(report) if report.misses else Html()),
-        (
+        Section("summary", "Summary", "", tiles(report)),
+        Section("accuracy", "Predicted against measured", "", accuracy(report) if measured else Html()),
+        Section("errors", "Errors by group", "", groups(report) if report.misses else Html()),
+        Section(
             "components",
             "What the peaks consist of",
             "Components at each side's own highest moment, the largest errors first.",
             component_bars(report),
         ),
-        (
+        Section(
             "runs",
             "Memory over the run",
             "What the closed form says is allocated from loading to the optimizer's step, and what is largest at the "
@@ -50,24 +50,24 @@ def _sections(report: Report) -> list[tuple[str, str, str, Html]]:
             timelines(report),
         ),
         *study_sections(report),
-        ("results", "All results", "", results.results_table(report)),
-        (
+        Section("results", "All results", "", results.results_table(report)),
+        Section(
             "details",
             "Every result in detail",
             "Bytes by phase and component, where and with what it was measured, and the scenario that repeats it.",
             results.result_details(report),
         ),
-        (
+        Section(
             "skipped",
             "Skipped files",
             "",
             el("ul", *(el("li", text) for text in report.skipped)) if report.skipped else Html(),
         ),
     ]
-    return [section for section in sections if section[3]]
+    return [section for section in sections if section.content]
 
 
-def _section(name: str, heading: str, note: str, content: Html) -> Html:
-    words = (el("p", note, class_="soft"),) if note else ()
-    look = "first" if name == "summary" else ""
-    return el("section", el("h2", heading), *words, content, id=name, class_=look)
+def _drawn(section: Section) -> Html:
+    words = (el("p", section.note, class_="soft"),) if section.note else ()
+    look = "first" if section.name == "summary" else ""
+    return el("section", el("h2", section.heading), *words, section.content, id=section.name, class_=look)

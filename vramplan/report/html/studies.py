@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 
 from vramplan.report.html.bars import double_bars
+from vramplan.report.html.document import Section
 from vramplan.report.html.markup import Html, el, joined, quantity
 from vramplan.report.report_facts import Report
 from vramplan.report.report_studies import studies
 from vramplan.report.report_study import ARROW, Cell, Column, Study
 
 
-def study_sections(report: Report) -> Iterator[tuple[str, str, str, Html]]:
-    """Name, heading, what it shows, and the content of each study that the report has something for."""
+def study_sections(report: Report) -> Iterator[Section]:
+    """One for each study that the report has something for."""
     for study in studies(report):
         bars = double_bars(report.doubles) if study.name == "double" else Html()
-        yield study.name, study.heading, study.note, joined((bars, _table(study), *_findings(study)))
+        yield Section(study.name, study.heading, study.note, joined((bars, _table(study), *_findings(study))))
 
 
 def study_tables(report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
