@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.grid import run
+from benchmarks.grid import POINTS, run
 from benchmarks.grid_points import AXES, families, point
 from benchmarks.grid_report import PHASES, Row, markdown, summary
 from vramplan.catalog.models import catalog_config
@@ -15,7 +15,6 @@ from vramplan.scenario_file import scenario_from_mapping
 #: Points that trace quickly and differ in architecture, stack, checkpointing, attention, length and optimizer.
 SAMPLE = (12, 14, 41, 46, 53, 55, 62, 67, 112, 135)
 PEAK, PHASE = 0.002, 0.005  # allowed errors of the peak and of each phase's high-water mark
-POINTS = 168
 
 
 def shallow(index: int) -> dict[str, Any]:
