@@ -13,7 +13,7 @@ from vramplan.predict.stops import stops_of_card
 from vramplan.record import Fit, Verdict
 from vramplan.report.layout import Page, noted_table, table
 from vramplan.report.report_words import counted
-from vramplan.report.stack_words import batch_words, stack_words
+from vramplan.report.stack_words import batch_words, method_words, stack_words
 from vramplan.report.verdict_text import verdict_word
 from vramplan.scenario import Method, QuantType, Scenario
 from vramplan.units import gib, human
@@ -69,13 +69,7 @@ def _header(plan: Plan, page: Page) -> Iterator[str]:
 
 
 def _facts(scenario: Scenario) -> Iterator[str]:
-    yield scenario.method.value
-    if scenario.quant.type is not QuantType.NONE:
-        yield scenario.quant.type.value + (" with double quantisation" if scenario.quant.double else "")
-    if scenario.method.adapts:
-        yield scenario.lora.words
-    if scenario.method.trains:
-        yield scenario.optimizer
+    yield from method_words(scenario)
     if scenario.grad_accum > 1:
         yield f"{scenario.grad_accum} micro-batches per step"
     if scenario.method is not Method.INFERENCE:

@@ -1,11 +1,20 @@
 """Words that every form of a report uses."""
 
+from collections.abc import Sequence
+
 from vramplan.error_table import Summary
+from vramplan.ledger import Basis, Entry
 
 
 def counted(number: int, noun: str) -> str:
     """`1 record`, `2 records`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def basis_words(entries: Sequence[Entry]) -> str:
+    """How components are known: `exact: weights, adapters; modelled: activations`."""
+    parts = {basis: [e.component.value for e in entries if e.basis is basis and e.bytes] for basis in Basis}
+    return "; ".join(f"{basis}: {', '.join(dict.fromkeys(names))}" for basis, names in parts.items() if names)
 
 
 def error_cells(errors: Summary) -> list[str]:

@@ -1,9 +1,20 @@
-"""A training loop in a few words: its name, and in what it differs from the loop of that name."""
+"""A run in a few words: its method; its training loop's name, and in what it differs from the loop of that name."""
 
 from collections.abc import Iterator
 
 from vramplan.scenario import QuantType, Scenario
 from vramplan.stacks import STACKS, LossKernel, Stack, Upcast
+
+
+def method_words(scenario: Scenario) -> Iterator[str]:
+    """`qlora`, `nf4 with double quantisation`, `rank 16 on all-linear`, `adamw_torch`: what of it the method has."""
+    yield scenario.method.value
+    if scenario.quant.type is not QuantType.NONE:
+        yield scenario.quant.type.value + (" with double quantisation" if scenario.quant.double else "")
+    if scenario.method.adapts:
+        yield scenario.lora.words
+    if scenario.method.trains:
+        yield scenario.optimizer
 
 
 def stack_words(scenario: Scenario) -> str:

@@ -4,15 +4,16 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from vramplan.ledger import Basis, Component
+from vramplan.ledger import Component
 from vramplan.predict.levers import Lever
 from vramplan.predict.merge import saved_bytes
 from vramplan.predict.quantization import bits, quantized_parameters
 from vramplan.record import Outcome, Prediction, Record, Result
 from vramplan.report.layout import SMALLEST_BAR, Page, amount, bar, bar_room, table, table_unit
-from vramplan.report.stack_words import batch_words, stack_words
+from vramplan.report.report_words import basis_words
+from vramplan.report.stack_words import batch_words, method_words, stack_words
 from vramplan.report.verdict_text import verdict_lines
-from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
+from vramplan.scenario import Checkpointing, Method, Scenario
 from vramplan.units import human
 
 
@@ -94,7 +95,7 @@ def _share(share: float) -> str:
 
 def _header(result: Result, page: Page) -> Iterator[str]:
     scenario, count = result.scenario, result.parameters
-    yield from page.wrap(f"{page.bold(_title(scenario))}: {', '.join(_method(scenario))}", indent="  ")
+    yield from page.wrap(f"{page.bold(_title(scenario))}: {', '.join(method_words(scenario))}", indent="  ")
     yield from page.wrap(", ".join(_run(scenario, result.attention)), indent="  ")
     counts = f"{_millions(count.total)} parameters"
     if count.quantized:
@@ -108,17 +109,6 @@ def _title(scenario: Scenario) -> str:
     """The model's name, after the scenario's own where it was given one."""
     model = scenario.model.name
     return model if scenario.name == f"{model}-{scenario.method.value}" else f"{scenario.name} ({model})"
-
-
-def _method(scenario: Scenario) -> Iterator[str]:
-    yield scenario.method.value
-    if scenario.quant.type is not QuantType.NONE:
-        double = " with double quantisation" if scenario.quant.double else ""
-        yield f"{scenario.quant.type.value}{double}"
-    if scenario.method.adapts:
-        yield scenario.lora.words
-    if scenario.method.trains:
-        yield scenario.optimizer
 
 
 def _run(scenario: Scenario, kernels: Sequence[str]) -> Iterator[str]:
@@ -203,10 +193,8 @@ def _managed_lines(prediction: Prediction, page: Page) -> list[str]:
 
 
 def _basis_lines(result: Result, page: Page) -> list[str]:
-    """How each component at the peak is known: `exact: weights, adapters; modelled: activations`."""
-    entries = result.ledger.of(result.ledger.peak_phase)
-    known = {basis: [e.component.value for e in entries if e.basis is basis and e.bytes] for basis in Basis}
-    return page.wrap("; ".join(f"{basis}: {', '.join(names)}" for basis, names in known.items() if names), indent="  ")
+    """How each component at the peak is known."""
+    return page.wrap(basis_words(result.ledger.of(result.ledger.peak_phase)), indent="  ")
 
 
 def _warnings(result: Result, page: Page) -> list[str]:

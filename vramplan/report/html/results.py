@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from vramplan.ledger import Basis, Component, Phase
+from vramplan.ledger import Component, Phase
 from vramplan.record import Record, Result
 from vramplan.report.comparison import percent
 from vramplan.report.html.markup import Html, el, joined, quantity
@@ -11,6 +11,7 @@ from vramplan.report.layout import amount, table_unit
 from vramplan.report.report_case import Case, stack_name
 from vramplan.report.report_facts import Report
 from vramplan.report.report_text import misses_by_case
+from vramplan.report.report_words import basis_words
 from vramplan.units import human
 
 COLUMNS = ("", "on", "outcome", "peaks in", "measured", "predicted", "error", "reserved", "static")
@@ -94,7 +95,8 @@ def _ledger(case: Case) -> Html:
         held = [case.result.reserved.get(phase, 0) for phase in phases]
         rows.append(_line("reserved", [quantity(size, amount(size, factor)) for size in held]))
     rows.append(_part(case, Component.CONTEXT, factor))  # stands outside the allocator
-    note = "Measured; below it, what the closed form has more or less." if case.comparison else _known(case.result)
+    compared = "Measured; below it, what the closed form has more or less."
+    note = compared if case.comparison else basis_words(ledger.entries)
     return el("table", el("caption", note), el("thead", head), el("tbody", *rows), class_="ledger")
 
 
@@ -120,14 +122,6 @@ def _against(held: int, predicted: list[int], factor: int) -> Html:
     if not predicted or predicted[0] == held:
         return shown
     return joined((shown, el("small", f"{(predicted[0] - held) / factor:+.2f}")))
-
-
-def _known(result: Result) -> str:
-    """How each component is known: `exact: weights, adapters; modelled: activations`."""
-    parts = {
-        basis: [e.component.value for e in result.ledger.entries if e.basis is basis and e.bytes] for basis in Basis
-    }
-    return "; ".join(f"{basis.value}: {', '.join(dict.fromkeys(names))}" for basis, names in parts.items() if names)
 
 
 def _facts(facts: list[tuple[str, str]]) -> Html:
