@@ -7,7 +7,7 @@ import torch
 
 import vramplan
 from vramplan.ledger import Component, Phase
-from vramplan.measure.child import measured_on_cpu
+from vramplan.measure.cpu_run import CpuRun
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 
@@ -74,7 +74,7 @@ def test_closed_form_and_trace_agree_on_a_card(mode: str) -> None:
 )
 def test_a_real_merge_takes_what_is_predicted(mode: str) -> None:
     wanted = scenario(**MODES[mode])
-    record = measured_on_cpu(wanted, 1)
+    record = CpuRun(wanted, 1, print).record()
     closed = vramplan.predict(wanted, device="cpu")
     assert record.parameters == closed.parameters
     for phase in closed.ledger.phases:

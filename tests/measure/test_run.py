@@ -16,7 +16,7 @@ from training_phases import TRAINING_PHASES
 from vramplan.errors import CannotRun, UsageError
 from vramplan.ledger import Component, Phase
 from vramplan.measure import environment
-from vramplan.measure.child import measured_on_cpu
+from vramplan.measure.cpu_run import CpuRun
 from vramplan.measure.run import measure
 from vramplan.record import Outcome, Record, load_result, save_result
 from vramplan.scenario import Scenario
@@ -87,7 +87,7 @@ def test_progress_is_told_in_order(record: Record, heard: list[str]) -> None:
 
 
 def test_inference_has_prefill_decode_and_a_cache() -> None:
-    record = measured_on_cpu(tiny(method="inference", batch=1, new_tokens=4), 1)
+    record = CpuRun(tiny(method="inference", batch=1, new_tokens=4), 1, print).record()
     assert record.ledger.phases == (Phase.LOAD, Phase.PREFILL, Phase.DECODE)
     # keys and values, 2 layers, 2 heads of 16, bfloat16, 96 + 3 tokens: the last token is never fed back
     assert record.ledger.bytes(Phase.DECODE, Component.CACHE) >= 2 * 2 * 2 * 16 * 2 * 99

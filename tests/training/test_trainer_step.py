@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from vramplan.errors import CannotRun
 from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
-from vramplan.measure.child import measured_on_cpu
+from vramplan.measure.cpu_run import CpuRun
 from vramplan.scenario import Scenario
 from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.meter import Meter, NoMeter
@@ -199,7 +199,7 @@ def test_several_visible_cards_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_record_says_who_stepped() -> None:
-    record = measured_on_cpu(tiny(seq=16), 1)
+    record = CpuRun(tiny(seq=16), 1, print).record()
     assert record.environment["loop"] == f"transformers.Trainer {record.libraries['transformers']}"
-    own = measured_on_cpu(tiny(seq=16, stack="script"), 1)
+    own = CpuRun(tiny(seq=16, stack="script"), 1, print).record()
     assert own.environment["loop"] == "vramplan, because the stack is script"

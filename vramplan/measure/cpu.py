@@ -10,6 +10,7 @@ from vramplan.ledger import Basis, Component, Entry, Ledger, Phase, merge_entrie
 from vramplan.measure.bnb_kernels import cpu_opener
 from vramplan.measure.profiler import PhaseMarks, profile_peaks
 from vramplan.measure.tracker import Rule, Temporary, Tracker
+from vramplan.scenario import Method
 
 
 def _mixed_sum(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:
@@ -44,20 +45,25 @@ def _integer_product(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[
 
 
 #: What the CPU's kernels take inside themselves in every run.
-PRODUCTS: Mapping[Any, Rule] = {torch.ops.aten.mul.Tensor: _integer_product}
+_PRODUCTS: Mapping[Any, Rule] = {torch.ops.aten.mul.Tensor: _integer_product}
 #: Besides, what additions take when a merge adds fp32 to 16 bits.
-MIXED_SUMS: Mapping[Any, Rule] = {
-    **PRODUCTS,
+_MIXED_SUMS: Mapping[Any, Rule] = {
+    **_PRODUCTS,
     torch.ops.aten.add.Tensor: _mixed_sum,
     torch.ops.aten.add_.Tensor: _mixed_sum_in_place,
 }
 
 
+def cpu_rules(method: Method) -> Mapping[Any, Rule]:
+    """What the CPU's kernels take inside themselves in a run of the method."""
+    return _MIXED_SUMS if method is Method.MERGE else _PRODUCTS
+
+
 class CpuMeter(Tracker):  # type: ignore[no-untyped-call]
     """A tracker of CPU memory: `with meter:` around set-up and two steps, then `check`, then `ledger`."""
 
-    def __init__(self, *, vocab: int, rules: Mapping[Any, Rule] | None = None) -> None:
-        super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()}, rules=rules or PRODUCTS)
+    def __init__(self, *, vocab: int, rules: Mapping[Any, Rule] = _PRODUCTS) -> None:
+        super().__init__(vocab=vocab, device="cpu", openers={"bitsandbytes": cpu_opener()}, rules=rules)
         self._peaks: Mapping[Phase, int] = {}
 
     def check(self, step: Callable[[PhaseMarks], object]) -> None:

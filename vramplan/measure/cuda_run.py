@@ -25,15 +25,14 @@ from vramplan.measure.cuda_tracker import CudaTracker
 from vramplan.measure.environment import library_versions
 from vramplan.measure.nvml import Held
 from vramplan.measure.run import Progress
-from vramplan.measure.timings import note_loss, timings
+from vramplan.measure.timings import make_bare, note_loss, timings
 from vramplan.predict.replayable import allocator_rules
 from vramplan.record import Outcome, Parameters, Record
-from vramplan.scenario import Load, Method, Scenario
-from vramplan.training.build import transformers_config
+from vramplan.scenario import Method, Scenario
+from vramplan.training.build import logits_width, random_weights_warning
 from vramplan.training.counting import bits_per_parameter, count_parameters
 from vramplan.training.loop import TrainingLoop, loop_facts
 from vramplan.training.merge import saved_files
-from vramplan.training.meter import NoMeter
 from vramplan.training.run import Workload, set_up
 
 #: The phase that a run which was loaded begins with; a merge begins with dropping what the one before made.
@@ -66,9 +65,10 @@ class CudaRun:
         self._machine = machine
         self._say = progress
         self._meter = CudaMeter(machine.allocator)
-        self._tracker: CudaTracker = machine.tracker(int(transformers_config(scenario).get_text_config().vocab_size))
+        self._tracker: CudaTracker = machine.tracker(logits_width(scenario))
         self._losses: list[float] = []
-        self._found = Findings(Parameters(scenario.architecture.numel, 0, 0), warnings=list(_warnings(scenario)))
+        parameters = Parameters(scenario.architecture.numel, 0, 0)
+        self._found = Findings(parameters, warnings=random_weights_warning(scenario))
 
     def record(self) -> Record:
         """The record; out of memory before the figures were complete is its outcome, with the ledger so far."""
@@ -131,9 +131,7 @@ class CudaRun:
 
     def _timed(self, workload: Workload) -> None:
         self._say(f"timing {self._steps} steps")
-        workload.meter = NoMeter()
-        if isinstance(workload, TrainingLoop):
-            workload.evaluates = False
+        make_bare(workload)
         results: list[Tensor] = []
         self._machine.allocator.reset_peaks()
         times = self._machine.times(lambda: results.append(workload.run()), self._steps)
@@ -235,8 +233,3 @@ def managed_bytes(workload: Workload) -> int:
         return 0
     states = (value for state in workload.optimizer.state.values() for value in state.values())
     return sum(value.untyped_storage().nbytes() for value in states if getattr(value, "is_paged", False))
-
-
-def _warnings(scenario: Scenario) -> Iterator[str]:
-    if scenario.load_from is Load.CHECKPOINT and not scenario.model.path:
-        yield "the weights are random: no local checkpoint was given"

@@ -7,12 +7,22 @@ from typing import Any
 from torch import Tensor
 
 from vramplan.scenario import Method, Scenario
+from vramplan.training.loop import TrainingLoop
+from vramplan.training.meter import NoMeter
+from vramplan.training.run import Workload
 
 
 def note_loss(result: Tensor, losses: list[float]) -> None:
     """Keep what a run returned, if it is the loss of a training step; the tokens of a generation are not kept."""
     if result.dim() == 0:
         losses.append(float(result))
+
+
+def make_bare(workload: Workload) -> None:
+    """Let the workload run as it is timed from now on: nobody watches, and no evaluation follows a step."""
+    workload.meter = NoMeter()
+    if isinstance(workload, TrainingLoop):
+        workload.evaluates = False
 
 
 def timings(milliseconds: Sequence[float], scenario: Scenario, losses: Sequence[float]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vramplan.attention import Choice
 from vramplan.catalog.gpus import REFERENCE_GPU, Gpu, gpu
 from vramplan.errors import CannotRun, VramplanError, first_line
 from vramplan.ledger import Basis, Component
-from vramplan.measure.cpu import MIXED_SUMS, PRODUCTS
+from vramplan.measure.cpu import cpu_rules
 from vramplan.measure.cuda_rules import cuda_choices
 from vramplan.measure.depth import DepthMismatch, Depths, find_depths, stretch
 from vramplan.measure.environment import library_versions
@@ -37,7 +37,7 @@ from vramplan.scenario import Method, Scenario
 from vramplan.stacks import LossKernel
 from vramplan.timeline import Timeline
 from vramplan.training.adapter_files import write_adapters
-from vramplan.training.build import Making, modeling_of, transformers_config
+from vramplan.training.build import Making, logits_width, modeling_of, transformers_config
 from vramplan.training.counting import count_parameters, quantized_bytes
 from vramplan.training.load_fake import load_fake
 from vramplan.training.materialize import materialize
@@ -201,10 +201,11 @@ class Run:
 
 def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
-    vocab = int(transformers_config(scenario).get_text_config().vocab_size)
     merges = scenario.method is Method.MERGE
-    rules = None if card else MIXED_SUMS if merges else PRODUCTS
-    tracker = FakeTracker(vocab=vocab, gpu=card, rules=rules, padding=scenario.padding, release=scenario.torch)
+    rules = None if card else cpu_rules(scenario.method)
+    tracker = FakeTracker(
+        vocab=logits_width(scenario), gpu=card, rules=rules, padding=scenario.padding, release=scenario.torch
+    )
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:

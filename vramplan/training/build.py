@@ -63,15 +63,20 @@ def build_model(scenario: Scenario, device: torch.device, meter: Meter, *, makin
     materialises one tensor at a time), so a 70B model never exists in 16 bits at once.
     """
     meter.enter(Phase.LOAD)
-    model = (
-        _from_checkpoint(scenario, device) if scenario.load_from is Load.CHECKPOINT and scenario.model.path else None
-    )
-    if model is None:
+    model: nn.Module
+    if scenario.load_from is Load.CHECKPOINT and scenario.model.path:
+        model = _from_checkpoint(scenario, device)
+    else:
         model = making.skeleton(scenario)
         making.materialize(model, scenario, device, meter)
     name_base(model, meter)
-    built: nn.Module = model
-    return built
+    return model
+
+
+def random_weights_warning(scenario: Scenario) -> list[str]:
+    """What to say where a checkpoint is asked for that is not on this machine; else nothing."""
+    lacking = scenario.load_from is Load.CHECKPOINT and not scenario.model.path
+    return ["the weights are random: no local checkpoint was given"] if lacking else []
 
 
 def transformers_config(scenario: Scenario) -> Any:
@@ -89,6 +94,11 @@ def transformers_config(scenario: Scenario) -> Any:
         config = CONFIG_MAPPING[kind].from_dict(raw)
     config.use_cache = scenario.method is Method.INFERENCE
     return config
+
+
+def logits_width(scenario: Scenario) -> int:
+    """Elements of one token's logits, by which a tracker knows them."""
+    return int(transformers_config(scenario).get_text_config().vocab_size)
 
 
 def modeling_of(scenario: Scenario) -> ModuleType:
