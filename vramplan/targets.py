@@ -78,7 +78,7 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
         return _from_file(Path(target).expanduser(), printed, overrides or {})
     adapter = _adapter_file(Path(target).expanduser()) if on_disk else None
     if adapter is not None:
-        hint = "give the adapter_config.json that peft wrote, or its directory"
+        hint = f"give the {ADAPTER} that peft wrote, or its directory"
         return _from_file(adapter, read_object(adapter, hint=hint), overrides or {})
     if not on_disk and target.endswith("/"):
         raise UsageError(f"no such directory: {target}", hint="give one that exists, or a scenario's or model's name")

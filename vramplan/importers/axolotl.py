@@ -31,6 +31,10 @@ _UNSLOTH = (
     *("unsloth_cross_entropy_loss", "unsloth_lora_mlp", "unsloth_lora_qkv", "unsloth_lora_o", "unsloth_rms_norm"),
     "unsloth_rope",
 )
+_OF_ADAPTERS = (
+    *("lora_r", "lora_dropout", "lora_target_modules", "lora_target_linear", "lora_modules_to_save"),
+    *("lora_exclude_modules", "peft_use_dora"),
+)
 #: What says when to evaluate; the last is the older name of the one before it.
 _WHEN = ("eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy")
 #: model_config_type -> storage in fp32 (loaders/model.py _set_quantization_config).
@@ -52,7 +56,7 @@ def read_axolotl(content: Mapping[str, Any], *, where: str, base: Path, model: o
     if adapter:
         _adapters(source, ref, compute)
     else:
-        _without_adapters(source)
+        source.ignore(_OF_ADAPTERS, "no adapters without adapter")
     source.plain(BATCH)
     _accumulation(source)
     source.plain(SEQ)
@@ -118,8 +122,7 @@ def _checkpoint(source: Source) -> None:
             hint=f"--set {key}=null reads it as a model of 16 bits, which {kwargs_key}: {{dequantize: true}} makes of"
             " MXFP4",
         )
-    for name in (key, kwargs_key):
-        source.ignore(name, "the weights are dequantised into 16 bits" if bare else f"of {key}")
+    source.ignore((key, kwargs_key), "the weights are dequantised into 16 bits" if bare else f"of {key}")
 
 
 def _method(source: Source, adapter: str | None, model: ModelRef) -> None:
@@ -206,19 +209,6 @@ def _adapters(source: Source, model: ModelRef, compute: DType) -> None:
     source.pass_on("trust_remote_code")
 
 
-def _without_adapters(source: Source) -> None:
-    for key in (
-        "lora_r",
-        "lora_dropout",
-        "lora_target_modules",
-        "lora_target_linear",
-        "lora_modules_to_save",
-        "lora_exclude_modules",
-        "peft_use_dora",
-    ):
-        source.ignore(key, "no adapters without adapter")
-
-
 def _accumulation(source: Source) -> None:
     """gradient_accumulation_steps, or batch_size over micro_batch_size (utils/config/__init__.py normalize_config)."""
     whole, micro = source.count("batch_size"), source.count("micro_batch_size") or 1
@@ -234,14 +224,10 @@ def _attention(source: Source) -> str:
     on = [key for key in flags if source.flag(key)]
     if source.given("attn_implementation") is not None or not on:
         attention = hf.read_attention(source, _SCHEMA + "config.py")
-        for key in flags:
-            source.ignore(key, "attn_implementation says it" if on else "switched off")
+        source.ignore(flags, "attn_implementation says it" if on else "switched off")
         return attention
-    attention = hf.conclude_attention(source, on[0], _ATTENTION_FLAGS[on[0]])
-    for key in flags:
-        if key != on[0]:
-            source.ignore(key, "switched off")
-    return attention
+    source.ignore((key for key in flags if key != on[0]), "switched off")
+    return hf.conclude_attention(source, on[0], _ATTENTION_FLAGS[on[0]])
 
 
 def _checkpointing(source: Source) -> None:
@@ -269,9 +255,8 @@ def _evaluation(source: Source) -> None:
         why = "the training's micro-batch unless eval_batch_size says another"
         hf.read_evaluation(source, (*data, *when), batch, "eval_batch_size", why)
     nothing = "no key says when to evaluate" if data else "there is nothing to evaluate on"
-    for key in ("val_set_size", "test_datasets", "eval_batch_size", *_WHEN):
-        if key not in used:
-            source.ignore(key, "another key says it" if used else nothing)
+    unused = (key for key in ("val_set_size", "test_datasets", "eval_batch_size", *_WHEN) if key not in used)
+    source.ignore(unused, "another key says it" if used else nothing)
 
 
 def _when_evaluated(source: Source) -> tuple[str, ...]:

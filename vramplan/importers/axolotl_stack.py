@@ -90,8 +90,7 @@ def _whole(source: Source, model: ModelRef, *, cast_back: bool) -> None:
     It casts them back for flash attention (attn_needs_dtype_cast) or cut_cross_entropy alone.
     """
     source.assume("stack.upcast", "none", "full fine-tuning prepares nothing for k-bit training")
-    for key in ("embeddings_skip_upcast", "quantize_moe_experts"):
-        source.ignore(key, "of quantised models")
+    source.ignore(("embeddings_skip_upcast", "quantize_moe_experts"), "of quantised models")
     if cast_back:
         return
     known = architecture(source, model)
@@ -131,9 +130,7 @@ def _liger_kernels(source: Source, model: ModelRef, *, liger: bool) -> None:
     source.flag("liger_layer_norm")
     source.ignore("liger_layer_norm", "no family whose layers Liger replaces has a LayerNorm there")
     keys = [key for key in _LIGER_KERNELS if source.flag(key)]
-    for key in _LIGER_KERNELS:
-        if key not in keys:
-            source.ignore(key, "switched off")
+    source.ignore((key for key in _LIGER_KERNELS if key not in keys), "switched off")
     if liger and {"liger_swiglu", "liger_glu_activation"} <= {*keys}:
         source.refuse("liger_swiglu", "with liger_glu_activation, which axolotl refuses", hint="keep one of the two")
     if keys and not liger:

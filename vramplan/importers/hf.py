@@ -5,13 +5,12 @@ from pathlib import Path
 
 from vramplan.checkpoint_quant import in_words, other_quant_method, stored_quant
 from vramplan.errors import UsageError
+from vramplan.importers.keys import TRAINING_ARGUMENTS
 from vramplan.importers.source import Source
 from vramplan.importers.targets import checkpoint_dtype
 from vramplan.importers.values import as_dtype, as_flag
 from vramplan.model_source import resolve_model
 from vramplan.scenario import DType, ModelRef
-
-TRAINING_ARGUMENTS = "transformers 5.17.0 training_args.py"
 
 #: attn_implementation -> the scenario's word, and whether it is the same code.
 _ATTENTION: Mapping[str, tuple[str, bool]] = {

@@ -39,7 +39,7 @@ class Line(NamedTuple):
     spelled: Mapping[Format, Spelling]
 
 
-_TRAINING = "transformers 5.17.0 training_args.py"
+TRAINING_ARGUMENTS = "transformers 5.17.0 training_args.py"
 _TRL = "trl 1.16.0 trainer/model_config.py"
 _AXOLOTL = "axolotl 0.19.0 utils/schemas/"
 _FACTORY = "llamafactory 0.9.5 hparams/"
@@ -50,9 +50,9 @@ BATCH = Line(
     "batch",
     whole=True,
     spelled={
-        Format.TRL: Spelling("per_device_train_batch_size", 8, _TRAINING),
+        Format.TRL: Spelling("per_device_train_batch_size", 8, TRAINING_ARGUMENTS),
         Format.AXOLOTL: Spelling("micro_batch_size", 1, _AXOLOTL + "training.py"),
-        Format.LLAMAFACTORY: Spelling("per_device_train_batch_size", 8, _TRAINING),
+        Format.LLAMAFACTORY: Spelling("per_device_train_batch_size", 8, TRAINING_ARGUMENTS),
         Format.TORCHTUNE: Spelling("batch_size", None, ""),
     },
 )
@@ -60,9 +60,9 @@ GRAD_ACCUM = Line(
     "grad_accum",
     whole=True,
     spelled={
-        Format.TRL: Spelling("gradient_accumulation_steps", 1, _TRAINING),
+        Format.TRL: Spelling("gradient_accumulation_steps", 1, TRAINING_ARGUMENTS),
         Format.AXOLOTL: Spelling("gradient_accumulation_steps", 1, _AXOLOTL + "training.py"),
-        Format.LLAMAFACTORY: Spelling("gradient_accumulation_steps", 1, _TRAINING),
+        Format.LLAMAFACTORY: Spelling("gradient_accumulation_steps", 1, TRAINING_ARGUMENTS),
         Format.TORCHTUNE: Spelling("gradient_accumulation_steps", 1, "torchtune 0.6.1 recipes/"),
     },
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
-from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ, TRAINING_ARGUMENTS
 from vramplan.importers.liger import ignore_trainers_config, read_kernels, read_loss, read_trainers_switch
 from vramplan.importers.llamafactory_runs import refuse_what_does_not_train
 from vramplan.importers.optimizers import read_optimizer
@@ -47,13 +47,13 @@ def read_llamafactory(content: Mapping[str, Any], *, where: str, base: Path, mod
     if tuning == "lora":
         _adapters(source, ref, pure=pure)
     else:
-        for key in ("lora_rank", "lora_dropout", "lora_target", "additional_target", "use_dora"):
-            source.ignore(key, "no adapters with finetuning_type: full")
+        adapters = ("lora_rank", "lora_dropout", "lora_target", "additional_target", "use_dora")
+        source.ignore(adapters, "no adapters with finetuning_type: full")
     source.plain(BATCH)
     source.plain(GRAD_ACCUM)
     source.plain(SEQ)
     whole = architecture(source, ref).numel * (compute if pure else DType.FLOAT32).bytes if tuning == "full" else 0
-    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS, whole=whole)
+    read_optimizer(source, "optim", TRAINING_ARGUMENTS, whole=whole)
     _attention(source, stage, ref)
     _checkpointing(source)
     _stack(source, ref)
@@ -82,7 +82,7 @@ def _precision(source: Source, model: ModelRef, compute: DType, mixed: DType | N
         "bf16" if mixed is DType.BFLOAT16 else "fp16",
         "stack.autocast",
         autocast,
-        f"neither bf16 nor fp16, {hf.TRAINING_ARGUMENTS}",
+        f"neither bf16 nor fp16, {TRAINING_ARGUMENTS}",
     )
 
 
@@ -110,8 +110,7 @@ def _method(source: Source, tuning: str, bits: int | None, compute: DType, model
         return
     if bits is None:
         hf.read_adapted(source, "finetuning_type", model, f"default of finetuning_type, {_TUNING}")
-        for key in ("quantization_type", "double_quantization", "quantization_method"):
-            source.ignore(key, "of quantization_bit")
+        source.ignore(("quantization_type", "double_quantization", "quantization_method"), "of quantization_bit")
         return
     source.read(("finetuning_type", "quantization_bit"), "method", "qlora")
     if bits == 8:

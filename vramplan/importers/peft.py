@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vramplan.catalog.models import by_hub_id, catalog_names
 from vramplan.errors import UsageError
+from vramplan.files import user_path
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
 from vramplan.importers.keys import DROPOUT, RANK
@@ -13,8 +15,6 @@ from vramplan.importers.targets import check_task, read_dora, read_modules, read
 from vramplan.importers.vocabulary.peft import PEFT
 from vramplan.model_source import resolve_model
 from vramplan.scenario import ModelRef
-
-FILE = "adapter_config.json"
 
 
 def read_peft(content: Mapping[str, Any], *, where: str, base: Path, model: object = None) -> Imported:
@@ -41,29 +41,20 @@ def _base_model(source: Source, base: Path, instead: object) -> ModelRef:
     key = "base_model_name_or_path"
     if instead is not None or not (base / "config.json").is_file():
         return hf.read_model(source, key, base, instead)
-    name = source.word(key)
-    try:
-        found = resolve_model(hf.place(name, base), base=base) if name and _offline(name, base) else None
-    except UsageError:
-        found = None
-    if found is not None and name is not None:
-        source.read(key, "model", hf.place(name, base))
+    named = hf.place(source.word(key) or "", base)
+    if (found := _at_hand(named, base)) is not None:
+        source.read(key, "model", named)
         return found
-    source.take(
-        key,
-        "model",
-        str(base.resolve()),
-        "the config.json beside the adapter",
-        note="the config.json beside the adapter",
-    )
-    return hf.resolved(source, str(base.resolve()), base)
+    here, beside = str(base.resolve()), "the config.json beside the adapter"
+    source.take(key, "model", here, beside, note=beside)
+    return hf.resolved(source, here, base)
 
 
-def _offline(name: str, base: Path) -> bool:
-    """Whether a name is a path that exists or a model of the catalogue: nothing is fetched when files are at hand."""
-    from vramplan.catalog.models import by_hub_id, catalog_names
-
+def _at_hand(name: str, base: Path) -> ModelRef | None:
+    """The model of a path that exists, or of a name in the catalogue. None else: with a config.json at hand, nothing is
+    fetched."""
     try:
-        return (base / Path(hf.place(name, base))).exists() or name in catalog_names() or by_hub_id(name) is not None
-    except (OSError, ValueError):
-        return False
+        known = name in catalog_names() or by_hub_id(name) is not None or (base / user_path(name)).exists()
+        return resolve_model(name, base=base) if name and known else None
+    except (OSError, UsageError):
+        return None

@@ -141,11 +141,11 @@ class Source:
         self.take(spelling.key, line.ours, found, f"default of {spelling.key}, {spelling.origin}")
         return found
 
-    def ignore(self, key: str, why: str) -> None:
-        """Note that a key of the file changes no memory."""
-        value = self.given(key)
-        if value is not None:
-            self._ignored.append(Row(key, spelled(value), note=why))
+    def ignore(self, keys: str | Iterable[str], why: str) -> None:
+        """Note that these keys change no memory, those of them that the file has."""
+        for key in [keys] if isinstance(keys, str) else keys:
+            if (value := self.given(key)) is not None:
+                self._ignored.append(Row(key, spelled(value), note=why))
 
     def warn(self, text: str, *, ours: str = "", above: int = 0, above_token: int = 0) -> None:
         """Say what the scenario does not hold; `ours` is the key whose flag would settle it.

@@ -8,7 +8,7 @@ from typing import Any
 from vramplan.checkpoint_quant import stored_quant
 from vramplan.importers import hf
 from vramplan.importers.imported import Imported
-from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ
+from vramplan.importers.keys import BATCH, DROPOUT, GRAD_ACCUM, RANK, SEQ, TRAINING_ARGUMENTS
 from vramplan.importers.liger import ignore_trainers_config, read_trainers_switch
 from vramplan.importers.optimizers import read_optimizer
 from vramplan.importers.source import Source
@@ -47,7 +47,7 @@ def read_trl(content: Mapping[str, Any], *, where: str, base: Path, model: objec
     source.plain(GRAD_ACCUM)
     _length(source)
     whole = 0 if adapts else weights.bytes * architecture(source, ref).numel
-    read_optimizer(source, "optim", hf.TRAINING_ARGUMENTS, whole=whole)
+    read_optimizer(source, "optim", TRAINING_ARGUMENTS, whole=whole)
     _attention(source)
     hf.read_checkpointing(source, source.flag("gradient_checkpointing"), True, _BASE, reentrant=False)
     _stack(source, ref)
@@ -132,10 +132,9 @@ def _adapters(source: Source, model: ModelRef, *, quantized: bool) -> None:
 
 
 def _without_adapters(source: Source) -> None:
-    for key in ("lora_r", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora"):
-        source.ignore(key, "no adapters without use_peft")
-    for key in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"):
-        source.ignore(key, "nothing is quantised")
+    adapters = ("lora_r", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora")
+    source.ignore(adapters, "no adapters without use_peft")
+    source.ignore(("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"), "nothing is quantised")
 
 
 def _length(source: Source) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from vramplan.importers.source import Source
-from vramplan.importers.values import is_null
 from vramplan.importers.vocabulary.trl import DPO_ONLY, SFT_ONLY
 
 SFT = "trl 1.16.0 trainer/sft_trainer.py"
@@ -45,7 +44,7 @@ def _read_dpo(source: Source, told: str, losses: Sequence[str]) -> None:
     if not set(losses) <= set(_DPO_LOSSES):
         source.refuse("loss_type", f"beside {told} is no loss of DPOTrainer", hint=", ".join(_DPO_LOSSES))
     for key in sorted(SFT_ONLY - {"max_seq_length"}):
-        if source.has(key) and not is_null(source.given(key)):
+        if source.given(key) is not None:
             source.refuse(key, f"is of SFTTrainer, and {told} of DPOTrainer", hint=f"remove {key} or {told}")
     if source.flag("sync_ref_model"):
         source.refuse("sync_ref_model", "keeps a second model as the reference", hint="leave it out")
