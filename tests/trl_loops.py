@@ -1,24 +1,15 @@
 """TRL's own trainers beside our own loop: what the tests of both ask."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from real_trainer import Run
-from tiny_models import LLAMA
 from training_phases import TRAINING_PHASES
 
 from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
-from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 
 #: Bytes of the numbers that only one of the two holds: counts and metrics of the trainer's.
 NUMBERS = 64
-
-
-def tiny_scenario(stack: str, keys: dict[str, Any]) -> Scenario:
-    mapping = {"model": LLAMA, "load": "random", "batch": 2, "seq": 64, "stack": stack, **keys}
-    return scenario_from_mapping(mapping)
 
 
 def check_memory(real: Run, own: Run, *, samples: int, compared: Sequence[Phase]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LLAMA
+from tiny_models import tiny
 from told_allocator import Told
 from training_phases import TRAINING_PHASES
 
@@ -19,12 +19,7 @@ from vramplan.measure.nvml import Held
 from vramplan.measure.run import measure
 from vramplan.record import Outcome, Record, result_from_json
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.units import KIB, MIB
-
-
-def tiny(**changes: Any) -> Scenario:
-    return scenario_from_mapping({"model": LLAMA, "batch": 2, "seq": 96, "load": "random", **changes})
 
 
 class Growing(Told):

@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LLAMA
+from tiny_models import tiny
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.batch import make_batches, make_evaluation_batch
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up
@@ -17,23 +15,19 @@ from vramplan.training.run import set_up
 CPU = torch.device("cpu")
 
 
-def scenario(**changes: Any) -> Scenario:
-    return scenario_from_mapping({"model": LLAMA, "load": "random", "batch": 2, "seq": 48, **changes})
-
-
 def test_padding_is_on_the_right_without_label_and_with_a_zero_in_the_mask() -> None:
-    batches = make_batches(scenario(padding=True, grad_accum=2), 256, CPU, NoMeter())
-    for batch in (*batches, make_evaluation_batch(scenario(padding=True), 2, 256, CPU)):
+    batches = make_batches(tiny(padding=True, grad_accum=2), 256, CPU, NoMeter())
+    for batch in (*batches, make_evaluation_batch(tiny(padding=True), 2, 256, CPU)):
         mask, labels, ids = batch["attention_mask"], batch["labels"], batch["input_ids"]
-        assert (mask.dtype, mask.shape) == (torch.int64, (2, 48))
-        assert mask.sum() == 2 * 48 - 1
+        assert (mask.dtype, mask.shape) == (torch.int64, (2, 64))
+        assert mask.sum() == 2 * 64 - 1
         assert mask[-1, -1] == 0
         assert torch.equal(labels == -100, mask == 0)
         assert torch.equal(labels[mask == 1], ids[mask == 1])
 
 
 def test_without_padding_there_is_no_mask_and_the_tokens_are_the_same() -> None:
-    plain, padded = (make_batches(scenario(padding=padding), 256, CPU, NoMeter())[0] for padding in (False, True))
+    plain, padded = (make_batches(tiny(padding=padding), 256, CPU, NoMeter())[0] for padding in (False, True))
     assert set(plain) == {"input_ids", "labels"}
     assert torch.equal(plain["input_ids"], padded["input_ids"])
 
@@ -57,7 +51,7 @@ class Calls(TorchFunctionMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.parametrize("padding", [False, True])
 def test_padding_gives_attention_a_mask_and_repeats_the_keys(padding: bool) -> None:
-    step = set_up(scenario(padding=padding, checkpointing=False), CPU, NoMeter())
+    step = set_up(tiny(padding=padding, checkpointing=False), CPU, NoMeter())
     calls = Calls()
     with calls:
         loss = step.run()
@@ -70,6 +64,6 @@ def test_padding_gives_attention_a_mask_and_repeats_the_keys(padding: bool) -> N
         return
     for mask in calls.masks:
         assert mask is not None
-        assert (mask.dtype, mask.shape) == (torch.bool, (2, 1, 48, 48))
-        assert torch.equal(mask[0, 0], torch.ones(48, 48).tril().bool())
+        assert (mask.dtype, mask.shape) == (torch.bool, (2, 1, 64, 64))
+        assert torch.equal(mask[0, 0], torch.ones(64, 64).tril().bool())
         assert not mask[1, 0, -1, -1]  # padding sees everything before it, and nothing sees padding

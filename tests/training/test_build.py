@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import GPT2, LLAMA, MIXTRAL
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -17,19 +18,7 @@ from vramplan.training.counting import bits_per_parameter, count_parameters
 from vramplan.training.meter import NoMeter
 
 CPU = torch.device("cpu")
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 256,
-    "tie_word_embeddings": True,
-}
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 256}
-GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
-MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 4, "tie_word_embeddings": False}
+TIED = {**LLAMA, "tie_word_embeddings": True}
 QUANTS = [
     {"type": "nf4", "double": True},
     {"type": "fp4", "double": False},
@@ -82,7 +71,7 @@ def tensors(model: Any) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
 
 
 @pytest.mark.parametrize("quant", QUANTS, ids=lambda quant: "-".join(map(str, quant.values())))
-@pytest.mark.parametrize("config", [LLAMA, GPT2, MIXTRAL], ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("config", [TIED, GPT2, MIXTRAL], ids=lambda config: config["model_type"])
 def test_built_layer_by_layer_is_what_from_pretrained_loads(config: Any, quant: Any, folder: Any) -> None:
     own, loaded = Names(), Names()
     built = build_model(scenario(config, quant=quant), CPU, own)
@@ -95,7 +84,7 @@ def test_built_layer_by_layer_is_what_from_pretrained_loads(config: Any, quant: 
 
 @pytest.mark.parametrize("block", [32, 64, 256, 4096])
 def test_each_block_has_its_constant(block: int) -> None:
-    model: Any = build_model(scenario(LLAMA, quant={"double": False, "block_size": block}), CPU, NoMeter())
+    model: Any = build_model(scenario(TIED, quant={"double": False, "block_size": block}), CPU, NoMeter())
     weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.quant_state.absmax.numel() == -(-176 * 64 // block)
     # 4 bits and a 32-bit constant per block; only the matrices that are not whole blocks have a little more
@@ -103,37 +92,37 @@ def test_each_block_has_its_constant(block: int) -> None:
 
 
 def test_tied_embeddings_are_one_tensor() -> None:
-    model: Any = build_model(scenario(LLAMA), CPU, NoMeter())
+    model: Any = build_model(scenario(TIED), CPU, NoMeter())
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_a_sixteen_bit_base_has_sixteen_bits_per_parameter() -> None:
-    model = build_model(scenario(LLAMA, method="lora"), CPU, NoMeter())
+    model = build_model(scenario(TIED, method="lora"), CPU, NoMeter())
     assert bits_per_parameter(model) == 16
     assert count_parameters(model).quantized == 0
 
 
 def test_names_cover_every_parameter_and_buffer() -> None:
     names = Names()
-    model = build_model(scenario(LLAMA), CPU, names)
+    model = build_model(scenario(TIED), CPU, names)
     known = set(names.found)
     for tensor in (*model.parameters(), *model.buffers()):
         assert tensor.untyped_storage().data_ptr() in known
 
 
 def test_the_skeleton_holds_no_memory() -> None:
-    assert all(parameter.is_meta for parameter in skeleton(scenario(LLAMA)).parameters())
+    assert all(parameter.is_meta for parameter in skeleton(scenario(TIED)).parameters())
 
 
 def test_a_directory_without_weights_cannot_be_loaded(tmp_path: Path) -> None:
-    transformers_config(scenario(LLAMA)).save_pretrained(tmp_path)
+    transformers_config(scenario(TIED)).save_pretrained(tmp_path)
     with pytest.raises(CannotRun, match="cannot load"):
         build_model(scenario(str(tmp_path), load="checkpoint"), CPU, NoMeter())
 
 
 def test_a_model_type_that_transformers_does_not_know() -> None:
     with pytest.raises(UsageError, match="model_type 'lama' is unknown"):
-        transformers_config(scenario(LLAMA | {"model_type": "lama"}))
+        transformers_config(scenario(TIED | {"model_type": "lama"}))
 
 
 @pytest.mark.parametrize(
@@ -148,5 +137,5 @@ def test_a_configuration_that_transformers_refuses_is_the_configurations_error(
     key: str, value: object, reason: str
 ) -> None:
     with pytest.raises(UsageError, match="transformers cannot build 'llama'") as caught:
-        skeleton(scenario(LLAMA | {key: value}))
+        skeleton(scenario(TIED | {key: value}))
     assert reason in caught.value.hint

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop
-from tiny_models import MIXTRAL
+from tiny_models import MIXTRAL, tiny
 from training_phases import TRAINING_PHASES
-from trl_loops import check_memory, tiny_scenario
+from trl_loops import check_memory
 
-from vramplan.scenario import Scenario
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
 from vramplan.training.trl_step import DpoStep
+
+pytestmark = pytest.mark.usefixtures("tables_are_made")
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "qlora": {},
@@ -29,19 +30,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 SAMPLES = 9216
 
 
-def tiny(**keys: Any) -> Scenario:
-    return tiny_scenario("trl-dpo", keys)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_once() -> None:
-    """Tables that a process makes once: they belong to the first run, whoever makes it."""
-    run_loop(tiny(), TrainingStep)
-
-
 @pytest.fixture(scope="module", params=SCENARIOS)
 def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
-    scenario = tiny(**SCENARIOS[request.param])
+    scenario = tiny(stack="trl-dpo", **SCENARIOS[request.param])
     return run_loop(scenario, DpoStep), run_loop(scenario, TrainingStep)
 
 
@@ -59,6 +50,6 @@ def test_the_memory_is_the_same(runs: tuple[Run, Run]) -> None:
 
 
 def test_a_record_says_who_stepped() -> None:
-    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    workload = set_up(tiny(stack="trl-dpo"), CPU, NoMeter(), real_trainer=True)
     assert isinstance(workload, DpoStep)
     assert workload.loop.startswith("trl.DPOTrainer 1.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LLAMA
+from tiny_models import GPT2, LLAMA, MIXTRAL, tiny
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -19,13 +19,10 @@ from vramplan.training.meter import NoMeter
 
 CPU = torch.device("cpu")
 IDS = torch.arange(48).reshape(2, 24) * 5 % 256
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 256}
-GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
-MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
 
 
 def scenario(**keys: Any) -> Scenario:
-    return scenario_from_mapping({"model": LLAMA, "method": "merge", "load": "random", "lora": {"rank": 8}, **keys})
+    return tiny(**{"method": "merge", "lora": {"rank": 8}, **keys})
 
 
 def loaded(wanted: Scenario, folder: Path) -> Any:

@@ -4,29 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import LLAMA, tiny
 
 from vramplan.errors import UsageError
-from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.build import build_model
 from vramplan.training.meter import NoMeter
 from vramplan.training.prepare import adaptable, prepare
 
 CPU = torch.device("cpu")
-QWEN2 = {
-    "model_type": "qwen2",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-}
+QWEN2 = {**LLAMA, "model_type": "qwen2"}
 
 
 def prepared(**changes: Any) -> Any:
-    scenario: Scenario = scenario_from_mapping({"model": QWEN2, "load": "random", **changes})
+    scenario = tiny(model=QWEN2, **changes)
     return prepare(build_model(scenario, CPU, NoMeter()), scenario, NoMeter())
 
 
@@ -96,6 +86,6 @@ def test_a_target_that_matches_nothing_is_refused_with_the_nearest() -> None:
 
 
 def test_the_head_is_not_adaptable() -> None:
-    scenario = scenario_from_mapping({"model": QWEN2, "load": "random"})
+    scenario = tiny(model=QWEN2)
     names = adaptable(build_model(scenario, CPU, NoMeter()))
     assert names == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

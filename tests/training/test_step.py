@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LLAMA
+from tiny_models import LLAMA, tiny
 from torch import Tensor
 
 from vramplan import stacks
 from vramplan.errors import CannotRun
 from vramplan.ledger import Component, Phase
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training import loss
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
@@ -44,8 +43,7 @@ class Diary:
 
 
 def training(diary: Diary | None = None, model: Any = LLAMA, **changes: Any) -> TrainingStep:
-    scenario = scenario_from_mapping({"model": model, "load": "random", "batch": 2, "seq": 48, **changes})
-    step = set_up(scenario, CPU, diary or Diary())
+    step = set_up(tiny(model=model, **changes), CPU, diary or Diary())
     assert isinstance(step, TrainingStep)
     return step
 
@@ -61,7 +59,7 @@ def test_phases_come_in_order_once_per_micro_batch() -> None:
 
 
 def test_a_chunked_loss_stays_in_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_TOKENS", 16)  # six chunks, whose logits backward makes again
+    monkeypatch.setattr(loss, "CHUNK_TOKENS", 16)  # eight chunks, whose logits backward makes again
     diary = Diary()
     step = training(diary, stack={"base": "hf-trainer", "loss": "chunked"})
     diary.phases.clear()
@@ -79,7 +77,7 @@ def test_gradients_and_states_are_named_where_they_appear() -> None:
 @pytest.mark.parametrize("model", [LLAMA, GEMMA2], ids=["llama", "soft-capped"])
 @pytest.mark.parametrize("base", ["hf-trainer", "script"])
 def test_chunks_add_up_to_the_models_own_loss(model: Any, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_TOKENS", 40)  # does not divide 96 tokens
+    monkeypatch.setattr(loss, "CHUNK_TOKENS", 40)  # does not divide 128 tokens
     changes = {"compute_dtype": "float32", "attention": "eager"}
     whole = training(model=model, stack=base, **changes)
     chunked = training(model=model, stack={"base": base, "loss": "chunked"}, **changes)

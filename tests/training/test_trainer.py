@@ -5,18 +5,17 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, STEPS, Run, arguments, train
-from tiny_models import LLAMA
+from tiny_models import GPT2, tiny
 from training_phases import TRAINING_PHASES
 
 from vramplan.ledger import Phase
 from vramplan.measure.cpu import CpuMeter
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import read_scenarios, scenario_from_mapping
+from vramplan.scenario_file import read_scenarios
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
 
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 512}
-GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+pytestmark = pytest.mark.usefixtures("tables_are_made")
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "qlora": {"lora": {"rank": 8}},
@@ -45,10 +44,6 @@ EVALUATIONS: dict[str, dict[str, Any]] = {
 NUMBERS = 64
 
 
-def tiny(**keys: Any) -> Scenario:
-    return scenario_from_mapping({"model": LLAMA, "load": "random", "batch": 2, "seq": 64, **keys})
-
-
 def ours(scenario: Scenario) -> Run:
     meter = CpuMeter(vocab=int(scenario.model.config["vocab_size"]))
     with meter:
@@ -57,12 +52,6 @@ def ours(scenario: Scenario) -> Run:
     assert isinstance(workload, TrainingStep)
     evaluated = 0.0 if scenario.evaluation is None else float(workload.evaluation_losses.mean())
     return Run(losses, meter.ledger(), evaluated)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_once() -> None:
-    """Tables that a process makes once, 80 bytes: they belong to the first run, whoever makes it."""
-    ours(tiny())
 
 
 @pytest.fixture(scope="module", params=EVALUATIONS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop, train
-from tiny_models import LLAMA
+from tiny_models import GPT2, tiny
 from torch import Tensor
 from training_phases import TRAINING_PHASES
 from transformers import Trainer, TrainingArguments
@@ -16,14 +16,12 @@ from vramplan.errors import CannotRun
 from vramplan.ledger import STATIC_COMPONENTS, Component, Phase
 from vramplan.measure.cpu_run import CpuRun
 from vramplan.scenario import Scenario
-from vramplan.scenario_file import scenario_from_mapping
 from vramplan.training.meter import Meter, NoMeter
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
 from vramplan.training.trainer_step import TrainerStep
 
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 256}
-GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+pytestmark = pytest.mark.usefixtures("tables_are_made")
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "qlora": {},
@@ -58,10 +56,6 @@ class Diary:
         pass
 
 
-def tiny(**keys: Any) -> Scenario:
-    return scenario_from_mapping({"model": LLAMA, "load": "random", "batch": 2, "seq": 64, **keys})
-
-
 def stepping(meter: Meter, scenario: Scenario) -> TrainerStep:
     workload = set_up(scenario, CPU, meter, real_trainer=True)
     assert isinstance(workload, TrainerStep)
@@ -75,12 +69,6 @@ class Three:
     stepped: Run
     train: Run
     own: Run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_once() -> None:
-    """Tables that a process makes once: they belong to the first run, whoever makes it."""
-    run_loop(tiny(), TrainingStep)
 
 
 @pytest.fixture(scope="module", params=SCENARIOS)

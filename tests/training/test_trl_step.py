@@ -4,17 +4,18 @@ from typing import Any
 
 import pytest
 from real_trainer import CPU, Run, run_loop
-from tiny_models import MIXTRAL
+from tiny_models import MIXTRAL, tiny
 from torch import Tensor
 from training_phases import TRAINING_PHASES
-from trl_loops import check_memory, tiny_scenario
+from trl_loops import check_memory
 
 from vramplan.ledger import Phase
-from vramplan.scenario import Scenario
 from vramplan.training.meter import NoMeter
 from vramplan.training.run import set_up
 from vramplan.training.step import TrainingStep
 from vramplan.training.trl_step import TrlStep
+
+pytestmark = pytest.mark.usefixtures("tables_are_made")
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "qlora": {},
@@ -31,19 +32,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 SAMPLES = 4608
 
 
-def tiny(**keys: Any) -> Scenario:
-    return tiny_scenario("trl", keys)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_once() -> None:
-    """Tables that a process makes once: they belong to the first run, whoever makes it."""
-    run_loop(tiny(), TrainingStep)
-
-
 @pytest.fixture(scope="module", params=SCENARIOS)
 def runs(request: pytest.FixtureRequest) -> tuple[Run, Run]:
-    scenario = tiny(**SCENARIOS[request.param])
+    scenario = tiny(stack="trl", **SCENARIOS[request.param])
     return run_loop(scenario, TrlStep), run_loop(scenario, TrainingStep)
 
 
@@ -59,13 +50,13 @@ def test_the_memory_is_the_same(runs: tuple[Run, Run]) -> None:
 
 
 def test_the_adapters_of_a_quantised_model_are_16_bit() -> None:
-    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    workload = set_up(tiny(stack="trl"), CPU, NoMeter(), real_trainer=True)
     trained = [parameter for parameter in workload.model.parameters() if parameter.requires_grad]
     assert {str(parameter.dtype) for parameter in trained} == {"torch.bfloat16"}
 
 
 def test_a_record_says_who_stepped() -> None:
-    workload = set_up(tiny(), CPU, NoMeter(), real_trainer=True)
+    workload = set_up(tiny(stack="trl"), CPU, NoMeter(), real_trainer=True)
     assert isinstance(workload, TrlStep)
     assert workload.loop.startswith("trl.SFTTrainer 1.")
     assert isinstance(workload.run(), Tensor)
@@ -75,7 +66,7 @@ def test_a_record_says_who_stepped() -> None:
     ("keys", "reason"),
     [
         ({"stack": {"base": "trl", "loss": "torch"}}, "no loss but its own"),
-        ({"padding": True, "batch": 1}, "pads no batch of one"),
+        ({"stack": "trl", "padding": True, "batch": 1}, "pads no batch of one"),
     ],
 )
 def test_what_the_trainer_cannot_do_our_own_loop_runs(keys: dict[str, Any], reason: str) -> None:
