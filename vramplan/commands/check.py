@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
 from vramplan.commands.flags import (
+    add_choice,
     add_device,
     add_engine,
     add_path,
     add_scenario_flags,
     json_text,
-    one_of,
     overrides,
     page,
     writable,
@@ -73,10 +73,10 @@ def _add_judgement(parser: ArgumentParser) -> None:
 
 def _add_format(parser: ArgumentParser) -> None:
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument(
+    add_choice(
+        shown,
         "--format",
-        type=one_of("--format", FORMATS),
-        choices=FORMATS,
+        FORMATS,
         metavar="FORMAT",
         default="text",
         help="text (default), markdown, json, github (workflow commands) or junit (XML)",

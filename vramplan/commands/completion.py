@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import closed_lists, takes_path
+from vramplan.commands.flags import add_choice, closed_lists, takes_path
 
 EXAMPLES = """\
   source <(vramplan completion bash)
@@ -14,9 +14,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 def configure(parser: ArgumentParser) -> None:
     """The shell."""
-    from vramplan.commands.flags import one_of
-
-    parser.add_argument("shell", metavar="bash|zsh|fish", type=one_of("shell", SHELLS), choices=SHELLS)
+    add_choice(parser, "shell", SHELLS, metavar="bash|zsh|fish")
 
 
 def run(args: Namespace) -> Answer:

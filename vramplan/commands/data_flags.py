@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace, _ActionsContainer
 from typing import TYPE_CHECKING
 
-from vramplan.commands.flags import add_path, count, one_of
+from vramplan.commands.flags import add_choice, add_path, count
 from vramplan.errors import UsageError
 from vramplan.files import user_path
 from vramplan.units import MIB
@@ -51,17 +51,17 @@ def add_data_flags(parser: ArgumentParser) -> None:
 
 def _add_batches(group: _ActionsContainer) -> None:
     """Which samples make a batch."""
-    group.add_argument(
+    add_choice(
+        group,
         "--sampler",
-        type=one_of("--sampler", SAMPLERS),
-        choices=SAMPLERS,
+        SAMPLERS,
         metavar="S",
         help="random (the default), grouped (transformers' group_by_length) or packed (TRL's packing)",
     )
-    group.add_argument(
+    add_choice(
+        group,
         "--packing",
-        type=one_of("--packing", PACKINGS),
-        choices=PACKINGS,
+        PACKINGS,
         metavar="P",
         help="bfd (the default), bfd_split or wrapped, for --sampler packed",
     )

@@ -1,7 +1,7 @@
 """The flags that several commands share: one per scenario key, and how they become overrides of a scenario file."""
 
 from argparse import Action, ArgumentParser, Namespace, _ActionsContainer
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,12 @@ class Flag(NamedTuple):
     def dest(self) -> str:
         """Where argparse puts the value."""
         return "key:" + self.key
+
+    def typed(self, value: str | bool) -> tuple[str, ...]:
+        """The words of a command line that give it this value."""
+        if isinstance(value, bool):
+            return (self.option if value else self.option.replace("--", "--no-", 1),)
+        return self.option, value
 
 
 FLAGS = (
@@ -66,6 +72,7 @@ FLAGS = (
     Flag("--merge-safe", "merge.safe", "", "merge into a copy that is looked through for NaN, or not"),
     Flag("--max-shard-size", "merge.max_shard_size", "SIZE", "largest file that a merge saves, such as 5GB"),
 )
+DEVICES = ("cuda", "cpu")
 #: Keys whose value is a word as it stands, whatever YAML would read in it.
 _WORDS = frozenset({"name", "gpu", "torch", "optimizer", "merge.max_shard_size"})
 
@@ -92,25 +99,18 @@ def add_scenario_flags(parser: ArgumentParser) -> None:
 
 def overrides(args: Namespace) -> dict[str, Any]:
     """The dotted keys that the flags and `--set` give values; a UsageError where one gets two."""
-    given = [(flag, getattr(args, flag.dest)) for flag in FLAGS]
+    given = [(flag, raw) for flag in FLAGS if (raw := getattr(args, flag.dest)) is not None]
     for flag, raw in given:
         if raw == "":  # a script's variable that is not set
             raise UsageError(f"{flag.option} is empty", hint="give a value, or leave the flag out")
-    found = {flag.key: _value(flag.key, raw) for flag, raw in given if raw is not None}
-    said = {flag.key: _typed(flag, raw) for flag, raw in given if raw is not None}
+    found = {flag.key: _value(flag.key, raw) for flag, raw in given}
+    said = {flag.key: " ".join(flag.typed(raw)) for flag, raw in given}
     for text in args.assignments:
         key, value = _assignment(text)
         if key in found and found[key] != value:
             raise UsageError(f"{key} is given two values: {said[key]} and --set {text}", hint="leave out one of them")
         found[key], said[key] = value, f"--set {text}"
     return found
-
-
-def _typed(flag: Flag, raw: str | bool) -> str:
-    """The flag as it was written."""
-    if isinstance(raw, bool):
-        return flag.option if raw else flag.option.replace("--", "--no-", 1)
-    return f"{flag.option} {raw}"
 
 
 def _value(key: str, raw: str | bool) -> Any:
@@ -172,18 +172,16 @@ def takes_path(argument: Action) -> bool:
     return "takes_path" in vars(argument)
 
 
-def one_of(option: str, words: Iterable[str]) -> Any:
-    """An argparse `type` that takes one of `words`; another one is refused with the nearest."""
+def add_choice(parser: _ActionsContainer, name: str, words: Collection[str], **settings: Any) -> None:
+    """Add an argument that takes one of `words`; another one is refused with the nearest."""
     from vramplan.errors import unknown
 
-    allowed = tuple(words)
-
     def check(word: str) -> str:
-        if word not in allowed:
-            raise unknown(option, word, allowed)
+        if word not in words:
+            raise unknown(name, word, words)
         return word
 
-    return check
+    parser.add_argument(name, type=check, choices=words, **settings)
 
 
 def count(option: str) -> Any:
@@ -213,18 +211,15 @@ def add_json(parser: _ActionsContainer) -> None:
 
 def add_device(parser: ArgumentParser, default: str | None, purpose: str) -> None:
     """`--device cuda|cpu`."""
-    words = ("cuda", "cpu")
-    parser.add_argument(
-        "--device", type=one_of("--device", words), choices=words, metavar="DEVICE", default=default, help=purpose
-    )
+    add_choice(parser, "--device", DEVICES, metavar="DEVICE", default=default, help=purpose)
+
+
+ENGINES = ("analytic", "trace")
 
 
 def add_engine(parser: ArgumentParser, purpose: str) -> None:
     """`--engine analytic|trace`."""
-    words = ("analytic", "trace")
-    parser.add_argument(
-        "--engine", type=one_of("--engine", words), choices=words, metavar="ENGINE", default="analytic", help=purpose
-    )
+    add_choice(parser, "--engine", ENGINES, metavar="ENGINE", default="analytic", help=purpose)
 
 
 def page() -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, json_text, one_of
+from vramplan.commands.flags import add_choice, add_json, json_text
 from vramplan.errors import UsageError
 
 Row = dict[str, Any]
@@ -20,8 +20,7 @@ EXAMPLES = """\
 
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
-    kinds = tuple(KINDS)
-    parser.add_argument("kind", metavar="|".join(kinds), type=one_of("kind", kinds), choices=kinds)
+    add_choice(parser, "kind", tuple(KINDS), metavar="|".join(KINDS))
     parser.add_argument("word", metavar="WORD", nargs="?", default="", help="only names that contain this")
     add_json(parser)
 

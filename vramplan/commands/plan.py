@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from vramplan.commands import Answer, Command
 from vramplan.commands.card_flags import add_limit_flags, check_reserve
 from vramplan.commands.data_flags import add_data_flags, asks_for_data
-from vramplan.commands.flags import add_json, add_path, add_scenario_flags, json_text, one_of, overrides, page, writable
+from vramplan.commands.flags import (
+    add_choice,
+    add_json,
+    add_path,
+    add_scenario_flags,
+    json_text,
+    overrides,
+    page,
+    writable,
+)
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
@@ -32,10 +41,10 @@ def configure(parser: ArgumentParser) -> None:
     """The arguments."""
     add_path(parser, "targets", metavar="TARGET", nargs="+", help=f"{TARGET}; several")
     add_limit_flags(parser)
-    parser.add_argument(
+    add_choice(
+        parser,
         "--goal",
-        type=one_of("--goal", GOALS),
-        choices=GOALS,
+        GOALS,
         metavar="GOAL",
         help=f"what is to be as large as it gets: {', '.join(GOALS)}; max-tokens, the default, shows the frontier",
     )

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
 from vramplan.commands import Answer, Command
-from vramplan.commands.flags import add_json, add_path, json_text, one_of, page, writable
+from vramplan.commands.flags import add_choice, add_json, add_path, json_text, page, writable
 from vramplan.commands.origin import TARGET
 from vramplan.errors import UsageError
 
@@ -26,10 +26,10 @@ KINDS = ("nf4", "fp4", "int4", "int8")
 def configure(parser: ArgumentParser) -> None:
     """The arguments."""
     add_path(parser, "target", metavar="TARGET", nargs="?", help=f"the model whose sizes to tell: {TARGET}")
-    parser.add_argument(
+    add_choice(
+        parser,
         "--quant-type",
-        type=one_of("--quant-type", KINDS),
-        choices=KINDS,
+        KINDS,
         metavar="T",
         help="nf4, fp4, int8, or int4 (a control with evenly spaced levels); default: all of them",
     )

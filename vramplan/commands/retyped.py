@@ -17,11 +17,8 @@ def plan_command(args: Namespace) -> str:
 
 def _scenario_words(args: Namespace) -> Iterator[str]:
     for flag in FLAGS:
-        value = getattr(args, flag.dest)
-        if isinstance(value, bool):
-            yield flag.option if value else flag.option.replace("--", "--no-", 1)
-        elif value is not None:
-            yield from (flag.option, value)
+        if (value := getattr(args, flag.dest)) is not None:
+            yield from flag.typed(value)
     for assignment in args.assignments:
         yield from ("--set", assignment)
 
