@@ -12,3 +12,8 @@ ELEMENT_BYTES = {
     "uint8": 1,
     "bool": 1,
 }
+
+
+def type_name(dtype: object) -> str:
+    """The name by which torch knows an element type, without its module: `bfloat16`."""
+    return str(dtype).removeprefix("torch.")

@@ -15,6 +15,7 @@ from typing import Any
 from vramplan.architecture.derived_facts import LayerReader, named
 from vramplan.architecture.model import Architecture, Facts, Weight, WeightKind
 from vramplan.architecture.own_torch import own_torch
+from vramplan.element_types import type_name
 from vramplan.errors import UnknownArchitecture, VramplanError, nearest
 
 
@@ -266,7 +267,7 @@ def _other_dtype(tensor: Any) -> str:
     """The tensor's element type when it is not the one that the model was built in."""
     import torch
 
-    return "" if tensor.dtype is torch.bfloat16 else str(tensor.dtype).removeprefix("torch.")
+    return "" if tensor.dtype is torch.bfloat16 else type_name(tensor.dtype)
 
 
 def _of_one_kind_of_layer(buffer: Weight) -> bool:

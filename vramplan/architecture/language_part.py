@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vramplan.architecture.from_transformers import building, installed
+from vramplan.element_types import type_name
 
 #: Keys of a configuration that holds several models.
 _PARTS = ("text_config", "vision_config", "audio_config")
@@ -60,7 +61,7 @@ def _of_the_whole(config: Mapping[str, Any], whole: Any, text: Any) -> dict[str,
     tied = getattr(text, "tie_word_embeddings", whole.tie_word_embeddings)
     found: dict[str, Any] = {"tie_word_embeddings": config.get("tie_word_embeddings", tied)}
     if stated:
-        found["dtype"] = str(stated).removeprefix("torch.")
+        found["dtype"] = type_name(stated)
     if "quantization_config" in config:
         found["quantization_config"] = config["quantization_config"]
     return found

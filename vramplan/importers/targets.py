@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vramplan.architecture import Architecture, WeightKind
+from vramplan.element_types import type_name
 from vramplan.errors import UnknownArchitecture, UsageError
 from vramplan.importers.source import Source
 from vramplan.predict.expert_targets import resolve_targets
@@ -180,4 +181,4 @@ def read_saved_modules(source: Source, key: str, model: ModelRef) -> None:
 def checkpoint_dtype(config: Mapping[str, Any]) -> str | None:
     """The element type that a configuration states for its weights; None when it states none."""
     value = config.get("dtype") or config.get("torch_dtype")
-    return str(value).removeprefix("torch.") if value else None
+    return type_name(value) if value else None

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from vramplan.element_types import type_name
 from vramplan.errors import UsageError
 from vramplan.importers.vocabulary.peft import PEFT
+from vramplan.live_model.base import setting
 from vramplan.scenario import ALL_LINEAR
 from vramplan.units import human
 
@@ -67,7 +69,7 @@ def copied_reference(model: Any) -> str:
 
 def check_method(config: Any) -> None:
     """UsageError for another method than LoRA."""
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    kind = setting(config.peft_type)
     if kind != "LORA":
         raise UsageError(f"peft method {kind} cannot be predicted", hint="only LoRA's memory is modelled")
 
@@ -111,7 +113,7 @@ def _originals(model: Any) -> "list[Tensor]":
 
 
 def _dtypes(parameters: "Iterable[Tensor]") -> list[str]:
-    return sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
+    return sorted({type_name(parameter.dtype) for parameter in parameters})
 
 
 def target_choices(model: Any) -> list[list[str] | str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vramplan.errors import UsageError
 from vramplan.importers.hf import PACKED_APART
 from vramplan.importers.vocabulary.trl import TRL_UNMODELLED
+from vramplan.live_model.base import setting
 from vramplan.predict.liger import LIGER, trainers_choice
 from vramplan.stacks import LayerKernel
 
@@ -46,7 +47,7 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
     ligers, kernels = _liger(args, model)
     return {
         "grad_accum": int(args.gradient_accumulation_steps),
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "optimizer": setting(args.optim),
         "stack": {
             "base": _TRL.get(_trls(args) or "", "trl") if fused else "hf-trainer",
             # accelerate 1.15 `prepare_model`: mixed precision is autocast around the model's forward
@@ -61,7 +62,7 @@ def keys_of(args: "TrainingArguments", model: Any) -> dict[str, Any]:
 
 
 def _evaluates(args: "TrainingArguments") -> bool:
-    return str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
+    return setting(args.eval_strategy) != "no"
 
 
 def _evaluation(args: "TrainingArguments") -> dict[str, int]:

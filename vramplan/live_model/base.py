@@ -4,14 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vramplan.element_types import type_name
 from vramplan.errors import UsageError, unknown
-from vramplan.scenario import ATTENTION
+from vramplan.scenario import ATTENTION, DType
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-#: Element types that a scenario knows.
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def config_of(model: Any) -> dict[str, Any]:
@@ -27,6 +25,11 @@ def config_of(model: Any) -> dict[str, Any]:
         found.pop(key, None)
     name = getattr(config, "_name_or_path", "") or found.get("model_type", "model")
     return {**found, "_name_or_path": str(name)}
+
+
+def setting(value: object) -> str:
+    """The text of a library's setting, which may be text or a member of an enumeration."""
+    return str(getattr(value, "value", value))
 
 
 def check_head(model: Any) -> None:
@@ -52,8 +55,7 @@ def rewritten(model: "nn.Module") -> list[str]:
 def quant_of(model: "nn.Module") -> dict[str, Any]:
     """The scenario's `quant` section, by the first layer that bitsandbytes made; type none without one."""
     quantizer = getattr(model, "hf_quantizer", None)
-    method: Any = getattr(getattr(quantizer, "quantization_config", None), "quant_method", "")
-    method = str(getattr(method, "value", method))
+    method = setting(getattr(getattr(quantizer, "quantization_config", None), "quant_method", ""))
     if quantizer is not None and method != "bitsandbytes":
         raise unknown("quantisation", method, ("bitsandbytes",), where="the model")
     for layer in quantized_layers(model):
@@ -64,7 +66,7 @@ def quant_of(model: "nn.Module") -> dict[str, Any]:
             "type": str(weight.quant_type),
             "double": bool(weight.compress_statistics),
             "block_size": int(weight.blocksize),
-            "storage": _word(weight.quant_storage),
+            "storage": type_name(weight.quant_storage),
         }
     return {"type": "none"}
 
@@ -74,7 +76,7 @@ def compute_dtype_of(model: "nn.Module", autocast: object) -> str:
     for layer in quantized_layers(model):
         chosen = getattr(layer, "compute_dtype", None)
         if chosen is not None:
-            return _word(chosen)
+            return type_name(chosen)
     return str(autocast) if autocast else _loaded_dtype(model)
 
 
@@ -109,29 +111,27 @@ def attention_of(model: Any) -> tuple[str, list[str]]:
 def _loaded_dtype(model: Any) -> str:
     """What the weights were loaded in: the type of unquantised linear weights; of a quantised model, the one that
     transformers remembers, since the preparation may have cast all that is left."""
-    if not any(True for _ in quantized_layers(model)):
+    if next(quantized_layers(model), None) is None:
         weights = _linear_weights(model) or list(model.parameters())
-        return _word(weights[0].dtype)
+        return type_name(weights[0].dtype)
     remembered = getattr(model.config, "dtype", None)
-    return _word(remembered) if remembered is not None else max(map(max, filter(None, _plain_dtypes(model))))
+    return type_name(remembered) if remembered is not None else max(set.union(*_plain_dtypes(model)))
 
 
 def _plain_dtypes(model: Any) -> tuple[set[str], set[str]]:
-    """Element types of embeddings and head, and of everything else of the base model that is not quantised."""
+    """Element types of embeddings and head, and of everything else but the linear layers that may be quantised."""
     from vramplan.training.names import belongs_to_adapter, original, output_head
 
     ends = (original(model.get_input_embeddings()), output_head(model))
-    vocabulary_ids = {
-        id(part.weight) for part in ends if part is not None and getattr(part, "weight", None) is not None
-    }
-    packed = {id(layer.weight) for layer in quantized_layers(model)}
-    linear = {id(weight) for weight in _linear_weights(model)} if not packed else set()
+    vocabulary_ids = {id(weight) for part in ends if (weight := getattr(part, "weight", None)) is not None}
+    quantized = {id(layer.weight) for layer in quantized_layers(model)}
+    apart = quantized or {id(weight) for weight in _linear_weights(model)}
     vocabulary: set[str] = set()
     others: set[str] = set()
     for name, parameter in model.named_parameters():
-        if belongs_to_adapter(name) or id(parameter) in packed | linear:
+        if belongs_to_adapter(name) or id(parameter) in apart:
             continue
-        (vocabulary if id(parameter) in vocabulary_ids else others).add(_word(parameter.dtype))
+        (vocabulary if id(parameter) in vocabulary_ids else others).add(type_name(parameter.dtype))
     return vocabulary, others
 
 
@@ -154,13 +154,8 @@ def quantized_layers(model: "nn.Module") -> Iterator[Any]:
             yield module
 
 
-def _word(dtype: Any) -> str:
-    """torch's name of an element type, without the module."""
-    return str(dtype).removeprefix("torch.")
-
-
 def check_dtype(name: str) -> str:
     """`name`, when a scenario knows it."""
-    if name not in _DTYPES:
-        raise unknown("element type", name, _DTYPES, where="the model's weights")
+    if name not in [*DType]:
+        raise unknown("element type", name, DType, where="the model's weights")
     return name

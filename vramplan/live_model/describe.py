@@ -1,7 +1,7 @@
 """A model object and training arguments as a scenario, with a warning for everything that a scenario cannot say."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,37 +158,46 @@ def _method(model: Any, peft_config: Any, *, quantized: bool) -> tuple[str, dict
 def _with_targets(
     model: Any, keys: Mapping[str, Any], lora: Mapping[str, Any], peft_config: Any
 ) -> tuple[Scenario, list[str]]:
-    """The scenario whose adapters have as many parameters as the model's own; else the nearest, and a warning."""
+    """The scenario, its adapters where the model has them, or is to get them; a warning where that cannot be said."""
     if not lora:
         return scenario_from_mapping(keys, where="the model"), []
-    if not is_peft(model):
-        given = peft_config.target_modules
-        targets = given if isinstance(given, str) else sorted(given) if given else None
-        if targets is None or (isinstance(targets, str) and targets != ALL_LINEAR):
-            raise UsageError(
-                f"target_modules={given!r} says nothing before peft has resolved it",
-                hint="list the modules, use 'all-linear', or attach the adapters first (peft.get_peft_model)",
-            )
-        return scenario_from_mapping({**keys, "lora": {**lora, "targets": targets}}, where="the model"), []
-    own = active_numel(model)
-    found: list[tuple[int, Scenario]] = []
-    refused: VramplanError | None = None
-    for targets in target_choices(model):
+    if is_peft(model):
+        choices = ({**keys, "lora": {**lora, "targets": targets}} for targets in target_choices(model))
+        return _with_as_many(active_numel(model), choices)
+    targets = _planned_targets(peft_config)
+    return scenario_from_mapping({**keys, "lora": {**lora, "targets": targets}}, where="the model"), []
+
+
+def _planned_targets(peft_config: Any) -> str | list[str]:
+    """The modules to which a trainer will attach adapters, when the configuration names them."""
+    given = peft_config.target_modules
+    if not given or (isinstance(given, str) and given != ALL_LINEAR):
+        raise UsageError(
+            f"target_modules={given!r} says nothing before peft has resolved it",
+            hint="list the modules, use 'all-linear', or attach the adapters first (peft.get_peft_model)",
+        )
+    return given if isinstance(given, str) else sorted(given)
+
+
+def _with_as_many(own: int, choices: Iterable[Mapping[str, Any]]) -> tuple[Scenario, list[str]]:
+    """The first of the scenarios whose adapters have `own` parameters; without one the nearest, and a warning."""
+    found: dict[int, Scenario] = {}
+    refusals: list[VramplanError] = []
+    for keys in choices:
         try:
-            scenario = scenario_from_mapping({**keys, "lora": {**lora, "targets": targets}}, where="the model")
+            scenario = scenario_from_mapping(keys, where="the model")
             numel = sum(tensor.numel * tensor.times for tensor in trainables(scenario))
-        except VramplanError as error:
-            refused = error
+        except VramplanError as refusal:
+            refusals.append(refusal)
             continue
         if numel == own:
             return scenario, []
-        found.append((abs(numel - own), scenario))
+        found.setdefault(numel, scenario)
     if not found:
-        assert refused is not None
-        raise refused
-    scenario = min(found, key=lambda pair: pair[0])[1]
-    numel = sum(tensor.numel * tensor.times for tensor in trainables(scenario))
-    return scenario, [f"the adapter has {own:,} parameters, and the prediction {numel:,}: some targets cannot be said"]
+        raise refusals[-1]
+    numel = min(found, key=lambda numel: abs(numel - own))
+    warning = f"the adapter has {own:,} parameters, and the prediction {numel:,}: some targets cannot be said"
+    return found[numel], [warning]
 
 
 def check_against_model(prediction: Prediction, model: Any) -> tuple[str, ...]:

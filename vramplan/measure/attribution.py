@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vramplan.element_types import type_name
 from vramplan.ledger import Component, Phase
 
 
@@ -47,7 +48,7 @@ class Block:
         """For people: `q_proj.weight`, or `mm [512, 4096] bfloat16 in model.layers.3.mlp.up_proj (MmBackward0)`."""
         if self.name:
             return self.name
-        shape = f" {list(self.shape)} {str(self.dtype).removeprefix('torch.')}" if self.dtype is not None else ""
+        shape = f" {list(self.shape)} {type_name(self.dtype)}" if self.dtype is not None else ""
         where = f" in {self.place.module}" if self.place.module else ""
         return f"{self.op}{shape}{where}{f' ({self.place.node})' if self.place.node else ''}"
 

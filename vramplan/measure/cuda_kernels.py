@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vramplan.attention_tiles import accumulates, efficient_tile, flash_splits, flash_width
+from vramplan.element_types import type_name
 from vramplan.measure.tracker import Rule, Temporary
 from vramplan.predict.optimizer_step import NORM_CHUNK
 from vramplan.predict.reductions import row_sum_buffer
@@ -82,7 +83,7 @@ class _Kernels:
 
 
 def _dtype(tensor: Tensor) -> DType:
-    return DType(str(tensor.dtype).removeprefix("torch."))
+    return DType(type_name(tensor.dtype))
 
 
 def _safe_softmax(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Temporary, ...]:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from vramplan.element_types import type_name
 from vramplan.errors import CannotRun
 from vramplan.ledger import Basis, Component, Ledger, Phase
 from vramplan.measure.attribution import Block
@@ -170,7 +171,7 @@ class Found:
         """Tell the meter of everything; tensors of no model and no optimizer are `unknown`, unless left out."""
         if others:
             for tensor in self.tensors:
-                shape = f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+                shape = f"{list(tensor.shape)} {type_name(tensor.dtype)}"
                 meter.name(tensor, Component.UNKNOWN, f"{shape}, held before")
         for model in self.models:
             name_model(model, meter)

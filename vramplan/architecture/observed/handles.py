@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from vramplan.architecture.observed.observer import Handle, Observer, Spec
+from vramplan.element_types import type_name
 
 #: Under which attribute a meta tensor carries the observer's handle; both die together.
 _HANDLE = "_observed"
@@ -20,7 +21,7 @@ def spec(x: torch.Tensor) -> Spec:
     """Shape and element type; what has no name among the observer's types as elements of the same size in all."""
     shape = tuple(x.shape)
     if named_kind(x):
-        return shape, str(x.dtype).removeprefix("torch.")
+        return shape, type_name(x.dtype)
     return (*shape, max(1, x.dtype.itemsize // 4)), "float32"
 
 
