@@ -6,8 +6,10 @@ in it twice the last value; asked of the CUDA builds of 2.11 and 2.13.
 
 from collections.abc import Mapping
 
+#: What every release on CUDA reads.
+USUAL_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 #: The second is known to torch 2.9 and later.
-VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+_VARIABLES = (USUAL_VARIABLE, "PYTORCH_ALLOC_CONF")
 _EXPANDABLE = "expandable_segments"
 
 
@@ -30,4 +32,4 @@ def with_expandable_segments(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _read(environment: Mapping[str, str]) -> str:
     """The name of the variable that is read."""
-    return next((name for name in VARIABLES if name in environment), VARIABLES[0])
+    return next((name for name in _VARIABLES if name in environment), USUAL_VARIABLE)

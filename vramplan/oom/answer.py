@@ -7,12 +7,12 @@ from typing import Any, BinaryIO
 
 from msgspec.structs import replace
 
+from vramplan.allocator_settings import USUAL_VARIABLE
 from vramplan.catalog.gpus import gpu, gpu_names
 from vramplan.errors import UsageError
 from vramplan.oom.against_scenario import Against, against
 from vramplan.oom.frames import UNKNOWN, UNKNOWN_MOMENT, moment, owner, purpose
 from vramplan.oom.log import Recognised, Reported, read_log
-from vramplan.oom.message import USUAL_VARIABLE
 from vramplan.oom.plain_pickle import Limits
 from vramplan.oom.remedies import Judgement, Remedy, fragmentation, remedies
 from vramplan.oom.shortage import Cause, Shortage, of_message

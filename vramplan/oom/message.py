@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from vramplan.allocator_settings import USUAL_VARIABLE
 from vramplan.errors import UsageError
 from vramplan.oom.printed import SIZE, Printed
 
@@ -37,8 +38,6 @@ _OTHER = re.compile(rf"Process (\d{{1,12}}) has ({SIZE}) memory in use")
 _NOT_AVAILABLE = 2**64 - 1
 #: HIP's in ROCm builds; the short one since 2.9.
 _VARIABLE = re.compile(r"PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF")
-#: What every release on CUDA reads (c10/core/AllocatorConfig.h, c10/cuda/CUDAAllocatorConfig.h, torch 2.13).
-USUAL_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
 _ALLOWED = re.compile(rf"({SIZE}) allowed;")
 
 

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from vramplan.allocator_settings import USUAL_VARIABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -63,7 +65,7 @@ _RULES: tuple[tuple[str, Known], ...] = (
             "async-allocator",
             True,
             "CUDA's own asynchronous allocator (backend:cudaMallocAsync) gave up; it tells nothing of fragmentation",
-            "run once with PyTorch's native allocator (unset PYTORCH_CUDA_ALLOC_CONF) for a message that does",
+            f"run once with PyTorch's native allocator (unset {USUAL_VARIABLE}) for a message that does",
         ),
     ),
     (
