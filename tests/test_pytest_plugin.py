@@ -228,7 +228,9 @@ def test_a_card_that_is_not_there_skips(ran: Ran) -> None:
     ],
 )
 def test_wrong_questions_are_told_with_a_hint(ran: Ran, name: str, words: str) -> None:
-    assert words in ran.shown(name)
+    shown = ran.shown(name)
+    assert words in shown
+    assert shown.count("hint: ") <= 1
 
 
 def test_a_failed_prediction_is_shown(ran: Ran) -> None:

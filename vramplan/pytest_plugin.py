@@ -67,12 +67,11 @@ class Vram:
         Both are bytes, or text such as `2GiB`. On `cpu` every storage is counted; on `cuda` the allocator's counters
         are read, and without a GPU the test is skipped.
         """
-        limits = [
-            (what, _bytes(size, what)) for what, size in (("limit", limit), ("growth", growth)) if size is not None
-        ]
-        with _Hinted():
-            watch = _watch(device)
-        used = Used(watch, dict(limits), lambda peak: self._item.user_properties.append(("vram_peak", peak)))
+        from vramplan.units import parse_bytes
+
+        given = {"limit": limit, "growth": growth}
+        limits = {what: parse_bytes(str(size), what) for what, size in given.items() if size is not None}
+        used = Used(_watch(device), limits, lambda peak: self._item.user_properties.append(("vram_peak", peak)))
         self._told.append(used.text)
         return used
 
@@ -91,15 +90,10 @@ class Vram:
         from vramplan.report.terminal import render_prediction
         from vramplan.scenario import Scenario
 
-        with _Hinted():
-            if isinstance(target, Scenario):
-                if overrides:
-                    raise TypeError("keys change a target; give the changed scenario itself")
-                scenario = target
-            else:
-                scenario = Scenario.load(target, **overrides)
-            room = None if budget is None else _bytes(budget, "budget")
-            prediction = predict(scenario, engine, device=device, budget=room)
+        if isinstance(target, Scenario) and overrides:
+            raise TypeError("keys change a target; give the changed scenario itself")
+        scenario = target if isinstance(target, Scenario) else Scenario.load(target, **overrides)
+        prediction = predict(scenario, engine, device=device, budget=budget)
         self._told.append(lambda: render_prediction(prediction, Page()))
         return prediction
 
@@ -116,19 +110,18 @@ class Vram:
         from vramplan.report.check_text import render_check
         from vramplan.report.layout import Page
 
-        with _Hinted():
-            if not isinstance(result, Result):
-                hint = "check one at a time: vram.check(vram.predict(target), against=...)"
-                raise UsageError(f"{result!r:.60} is no prediction and no record", hint=hint)
-            item = Item(result, "this test")
-            adds = f"`vramplan check TARGET --against {against} --update` adds it, with the keys of this test as flags"
-            if not Path(against).exists():
-                raise UsageError(f"{against} does not exist", hint=adds)
-            scope = [known for known in read_items(Path(against)) if known.key == item.key]
-            if not scope:
-                raise UsageError(f"{against} has no result of {item.key}", hint=adds)
-            given = parse_limits([limits] if isinstance(limits, str) else limits)
-            done = check([item], scope, given or DEFAULT_LIMITS)
+        if not isinstance(result, Result):
+            hint = "check one at a time: vram.check(vram.predict(target), against=...)"
+            raise UsageError(f"{result!r:.60} is no prediction and no record", hint=hint)
+        item = Item(result, "this test")
+        adds = f"`vramplan check TARGET --against {against} --update` adds it, with the keys of this test as flags"
+        if not Path(against).exists():
+            raise UsageError(f"{against} does not exist", hint=adds)
+        scope = [known for known in read_items(Path(against)) if known.key == item.key]
+        if not scope:
+            raise UsageError(f"{against} has no result of {item.key}", hint=adds)
+        given = parse_limits([limits] if isinstance(limits, str) else limits)
+        done = check([item], scope, given or DEFAULT_LIMITS)
         if not done.passed:
             pytest.fail(render_check(done, Page()), pytrace=True)
         return done
@@ -219,18 +212,6 @@ class Used:
         return render_usage(self._usage) if self._usage else "a block that never ran"
 
 
-class _Hinted:
-    """Puts the hint of an error that has one below its message, where pytest shows it."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        hint = getattr(error, "hint", "")
-        if error is not None and hint:
-            error.add_note(f"hint: {hint}")
-
-
 def _watch(device: str) -> "CpuWatch | CudaWatch":
     """The meter of a device; no torch fails the test, no GPU skips it."""
     __tracebackhide__ = True
@@ -251,10 +232,3 @@ def _watch(device: str) -> "CpuWatch | CudaWatch":
         return CudaWatch()
     except CannotRun as error:
         pytest.skip(f"vram: {error.message}")
-
-
-def _bytes(size: int | str, what: str) -> int:
-    from vramplan.units import parse_bytes
-
-    with _Hinted():
-        return parse_bytes(str(size), what)
