@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -11,11 +11,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vramplan.attention import LEFT_TO_BROADCASTING, MASK_ALIGNMENT, AttentionInput, Choice, Kernel, resolve
 from vramplan.catalog.gpus import Gpu
+from vramplan.element_types import type_name
+from vramplan.measure.cuda_autocast import AUTOCAST
 from vramplan.measure.tracker import Opener, Tracker
 from vramplan.scenario import DType
 
 aten = torch.ops.aten
 functional = torch.nn.functional
+
+
+class Call(NamedTuple):
+    """What attention is computed of."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    dropout: float
+    causal: bool
+    scale: float | None
+
+    def lowered(self) -> "Call":
+        """The call with its inputs as autocast casts them; it has no entry for the kernels' own operations.
+
+        autocast_mode.h casts in the call's argument list, which compilers for x86 evaluate from the last to the first.
+        """
+        if not torch.is_autocast_enabled("cpu"):
+            return self
+        dtype = torch.get_autocast_dtype("cpu")
+        value, key, query = (tensor.to(dtype) for tensor in (self.value, self.key, self.query))
+        return self._replace(query=query, key=key, value=value)
 
 
 @contextmanager
@@ -32,30 +57,30 @@ def sdpa_as_on_cuda(gpu: Gpu, tracker: Tracker) -> Iterator[None]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        choice = _choose(gpu, query, key, value, attn_mask, enable_gqa=enable_gqa)
+        call = Call(query, key, value, attn_mask, dropout_p, is_causal, scale)
+        choice = _choose(gpu, call, enable_gqa=enable_gqa)
         tracker.notes.add(choice)
-        if choice.kernel is Kernel.MATH:
-            return _math(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-        return _KERNELS[choice.kernel](query, key, value, attn_mask, dropout_p, is_causal, scale)
+        return _math(call, enable_gqa) if choice.kernel is Kernel.MATH else _KERNELS[choice.kernel](call)
 
     with mock.patch.object(functional, "scaled_dot_product_attention", run):
         yield
 
 
-def _choose(gpu: Gpu, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, enable_gqa: bool) -> Choice:
+def _choose(gpu: Gpu, call: Call, *, enable_gqa: bool) -> Choice:
     """Autocast, when on, has the last word on the dtype: sdpa is in its list of 16-bit operations."""
-    if key.shape[1] != query.shape[1] and not enable_gqa:
+    grouped = call.key.shape[1] != call.query.shape[1]
+    if grouped and not enable_gqa:
         return LEFT_TO_BROADCASTING
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    call = AttentionInput(
-        dtype=DType(str(dtype).removeprefix("torch.")),
-        head_dim=query.shape[-1],
-        value_dim=value.shape[-1],
-        grouped=key.shape[1] != query.shape[1],
-        masked=mask is not None,
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else call.query.dtype
+    wanted = AttentionInput(
+        dtype=DType(type_name(dtype)),
+        head_dim=call.query.shape[-1],
+        value_dim=call.value.shape[-1],
+        grouped=grouped,
+        masked=call.mask is not None,
         capability=gpu.capability,
     )
-    return resolve(call, pinned=_pinned())
+    return resolve(wanted, pinned=_pinned())
 
 
 def _pinned() -> str:
@@ -74,43 +99,37 @@ def _pinned() -> str:
     return names[allowed[0]]
 
 
-def _lowered(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What autocast does to the operation's inputs; it has no entry for the kernels' own operations.
-
-    autocast_mode.h casts in the call's argument list, which compilers for x86 evaluate from the last to the first.
-    """
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(tensor.to(dtype) for tensor in reversed(tensors))[::-1]
-
-
-def flash(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
-) -> Tensor:
-    """Flash attention; heads that are no multiple of 8 are padded by copies of query, key and value (attention.cpp)."""
-    query, key, value = _lowered(query, key, value)
+def flash(call: Call) -> Tensor:
+    """Flash attention, which takes no mask; what was padded of the heads is cut off again."""
+    query, key, value, _, dropout, causal, scale = call.lowered()
     size = query.shape[-1]
-    if size % 8:
-        query, key, value = (functional.pad(tensor, (0, 8 - size % 8)) for tensor in (query, key, value))
+    query, key, value = padded_heads(query, key, value)
     out: Tensor = aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
     return out[..., :size] if size % 8 else out
 
 
-def _efficient(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
-) -> Tensor:
+def padded_heads(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Query, key and value for flash attention: heads that are no multiple of 8 padded by copies (attention.cpp)."""
+    missing = -tensors[0].shape[-1] % 8
+    return tuple(functional.pad(tensor, (0, missing)) for tensor in tensors) if missing else tensors
+
+
+def _efficient(call: Call) -> Tensor:
     """As many key heads as query heads; the mask in rows of a multiple of 8 elements (`preprocess_mask`)."""
-    query, key, value = _lowered(query, key, value)
+    query, key, value, mask, dropout, causal, scale = call.lowered()
     repeats = query.shape[1] // key.shape[1]
     key, value = _expanded(key, repeats), _expanded(value, repeats)
     if mask is not None:
         mask = _aligned(_bias(mask, query.dtype)).expand(*query.shape[:3], key.shape[2])
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     out: Tensor = aten._scaled_dot_product_efficient_attention(
-        query, key, value, mask, needs_grad, dropout, causal, scale=scale
+        query, key, value, mask, _needs_grad(query, key, value), dropout, causal, scale=scale
     )[0]
     return out
+
+
+def _needs_grad(*tensors: Tensor) -> bool:
+    """Whether backward will come, for which a kernel keeps its log-sum-exp."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -131,39 +150,27 @@ def _aligned(bias: Tensor) -> Tensor:
     return functional.pad(bias, (0, MASK_ALIGNMENT - length % MASK_ALIGNMENT))[..., :length]
 
 
-def _cudnn(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, causal: bool, scale: float | None
-) -> Tensor:
+def _cudnn(call: Call) -> Tensor:
     """cuDNN's own: grouped heads and a mask as they are, one bias for all heads."""
-    query, key, value = _lowered(query, key, value)
+    query, key, value, mask, dropout, causal, scale = call.lowered()
     if mask is not None:
         mask = _bias(mask, query.dtype)
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     out: Tensor = aten._scaled_dot_product_cudnn_attention(
-        query, key, value, mask, needs_grad, dropout, causal, False, scale=scale
+        query, key, value, mask, _needs_grad(query, key, value), dropout, causal, False, scale=scale
     )[0]
     return out
 
 
-def _math(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    dropout: float,
-    causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> Tensor:
+def _math(call: Call, enable_gqa: bool) -> Tensor:
     """The composite that torch itself falls back to, of ordinary operations.
 
     Without `enable_gqa` fewer key heads are left to the products' broadcasting (Falcon).
     """
-    query, key, value = _lowered(query, key, value)
+    query, key, value, mask, dropout, causal, scale = call.lowered()
     if mask is not None:
         mask = _bias(mask, query.dtype)
     # Autocast is done with the call once it has cast the inputs.
-    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), _PlainTensors():  # type: ignore[no-untyped-call]
+    with torch._C._ExcludeDispatchKeyGuard(AUTOCAST), _PlainTensors():  # type: ignore[no-untyped-call]
         out: Tensor = aten._scaled_dot_product_attention_math(
             query, key, value, mask, dropout, causal, scale=scale, enable_gqa=enable_gqa
         )[0]
@@ -195,7 +202,6 @@ def _expanded(tensor: Tensor, repeats: int) -> Tensor:
     return spread.reshape(batch, heads * repeats, rows, size)
 
 
-_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 _KERNELS = {Kernel.FLASH: flash, Kernel.EFFICIENT: _efficient, Kernel.CUDNN: _cudnn}
 
 

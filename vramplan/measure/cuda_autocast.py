@@ -24,7 +24,8 @@ _FP32_OUTPUT = (
     "softmax.int", "log_softmax.int", "prod", "cumprod", "cumsum", "sum", "sum.dim_IntList", "linalg_vector_norm",
 )  # fmt: skip
 
-_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+#: What is kept out of dispatch where autocast has done its part.
+AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def _register(library: torch.library.Library, name: str, policy: Callable[[Any],
 
 def _in_fp32(operation: Any) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+        with torch._C._ExcludeDispatchKeyGuard(AUTOCAST):
             return operation(*tree_map_only(Tensor, _upcast, args), **tree_map_only(Tensor, _upcast, kwargs))
 
     return run
@@ -63,7 +64,7 @@ def _to_fp32(operation: Any) -> Callable[..., Any]:
         asked = any(isinstance(given, torch.dtype) for given in (*args, *kwargs.values()))
         if not asked and first.dtype in (torch.float16, torch.bfloat16):
             kwargs["dtype"] = torch.float32
-        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+        with torch._C._ExcludeDispatchKeyGuard(AUTOCAST):
             return operation(*args, **kwargs)
 
     return run

@@ -8,10 +8,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vramplan.attention import Choice, Kernel
-from vramplan.measure.cuda_attention import flash
+from vramplan.measure.cuda_attention import Call, flash, padded_heads
 from vramplan.measure.tracker import Opener, Tracker
 
 aten = torch.ops.aten
@@ -35,9 +34,12 @@ def flash_package(tracker: Tracker) -> Iterator[None]:
         utils._pad_input,
         utils._unpad_input,
     )
-    find = lambda *args, **kwargs: (functions, process)  # noqa: E731
+
+    def find(*args: Any, **kwargs: Any) -> Any:
+        return functions, process
+
     with (
-        mock.patch.object(modeling_flash_attention_utils, "lazy_import_flash_attention", find),
+        mock.patch.object(utils, "lazy_import_flash_attention", find),
         mock.patch.object(modeling_utils, "lazy_import_flash_attention", find),
         mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch"),
         # imported there where the package is installed
@@ -67,7 +69,7 @@ class _Package:
         """Rows of one length: [batch, tokens, heads, dim]."""
         self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
         query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return flash(query, key, value, None, dropout_p, causal, softmax_scale).transpose(1, 2)
+        return flash(Call(query, key, value, None, dropout_p, causal, softmax_scale)).transpose(1, 2)
 
     def flash_attn_varlen_func(
         self,
@@ -87,24 +89,11 @@ class _Package:
     ) -> Tensor:
         """Samples behind each other: [tokens, heads, dim]."""
         self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
-        return _flash_samples(q, k, v, (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k), dropout_p, causal)
-
-
-def _flash_samples(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    offsets: tuple[Tensor, Tensor],
-    longest: tuple[int, int],
-    dropout: float,
-    causal: bool,
-) -> Tensor:
-    """Samples behind each other, [tokens, heads, dim]; heads that are no multiple of 8 are padded by copies."""
-    size = query.shape[-1]
-    if size % 8:
-        query, key, value = (functional.pad(tensor, (0, 8 - size % 8)) for tensor in (query, key, value))
-    out: Tensor = aten._flash_attention_forward(query, key, value, *offsets, *longest, dropout, causal, False)[0]
-    return out[..., :size] if size % 8 else out
+        size = q.shape[-1]
+        q, k, v = padded_heads(q, k, v)
+        offsets, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
+        out: Tensor = aten._flash_attention_forward(q, k, v, *offsets, *longest, dropout_p, causal, False)[0]
+        return out[..., :size] if size % 8 else out
 
 
 def _samples_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
