@@ -33,16 +33,18 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Answer:
     """Measure what has no fresh record yet; no when a run did not end as predicted."""
+    from vramplan.catalog.gpus import check_gpu, gpu_of_driver
     from vramplan.measure.environment import installed_torch, require_libraries
+    from vramplan.measure.nvml import card
     from vramplan.measure.suite import chunk, read_suite, run_suite
     from vramplan.report.progress import say
     from vramplan.targets import SHIPPED
 
     if not args.dry_run:
         require_libraries()
-    title = "" if args.dry_run or args.device == "cpu" else _card()
-    named = _named(args.gpu) if args.gpu else _catalogued(title)
-    torch = "" if args.dry_run or args.device == "cpu" else installed_torch()
+    on_card = args.device == "cuda" and not args.dry_run
+    title, torch = (card().name, installed_torch()) if on_card else ("", "")
+    named = check_gpu(args.gpu) if args.gpu else gpu_of_driver(title)
     runs = chunk(read_suite(args.directory or SHIPPED / "gpu", gpu=named, torch=torch), args.chunk)
     if args.device == "cpu":  # which has no allocator that could be limited
         runs = tuple(replace(run, share=None) for run in runs)
@@ -77,26 +79,6 @@ def _measured(run: "Run", args: Namespace) -> "Record":
         )
     except VramplanError as error:
         return failed(run.scenario, args.device, environment(args.device), Outcome.ERROR, error.message)
-
-
-def _card() -> str:
-    """The name of this machine's GPU."""
-    from vramplan.measure.nvml import card
-
-    return card().name
-
-
-def _named(name: str) -> str:
-    from vramplan.catalog.gpus import check_gpu
-
-    return check_gpu(name)
-
-
-def _catalogued(title: str) -> str:
-    """The catalogue's name of a card as the driver calls it; empty for a card that the catalogue does not have."""
-    from vramplan.catalog.gpus import gpu_of_driver
-
-    return gpu_of_driver(title)
 
 
 COMMAND = Command(

@@ -13,9 +13,8 @@ from vramplan.errors import UsageError
 from vramplan.measure.environment import library_versions
 from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import forecast
-from vramplan.predict.merge import saved_bytes
 from vramplan.record import Device, Outcome, Prediction, Record, load_result, save_result
-from vramplan.scenario import Checkpointing, Method, QuantType, Scenario
+from vramplan.scenario import Scenario
 from vramplan.scenario_file import read_scenarios
 from vramplan.units import MIB
 
@@ -163,51 +162,3 @@ def least_memory(scenario: Scenario) -> int:
         else:
             low = middle
     return high
-
-
-#: For planning alone, never for a figure that is reported: bf16 matrix products on the largest card that the chunks
-#: are cut for (790 TFLOP/s dense), the share of it that a training step reaches, parameters made and quantised per
-#: second, start of a process with its libraries, bytes per second of a dequantising pass.
-_PEAK_FLOPS = 790e12
-_REACHED = 0.4
-_BUILT = 1e9
-_START = 20.0
-_BANDWIDTH = 2e12
-_WRITTEN = 1e9  # bytes per second to a disk
-_DEQUANTIZED = 2.5  # half a byte read, two written, per parameter
-
-
-def seconds(scenario: Scenario, steps: int) -> float:
-    """About how long the measurement takes on a large card: warm-up, clean, attributed (twice as long), timed steps."""
-    numel = scenario.architecture.numel
-    if scenario.method is Method.MERGE:  # each run loads, merges and saves; none warms up
-        return _START + (steps + 2) * (numel / _BUILT + saved_bytes(scenario) / _WRITTEN)
-    evaluated = 0.0 if scenario.evaluation is None else 3 * _evaluation_seconds(scenario, numel)
-    return _START + numel / _BUILT + (steps + 4) * _step_seconds(scenario, numel) + evaluated
-
-
-def _evaluation_seconds(scenario: Scenario, numel: int) -> float:
-    """The forward passes of an evaluation: warm-up, clean and attributed steps evaluate, timed ones do not."""
-    settings = scenario.evaluation
-    if settings is None:
-        return 0.0
-    tokens = msgspec.structs.replace(scenario, batch=settings.batch).tokens * max(1, settings.accumulate)
-    return 2 * numel * tokens / (_REACHED * _PEAK_FLOPS)
-
-
-def _step_seconds(scenario: Scenario, numel: int) -> float:
-    """Forward, backward, the recomputed forward, and weight gradients where weights are trained."""
-    passes = 1.0
-    if scenario.method.trains:
-        recomputed = scenario.checkpointing is not Checkpointing.OFF
-        passes = 2.0 + recomputed + (scenario.method is Method.FULL)
-    flops = 2 * numel * scenario.tokens + _attention_flops(scenario)
-    dequantized = 0 if scenario.quant.type is QuantType.NONE else _DEQUANTIZED * numel / _BANDWIDTH
-    once = flops / (_REACHED * _PEAK_FLOPS) + dequantized
-    tokens = 0 if scenario.method.trains else scenario.new_tokens * dequantized
-    return passes * once * scenario.grad_accum + tokens
-
-
-def _attention_flops(scenario: Scenario) -> float:
-    architecture = scenario.architecture
-    return 4.0 * scenario.sequences * scenario.seq**2 * architecture.hidden * len(architecture.layers)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vramplan.measure.suite import Result, Run, seconds
+from vramplan.measure.suite import Result, Run
+from vramplan.measure.suite_time import seconds
 from vramplan.predict.engine import predict_analytic
 from vramplan.record import Device
 from vramplan.report.layout import amount, table, table_unit
