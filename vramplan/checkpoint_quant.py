@@ -29,10 +29,10 @@ def stored_quant(config: Mapping[str, Any]) -> Quant | None:
         return None
     found = config["quantization_config"]
     if found.get("load_in_8bit"):
-        return Quant(type=QuantType.INT8, double=False, block_size=64, storage="uint8")
+        return Quant(type=QuantType.INT8, double=False)
     kind = QuantType.NF4 if found.get("bnb_4bit_quant_type") == "nf4" else QuantType.FP4
     double = bool(found.get("bnb_4bit_use_double_quant"))
-    return Quant(type=kind, double=double, block_size=64, storage="uint8")
+    return Quant(type=kind, double=double)
 
 
 def in_words(quant: Quant) -> str:

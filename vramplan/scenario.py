@@ -112,9 +112,9 @@ class Quant(msgspec.Struct, frozen=True, kw_only=True):
     type: QuantType
     double: bool
     """Whether the block constants are quantised again."""
-    block_size: int
+    block_size: int = 64
     """Weights that share one constant."""
-    storage: str
+    storage: str = "uint8"
     """Element type of the packed tensor: uint8, or a float type (for FSDP)."""
 
 

@@ -13,7 +13,7 @@ def resolve_quant(keys: ScenarioKeys, model: ModelRef, where: str) -> Quant:
     given = keys.quant
     usual = _usual_quant(keys, model, where)
     if given.type is not UNSET:
-        usual = Quant(type=given.type, double=given.type.four_bit, block_size=64, storage="uint8")
+        usual = Quant(type=given.type, double=given.type.four_bit)
     kind = usual.type
     if keys.method is Method.QLORA and kind is QuantType.NONE:
         raise UsageError(
@@ -45,7 +45,7 @@ def _usual_quant(keys: ScenarioKeys, model: ModelRef, where: str) -> Quant:
         )
     merges = keys.method is Method.MERGE and not keys.merge.dequantize  # people merge into 16 bits
     kind = QuantType.NONE if merges or keys.method in (Method.LORA, Method.FULL) else QuantType.NF4
-    plain = Quant(type=kind, double=kind.four_bit, block_size=64, storage="uint8")
+    plain = Quant(type=kind, double=kind.four_bit)
     return plain if kind is QuantType.NONE else own or plain
 
 

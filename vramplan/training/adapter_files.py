@@ -24,9 +24,7 @@ def adapter_shapes(scenario: Scenario) -> tuple[Any, dict[str, Tensor]]:
     """peft's configuration of the scenario's adapters, and their tensors by saved name, on the meta device."""
     from peft import get_peft_model_state_dict
 
-    plain = msgspec.structs.replace(
-        scenario, quant=Quant(type=QuantType.NONE, double=False, block_size=64, storage="uint8")
-    )
+    plain = msgspec.structs.replace(scenario, quant=Quant(type=QuantType.NONE, double=False))
     with torch.device("meta"):
         model = attach_adapters(skeleton(plain), plain)
     config = model.peft_config["default"]
