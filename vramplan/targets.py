@@ -35,7 +35,7 @@ class Target:
     is_matrix: bool
     """Whether a matrix spelled them out (even if only one), so that the answer is a list."""
     cell: Mapping[str, Any] = field(default_factory=dict)
-    """A matrix's keys with the first of their values each, a section's together."""
+    """The first values of a matrix's keys, as a mapping: an example of one scenario of it, for an error's hint."""
     origin: "Imported | None" = None
     """What another trainer's file said, where the target is one."""
 
@@ -62,29 +62,33 @@ def resolve(target: str, overrides: Mapping[str, Any] | None = None) -> Target:
     """
     if not target.strip():
         raise UsageError("the target is empty", hint="give a scenario file, a model's name, or a directory")
-    try:
-        on_disk = Path(target).expanduser().exists()
-    except PermissionError:  # a directory on the way may not be searched: a name needs none of it
-        on_disk = False
-    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that no file can have
-        raise _unknown(target) from error
-    file = _scenario_file(target, on_disk=on_disk)
-    if file is not None:
+    keys, there = overrides or {}, _on_disk(target)
+    if (file := _scenario_file(target, there)) is not None:
         from vramplan.yaml_file import read_yaml  # slow to import, and a model's name needs none
 
-        return _from_file(file, read_yaml(file), overrides or {})
-    printed = _printed(Path(target).expanduser()) if on_disk else None
-    if printed is not None:
-        return _from_file(Path(target).expanduser(), printed, overrides or {})
-    adapter = _adapter_file(Path(target).expanduser()) if on_disk else None
-    if adapter is not None:
-        hint = f"give the {ADAPTER} that peft wrote, or its directory"
-        return _from_file(adapter, read_object(adapter, hint=hint), overrides or {})
-    if not on_disk and target.endswith("/"):
+        return _from_file(file, read_yaml(file), keys)
+    if there is not None:
+        if (printed := _printed(there)) is not None:
+            return _from_file(there, printed, keys)
+        if (adapter := _adapter_file(there)) is not None:
+            hint = f"give the {ADAPTER} that peft wrote, or its directory"
+            return _from_file(adapter, read_object(adapter, hint=hint), keys)
+    elif target.endswith("/"):
         raise UsageError(f"no such directory: {target}", hint="give one that exists, or a scenario's or model's name")
-    if not on_disk and "/" not in target and target not in catalog_names():
+    elif "/" not in target and target not in catalog_names():
         raise _unknown(target)
-    return _expand({"model": target}, overrides or {}, base=Path(), where=target)
+    return _expand({"model": target}, keys, base=Path(), where=target)
+
+
+def _on_disk(target: str) -> Path | None:
+    """The file or directory that a target is; None for a name, and for what may not be looked for."""
+    try:
+        path = Path(target).expanduser()
+        return path if path.exists() else None
+    except PermissionError:  # a directory on the way may not be searched: a name needs none of it
+        return None
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that no file can have
+        raise _unknown(target) from error
 
 
 def _from_file(file: Path, content: dict[str, Any], overrides: Mapping[str, Any]) -> Target:
@@ -177,15 +181,13 @@ def _is_set(key: str, overrides: Mapping[str, Any]) -> bool:
     return key in overrides or (isinstance(parts, Mapping) and part in parts)
 
 
-def _scenario_file(target: str, *, on_disk: bool) -> Path | None:
-    path = Path(target).expanduser()
-    if path.suffix.lower() in _SUFFIXES:
-        if path.is_dir():
-            raise UsageError(
-                f"{path} is a directory, not a scenario file", hint="give the file, or a model's directory"
-            )
-        return path  # a missing one is refused where it is read
-    return path if on_disk and _is_stream(path) else scenario_names().get(target)
+def _scenario_file(target: str, there: Path | None) -> Path | None:
+    """The YAML that a target is, by its suffix or as a pipe, or whose name it is."""
+    if Path(target).suffix.lower() not in _SUFFIXES:
+        return there if there is not None and _is_stream(there) else scenario_names().get(target)
+    if there is not None and there.is_dir():
+        raise UsageError(f"{there} is a directory, not a scenario file", hint="give the file, or a model's directory")
+    return Path(target).expanduser()  # a missing one is refused where it is read
 
 
 def scenario_names() -> dict[str, Path]:
