@@ -133,8 +133,8 @@ class Counting:
 
 
 def test_cuda_is_read_from_the_allocators_counters() -> None:
-    before = Counters(100, 100, 100, 2**21, 2**21, 0, 0)
-    after = Counters(250, 900, 800, 2**21, 3 * 2**21, 0, 0)
+    before = Counters(100, 100, 100, 2**21, 2**21, 0, 0, 100)
+    after = Counters(250, 900, 800, 2**21, 3 * 2**21, 0, 0, 250)
     allocator = Counting(before, after)
     with CudaWatch(allocator) as watch:
         pass

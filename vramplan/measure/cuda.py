@@ -5,12 +5,13 @@ The counters live on the host, so a mark waits for nothing: no synchronisation i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from vramplan.ledger import Component, Phase
+from vramplan.training.meter import Meter
 
 
 class Counters(NamedTuple):
@@ -26,7 +27,7 @@ class Counters(NamedTuple):
     allocations: int
     """Requests since the process began."""
     frees: int
-    requested: int = 0
+    requested: int
     """What tensors that live asked for."""
 
 
@@ -132,7 +133,7 @@ class CudaMeter:
 class Several:
     """A meter that tells several."""
 
-    def __init__(self, *meters: Any) -> None:
+    def __init__(self, *meters: Meter) -> None:
         self._meters = meters
 
     def enter(self, phase: Phase) -> None:

@@ -52,12 +52,15 @@ def fake_machine() -> Iterator[None]:
         stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied, create=True))
         for user in ("dora", "variants", "layer"):
             stack.enter_context(mock.patch(f"peft.tuners.lora.{user}.dequantize_module_weight", dequantized_module))
-        # torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped.
-        step = lambda self, optimizer, state: optimizer.step()  # noqa: E731
-        stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", step))
+        stack.enter_context(mock.patch.object(torch.amp.GradScaler, "_maybe_opt_step", _step))
         # transformers 5.17 builds attention masks that it would skip, when it thinks that it is being traced.
         stack.enter_context(mock.patch("transformers.utils.import_utils.is_fake_tensor", new=_no))
         yield
+
+
+def _step(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """torch/amp/grad_scaler.py: the gradients are taken to be finite, so that the step is not skipped."""
+    optimizer.step()
 
 
 def _no(tensor: object) -> bool:

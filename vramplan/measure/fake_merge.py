@@ -1,6 +1,6 @@
 """A merge on fake tensors: what the libraries do to quantised weights and files, in ways that need no values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -39,8 +39,8 @@ def merging(tracker: Tracker, *, card: bool) -> Iterator[WriteAdapters]:
             "peft.peft_model.load_peft_weights": read,
             "peft.tuners.lora.bnb.dequantize_bnb_weight": dequantized,
             "transformers.integrations.bitsandbytes.dequantize_bnb_weight": dequantized,
-            "bitsandbytes.nn.Params4bit": partial(_Merged4bit, card=card),
-            "bitsandbytes.nn.Int8Params": partial(_MergedInt8, card=card),
+            "bitsandbytes.nn.Params4bit": partial(_Merged, partial(_four_bit, card=card)),
+            "bitsandbytes.nn.Int8Params": partial(_Merged, partial(int8, card=card)),
             "bitsandbytes.functional.pack_dict_to_tensor": partial(_packed, tracker, card=card),
             # Storages of fake tensors have no address by which tied weights and files could be told.
             "transformers.modeling_utils.remove_tied_weights_from_state_dict": lambda tensors, model: tensors,
@@ -70,30 +70,23 @@ def _embedding_delta(self: Any, adapter: str) -> Tensor:
     return product.T * scale
 
 
-class _Merged4bit:
-    """A merged matrix, to be quantised on its way to the device: `Params4bit(data, **attributes)`."""
+class _Merged:
+    """What `Params4bit(data, **attributes)` and `Int8Params` make of a merged matrix: it is quantised on its way to the
+    device."""
 
-    def __init__(self, data: Tensor, *, card: bool, **attributes: Any) -> None:
+    def __init__(self, quantize: Callable[[Any, Tensor], nn.Parameter], data: Tensor, **attributes: Any) -> None:
+        self._quantize = quantize
         self._data = data
-        self._card = card
-        self._old = SimpleNamespace(**attributes)
-
-    def to(self, device: Any) -> nn.Parameter:
-        """The quantised parameter; to a card the matrix comes from the host, and is made there anew."""
-        return four_bit(self._old.module, self._old, self._data.clone() if self._card else self._data)
-
-
-class _MergedInt8:
-    """A merged matrix, to be quantised on its way to the device: `Int8Params(data, **attributes)`."""
-
-    def __init__(self, data: Tensor, *, card: bool, **attributes: Any) -> None:
-        self._data = data
-        self._card = card
         self._old = SimpleNamespace(**attributes)
 
     def to(self, device: Any) -> nn.Parameter:
         """The quantised parameter."""
-        return int8(self._old, self._data, card=self._card)
+        return self._quantize(self._old, self._data)
+
+
+def _four_bit(old: Any, data: Tensor, *, card: bool) -> nn.Parameter:
+    """The 4-bit parameter; to a card the matrix comes from the host, and is made there anew."""
+    return four_bit(old.module, old, data.clone() if card else data)
 
 
 def _packed(tracker: Tracker, state: Mapping[str, Any], *, card: bool) -> Tensor:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -89,12 +89,12 @@ def _facts(scenario: Scenario, device: Device, memory_limit: int | None) -> Mapp
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-class _End:
+class _End(NamedTuple):
     """How the child ended."""
 
-    def __init__(self, outcome: Outcome | None, note: str) -> None:
-        self.outcome = outcome  # None: by itself, and its answer says how
-        self.note = note
+    outcome: Outcome | None
+    """None where it ended by itself: its answer then says how."""
+    note: str
 
 
 def _child_environment(scenario: Scenario, device: Device) -> dict[str, str]:

@@ -75,7 +75,7 @@ def conclude(
     scenario: Scenario, device: Device, run: Trace, *, budget: int | None = None, reserve: int = 0
 ) -> Prediction:
     """The prediction that a trace amounts to."""
-    program = lambda: replayable(scenario, run.timeline)  # noqa: E731
+    program = partial(replayable, scenario, run.timeline)
     found = footprint(scenario, device, run.timeline, program, BASIS, engine="trace", budget=budget, reserve=reserve)
     return Prediction(
         engine="trace",

@@ -36,7 +36,8 @@ class TrainingStep(TrainingLoop):
         foreach: bool | None = None,
     ) -> None:
         # batches of preference training have no labels to count (transformers 5.17 trainer.py `get_batch_samples`)
-        self._counts_items = not scenario.stack.prefers and accepts_loss_kwargs(causal_model(model))
+        counted = scenario.stack.trainer and not scenario.stack.prefers
+        self._counts_items = counted and accepts_loss_kwargs(causal_model(model))
         self._shifted = shifts_labels(causal_model(model))
         super().__init__(model, scenario, device, meter)
         self.optimizer = optimizer
@@ -54,7 +55,7 @@ class TrainingStep(TrainingLoop):
 
     def _step(self) -> Tensor:
         batches = make_batches(self._scenario, self._vocabulary, self._device, self.meter)
-        items = count_items(batches, shifted=self._shifted) if self._trainer and self._counts_items else None
+        items = self._items(batches)
         total = torch.zeros((), device=self._device)
         for batch in batches:
             total = total + self._micro_batch(batch, items, len(batches))
@@ -86,8 +87,11 @@ class TrainingStep(TrainingLoop):
 
     def _evaluated(self, batch: Batch) -> Any:
         """The model's outputs on a batch, which `Trainer.compute_loss` returns with the loss."""
-        counts = self._trainer and self._counts_items
-        return self._call(batch, count_items([batch], shifted=self._shifted) if counts else None)
+        return self._call(batch, self._items([batch]))
+
+    def _items(self, batches: list[Batch]) -> Tensor | None:
+        """Target tokens of the batches, where the Trainer hands their number to the model."""
+        return count_items(batches, shifted=self._shifted) if self._counts_items else None
 
     def release(self) -> bool:
         """Drop the outputs that the stack holds into the next step; whether there were any."""
