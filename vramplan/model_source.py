@@ -24,7 +24,7 @@ NAME_KEY = "_name_or_path"
 def resolve_model(spec: object, *, base: Path) -> ModelRef:
     """The model that `spec` names; relative paths start at `base`. Local names and files never touch the network."""
     if isinstance(spec, Mapping):
-        return _spoken(ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline"))
+        return _language_model(ModelRef(name=_inline_name(spec), config=_facts(spec), origin="inline"))
     if not isinstance(spec, str) or not spec:
         raise UsageError(
             f"model: {spec!r} is not a model",
@@ -74,7 +74,7 @@ def _local(path: Path) -> ModelRef:
     config = read_object(file, where="model: ", hint="give a config.json, or the directory that holds it")
     directory = file.parent.resolve()
     name = directory.name or "model"
-    ref = _spoken(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
+    ref = _language_model(ModelRef(name=name, config=_facts(config), origin="local", path=str(directory)))
     if "model_type" not in ref.config:
         raise UsageError(
             f"model: {file} is neither a model's config.json, which has a 'model_type', nor a scenario",
@@ -94,13 +94,13 @@ def _no_configuration(path: Path) -> UsageError:
     )
 
 
-def _spoken(ref: ModelRef) -> ModelRef:
+def _language_model(ref: ModelRef) -> ModelRef:
     """The model, or the language model in it where that is one part of several; its note says what is left out."""
     part = language_part(ref.config, ref.name)
     if part is None:
         return ref
     like = "" if part.config is None else f", read as {part.kind}"
-    note = _alone(str(ref.config.get("model_type")), like)
+    note = _part_note(str(ref.config.get("model_type")), like)
     if part.config is None:
         return msgspec.structs.replace(ref, note=note)
     return msgspec.structs.replace(ref, config=part.config, note=note, path="")  # its weights have other names there
@@ -113,7 +113,7 @@ def _hub(repo: str) -> ModelRef:
     """
     known = by_hub_id(repo)
     if known is not None:
-        return ModelRef(name=known, config=catalog_config(known), origin="catalog", note=_left_out(repo, known))
+        return ModelRef(name=known, config=catalog_config(known), origin="catalog", note=_text_part_note(repo, known))
     try:
         file = _fetched(repo)
     except Exception as error:  # the hub client raises many kinds: offline, gated, not found, and it may not be there
@@ -134,16 +134,16 @@ def _stand_in(repo: str, error: Exception) -> ModelRef:
         f"{repo} is read as the catalogue's {known}, whose dimensions the name says{said}: its own config.json, and"
         f" what that says of a quantisation, could not be had ({why}{'; set HF_TOKEN' if _needs_token(error) else ''})"
     )
-    note = "; ".join(filter(None, (note, _left_out(repo, known))))
+    note = "; ".join(filter(None, (note, _text_part_note(repo, known))))
     return ModelRef(name=repo, config={**catalog_config(known), **quant}, origin="hub", note=note)
 
 
-def _left_out(repo: str, known: str) -> str:
+def _text_part_note(repo: str, known: str) -> str:
     """What the catalogue's model, by its name the text part of a whole, lacks of the one on the hub; else nothing."""
-    return _alone(repo) if known.endswith("-text") else ""
+    return _part_note(repo) if known.endswith("-text") else ""
 
 
-def _alone(whole: str, like: str = "") -> str:
+def _part_note(whole: str, like: str = "") -> str:
     """The note of a language model that is one part of several."""
     return (
         f"of {whole} only the language model is predicted{like}: its towers for images or sound, and adapters on them,"

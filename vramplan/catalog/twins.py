@@ -32,6 +32,7 @@ def _is_twin(said: frozenset[str], entry: CatalogEntry) -> bool:
     releases = _releases(names[0] | names[1])
     if releases and not _releases(said) <= releases:
         return False
+    # Words that only the id's name has must say nothing of dimensions, and so must those that only the entry's has.
     free = _FLAVOURS | _words(owner) | (frozenset() if releases else _releases(said))
     return any(said - own <= free and own - said <= _FLAVOURS for own in names)
 

@@ -14,7 +14,8 @@ from vramplan.units import human
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Of an importer's options those that decide where adapters are and of which rank: a model's parameters are counted.
+#: Options of peft that are warned of where a file says them, and not here: they decide where adapters are and of which
+#: rank, which is read off the model's own parameters.
 _COUNTED = ("exclude_modules", "rank_pattern", "target_parameters")
 
 

@@ -13,8 +13,8 @@ from vramplan.stacks import LayerKernel
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-#: Of an importer's options those that the arguments of a run say otherwise: `torch_compile` is set by its backend and
-#: its mode (transformers 5.17 training_args.py), the device is that of the prediction.
+#: Options that are warned of where a file says them, and not here: TrainingArguments with a backend or a mode of
+#: `torch_compile` have `torch_compile` set too (transformers 5.17 training_args.py); the device is the prediction's.
 _SAID_OTHERWISE = ("torch_compile_backend", "torch_compile_mode", "use_cpu")
 #: Options that change memory and have no key of a scenario -> what they do.
 _NOT_MODELLED = {name: f"it {what}" for name, what in TRL_UNMODELLED.items() if name not in _SAID_OTHERWISE} | (

@@ -41,8 +41,8 @@ class Depths:
 
     @property
     def with_longer_tail(self) -> "Depths":
-        """The same model shortened less: where the last layer's blocks are not counted like the others', it is no
-        neighbour to take for one of them."""
+        """The same model shortened by a period less: for a model whose last layer makes other blocks than the layers
+        before it, so that the last layer does not stand next to the period."""
         return replace(self, tail=self.tail + self.period, times=self.times - 1)
 
     @property
@@ -166,7 +166,8 @@ def _growth(short: _Run, long: _Run, depths: Depths) -> dict[tuple[int | None, i
             if a != b:
                 raise DepthMismatch(f"{a} against {b}")
             continue
-        # A block of the period's neighbours: which one is counted from the layer whose code runs.
+        # A layer's code may free a block of the layer next to it. Where that one is in the period, the short run has
+        # another layer in its place: next to the head one of the same number, next to the tail one a period lower.
         from_front = depths.in_period(b.owner) and b.layer is not None and b.layer < depths.head
         owner = b.owner if from_front else depths.shift(b.owner)
         same = a.born == b.born and a.layer == depths.shift(b.layer) and a.owner == owner and a.rank == b.rank

@@ -63,7 +63,7 @@ Answer = Measured | Misasked | Unable | Failed
 
 
 def write_message(message: Request | Answer, file: Path) -> None:
-    """Write it whole or not at all. As Python's json does, which has words for losses that are no number."""
+    """Write it whole or not at all; with Python's json, which can write a loss that is infinite or no number."""
     write_whole(file, json.dumps(msgspec.to_builtins(message)))
 
 

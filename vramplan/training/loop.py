@@ -66,7 +66,7 @@ class TrainingLoop:
         return loss
 
     def release(self) -> bool:
-        """Drop what the loop holds from one step into the next; whether anything was."""
+        """Drop what the loop holds from one step into the next; returns whether it held anything."""
         return False
 
     def _step(self) -> Tensor:

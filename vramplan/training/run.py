@@ -31,7 +31,7 @@ class Workload(Protocol):
         """Do it once: the loss of a step, the tokens of a generation, nothing of a merge."""
 
     def release(self) -> bool:
-        """Drop what is held from one run into the next; whether anything was."""
+        """Drop what is held from one run into the next; returns whether anything was held."""
 
 
 def set_up(
