@@ -2,8 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,39 +92,67 @@ def _picture(text: str) -> Path:
 
 def run(args: Namespace) -> Answer:
     """Predict every scenario of the target; no when any of them does not fit."""
-    from vramplan.commands.origin import origin_json, origin_text, with_origin
+    from vramplan.commands.origin import with_origin
     from vramplan.targets import resolve
 
     target = resolve(args.target, overrides(args))
-    if args.explain is not None:
-        target.single("--explain")
-    if args.timeline is not None:
-        target.single("--timeline")
+    for option in ("explain", "timeline"):
+        if getattr(args, option) is not None:
+            target.single(f"--{option}")
     outlook = _outlook(target, args) if asks_for_data(args) else None
     scenarios = (outlook.longest,) if outlook else target.scenarios
     found = [with_origin(_foresee(scenario, args), target) for scenario in scenarios]
-    predictions = [foreseen.prediction for foreseen in found]
-    code = int(any(p.verdict is not None and not p.verdict.fits for p in predictions))
-    if outlook and not outlook.fits:
-        code = 1
+    predictions = tuple(foreseen.prediction for foreseen in found)
     if args.timeline is not None:
         _draw(found[0], args.timeline)
-    shown = partial(Answer, code=code, predictions=tuple(predictions))
+    unfit = any(p.verdict is not None and not p.verdict.fits for p in predictions)
+    code = int(unfit or (outlook is not None and not outlook.fits))
     if len(predictions) > 1:
-        return shown(json_text([p.to_json() for p in predictions]) if args.json else _table(predictions))
-    explanations = _explain(found[0], args.explain) if args.explain is not None else ()
-    if args.json:
-        body = predictions[0].to_json() | origin_json(target)
-        if args.explain is not None:
-            body["explain"] = [explanation.to_json() for explanation in explanations]
-        if outlook:
-            from vramplan.dataset.outlook_json import outlook_json
+        text = json_text([p.to_json() for p in predictions]) if args.json else _table(predictions)
+    else:
+        explanations = _explain(found[0], args.explain) if args.explain is not None else []
+        render = _json if args.json else _text
+        text = render(predictions[0], target, explanations, outlook, args)
+    return Answer(text, code, predictions)
 
-            body["dataset"] = outlook_json(outlook)
-        return shown(json_text([body] if target.is_matrix else body))
-    above = origin_text(target) + _explained(explanations, args.explain, predictions[0])
-    before_verdict = _before_verdict(predictions[0], outlook, args)
-    return shown(above + _detailed(predictions[0], before_verdict, target.lacks))
+
+def _json(
+    prediction: "Prediction",
+    target: "Target",
+    explanations: "Sequence[Explanation]",
+    outlook: "Outlook | None",
+    args: Namespace,
+) -> str:
+    """One prediction's object with what was asked for beside it; in a list where a matrix has one cell."""
+    from vramplan.commands.origin import origin_json
+
+    body = prediction.to_json() | origin_json(target)
+    if args.explain is not None:
+        body["explain"] = [explanation.to_json() for explanation in explanations]
+    if outlook:
+        from vramplan.dataset.outlook_json import outlook_json
+
+        body["dataset"] = outlook_json(outlook)
+    return json_text([body] if target.is_matrix else body)
+
+
+def _text(
+    prediction: "Prediction",
+    target: "Target",
+    explanations: "Sequence[Explanation]",
+    outlook: "Outlook | None",
+    args: Namespace,
+) -> str:
+    """One prediction as people read it, with what was asked for above it and before its verdict."""
+    from vramplan.commands.origin import origin_text
+    from vramplan.predict.levers import levers
+    from vramplan.report.terminal import render_prediction
+
+    above = origin_text(target) + _explained(explanations, args.explain, prediction)
+    lines = _before_verdict(prediction, outlook, args)
+    return above + render_prediction(
+        prediction, page(), levers=levers(prediction, lacks=target.lacks), before_verdict=lines
+    )
 
 
 def _explain(foreseen: "Foreseen", wanted: "tuple[Component, ...]") -> "list[Explanation]":
@@ -210,18 +237,10 @@ def _check_limit(scenario: "Scenario", args: Namespace) -> None:
     check_reserve(args.reserve, scenario.gpu)
 
 
-def _table(predictions: "list[Prediction]") -> str:
+def _table(predictions: "Sequence[Prediction]") -> str:
     from vramplan.report.summary_text import render_summary
 
     return render_summary(predictions, page())
-
-
-def _detailed(prediction: "Prediction", before_verdict: "Sequence[str]", lacks: Collection[str]) -> str:
-    from vramplan.predict.levers import levers
-    from vramplan.report.terminal import render_prediction
-
-    shown = levers(prediction, lacks=lacks)
-    return render_prediction(prediction, page(), levers=shown, before_verdict=before_verdict)
 
 
 COMMAND = Command(
