@@ -70,6 +70,17 @@ def test_the_model_beside_the_adapter_stands_in_for_a_path_of_another_machine(tm
     assert any(row.note == "the config.json beside the adapter" for row in target.origin.read)
 
 
+def test_a_base_in_the_home_directory_comes_before_the_model_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    peft.LoraConfig(base_model_name_or_path="~/base", target_modules=["q_proj"]).save_pretrained(tmp_path / "adapter")
+    for folder, hidden in (("base", 64), ("adapter", 32)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "config.json").write_text(json.dumps(tiny_models.LLAMA | {"hidden_size": hidden}))
+    assert resolve(str(tmp_path / "adapter")).scenarios[0].architecture.hidden == 64
+
+
 @pytest.mark.parametrize("name", ["names", "all-linear", "pattern", "default-targets", "warned"])
 def test_the_examples_are_what_peft_reads(name: str) -> None:
     folder = Path(__file__).parent / "examples" / "peft" / name

@@ -92,6 +92,7 @@ def refused(tmp_path: Path, text: str, name: str = "run.yaml") -> UsageError:
         (_FACTORY + "quantization_bit: 4\npissa_init: true", "pissa_init: true with quantization_bit, which LLaMA-"),
         (_FACTORY + "ray_num_workers: 4", "ray_num_workers: 4 asks for several GPUs"),
         (_FACTORY + "flash_attn: magic", "flash_attn: magic is not an attention"),
+        (_FACTORY + "flash_attn: [fa2]", "flash_attn: [fa2] is not an attention"),
         (_FACTORY + "flash_attn: fa3", "flash_attn: fa3 is not an attention"),  # NotImplementedError but for gpt_oss
         (_TUNE + "dtype: fp16", "dtype: fp16 is refused by torchtune"),
         (_TUNE + "loss: {_component_: torchtune.rlhf.loss.DPOLoss}", "is a loss of preference training"),

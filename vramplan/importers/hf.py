@@ -71,11 +71,10 @@ def read_adapted(source: Source, key: str, model: ModelRef, origin: str) -> None
 def place(name: str, base: Path) -> str:
     """A local path as it can be found: beside the file, else from the working directory, where trainers look."""
     try:
-        if not (base / Path(name).expanduser()).exists() and Path(name).expanduser().exists():
-            return str(Path(name).expanduser().resolve())
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() and not (base / path).exists() else name
     except (OSError, ValueError, RuntimeError):  # a name that no file can have
         return name
-    return name
 
 
 def read_attention(source: Source, origin: str) -> str:
@@ -110,7 +109,8 @@ def read_checkpointing(source: Source, on: bool | None, default: bool, origin: s
     use = reentrant if given is None else as_flag(given)
     if kwargs is not None and (not isinstance(kwargs, Mapping) or use is None):
         source.refuse(keys[1], "is not understood", hint="gradient_checkpointing_kwargs: {use_reentrant: false}")
-    value: bool | str = (default if on is None else on) and ("reentrant" if use else True)
+    kind: bool | str = "reentrant" if use else True
+    value = kind if (default if on is None else on) else False
     if on is None and kwargs is None:
         source.assume("checkpointing", value, f"default of gradient_checkpointing, {origin}")
     else:

@@ -145,8 +145,7 @@ def _adapters(source: Source, model: ModelRef, *, pure: bool) -> None:
 
 
 def _attention(source: Source, stage: str, model: ModelRef) -> None:
-    word = source.given("flash_attn")
-    name = {True: "fa2", False: "disabled"}.get(word, str(word or "auto")) if not isinstance(word, str) else word
+    name = _asked_attention(source.given("flash_attn"))
     if name not in _ATTENTION and model.config.get("model_type") != "gpt_oss":
         source.refuse("flash_attn", "is not an attention of LLaMA-Factory", hint=", ".join(_ATTENTION))
     known, warning = _chosen_attention(name, str(model.config.get("model_type")))
@@ -160,6 +159,15 @@ def _attention(source: Source, stage: str, model: ModelRef) -> None:
         source.ignore("packing", "every batch is then full, which is what is predicted")
     else:
         source.ignore("packing", "predicted with samples of full length")
+
+
+def _asked_attention(value: object) -> str:
+    """What flash_attn asks for, which was true or false in older releases."""
+    if value is None:
+        return "auto"
+    if value in (True, False):
+        return "fa2" if value else "disabled"
+    return str(value)
 
 
 def _chosen_attention(name: str, family: str) -> tuple[str, str]:

@@ -201,25 +201,20 @@ class Run:
 
 def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
     """Load and two steps of the scenario, every layer of it, on fake tensors that stand for the card or for a CPU."""
-    merges = scenario.method is Method.MERGE
-    rules = None if card else cpu_rules(scenario.method)
+    merges, on_card = scenario.method is Method.MERGE, card is not None
+    rules = None if on_card else cpu_rules(scenario.method)
     tracker = FakeTracker(
         vocab=logits_width(scenario), gpu=card, rules=rules, padding=scenario.padding, release=scenario.torch
     )
     with ExitStack() as stack:
         stack.enter_context(fake_machine())
         if card is not None:
-            stack.enter_context(cuda_choices(card, tracker))
-            if scenario.stack.loss is LossKernel.TILED:
-                stack.enter_context(fused_head())
-            if scenario.runs_liger:
-                stack.enter_context(idle_liger(card, modeling_of(scenario)))
+            stack.enter_context(_as_on(card, scenario, tracker))
         stack.enter_context(tracker.attaching())
         stack.enter_context(tracker)
         if scenario.quant.double and quantized_parameters(scenario.architecture, scenario.quant):
             name_code_map(tracker)
-        stack.enter_context(evaluating(tracker, card=card is not None))
-        on_card = card is not None
+        stack.enter_context(evaluating(tracker, card=on_card))
         write = stack.enter_context(merging(tracker, card=on_card)) if merges else write_adapters
         making = Making(meta_skeleton, _filling(scenario, card))
         work = set_up(scenario, torch.device("cpu"), tracker, making=making, write=write, as_card=on_card)
@@ -228,6 +223,18 @@ def run_steps(scenario: Scenario, card: Gpu | None) -> Run:
         if not merges:  # a second one would load again
             work.run()
     return Run(tracker, parameters, packed)
+
+
+@contextmanager
+def _as_on(card: Gpu, scenario: Scenario, tracker: Tracker) -> Iterator[None]:
+    """Inside, the libraries that the scenario runs take the paths that they take on the card."""
+    with ExitStack() as stack:
+        stack.enter_context(cuda_choices(card, tracker))
+        if scenario.stack.loss is LossKernel.TILED:
+            stack.enter_context(fused_head())
+        if scenario.runs_liger:
+            stack.enter_context(idle_liger(card, modeling_of(scenario)))
+        yield
 
 
 def _filling(scenario: Scenario, card: Gpu | None) -> Callable[[Any, Scenario, torch.device, Meter], None]:
