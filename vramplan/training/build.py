@@ -124,20 +124,15 @@ def quantization_config(scenario: Scenario) -> Any:
     )
 
 
-def attention_implementation(attention: str) -> str:
-    """transformers' name of the attention: `sdpa:flash` and its kin are sdpa with the backend chosen by a context."""
-    return attention.partition(":")[0]
-
-
 def attention_of(config: Any, attention: str) -> str:
-    """The same for a family that may not have it: plain `sdpa`, everybody's default, then means eager.
+    """transformers' name of the attention: `sdpa:flash` and its kin are sdpa, whose backend a context chooses.
 
-    transformers 5.17 `_check_and_adjust_attn_implementation`: a name that is asked for is refused, none at all becomes
-    eager where the family does not know sdpa.
+    For a family without sdpa plain `sdpa`, everybody's default, means eager, as transformers 5.17
+    `_check_and_adjust_attn_implementation` has it where no name is asked for; a name that is asked for it refuses.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    wanted = attention_implementation(attention)
+    wanted = attention.partition(":")[0]
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if wanted != "sdpa" or model is None or getattr(model, "_supports_sdpa", True):
         return wanted
