@@ -62,9 +62,11 @@ def test_the_search_takes_few_trials() -> None:
 
     assert largest(gap, 64, 2**20) == 18_087
     assert len([n for n in tried if abs(n - 18_087) < 301]) <= 25  # what is replayed: halving 2^20 takes 20
+    assert max(tried) <= 4 * 18_087  # a loss in chunks has events for each of them
     tried.clear()
     assert largest(gap, 64, 2**20, near=18_090) == 18_087
     assert len(tried) <= 10
+    assert max(tried) <= 4 * 18_090
 
 
 # -- fitting

@@ -8,7 +8,7 @@ from vramplan.predict.engine import predict_analytic
 from vramplan.predict.forecast import ledger
 from vramplan.predict.levers import levers
 from vramplan.record import Device
-from vramplan.scenario import Checkpointing
+from vramplan.scenario import Checkpointing, Scenario
 from vramplan.units import human
 
 LIGER = {"kernels": "liger"}
@@ -23,6 +23,13 @@ def test_int8_under_non_reentrant_checkpointing_is_explained(device: Device) -> 
     (found,) = [text for text in predict_analytic(given, device=device).warnings if "MatMul8bitLt" in text]
     assert found.endswith(f"checkpointing: reentrant takes {human(saving)} less at the peak")
     assert not any("MatMul8bitLt" in text for text in predict_analytic(changed, device=device).warnings)
+
+
+@pytest.mark.parametrize(("model", "told"), [("falcon-7b", True), ("mixtral-8x7b-v0.1", True), ("llama-2-7b", False)])
+def test_what_bitsandbytes_leaves_as_it_is_is_said(model: str, told: bool) -> None:
+    for quant in ("nf4", "int8"):
+        said = predict_analytic(Scenario.load(model, seq=64, quant={"type": quant})).warnings
+        assert any("of the parameters are quantised" in text for text in said) is told
 
 
 def test_what_tuning_ligers_experts_takes_is_said() -> None:

@@ -22,6 +22,7 @@ from vramplan.allocator.result import Growth
 from vramplan.ledger import Phase
 
 MEMORY = 32  # rounds remembered: longer cycles are not found
+SHORT = 3  # rounds of a loop that is over before a cycle could be left out
 PATIENCE = 64  # rounds without a cycle, after which none is expected any more
 
 State = tuple[Phase, list[int], list[int], list[int]]
@@ -53,7 +54,7 @@ class CycleFinder:
         self._step = step  # by how much a round's name grows from one round to the next
         self._seen: dict[int, _Before | None] = {}  # by bytes cached
         self._latest: Counters | None = None  # before the round before
-        self.watching = loop.closed and loop.times > 3
+        self.watching = loop.closed and loop.times > 1
 
     def skip(self, i: int) -> int:
         """How many rounds, from round `i` on, need not be run: their effect is in the machine afterwards."""
@@ -62,6 +63,8 @@ class CycleFinder:
         if self._changed_nothing():
             self.watching = False
             return self._loop.times - i
+        if self._loop.times <= SHORT:
+            return 0
         # equal states have this in common; a whole state is written down only when that has come back
         cached = machine.driver.reserved - machine.gauge.allocated
         known = cached in self._seen

@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from vramplan.allocator.driver import Driver
-from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool
+from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool, copied
 from vramplan.allocator.rules import MIN_BLOCK
 
 RANGE = 1 << 110  # more than any run; the unmapped rest of the range is a hole of this order
@@ -26,12 +26,10 @@ class ExpandablePool(Pool):
         self.holes: list[Block] = [[0, RANGE, None, None, None]]  # unmapped stretches, ascending, on page boundaries
 
     def prefer(self, block: Block) -> Block:
-        """The block to hand out instead of `block`, the smallest sufficient one; either has left its shelf.
-
-        A block that a hole follows counts for what it could grow to.
-        """
+        """The block to hand out instead of `block`, the smallest sufficient one, which a hole follows: it counts for
+        what it could grow to. Either has left its shelf."""
         best = block
-        for other in self._from(block[SIZE]) if _reach(block) > block[SIZE] else ():
+        for other in self._from(block[SIZE]):
             if _reach(other) >= _reach(best):
                 break
             best = other
@@ -125,6 +123,17 @@ class ExpandablePool(Pool):
             _join(left, block)
         else:
             insort(self.holes, block)
+
+    def follow(self, other: Pool) -> dict[int, Block]:
+        """As in `Pool`."""
+        assert isinstance(other, ExpandablePool)
+        first = other.holes[-1]
+        while first[LEFT]:
+            first = first[LEFT]
+        blocks = copied(first)
+        self.holes = [blocks[id(hole)] for hole in other.holes]
+        self.shelve(other, blocks)
+        return blocks
 
     def state(self) -> list[int]:
         """As in `Pool`; what is mapped decides as well."""

@@ -35,9 +35,10 @@ class Refused(Exception):
 class Machine:
     """The state of `torch.cuda`'s memory."""
 
-    __slots__ = ("carried", "driver", "expandable", "frames", "gauge", "growth", "large", "retries", "small")
+    __slots__ = ("carried", "driver", "expandable", "frames", "gauge", "growth", "large", "retries", "rules", "small")
 
     def __init__(self, budget: int | None, rules: Rules) -> None:
+        self.rules = rules
         self.driver = Driver(budget, falling=rules.youngest_first)
         self.small: Pool
         self.large: Pool
@@ -56,13 +57,13 @@ class Machine:
         self.retries = 0
 
     def copy(self, budget: int | None) -> "Machine":
-        """The same state under another budget; without expandable segments."""
-        twin = Machine(budget, Rules(youngest_first=self.driver.falling))
+        """The same state under another budget."""
+        twin = Machine(budget, self.rules)
         twin.driver.follow(self.driver)
         blocks = {**twin.small.follow(self.small), **twin.large.follow(self.large)}
         twin.gauge.follow(self.gauge)
         for name, frame in self.frames.items():
-            twin.frames[name] = {number: blocks[block[ADDRESS]] for number, block in frame.items()}
+            twin.frames[name] = {number: blocks[id(block)] for number, block in frame.items()}
         twin.growth += self.growth
         twin.retries = self.retries
         return twin

@@ -10,6 +10,7 @@ steps.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Mapping
 from typing import Any
 
 from vramplan.allocator.driver import Driver
@@ -84,17 +85,19 @@ class Pool:
         return state
 
     def follow(self, other: "Pool") -> dict[int, Block]:
-        """Go on where another one is, with blocks of its own, which come back by address."""
+        """Go on where another one is, with blocks of its own, which come back by the `id` of the others."""
         blocks: dict[int, Block] = {}
-        for address, block in other.segments.items():
-            left = self.segments[address] = blocks[address] = [address, block[SIZE], None, None, block[FREE]]
-            while block := block[RIGHT]:
-                left[RIGHT] = [block[ADDRESS], block[SIZE], left, None, block[FREE]]
-                left = blocks[block[ADDRESS]] = left[RIGHT]
+        for address, first in other.segments.items():
+            blocks |= copied(first)
+            self.segments[address] = blocks[id(first)]
+        self.shelve(other, blocks)
+        return blocks
+
+    def shelve(self, other: "Pool", blocks: Mapping[int, Block]) -> None:
+        """Have the free blocks of another one, in copies by `id`, on shelves of its own."""
         self.sizes += other.sizes
         for size, shelf in other.shelves.items():
-            self.shelves[size] = [blocks[block[ADDRESS]] for block in shelf]
-        return blocks
+            self.shelves[size] = [blocks[id(block)] for block in shelf]
 
     def copy(self, low: int, high: int, shift: int) -> dict[int, Block]:
         """Copies, `shift` further on, of the segments between two addresses, which are wholly in use.
@@ -109,3 +112,13 @@ class Pool:
                 copy[RIGHT] = [first[ADDRESS] + shift, first[SIZE], copy, None, False]
                 copy = copies[first[ADDRESS]] = copy[RIGHT]
         return copies
+
+
+def copied(first: Block) -> dict[int, Block]:
+    """Copies, by `id`, of a block and those to its right."""
+    left: Block = [first[ADDRESS], first[SIZE], None, None, first[FREE]]
+    copies = {id(first): left}
+    while first := first[RIGHT]:
+        left[RIGHT] = [first[ADDRESS], first[SIZE], left, None, first[FREE]]
+        left = copies[id(first)] = left[RIGHT]
+    return copies

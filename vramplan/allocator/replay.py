@@ -51,11 +51,11 @@ def _started(program: Program, machine: Machine) -> Machine:
     before, budget = program.before, machine.driver.budget
     if before is None:
         return machine
-    if machine.expandable is None and before.left is None:
+    if before.left is None:
         left = _started(before, Machine(None, program.rules))
         _Run(left).program(before)
         before.left = left  # only once it is whole: another thread may ask, or the run be interrupted
-    if before.left and machine.expandable is None and (budget is None or before.left.driver.highest <= budget):
+    if budget is None or before.left.driver.highest <= budget:
         return before.left.copy(budget)
     machine = _started(before, machine)
     _Run(machine).program(before)
@@ -135,7 +135,7 @@ class _Run:
                         have = block[SIZE]
                     else:
                         block = shelf.pop(0)
-                        if expandable:
+                        if expandable and (right := block[RIGHT]) and right[FREE] is None:
                             block = expandable[kind].prefer(block)
                             have = block[SIZE]
                         block[FREE] = False

@@ -100,7 +100,7 @@ def largest_fitting(
         failing = next((n for n in sorted(set(around)) if low <= n < number and lacking(n) > 0), None)
         if failing is None:
             return answer
-        high = failing - 1
+        near = high = failing - 1
     return None
 
 

@@ -11,15 +11,18 @@ def largest(gap: Gap, low: int, high: int, *, near: int = 0) -> int | None:
 
     Where fitting is monotone it is the largest that fits. Guesses follow the line through the gaps of the two lowest
     numbers that failed, which is straight over long stretches; every fourth failure is followed by halving the
-    interval, so that no shape of the gap makes it slow. `near` is a number that the answer is expected at.
+    interval, so that no shape of the gap makes it slow. `near` is a number that the answer is expected at. The upper
+    end is looked for from below: a trial takes longer the larger its number.
     """
     if gap(low) > 0:
         return None
-    missing = gap(high)
-    if missing <= 0:
-        return high
-    search = _Search(gap, low, (high, missing))
-    if low < near < high:
+    fits, fails = low, max(near, low, 1)
+    while (missing := gap(fails := min(4 * fails, high))) <= 0:
+        if fails == high:
+            return high
+        fits = fails
+    search = _Search(gap, fits, (fails, missing))
+    if fits < near <= fails:
         search.around(near)
     return search.run()
 

@@ -28,7 +28,7 @@ from vramplan.units import human
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
     own = [scenario.model.note, *prequantized_warnings(scenario), context_warning(scenario)]
-    own += [_experts_warning(scenario), _paged_warning(scenario, managed, device)]
+    own += [_quantised_warning(scenario), _paged_warning(scenario, managed, device)]
     own += [_int8_warning(scenario, device), *_liger_warnings(scenario, device)]
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
@@ -71,18 +71,29 @@ def _fused_ways(scenario: Scenario) -> Iterable[tuple[str, Scenario]]:
         yield f"float16 (compute_dtype: {half.compute_dtype.value})", half
 
 
-def _experts_warning(scenario: Scenario) -> str:
-    """transformers quantises modules, and a layer's experts are one 3-D parameter."""
+#: What bitsandbytes leaves as it is though most of a model may consist of it, and why it does.
+_NOT_QUANTISED = {
+    WeightKind.EXPERTS: "transformers keeps each layer's experts as 3-D parameters",
+    WeightKind.SUBLINEAR: "its layers are of a class of their own, derived from nn.Linear",
+}
+
+
+def _quantised_warning(scenario: Scenario) -> str:
+    """transformers quantises modules that are `nn.Linear` itself: no 3-D parameters, and no class derived from it."""
     architecture = scenario.architecture
-    experts = sum(w.numel * times for w, times in architecture.counted if w.kind is WeightKind.EXPERTS)
-    if not experts or scenario.quant.type is QuantType.NONE:
+    left = dict.fromkeys(_NOT_QUANTISED, 0)
+    for weight, times in architecture.counted:
+        if weight.kind in left:
+            left[weight.kind] += weight.numel * times
+    if not any(left.values()) or scenario.quant.type is QuantType.NONE:
         return ""
     share = quantized_parameters(architecture, scenario.quant) / architecture.numel
     upcast = scenario.method.trains and scenario.stack.upcast is not Upcast.NONE
-    stay = human(experts * (4 if upcast else scenario.dtype.bytes))
+    stay = human(sum(left.values()) * (4 if upcast else scenario.dtype.bytes))
     dtype = "are even made fp32 by the preparation" if upcast else f"stay {scenario.dtype.value}"
+    why = " and ".join(reason for kind, reason in _NOT_QUANTISED.items() if left[kind])
     return (
-        f"only {share:.1%} of the parameters are quantised: transformers keeps each layer's experts as 3-D parameters, "
+        f"only {share:.1%} of the parameters are quantised: {why}, "
         f"which bitsandbytes does not quantise; they {dtype} ({stay})"
     )
 
