@@ -63,6 +63,19 @@ def ledger_of(scenario: Scenario, phase: Phase) -> int:
     return vramplan.predict(scenario).ledger.allocated(phase)
 
 
+@pytest.mark.parametrize("loss", ["liger", "chunked"])
+def test_a_fused_loss_that_was_not_in_effect_is_told_by_the_stack(loss: str) -> None:
+    scenario = replace(SCENARIO, stack=replace(SCENARIO.stack, loss=LossKernel(loss)))
+    found = explain_file(io.BytesIO(log(message(LOGITS), IN_LOSS).encode()), "train.log", scenario).against
+    plain = held_against(log(message(LOGITS), IN_LOSS))
+    assert found is not None
+    assert (found.whole_logits, plain.whole_logits) == (True, False)
+    assert (found.scenario, found.ran) == (scenario, SCENARIO)
+    assert found.tokens is None
+    assert found.candidates == plain.candidates  # no larger batch is blamed: it is as large as the scenario's
+    assert found.savings == plain.savings
+
+
 def test_a_larger_batch_than_planned_is_recognised() -> None:
     found = held_against(log(message(4 * LOGITS), IN_LOSS))
     assert found.tokens is not None

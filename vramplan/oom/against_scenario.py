@@ -16,7 +16,7 @@ from vramplan.oom.loading import LoadingAim, OtherLoading, other_loading
 from vramplan.oom.printed import Printed
 from vramplan.oom.savings import Saving, lists, savings
 from vramplan.oom.shortage import Shortage
-from vramplan.oom.stack_rules import Purpose
+from vramplan.oom.stack_rules import Moment, Purpose
 from vramplan.plan.advice import Advice
 from vramplan.plan.limit import Limit
 from vramplan.predict.forecast import ledger
@@ -24,6 +24,7 @@ from vramplan.predict.overheads import context_of
 from vramplan.predict.replayable import replayable
 from vramplan.record import Prediction
 from vramplan.scenario import Scenario
+from vramplan.stacks import LossKernel
 from vramplan.timeline import Alloc, Enter, Part, Repeat, Timeline
 
 
@@ -81,9 +82,11 @@ class Against:
     """Allocations of that size, those of the same phase first."""
     tokens: Tokens | None
     """When the request is for logits, of more tokens than the scenario's."""
+    whole_logits: bool
+    """Whether the stack shows the loss of all logits at once, which the scenario does not have."""
     ran: Scenario
-    """The scenario as it ran: with samples as long as the failed request tells, where it tells; what follows is of
-    it."""
+    """The scenario as it ran: with the loss that the stack shows, and samples as long as the failed request tells; what
+    follows is of it."""
     held: int
     """Bytes on the card that its prediction needs in all, context included."""
     budget: int
@@ -123,6 +126,7 @@ class Against:
             "fits_expandable": self.fits_expandable,
             "candidates": [found.to_json() for found in self.candidates],
             "tokens": {"seen": self.tokens.seen, "planned": self.tokens.planned} if self.tokens else None,
+            "whole_logits": self.whole_logits,
             "ran": self.ran.to_mapping(),
             "other_loading": self.other_loading.to_json() if self.other_loading else None,
             "needed": self.needed,
@@ -144,11 +148,12 @@ def _failure_json(failure: OutOfMemory | None) -> dict[str, Any] | None:
     }
 
 
-def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, purpose: Purpose = UNKNOWN) -> Against:
-    """The scenario's prediction beside a shortage that a stack places in `phase`, for a purpose; None where unknown.
+def against(given: Scenario, shortage: Shortage, moment: Moment, purpose: Purpose = UNKNOWN) -> Against:
+    """The prediction of the given scenario beside a shortage that a stack places in a moment, for a purpose.
 
     Raises a UsageError for a scenario that cannot be predicted.
     """
+    phase, scenario = moment.phase, _with_the_loss_of(moment, given)
     planned = prediction, timeline, fails_at = _in_room(scenario, shortage.room)
     where = phase if phase in prediction.ledger.phases else prediction.ledger.peak_phase
     tokens = _tokens(scenario, shortage.requested, where, purpose.component)
@@ -161,7 +166,8 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, purpose
     other = other_loading(prediction, observed, purpose) if loading else None
     aim = _aim(seen, shortage, loading=loading)
     return Against(
-        scenario=scenario,
+        scenario=given,
+        whole_logits=scenario != given,
         predicted_phase=where,
         predicted=prediction.ledger.allocated(where),
         observed=observed.bytes,
@@ -179,6 +185,13 @@ def against(scenario: Scenario, shortage: Shortage, phase: Phase | None, purpose
         savings=() if other else tuple(savings(ran, aim)),
         advice=() if other else lists(ran, aim),
     )
+
+
+def _with_the_loss_of(moment: Moment, scenario: Scenario) -> Scenario:
+    """The scenario with the loss of all logits at once where the stack shows that one instead of a fused one."""
+    if moment.whole_logits and scenario.stack.loss in (LossKernel.LIGER, LossKernel.CHUNKED):
+        return replace(scenario, stack=replace(scenario.stack, loss=LossKernel.TORCH))
+    return scenario
 
 
 def _in_room(scenario: Scenario, room: int) -> tuple[Prediction, Timeline, OutOfMemory | None]:

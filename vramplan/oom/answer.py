@@ -144,7 +144,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
         return Explanation(name, None, UNKNOWN_MOMENT, UNKNOWN, "", (), None, found, None, (), None)
     shortage, when, what = of_message(found.message), moment(found.stack), purpose(found.stack)
     frame, cards = owner(found.stack), _cards(shortage)
-    held = against(_on(cards, scenario), shortage, when.phase, what) if scenario else None
+    held = against(_on(cards, scenario), shortage, when, what) if scenario else None
     return Explanation(
         source=name,
         shortage=shortage,
@@ -162,7 +162,7 @@ def _of_log(found: Reported | Recognised, name: str, scenario: Scenario | None) 
 
 def _of_usage(found: Usage, name: str, scenario: Scenario | None) -> Explanation:
     shortage = found.shortage
-    held = against(scenario, shortage, found.moment.phase, found.purpose) if scenario and shortage else None
+    held = against(scenario, shortage, found.moment, found.purpose) if scenario and shortage else None
     return Explanation(
         source=name,
         shortage=shortage,

@@ -46,6 +46,8 @@ class Moment:
     words: str
     phase: Phase | None
     """None for what is no phase of a scenario, or unknown."""
+    whole_logits: bool = False
+    """Whether the loss is transformers' own, of all logits at once."""
 
 
 _LOSS = (
@@ -166,6 +168,10 @@ MOMENTS: tuple[tuple[Rule, Moment], ...] = (
             code=r"optimizer\.step\(",
         ),
         Moment("the optimizer's step", Phase.STEP),
+    ),
+    (
+        Rule("ForCausalLMLoss fixed_cross_entropy", inside=r"transformers/loss/"),
+        Moment("the loss", Phase.LOSS, whole_logits=True),
     ),
     (
         Rule(f"{_LOSS} convert_to_fp32 _convert_to_fp32", files=_LOSS_FILES, code=_HEAD),

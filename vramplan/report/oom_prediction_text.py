@@ -21,6 +21,12 @@ def prediction_lines(against: Against, shortage: Shortage, page: Page) -> Iterat
         f" {against.predicted_phase.value}; it was {human(against.observed)} with the failed request",
         indent="  ",
     )
+    if against.whole_logits:
+        yield from page.wrap(
+            f"the error's stack is in transformers' loss of all logits at once: stack.loss: {scenario.stack.loss} was"
+            " not in effect; what is said here is of stack.loss: torch",
+            indent="  ",
+        )
     if not scenario.gpu:
         yield from page.wrap("it names no card: kernels of an A100 are assumed; --gpu says which one ran", indent="  ")
     yield from page.wrap(_expected(against, human(shortage.room)), indent="  ")
