@@ -130,7 +130,7 @@ class CycleFinder:
         machine, shift = self._machine, until - since
         low, high = sorted((since, until))
         kept = [
-            (frame, number, block[ADDRESS])
+            (frame, number, id(block))
             for frame, blocks in machine.frames.items()
             for number, block in blocks.items()
             if low <= block[ADDRESS] < high
@@ -138,5 +138,5 @@ class CycleFinder:
         for k in range(1, times + 1):
             copies = machine.small.copy(low, high, k * shift)
             copies |= machine.large.copy(low, high, k * shift)
-            for frame, number, address in kept:
-                machine.frames.setdefault(frame + k * name, {})[number] = copies[address]
+            for frame, number, original in kept:
+                machine.frames.setdefault(frame + k * name, {})[number] = copies[original]

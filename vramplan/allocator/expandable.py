@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from vramplan.allocator.driver import Driver
-from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool, copied
+from vramplan.allocator.pool import ADDRESS, FREE, LEFT, RIGHT, SIZE, Block, Pool
 from vramplan.allocator.rules import MIN_BLOCK
 
 RANGE = 1 << 110  # more than any run; the unmapped rest of the range is a hole of this order
@@ -124,15 +124,17 @@ class ExpandablePool(Pool):
         else:
             insort(self.holes, block)
 
-    def follow(self, other: Pool) -> dict[int, Block]:
-        """As in `Pool`."""
-        assert isinstance(other, ExpandablePool)
-        first = other.holes[-1]
+    def firsts(self) -> list[Block]:
+        """As in `Pool`: the one that the address range begins with."""
+        first = self.holes[-1]
         while first[LEFT]:
             first = first[LEFT]
-        blocks = copied(first)
-        self.holes = [blocks[id(hole)] for hole in other.holes]
-        self.shelve(other, blocks)
+        return [first]
+
+    def follow(self, other: Pool) -> dict[int, Block]:
+        """As in `Pool`."""
+        blocks = super().follow(other)
+        self.holes = [block for block in blocks.values() if block[FREE] is None]
         return blocks
 
     def state(self) -> list[int]:

@@ -10,7 +10,6 @@ steps.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping
 from typing import Any
 
 from vramplan.allocator.driver import Driver
@@ -84,41 +83,39 @@ class Pool:
                 state += [block[ADDRESS] for block in shelf]
         return state
 
+    def firsts(self) -> list[Block]:
+        """The first block of everything that is cut into blocks."""
+        return [*self.segments.values()]
+
     def follow(self, other: "Pool") -> dict[int, Block]:
         """Go on where another one is, with blocks of its own, which come back by the `id` of the others."""
         blocks: dict[int, Block] = {}
-        for address, first in other.segments.items():
+        for first in other.firsts():
             blocks |= copied(first)
-            self.segments[address] = blocks[id(first)]
-        self.shelve(other, blocks)
-        return blocks
-
-    def shelve(self, other: "Pool", blocks: Mapping[int, Block]) -> None:
-        """Have the free blocks of another one, in copies by `id`, on shelves of its own."""
+        self.segments = {address: blocks[id(first)] for address, first in other.segments.items()}
         self.sizes += other.sizes
         for size, shelf in other.shelves.items():
             self.shelves[size] = [blocks[id(block)] for block in shelf]
+        return blocks
 
     def copy(self, low: int, high: int, shift: int) -> dict[int, Block]:
         """Copies, `shift` further on, of the segments between two addresses, which are wholly in use.
 
-        Comes back by the addresses of the original blocks.
+        Comes back by the `id` of the original blocks.
         """
         copies: dict[int, Block] = {}
-        for first in [block for address, block in self.segments.items() if low <= address < high]:
-            copy = self.segments[first[ADDRESS] + shift] = [first[ADDRESS] + shift, first[SIZE], None, None, False]
-            copies[first[ADDRESS]] = copy
-            while first := first[RIGHT]:
-                copy[RIGHT] = [first[ADDRESS] + shift, first[SIZE], copy, None, False]
-                copy = copies[first[ADDRESS]] = copy[RIGHT]
+        for address, first in [*self.segments.items()]:
+            if low <= address < high:
+                copies |= copied(first, shift)
+                self.segments[address + shift] = copies[id(first)]
         return copies
 
 
-def copied(first: Block) -> dict[int, Block]:
-    """Copies, by `id`, of a block and those to its right."""
-    left: Block = [first[ADDRESS], first[SIZE], None, None, first[FREE]]
+def copied(first: Block, shift: int = 0) -> dict[int, Block]:
+    """Copies, `shift` further on, of a block and those to its right, by their `id`."""
+    left: Block = [first[ADDRESS] + shift, first[SIZE], None, None, first[FREE]]
     copies = {id(first): left}
     while first := first[RIGHT]:
-        left[RIGHT] = [first[ADDRESS], first[SIZE], left, None, first[FREE]]
+        left[RIGHT] = [first[ADDRESS] + shift, first[SIZE], left, None, first[FREE]]
         left = copies[id(first)] = left[RIGHT]
     return copies

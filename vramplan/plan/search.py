@@ -46,7 +46,7 @@ class _Search:
 
     def around(self, near: int) -> None:
         """Close the interval around `near`, in steps that grow."""
-        sign, step = (1, 1) if self._try(near) else (-1, 1)
+        sign, step = (1, 1) if near < self._fails[0] and self._try(near) else (-1, 1)
         number = near + sign
         while self._fits < number < self._fails[0] and self._try(number) is (sign > 0):
             step *= 4
