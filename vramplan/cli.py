@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import vramplan
 from vramplan.commands import Answer, Command, all_commands, commands_for
+from vramplan.commands.one_value import OneValue
 from vramplan.errors import CannotRun, UsageError, VramplanError, may_not_read, nearest
 
 EPILOG = """\
@@ -29,6 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.register("action", None, OneValue)
         # Values that begin with a dash: `-5GiB` too, so that its option refuses it in its own words.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
