@@ -80,6 +80,8 @@ def test_a_path_is_a_target_too(tmp_path: Path) -> None:
         ({"scenario": 7}, "7 is no Scenario", "Scenario.load"),
         ({"device": "cuda:0"}, "unknown device 'cuda:0'", "did you mean 'cuda'?"),  # and not the CPU's memory
         ({"budget": "24"}, "budget: '24' is a number without a unit", "24GiB"),
+        ({"budget": 24}, "budget: '24' is a number without a unit", "24GiB"),
+        ({"reserve": 2}, "reserve: '2' is a number without a unit", "2GiB"),
         ({"budget": 0}, "budget: 0 is no number of bytes", "int"),
         ({"budget": True}, "budget: True is no number of bytes", "int"),
         ({"reserve": -1}, "reserve: -1 is no number of bytes", "int"),  # a card larger than it is

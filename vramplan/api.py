@@ -150,7 +150,7 @@ def _bytes(size: object, name: str, *, least: int) -> int:
         return read_size(size, name, least=least)
     if not isinstance(size, int) or isinstance(size, bool) or size < least:
         raise UsageError(f"{name}: {size!r} is no number of bytes", hint='give an int above 0, or text such as "24GiB"')
-    return size
+    return read_size(str(size), name, least=least)  # a bare 24 is a unit forgotten here too
 
 
 def _check_scenario(scenario: object) -> None:
