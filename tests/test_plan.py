@@ -305,6 +305,14 @@ def test_a_plan_for_a_run_that_would_stop_says_so() -> None:
     assert found.to_json()["warnings"] == list(found.warnings) != []
 
 
+def test_a_plan_says_how_its_model_is_stored() -> None:
+    found = plan(Scenario.load("gpt-oss-20b"), Limit(70 * GIB), Goal.MAX_SEQ)
+    assert found.best is None  # so the warnings are the target's: with the upcast, its experts alone are 71.22 GiB
+    mxfp4, kept = found.warnings
+    assert "the checkpoint is quantised by mxfp4" in mxfp4
+    assert "only 3.0% of the parameters are quantised" in kept
+
+
 def test_a_goal_as_text() -> None:
     goal = _sample(goal=Goal.MAX_BATCH, rows=(), verdict=None)
     assert render_plan(goal, Page()).splitlines()[-1] == (

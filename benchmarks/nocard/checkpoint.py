@@ -21,7 +21,8 @@ _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", t
 def write_checkpoint(scenario: Scenario, folder: Path) -> None:
     """The scenario's model below `folder`: config.json and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dict(scenario.model.config)), encoding="utf-8")
+    plain = {key: value for key, value in scenario.model.config.items() if key != "quantization_config"}
+    (folder / "config.json").write_text(json.dumps(plain), encoding="utf-8")
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in checkpoint_of(skeleton(scenario)).items():

@@ -54,6 +54,7 @@ def test_another_one_is_named(found: object, keys: dict[str, Any], words: str) -
 def test_a_prediction_says_it() -> None:
     config = {**catalog_config("llama-2-7b"), "quantization_config": {"quant_method": "awq"}}
     assert "quantised by awq" in vramplan.predict(scenario_from_mapping({"model": config})).warnings[0]
+    assert "quantised by mxfp4" in vramplan.predict(scenario_from_mapping({"model": "gpt-oss-20b"})).warnings[0]
 
 
 def test_layers_that_the_checkpoint_leaves_in_16_bits_are_said() -> None:

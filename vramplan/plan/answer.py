@@ -13,6 +13,7 @@ from vramplan.plan.limit import Limit, Probe
 from vramplan.predict.changes import changes_but
 from vramplan.predict.context_length import context_length
 from vramplan.predict.stops import stops
+from vramplan.predict.warnings import model_warnings
 from vramplan.record import SCHEMA, Verdict
 from vramplan.scenario import Scenario
 
@@ -47,8 +48,13 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why what is proposed, or the target where nothing is, would end at its first step all the same."""
-        return tuple(text for text in stops(self.proposed or self.scenario) if text not in self.denied)
+        """What holds for every row: how the model is stored, and why a run would end at its first step all the same.
+
+        Of what is proposed, or of the target where nothing is.
+        """
+        scenario = self.proposed or self.scenario
+        said = (*model_warnings(scenario), *stops(scenario))
+        return tuple(text for text in said if text not in self.denied)
 
     @property
     def feasible(self) -> bool:

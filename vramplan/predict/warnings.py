@@ -27,9 +27,9 @@ from vramplan.units import human
 
 def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices: Iterable[Choice]) -> tuple[str, ...]:
     """What to say of the run itself, whichever engine predicts it; `choices` are the kernels that attention takes."""
-    own = [scenario.model.note, *prequantized_warnings(scenario), context_warning(scenario)]
-    own += [_quantised_warning(scenario), _paged_warning(scenario, managed, device)]
-    own += [_int8_warning(scenario, device), *_liger_warnings(scenario, device)]
+    own = [scenario.model.note, *model_warnings(scenario), context_warning(scenario)]
+    own += [_paged_warning(scenario, managed, device), _int8_warning(scenario, device)]
+    own += _liger_warnings(scenario, device)
     if device == "cuda" and is_newer(scenario.torch):
         own.append(f"torch {scenario.torch} is newer than {NEWEST}: it is predicted as if its allocator were the same")
     if device == "cuda":
@@ -40,6 +40,11 @@ def scenario_warnings(scenario: Scenario, managed: int, device: Device, choices:
     if scenario.method is Method.MERGE:
         own += merge_warnings(scenario)
     return tuple(filter(None, own))
+
+
+def model_warnings(scenario: Scenario) -> list[str]:
+    """What to say of how the model is stored, which holds for every batch and sequence."""
+    return list(filter(None, [*prequantized_warnings(scenario), _quantised_warning(scenario)]))
 
 
 def _attention_warnings(scenario: Scenario, choices: Iterable[Choice]) -> list[str]:
