@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from vramplan.scenario import DType
 
+#: Heads of flash that are no multiple of it are padded (attention.cpp `pad_last_dim`).
+FLASH_ALIGNMENT = 8
 #: Wider heads are added up outside registers.
 _REGISTERS = 128
 #: Keys that a thread block of the efficient backward works on at once (`kBlockSizeJ`).

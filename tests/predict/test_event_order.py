@@ -27,6 +27,8 @@ OLMO2 = {**LLAMA, "model_type": "olmo2"}
 NEOX = {"model_type": "gpt_neox", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
         "num_attention_heads": 4, "vocab_size": 512}  # fmt: skip
 GEMMA2 = {**LLAMA, "model_type": "gemma2", "head_dim": 16, "sliding_window": 4096, "num_hidden_layers": 4}
+#: Heads of 20, which flash takes as ones of 24.
+ODD = {**LLAMA, "head_dim": 20}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "flash under autocast": (LLAMA, {}),
     "eager in fp32": (LLAMA, {"stack": "script", "attention": "eager"}),
@@ -42,6 +44,29 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cuDNN with a mask": (LLAMA, {"gpu": "h200", "padding": True}),
     "efficient, wide heads": ({**LLAMA, "head_dim": 256}, {"padding": True, "gpu": "a100-80gb"}),
     "efficient, smaller tiles": ({**LLAMA, "head_dim": 128}, {"padding": True, "gpu": "rtx4090", "batch": 3}),
+    "flash, padded heads": (ODD, {}),
+    "flash, padded heads without checkpoints": (ODD, {"checkpointing": False, "batch": 3}),
+    "flash, padded heads in a script": (
+        {**ODD, "num_key_value_heads": 4},
+        {"stack": SCRIPT, "checkpointing": False, "lora": SMALL},
+    ),
+    "flash, padded heads cut from one projection": (
+        {**PHI3, "hidden_size": 80, "num_key_value_heads": 4},
+        {"checkpointing": False},
+    ),
+    "flash, padded heads rotated in part": (
+        {**NEOX, "hidden_size": 80, "rotary_pct": 0.5},
+        {"checkpointing": "reentrant"},
+    ),
+    "padded heads in flash_attention_2": (ODD, {"attention": "flash_attention_2", "checkpointing": False}),
+    "TRL, padded heads in flash_attention_2": (ODD, {"stack": "trl", "attention": "flash_attention_2"}),
+    "samples in a row, padded heads": (
+        ODD,
+        {"stack": "trl", "attention": "flash_attention_2", "checkpointing": False, "padding": True},
+    ),
+    "odd heads by the efficient kernel in fp32": (ODD, {"stack": "script", "padding": True, "checkpointing": False}),
+    "odd heads by math": (ODD, {"gpu": "t4", "dtype": "float16", "compute_dtype": "float16"}),
+    "odd heads where cuDNN comes first": (ODD, {"gpu": "h200"}),
     "math": (LLAMA, {"attention": "sdpa:math"}),
     "biases": ({**LLAMA, "model_type": "qwen2"}, {"stack": "script"}),
     "one projection for all": (PHI3, {}),

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vramplan.attention import LEFT_TO_BROADCASTING, MASK_ALIGNMENT, AttentionInput, Choice, Kernel, resolve
+from vramplan.attention_tiles import FLASH_ALIGNMENT
 from vramplan.catalog.gpus import Gpu
 from vramplan.element_types import type_name
 from vramplan.measure.cuda_autocast import AUTOCAST
@@ -100,18 +101,24 @@ def _pinned() -> str:
 
 
 def flash(call: Call) -> Tensor:
-    """Flash attention, which takes no mask; what was padded of the heads is cut off again."""
-    query, key, value, _, dropout, causal, scale = call.lowered()
-    size = query.shape[-1]
-    query, key, value = padded_heads(query, key, value)
+    """Flash attention, which takes no mask; what was padded of the heads is cut off again.
+
+    What autocast has cast stays until the kernel has returned, as arguments of the call that pads them.
+    """
+    lowered = call.lowered()
+    size = lowered.query.shape[-1]
+    missing = -size % FLASH_ALIGNMENT
+    if not missing:
+        return flash_of_whole_heads(lowered)
+    query, key, value = (functional.pad(tensor, (0, missing)) for tensor in lowered[:3])
+    return flash_of_whole_heads(lowered._replace(query=query, key=key, value=value))[..., :size]
+
+
+def flash_of_whole_heads(call: Call) -> Tensor:
+    """Flash attention of heads that are a multiple of 8."""
+    query, key, value, _, dropout, causal, scale = call
     out: Tensor = aten._scaled_dot_product_flash_attention(query, key, value, dropout, causal, False, scale=scale)[0]
-    return out[..., :size] if size % 8 else out
-
-
-def padded_heads(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Query, key and value for flash attention: heads that are no multiple of 8 padded by copies (attention.cpp)."""
-    missing = -tensors[0].shape[-1] % 8
-    return tuple(functional.pad(tensor, (0, missing)) for tensor in tensors) if missing else tensors
+    return out
 
 
 def _efficient(call: Call) -> Tensor:

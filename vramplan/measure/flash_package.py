@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from vramplan.attention import Choice, Kernel
-from vramplan.measure.cuda_attention import Call, flash, padded_heads
+from vramplan.attention_tiles import FLASH_ALIGNMENT
+from vramplan.measure.cuda_attention import Call, flash_of_whole_heads
 from vramplan.measure.tracker import Opener, Tracker
 
 aten = torch.ops.aten
+functional = torch.nn.functional
 
 
 @contextmanager
@@ -68,8 +70,9 @@ class _Package:
     ) -> Tensor:
         """Rows of one length: [batch, tokens, heads, dim]."""
         self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
-        query, key, value = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return flash(Call(query, key, value, None, dropout_p, causal, softmax_scale)).transpose(1, 2)
+        query, key, value = (_widened(tensor).transpose(1, 2) for tensor in (q, k, v))
+        call = Call(query, key, value, None, dropout_p, causal, softmax_scale)
+        return _cut(flash_of_whole_heads(call).transpose(1, 2), q.shape[-1])
 
     def flash_attn_varlen_func(
         self,
@@ -89,11 +92,48 @@ class _Package:
     ) -> Tensor:
         """Samples behind each other: [tokens, heads, dim]."""
         self.tracker.notes.add(Choice(Kernel.FLASH, "flash_attention_2"))
-        size = q.shape[-1]
-        q, k, v = padded_heads(q, k, v)
         offsets, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
-        out: Tensor = aten._flash_attention_forward(q, k, v, *offsets, *longest, dropout_p, causal, False)[0]
-        return out[..., :size] if size % 8 else out
+        wide = [_widened(tensor) for tensor in (q, k, v)]
+        out: Tensor = aten._flash_attention_forward(*wide, *offsets, *longest, dropout_p, causal, False)[0]
+        return _cut(out, q.shape[-1])
+
+
+def _widened(heads: Tensor) -> Tensor:
+    return _Widened.apply(heads) if heads.shape[-1] % FLASH_ALIGNMENT else heads  # type: ignore[no-untyped-call]
+
+
+def _cut(heads: Tensor, size: int) -> Tensor:
+    return heads if heads.shape[-1] == size else _Cut.apply(heads, size)  # type: ignore[no-untyped-call]
+
+
+class _Widened(torch.autograd.Function):
+    """flash_attn_interface.py `FlashAttnFunc`, its inputs: padded in forward, their gradients sliced in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor) -> Tensor:
+        """Heads of a multiple of 8: a copy."""
+        ctx.size = heads.shape[-1]
+        return functional.pad(heads, (0, -ctx.size % FLASH_ALIGNMENT))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """A view."""
+        return grad[..., : ctx.size]
+
+
+class _Cut(torch.autograd.Function):
+    """flash_attn_interface.py `FlashAttnFunc`, its output: sliced in forward, its gradient padded in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, size: int) -> Tensor:
+        """A view."""
+        ctx.missing = heads.shape[-1] - size
+        return heads[..., :size]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """A copy."""
+        return functional.pad(grad, (0, ctx.missing)), None
 
 
 def _samples_outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,10 +6,14 @@ aten/src/ATen/native/transformers (torch 2.11-2.13): attention.cpp, cuda/attenti
 from typing import NamedTuple
 
 from vramplan.attention import MASK_ALIGNMENT
-from vramplan.attention_tiles import accumulates, efficient_tile, flash_width
+from vramplan.attention_tiles import FLASH_ALIGNMENT, accumulates, efficient_tile, flash_width
+from vramplan.predict.operations import narrow, padded
 from vramplan.predict.tape import FLOAT32, INT64, UINT8, Gradients, Kind, Tape, Tensor
 from vramplan.predict.template import Accumulators, Derived, stretched
 from vramplan.scenario import DType
+
+#: The flash kernels: torch's, and those of the flash-attn package for rows of one length and for samples in a row.
+_FLASH = ("flash", "flash_attention_2", "varlen")
 
 
 class _Call(NamedTuple):
@@ -26,7 +30,22 @@ class _Call(NamedTuple):
 
 
 def fused(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
-    """One kernel: saves query, key, value, its output and the log-sum-exp of each row."""
+    """One kernel, on heads as wide as it takes them: flash's are padded, and its output is cut again."""
+    width = query.shape[-1]
+    if not pads(t, width, backend):
+        return _computed(t, query, key, value, mask, backend)
+    package = backend != "flash"  # flash_attn_interface.py `FlashAttnFunc`
+    query, key, value = (padded(t, x, FLASH_ALIGNMENT, outside_autograd=package) for x in (query, key, value))
+    return narrow(t, _computed(t, query, key, value, mask, backend), width)
+
+
+def pads(t: Tape, head_dim: int, backend: str) -> bool:
+    """Whether heads are copied into wider ones (attention.cpp `pad_last_dim`); other kernels refuse odd heads."""
+    return t.cuda and backend in _FLASH and head_dim % FLASH_ALIGNMENT != 0
+
+
+def _computed(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: str) -> Tensor:
+    """Saves query, key, value, its output and the log-sum-exp of each row."""
     batch, heads, seq, head_dim = query.shape
     call = _Call(backend, query.kind, batch, heads, seq, head_dim, value.shape[-1], heads != key.shape[1])
     grad_needed = t.needs_grad(query, key, value)

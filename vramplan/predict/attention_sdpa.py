@@ -15,7 +15,7 @@ from vramplan.predict.attention_heads import (
     repeat_kv,
     transposed,
 )
-from vramplan.predict.attention_kernels import fused
+from vramplan.predict.attention_kernels import fused, pads
 from vramplan.predict.linear import lowered
 from vramplan.predict.operations import cast, dropout, recorded_softmax, scale
 from vramplan.predict.tape import BOOL, FLOAT32, Kind, Tape, Tensor
@@ -70,14 +70,17 @@ def chosen_behind_repeats(scenario: Scenario, t: Tape, kind: Kind, spec: Heads, 
 def sdpa(t: Tape, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, spec: Heads, backend: str) -> Tensor:
     """`sdpa_attention_forward`: the kernel that `backend` names (flash, efficient, cudnn, math)."""
     if backend == "flash_attention_2":
-        query, key, value = cast_for_flash(t, query, key, value)
-    elif spec.repeats(mask is not None) and not spec.broadcasts:
-        key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
-    out = _called(t, query, key, value, mask, spec, backend)
+        out = fused(t, *cast_for_flash(t, query, key, value), None, backend)
+    else:
+        if spec.repeats(mask is not None) and not spec.broadcasts:
+            key, value = repeat_kv(t, key, spec.heads), repeat_kv(t, value, spec.heads)
+        out = _called(t, query, key, value, mask, spec, backend)
     if backend == "math":
         return heads_last(t, out, copy=True)
-    # flash: `empty_like(query)`, which keeps the query's layout; efficient: always sequence first
-    return heads_last(t, out, copy=spec.heads_first and backend != "efficient")
+    # flash: `empty_like(query)`, which keeps the query's layout, or what is cut of a padded one; efficient: always
+    # sequence first
+    heads_first = spec.heads_first or pads(t, spec.head_dim, backend)
+    return heads_last(t, out, copy=heads_first and backend != "efficient")
 
 
 def cast_for_flash(t: Tape, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

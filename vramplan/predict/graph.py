@@ -47,7 +47,18 @@ class Storage:
 class Tensor:
     """A shape, an element type, a storage (None: a parameter, counted elsewhere) and a place in the graph."""
 
-    __slots__ = ("__weakref__", "heads_first", "kind", "node", "repeats", "shape", "storage", "transposed", "viewed")
+    __slots__ = (
+        "__weakref__",
+        "heads_first",
+        "kind",
+        "node",
+        "repeats",
+        "shape",
+        "sliced",
+        "storage",
+        "transposed",
+        "viewed",
+    )
 
     def __init__(self, shape: Shape, kind: Kind, storage: Storage | None, node: "Node | None" = None) -> None:
         self.shape = shape
@@ -61,6 +72,8 @@ class Tensor:
         self.heads_first = False
         """Whether it lies in memory as [batch, heads, seq, dim], unlike what a projection made; said of gradients, and
         of what Liger's norms make."""
+        self.sliced = False
+        """Of a gradient: whether it is part of a wider one, so that its heads lie apart in memory."""
         self.repeats: frozenset[int] = frozenset()
         """Of a gradient: the dimensions along which its memory repeats (`expand`)."""
 

@@ -112,6 +112,7 @@ class Tape:
         out = Tensor(shape, tensor.kind, tensor.storage)
         out.viewed = True
         out.heads_first = tensor.heads_first
+        out.sliced = tensor.sliced
         return out
 
     def parameter(self, shape: Shape, kind: Kind, *, trained: bool) -> Tensor:

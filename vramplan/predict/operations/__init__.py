@@ -18,7 +18,7 @@ from vramplan.predict.operations.elementwise import (
     wider,
 )
 from vramplan.predict.operations.norms import layer_norm, recorded_softmax, rms_norm, softmax
-from vramplan.predict.operations.views import cat, narrow, reshape, split, split_into, split_rows
+from vramplan.predict.operations.views import cat, narrow, padded, reshape, split, split_into, split_rows
 
 __all__ = [
     "add",
@@ -30,6 +30,7 @@ __all__ = [
     "layer_norm",
     "mul",
     "narrow",
+    "padded",
     "pointwise",
     "raised",
     "recorded_softmax",

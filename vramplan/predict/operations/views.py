@@ -17,7 +17,7 @@ def reshape(t: Tape, x: Tensor, shape: Shape) -> Tensor:
     before = x.shape
 
     def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
-        if grad.heads_first and len(before) < len(shape) and shape[-2] > 1:
+        if (grad.heads_first or grad.sliced) and len(before) < len(shape) and shape[-2] > 1:
             return (t.new(before, grad.kind, "gradient laid out anew"),)
         return (reshaped(t, grad, before),)
 
@@ -61,6 +61,28 @@ def narrow(t: Tape, x: Tensor, size: int) -> Tensor:
         zeros = t.new(shape, grad.kind, "slice gradient")
         zeros.heads_first = len(shape) == 4
         return (zeros,)
+
+    return t.record(out, (x,), [], backward)
+
+
+def padded(t: Tape, x: Tensor, multiple: int, *, outside_autograd: bool = False) -> Tensor:
+    """`pad` of the last dimension to a multiple: a copy; its gradient is cut by another one, laid out alike.
+
+    `outside_autograd` a Python function pads inside its forward, and its backward slices the gradient: a view.
+    """
+    shape = x.shape
+    out = t.new((*shape[:-1], -(-shape[-1] // multiple) * multiple), x.kind, "padded")
+    if not t.needs_grad(x):
+        return out
+
+    def backward(saved: list[Tensor], grad: Tensor) -> Gradients:
+        if outside_autograd:
+            cut = t.view(grad, shape)
+            cut.sliced = True
+        else:
+            cut = t.new(shape, grad.kind, "padding cut off the gradient")
+            cut.heads_first = len(shape) == 4
+        return (cut,)
 
     return t.record(out, (x,), [], backward)
 
