@@ -146,11 +146,10 @@ def _check_arguments(scenario: object, device: object) -> None:
 
 def _bytes(size: object, name: str, *, least: int) -> int:
     """The bytes that the argument `name` means, at least `least`."""
-    if isinstance(size, str):
-        return read_size(size, name, least=least)
-    if not isinstance(size, int) or isinstance(size, bool) or size < least:
+    counted = isinstance(size, int) and not isinstance(size, bool) and size >= least
+    if not counted and not isinstance(size, str):
         raise UsageError(f"{name}: {size!r} is no number of bytes", hint='give an int above 0, or text such as "24GiB"')
-    return read_size(str(size), name, least=least)  # a bare 24 is a unit forgotten here too
+    return read_size(str(size), name, least=least)  # an int by the rule of text: a bare 24 is a unit forgotten
 
 
 def _check_scenario(scenario: object) -> None:

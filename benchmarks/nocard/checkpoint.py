@@ -19,7 +19,7 @@ _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", t
 
 
 def write_checkpoint(scenario: Scenario, folder: Path) -> None:
-    """The scenario's model below `folder`: config.json and model.safetensors."""
+    """The scenario's model below `folder`: config.json and model.safetensors, in 16 bits whatever the hub's is in."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {key: value for key, value in scenario.model.config.items() if key != "quantization_config"}
     (folder / "config.json").write_text(json.dumps(plain), encoding="utf-8")
